@@ -1,0 +1,98 @@
+"""What every test gets, and what none of them sees of the machine it runs on."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from machines import Machine
+from server import Server
+from wheels import Wheel, make_wheel, wheel_filename
+
+from wheelcache import Cache
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("wheelcache", deadline=None)
+settings.load_profile("wheelcache")
+
+_OF_THE_MACHINE = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "WHEELCACHE_DIR",
+)
+
+
+# Of a test under the Windows interpreter: a file call costs many times what it does elsewhere, and a test that is timed
+# out there takes the whole run with it.
+_WINDOWS_SECONDS = 600
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the tests' processes hear Ctrl-C, and give tests more time under Windows where nobody has said how much."""
+    # A shell that starts this in the background has it ignore Ctrl-C, which every process it starts would inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.platform == "win32" and config.getoption("timeout", None) is None:
+        config.option.timeout = _WINDOWS_SECONDS
+
+
+def pytest_report_header() -> str | None:
+    """Say how this suite runs under Windows, too."""
+    lab = Path(__file__).parent / "windows"
+    if sys.platform == "win32" or not lab.is_dir():
+        return None
+    return (
+        "windows: not here; tests/windows/setup gets a Windows Python, tests/windows/python -m pytest runs this with it"
+    )
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep proxies, credentials and caches of this machine out of every test."""
+    for name in _OF_THE_MACHINE:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no netrc here"))
+    # Nothing here speaks TLS, and an empty folder of certificates spares each client the reading of all there are.
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server of this test's own."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def machine() -> Machine:
+    """A machine whose clock never waits."""
+    return Machine()
+
+
+@pytest.fixture
+def cache(machine: Machine, tmp_path: Path) -> Iterator[Cache]:
+    """An empty cache, on ``machine``."""
+    with machine.cache(tmp_path / "cache") as cache:
+        yield cache
+
+
+@pytest.fixture
+def wheel() -> Wheel:
+    """A wheel of 10,000 bytes."""
+    return Wheel(wheel_filename(), make_wheel(size=10_000))
+
+
+@pytest.fixture
+def other_wheel() -> Wheel:
+    """Another wheel, of the same size."""
+    return Wheel(wheel_filename("other"), make_wheel("other", size=10_000))

@@ -1,0 +1,232 @@
+"""Every path of a cache is formed here, and nowhere else.
+
+    <cache>/
+      CACHEDIR.TAG  .gitignore
+      v1/
+        wheels/<aa>/<62 hex>/<name>.whl     the blob, under its true file name
+                             <name>.json    its record, written last
+                             <n>/<name>.whl the blob, where a damaged one could not be moved away
+        trees/<aa>/<20 hex>-<n>/            an unpacked wheel, filled in place; <n> is mostly 0
+                   <20 hex>-<n>.json        its marker, written last
+        urls/<aa>/<62 hex>.json             pointers: from another hash, or a URL, to a sha256
+        metadata/<aa>/<62 hex>.json         METADATA of wheels that are not here
+        partial/<aa>/<key>.<stamp>.<space>.part  downloads under way; the stamp says whose, 0 is nobody
+                     <key>.<stamp>.<space>.json  where their bytes came from, so that more of the same can be had
+        tmp/<stamp>.tmp                     everything else that is not finished
+        locks/<key>.lock                    who is downloading what: to save work only
+        quarantine/<stamp>-<name>           what was found damaged
+        tally.log                           hits and misses, a line for each process
+        tally-<stamp>.log                   the same, grown long, until it is summed up
+
+The format's version is part of the path: a change of the format is a new ``v2`` beside ``v1``. Names are short,
+lowercase and of ASCII, so that no reserved name and no clash of cases can come up on any system.
+
+Paths are ``str`` in here and in the stations, since a hit is counted in microseconds; callers get
+:class:`pathlib.Path`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from ._request import text_key
+
+VERSION = "v1"
+
+# Name characters of a key in partial/ and locks/: 128 bits of it cannot collide by chance, and the paths stay short.
+_KEY_DIGITS = 32
+_SPACE_DIGITS = 8
+_PARTIAL = ".part"
+
+SHARD_DIGITS = 2
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+# Of the name of a tree: short, since below it come the paths of the wheel's files, which are long on Windows. The
+# marker has the whole digest.
+_TREE_DIGITS = 20
+
+_STAMP = re.compile(r"(?P<time>\d{10,})-(?P<boot>[0-9a-f]{8})-(?P<pid>\d+)-(?P<nonce>[0-9a-f]{8})")
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Who made an unfinished file, and when: carried in its name, so that it can be told when it may be swept.
+
+    Attributes:
+        time: seconds since the epoch.
+        boot: the first digits of the boot identity's hash; a process number means something within one boot only.
+        pid: the process number of the owner.
+    """
+
+    time: int
+    boot: str
+    pid: int
+
+    @classmethod
+    def of(cls, name: str) -> Stamp | None:
+        """Read the stamp in a file name, ``None`` where there is none."""
+        found = _STAMP.search(name)
+        return None if found is None else cls(int(found["time"]), found["boot"], int(found["pid"]))
+
+    @staticmethod
+    def new(now: float, boot: str | None, *, owned: bool = True) -> str:
+        """Return a stamp of this process, or of nobody, as text; no two are the same."""
+        return f"{int(now):010d}-{boot_tag(boot)}-{os.getpid() if owned else 0}-{os.urandom(4).hex()}"
+
+
+def boot_tag(boot: str | None) -> str:
+    """Return what stamps have of a boot identity."""
+    return text_key(boot or "")[:8]
+
+
+class Layout:
+    """The paths of one cache folder."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.tag = os.path.join(root, "CACHEDIR.TAG")
+        self.gitignore = os.path.join(root, ".gitignore")
+        self.version = os.path.join(root, VERSION)
+        self.wheels = os.path.join(self.version, "wheels")
+        self.trees = os.path.join(self.version, "trees")
+        self.urls = os.path.join(self.version, "urls")
+        self.partial = os.path.join(self.version, "partial")
+        self.tmp = os.path.join(self.version, "tmp")
+        self.locks = os.path.join(self.version, "locks")
+        self.quarantine = os.path.join(self.version, "quarantine")
+        self.descriptions = os.path.join(self.version, "metadata")
+        self.tally = os.path.join(self.version, "tally.log")
+
+    def entry(self, sha256: str) -> str:
+        """The folder of everything with this sha256."""
+        return os.path.join(self.wheels, sha256[:2], sha256[2:])
+
+    def record(self, sha256: str, filename: str) -> str:
+        """The record of a wheel."""
+        return os.path.join(self.wheels, sha256[:2], sha256[2:], record_name(filename))
+
+    def blob(self, sha256: str, filename: str, place: int) -> str:
+        """The bytes of a wheel: beside the record, or in a numbered folder beside it."""
+        folder = self.entry(sha256)
+        return os.path.join(folder, filename) if place == 0 else os.path.join(folder, str(place), filename)
+
+    def tree_shard(self, sha256: str) -> str:
+        """The folder of the trees of this sha256, and of others that begin alike."""
+        return os.path.join(self.trees, sha256[:2])
+
+    def tree(self, sha256: str, number: int) -> str:
+        """The folder of an unpacked wheel; its marker is beside it under :func:`marker_path`."""
+        return os.path.join(self.trees, sha256[:2], f"{sha256[2 : 2 + _TREE_DIGITS]}-{number}")
+
+    def pointer(self, key: str) -> str:
+        """The pointer of a URL, or of a hash that is no sha256."""
+        name = text_key(key)
+        return os.path.join(self.urls, name[:2], name[2:] + ".json")
+
+    def metadata(self, key: str) -> str:
+        """The METADATA of a wheel that is not here."""
+        name = text_key(key)
+        return os.path.join(self.descriptions, name[:2], name[2:] + ".json")
+
+    def partials(self, key: str) -> tuple[str, str]:
+        """The folder of the downloads of this key, and what their names begin with."""
+        name = text_key(key)
+        return os.path.join(self.partial, name[:2]), name[:_KEY_DIGITS] + "."
+
+    def new_partial(self, key: str, stamp: str, space: str = "") -> str:
+        """A new download of this key, by a process whose number means something within ``space``."""
+        folder, prefix = self.partials(key)
+        return os.path.join(folder, f"{prefix}{stamp}.{text_key(space)[:_SPACE_DIGITS]}{_PARTIAL}")
+
+    @staticmethod
+    def is_partial(name: str, space: str | None = None) -> bool:
+        """Whether a file in the folder of the downloads is one, and by a process of this space, where one is given."""
+        ending = _PARTIAL if space is None else f".{text_key(space)[:_SPACE_DIGITS]}{_PARTIAL}"
+        return name.endswith(ending)
+
+    @staticmethod
+    def note(partial: str) -> str:
+        """The note of a download: where its bytes came from."""
+        return partial.removesuffix(_PARTIAL) + ".json"
+
+    def new_temporary(self, stamp: str) -> str:
+        """A new temporary file."""
+        return os.path.join(self.tmp, f"{stamp}.tmp")
+
+    def lock(self, key: str) -> str:
+        """The lock of a key."""
+        return os.path.join(self.locks, text_key(key)[:_KEY_DIGITS] + ".lock")
+
+    def sealed_tally(self, stamp: str) -> str:
+        """A tally that nobody appends to any more."""
+        return os.path.join(self.version, f"tally-{stamp}.log")
+
+    def is_sealed_tally(self, name: str) -> bool:
+        """Whether a file beside the tally is such a one."""
+        return name.startswith("tally-") and name.endswith(".log")
+
+    def own_names(self) -> set[str]:
+        """The names beside each other in the folder of this version."""
+        folders = (self.wheels, self.trees, self.urls, self.partial, self.tmp, self.locks, self.quarantine)
+        return {os.path.basename(path) for path in (*folders, self.descriptions, self.tally)}
+
+    def digest_of(self, shard: str, name: str) -> str | None:
+        """The sha256 of the entry in a folder of these names, ``None`` where it is no entry's."""
+        digest = shard + name
+        return digest if len(shard) == SHARD_DIGITS and _SHA256.fullmatch(digest) else None
+
+    def quarantined(self, stamp: str, path: str) -> str:
+        """Where a damaged file goes."""
+        return os.path.join(self.quarantine, f"{stamp}-{os.path.basename(path)}"[:_LONGEST])
+
+
+_LONGEST = 255
+
+
+def record_name(filename: str) -> str:
+    """The name of the record of a wheel of this name."""
+    return filename.removesuffix(".whl") + ".json"
+
+
+def is_record(name: str) -> bool:
+    """Whether a file in an entry's folder is a record."""
+    return name.endswith(".json")
+
+
+def wheel_name(record: str) -> str:
+    """The name of the wheel that a record of this name describes."""
+    return record.removesuffix(".json") + ".whl"
+
+
+def is_blob(name: str) -> bool:
+    """Whether a file in an entry's folder is a wheel's bytes."""
+    return name.endswith(".whl")
+
+
+def is_place(name: str) -> bool:
+    """Whether a folder in an entry's folder is one for a blob that could not stand beside its record."""
+    return name.isascii() and name.isdigit()
+
+
+def marker_path(folder: str) -> str:
+    """The marker of the tree in this folder."""
+    return folder + ".json"
+
+
+def tree_folder(marker: str) -> str:
+    """The folder of the tree that a file of this path marks."""
+    return marker.removesuffix(".json")
+
+
+def spare_name(stamp: str) -> str:
+    """The name of a temporary file in a folder that is not the cache's."""
+    return f"{_SPARE}{stamp}.tmp"
+
+
+def is_spare(name: str) -> bool:
+    """Whether a name in a folder that is not the cache's is one of ours for what is not finished."""
+    return name.startswith(_SPARE) and name.endswith(".tmp")
+
+
+_SPARE = ".wheelcache-"
