@@ -1,0 +1,397 @@
+"""What is made of each refusal of the file system: the way that is taken, what is remembered, the error that is told.
+
+Codes of Windows are injected at the file layer, so that these hold on every system, those among them that no machine
+here gives: see tests/windows/README.md for what the Windows lab does by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from faulty import Both, Doing, FaultyFiles, Refuse, Refusing
+from machines import Machine
+from oracle import check_error
+from server import Server
+from wheels import Wheel, make_wheel, wheel_filename
+
+from wheelcache import Cache, CachedWheel, Cause, CommitError, LinkMode, Status
+from wheelcache._volume import Volume
+
+PASSING = (5, 32, 33, 303, 1224, 55, 64, 121, 1231)
+UNSUPPORTED = (1, 17, 50, 87, 120, 396)
+
+
+@pytest.fixture
+def files() -> FaultyFiles:
+    """The file layer of ``machine``."""
+    return FaultyFiles()
+
+
+@pytest.fixture
+def machine(files: FaultyFiles) -> Machine:
+    """A machine whose clock never waits, and whose file calls go by a plan."""
+    return Machine(files)
+
+
+def put(cache: Cache, folder: Path, name: str = "demo") -> CachedWheel:
+    source = folder / wheel_filename(name)
+    source.write_bytes(make_wheel(name))
+    return cache.put(source)
+
+
+def rounds(files: FaultyFiles, operation: str, path: str) -> int:
+    return files.count(operation, path)
+
+
+# The way in
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_a_refused_rename_is_a_link_at_once(
+    code: int, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """Whoever keeps the temporary file from being renamed, it gets its name by a link, without a wait."""
+    files.plan = Refusing(Refuse("rename unlink", code))
+    assert put(cache, tmp_path).path.read_bytes() == make_wheel()
+    assert machine.clock.slept == []
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_a_refusal_that_passes_is_not_remembered(
+    code: int, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """What one file could not do because it was held, the next one does."""
+    files.plan = Refusing(Refuse("rename link", code, times=2))
+    put(cache, tmp_path, "one")
+    before = len(files.trace)
+    put(cache, tmp_path, "two")
+    ways = [call.operation for call in files.trace[before:] if call.operation in {"rename", "link"}]
+    assert ways == ["rename"]
+
+
+@pytest.mark.parametrize("code", UNSUPPORTED)
+def test_what_a_volume_lacks_is_remembered(
+    code: int, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """A way that the volume does not have is tried once: the second wheel pays nothing for it."""
+    files.plan = Refusing(Refuse("rename link", code))
+    for name in ("one", "two", "three"):
+        assert put(cache, tmp_path, name).path.read_bytes() == make_wheel(name)
+    assert (files.count("rename"), files.count("link")) == (1, 1)
+    assert machine.clock.slept == []
+
+
+@pytest.mark.parametrize(("code", "cause"), [(32, Cause.HELD), (5, Cause.HELD), (33, Cause.HELD), (303, Cause.HELD)])
+def test_the_deadline_is_told(
+    code: int, cause: Cause, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """When every way is refused until the end, the error tells all that is known, and what to do."""
+    files.plan = Refusing(Refuse("rename link", code), Refuse("open_read", code, "*.tmp"))
+    machine.holders = ("scan.exe (pid 7)", "this process")
+    with pytest.raises(CommitError) as caught:
+        put(cache, tmp_path)
+    error = caught.value
+    check_error(error, f"winerror {code}")
+    assert error.cause is cause
+    assert error.elapsed == pytest.approx(60, abs=0.5)
+    assert "held by scan.exe (pid 7), this process" in str(error)
+    assert error.advice
+
+
+def test_the_holder_is_asked_for_during_the_wait(
+    files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """Who holds the file is asked while it is waited for, seldom, and about both paths; not when it is over only."""
+    files.plan = Refusing(Refuse("rename link", 32), Refuse("open_read", 32, "*.tmp"))
+    with pytest.raises(CommitError) as caught:
+        put(cache, tmp_path)
+    moments = [moment for moment, _ in machine.asked]
+    assert 0 < moments[0] < 1
+    assert 5 < len(moments) < 20
+    assert machine.asked[0][1] == (caught.value.path, caught.value.target)
+
+
+def test_who_lets_go_soon_is_never_asked_about(
+    files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """Asking takes longer than most waits: a file that is free again after two tries costs no question."""
+    files.plan = Refusing(Refuse("rename link", 32, times=4), Refuse("open_read", 32, "*.tmp", times=2))
+    put(cache, tmp_path)
+    assert machine.clock.slept != []
+    assert machine.asked == []
+
+
+def test_a_question_that_fails_changes_nothing(files: FaultyFiles, machine: Machine, tmp_path: Path) -> None:
+    """Where the system cannot say who holds the file, the error is the same without a name."""
+
+    def fail(paths: object) -> tuple[str, ...]:
+        raise OSError(5, "denied")
+
+    machine.cache_class._system.__dict__["holders"] = fail
+    files.plan = Refusing(Refuse("rename link", 32), Refuse("open_read", 32, "*.tmp"))
+    with machine.cache(tmp_path / "cache", io_timeout=2.0) as cache, pytest.raises(CommitError) as caught:
+        put(cache, tmp_path)
+    assert caught.value.holders == ()
+    assert caught.value.cause is Cause.HELD
+
+
+# What can never pass
+
+
+def test_a_folder_that_denies_writing_is_told_at_once(
+    files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """Where no file can be made in the folder, "access denied" is a permission, and no waiting helps."""
+    put(cache, tmp_path, "other")
+    files.plan = Refusing(Refuse("create rename link mkdir open_write", 5, "*wheels*"))
+    started = time.monotonic()
+    with pytest.raises(CommitError) as caught:
+        put(cache, tmp_path)
+    assert caught.value.cause is Cause.DENIED
+    assert caught.value.winerror == 5
+    assert machine.clock.slept == []
+    assert machine.asked == []
+    assert time.monotonic() - started < 1
+
+
+def test_a_folder_that_takes_no_new_folders_is_told_at_once(
+    files: FaultyFiles, machine: Machine, tmp_path: Path
+) -> None:
+    """A cache folder that cannot be made is an error when it is opened, not a minute later."""
+    files.plan = Refusing(Refuse("mkdir", 5))
+    with pytest.raises(CommitError) as caught:
+        machine.cache(tmp_path / "cache")
+    assert caught.value.cause is Cause.DENIED
+    assert machine.clock.slept == []
+
+
+def test_access_denied_that_passes_is_waited_for(
+    files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """Where the folder takes other files, "access denied" is somebody who holds this one: it is tried again."""
+    files.plan = Refusing(Refuse("rename link", 5), Refuse("open_read", 5, "*.tmp", times=3))
+    assert put(cache, tmp_path).path.read_bytes() == make_wheel()
+    assert len(machine.clock.slept) == 3
+
+
+def test_a_folder_in_the_place_of_the_wheel_is_told_at_once(
+    machine: Machine, cache: Cache, wheel: Wheel, tmp_path: Path
+) -> None:
+    """A folder where the wheel should go is a permanent error: nothing that waits will take it away."""
+    there = put(cache, tmp_path)
+    for path in (there.path, there.path.with_suffix(".json")):
+        path.unlink()
+    there.path.mkdir()
+    with machine.cache(cache.path) as second, pytest.raises(CommitError) as caught:
+        put(second, tmp_path)
+    check_error(caught.value)
+    assert caught.value.cause is Cause.IN_THE_WAY
+    assert machine.clock.slept == []
+
+
+def test_a_folder_in_the_place_of_the_record_is_told_at_once(
+    machine: Machine, cache: Cache, wheel: Wheel, tmp_path: Path
+) -> None:
+    """A folder where the record should go is a permanent error too, with the code that the system gives."""
+    there = put(cache, tmp_path)
+    record = there.path.with_suffix(".json")
+    record.unlink()
+    record.mkdir()
+    with machine.cache(cache.path) as second, pytest.raises(CommitError) as caught:
+        put(second, tmp_path)
+    assert caught.value.cause is Cause.IN_THE_WAY
+    assert machine.clock.slept == []
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [(112, Cause.FULL), (39, Cause.FULL), (206, Cause.TOO_LONG), (225, Cause.REMOVED), (19, Cause.DENIED)],
+)
+def test_other_codes_have_their_class(
+    code: int, cause: Cause, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """A full disk, a path too long, security software, write protection: each is told by its class, at once."""
+    files.plan = Refusing(Refuse("create", code, "*.tmp"))
+    with pytest.raises(CommitError) as caught:
+        put(cache, tmp_path)
+    check_error(caught.value, f"winerror {code}")
+    assert caught.value.cause is cause
+    assert machine.clock.slept == []
+
+
+# What is behind "not supported"
+
+
+@pytest.mark.parametrize(
+    ("code", "volume", "cause"),
+    [
+        (50, Volume(), Cause.UNSUPPORTED),
+        (17, Volume(file_system="NTFS"), Cause.UNSUPPORTED),
+        (50, Volume(mapped=True), Cause.MAPPED),
+        (1, Volume(remote=True), Cause.MAPPED),
+        (50, Volume(cloud="OneDrive"), Cause.CLOUD),
+        (396, Volume(), Cause.CLOUD),
+        (362, Volume(), Cause.CLOUD),
+    ],
+)
+def test_a_volume_that_lacks_a_mode_is_told_by_what_it_is(
+    code: int, volume: Volume, cause: Cause, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """A link that cannot be had says whether a container, a cloud folder or the volume is behind it."""
+    machine.volume = volume
+    added = put(cache, tmp_path)
+    files.plan = Refusing(Refuse("link", code))
+    with pytest.raises(CommitError) as caught:
+        cache.link(added, tmp_path / "out.whl", mode="hardlink")
+    assert caught.value.cause is cause
+    assert caught.value.advice
+    assert machine.clock.slept == []
+
+
+def test_denied_until_the_end_on_a_mapped_volume_is_its_doing(
+    files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """What is denied to the end, in a container's mapped folder that takes other files, is not a scanner's doing."""
+    machine.volume = Volume(mapped=True)
+    files.plan = Refusing(Refuse("rename link", 5), Refuse("open_read", 5, "*.tmp"))
+    with pytest.raises(CommitError) as caught:
+        put(cache, tmp_path)
+    assert caught.value.cause is Cause.MAPPED
+
+
+# Reading
+
+
+@pytest.mark.parametrize("code", [32, 33, 5, 64])
+@pytest.mark.parametrize("operation", ["open_read", "file.read"])
+def test_a_read_that_is_refused_for_a_while(
+    operation: str, code: int, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """A wheel that cannot be read just now, when it has to be hashed again, is waited for."""
+    added = put(cache, tmp_path)
+    machine.reboot()
+    with machine.cache(cache.path) as second:
+        files.plan = Refusing(Refuse(operation, code, "*.whl", times=3))
+        assert second.get(added.digest) is not None
+    assert len(machine.clock.slept) == 3
+
+
+@pytest.mark.parametrize("code", [32, 33])
+@pytest.mark.parametrize("operation", ["open_read", "file.read"])
+def test_a_read_that_stays_refused_names_the_holder(
+    operation: str, code: int, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """A wheel that stays unreadable is an error after the call's seconds, with the holder; the wheel is not lost."""
+    added = put(cache, tmp_path)
+    machine.reboot()
+    machine.holders = ("backup.exe (pid 12)",)
+    with machine.cache(cache.path, io_timeout=7.0) as second:
+        files.plan = Refusing(Refuse(operation, code, "*.whl"))
+        with pytest.raises(CommitError) as caught:
+            second.get(added.digest)
+        check_error(caught.value, f"winerror {code}")
+        assert caught.value.elapsed == pytest.approx(7, abs=0.5)
+        assert caught.value.holders == machine.holders
+        files.plan = Refusing()
+        assert second.get(added.digest) is not None
+
+
+# The way out
+
+
+@pytest.mark.parametrize("code", [1, 50, 396])
+def test_a_volume_without_links_is_remembered_for_its_folder(
+    code: int, files: FaultyFiles, cache: Cache, tmp_path: Path
+) -> None:
+    """Where links are not supported, wheels are copied; the next one there is not tried, one elsewhere is."""
+    one, two = put(cache, tmp_path, "alpha"), put(cache, tmp_path, "beta")
+    before = files.count("link")
+    files.plan = Refusing(Refuse("link clone", code, "*out*"))
+    for wheel in (one, two):
+        assert cache.link(wheel, tmp_path / "out" / wheel.filename) is LinkMode.COPY
+    assert files.count("link") == before + 1
+    files.plan = Refusing(Refuse("clone", 50))
+    assert cache.link(one, tmp_path / "elsewhere" / one.filename) is LinkMode.HARDLINK
+
+
+def test_a_wheel_with_too_many_links_is_copied_and_the_next_is_linked(
+    files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """1142 belongs to one blob: it is copied, and the other wheels of the folder are linked as before."""
+    one, two = put(cache, tmp_path, "alpha"), put(cache, tmp_path, "beta")
+    files.plan = Refusing(Refuse("clone", 50), Refuse("link", 1142, "*alpha*"))
+    assert cache.link(one, tmp_path / "out" / one.filename) is LinkMode.COPY
+    assert cache.link(two, tmp_path / "out" / two.filename) is LinkMode.HARDLINK
+    assert machine.clock.slept == []
+
+
+@pytest.mark.parametrize("code", [5, 32])
+def test_a_link_that_is_refused_for_a_while_is_not_remembered(
+    code: int, files: FaultyFiles, cache: Cache, tmp_path: Path
+) -> None:
+    """A passing refusal of one link is no reason to copy the next wheel."""
+    one, two = put(cache, tmp_path, "alpha"), put(cache, tmp_path, "beta")
+    files.plan = Refusing(Refuse("clone", 50), Refuse("link", code, "*alpha*"))
+    assert cache.link(one, tmp_path / "out" / one.filename) is LinkMode.COPY
+    assert cache.link(two, tmp_path / "out" / two.filename) is LinkMode.HARDLINK
+
+
+# Security software
+
+
+def vanish(call: object) -> None:
+    Path(call.path).unlink()  # type: ignore[attr-defined]
+
+
+def test_a_temporary_file_that_vanishes_once_is_downloaded_again(
+    files: FaultyFiles, server: Server, cache: Cache, wheel: Wheel
+) -> None:
+    """What was taken away between writing and committing may have been an accident: it is fetched once more."""
+    url = wheel.on(server)
+    files.plan = Doing("rename", vanish)
+    assert cache.fetch(url, hashes=wheel.digest).status is Status.DOWNLOADED
+    assert server.count(url) == 2
+
+
+def test_a_temporary_file_that_vanishes_twice_was_removed(
+    files: FaultyFiles, server: Server, machine: Machine, cache: Cache, wheel: Wheel
+) -> None:
+    """The second time it is security software, and the error says so, and what to do."""
+    url = wheel.on(server)
+    files.plan = Both(Doing("rename", vanish), Doing("link", vanish), Doing("rename", vanish))
+    files.plan = _Always("rename", vanish)
+    with pytest.raises(CommitError) as caught:
+        cache.fetch(url, hashes=wheel.digest)
+    check_error(caught.value)
+    assert caught.value.cause is Cause.REMOVED
+    assert "security software" in str(caught.value)
+    assert server.count(url) == 2
+    assert machine.clock.slept == []
+
+
+@pytest.mark.parametrize("operation", ["rename", "link", "open_read"])
+@pytest.mark.parametrize("code", [225, 226])
+def test_a_temporary_file_that_is_blocked_was_removed(
+    code: int, operation: str, files: FaultyFiles, server: Server, machine: Machine, cache: Cache, wheel: Wheel
+) -> None:
+    """225 is told as what it is on every step of the ladder, after one more download."""
+    url = wheel.on(server)
+    steps = ["rename", "link", "open_read"]
+    earlier = steps[: steps.index(operation)]
+    files.plan = Refusing(Refuse(operation, code, "*.part"), *[Refuse(step, 50, "*.part") for step in earlier])
+    with pytest.raises(CommitError) as caught:
+        cache.fetch(url, hashes=wheel.digest)
+    assert caught.value.cause is Cause.REMOVED
+    assert caught.value.winerror == code
+    assert server.count(url) == 2
+    assert machine.clock.slept == []
+
+
+class _Always(Doing):
+    """Do something before every call of an operation."""
+
+    def before(self, call: object) -> None:
+        self.done = False
+        super().before(call)  # type: ignore[arg-type]

@@ -1,0 +1,382 @@
+"""The file layer on POSIX systems: :class:`._fs.FileSystem` says what each name does."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+if sys.platform == "win32":  # pragma: no cover - mypy reads this module for Windows too
+    raise ImportError("this is the file layer of the other systems")
+
+import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# From <linux/fs.h> and <linux/stat.h>.
+_FICLONE = 0x40049409
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+# From Darwin's <stdio.h>.
+_RENAME_EXCL = 4
+
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+_SMALL_FILE = 1 << 16
+
+
+class PosixFolder:
+    """A folder by its descriptor."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+    def create(self, name: str, permissions: int) -> BinaryIO:
+        return io.FileIO(os.open(name, _CREATE | os.O_EXCL, permissions, dir_fd=self._handle), "r+")
+
+    def stat(self, name: str) -> os.stat_result:
+        return os.stat(name, dir_fd=self._handle, follow_symlinks=False)
+
+    def link(self, name: str, target: Self) -> None:
+        os.link(name, name, src_dir_fd=self._handle, dst_dir_fd=target._handle, follow_symlinks=False)
+
+    def clone(self, name: str, target: Self, new: str, permissions: int) -> None:
+        source, made = os.path.join(self._path, name), os.path.join(target._path, new)
+        if sys.platform != "linux":
+            _clonefile()(source, made)
+            # The clone has the permissions of the file in the cache, which nobody may write to.
+            os.chmod(made, os.stat(source).st_mode & 0o777 | 0o200)
+            return
+        with target.create(new, permissions) as writer:
+            _share_blocks(source, writer, made)
+
+
+class PosixFiles:
+    """The files of this machine."""
+
+    has_permissions = True
+    keeps_images = False
+
+    def following(self, root: str) -> PosixFiles | None:
+        modes = Modes.of(os.stat(root))
+        return None if modes is None else _FollowingFiles(root, modes)
+
+    def create(self, path: str) -> BinaryIO:
+        return io.FileIO(os.open(path, _CREATE | os.O_EXCL, 0o666), "r+")
+
+    def open_read(self, path: str) -> BinaryIO:
+        return io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "r")
+
+    def open_write(self, path: str) -> BinaryIO:
+        return io.FileIO(os.open(path, _CREATE, 0o666), "r+")
+
+    def open_append(self, path: str) -> BinaryIO:
+        return io.FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666), "a")
+
+    def read(self, path: str) -> bytes:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _read_all(handle)
+        finally:
+            os.close(handle)
+
+    def read_dated(self, path: str) -> tuple[bytes, float]:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _read_all(handle), os.fstat(handle).st_mtime
+        finally:
+            os.close(handle)
+
+    def touch(self, path: str, seconds: float) -> None:
+        try:
+            os.utime(path, (seconds, seconds))
+        except PermissionError:
+            # Who may write to another user's file may set its time to now, and to nothing else:
+            # https://man7.org/linux/man-pages/man2/utimensat.2.html
+            os.utime(path)
+
+    def stat(self, path: str) -> os.stat_result:
+        return os.lstat(path)
+
+    def is_folder(self, path: str) -> bool:
+        return os.path.isdir(path)
+
+    def scan(self, path: str) -> list[os.DirEntry[str]]:
+        with os.scandir(path) as entries:
+            return list(entries)
+
+    def folder(self, path: str) -> PosixFolder:
+        return PosixFolder(path)
+
+    def rename(self, source: str, target: str) -> None:
+        _exclusive_rename()(source, target)
+
+    def replace(self, source: str, target: str) -> None:
+        os.replace(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        os.link(source, target, follow_symlinks=False)
+
+    def clone(self, source: str, target: str) -> None:
+        if sys.platform != "linux":
+            _clonefile()(source, target)
+            return
+        with self.create(target) as writer:
+            _share_blocks(source, writer, target)
+
+    def copy(self, source: BinaryIO, target: BinaryIO, count: int) -> int:
+        if sys.platform == "linux":
+            try:
+                return os.copy_file_range(source.fileno(), target.fileno(), count)
+            except OSError as error:
+                # Between two file systems, and on some, there is no such call before Linux 5.19:
+                # https://man7.org/linux/man-pages/man2/copy_file_range.2.html
+                if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}:
+                    raise
+        data = memoryview(source.read(min(count, 1 << 20)))
+        written = 0
+        while written < len(data):
+            written += target.write(data[written:])
+        return written
+
+    def protect(self, path: str, *, executable: bool) -> None:
+        readable = os.lstat(path).st_mode & 0o444
+        os.chmod(path, readable | readable >> 2 if executable else readable)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def mkdir(self, path: str) -> None:
+        os.mkdir(path)
+
+    def rmdir(self, path: str) -> None:
+        os.rmdir(path)
+
+
+@dataclass(frozen=True)
+class Modes:
+    """What files and folders of a cache are made with, where the umask alone would not do.
+
+    Attributes:
+        file: permissions of files.
+        folder: permissions of folders.
+        owner: user and group to give them to, or ``None``.
+    """
+
+    file: int
+    folder: int
+    owner: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, root: os.stat_result) -> Modes | None:
+        """Return the modes for a cache folder that is shared, private or another user's; ``None`` for any other."""
+        mode = root.st_mode
+        shared = bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
+        private = not mode & (stat.S_IRWXG | stat.S_IRWXO)
+        # What root writes into a user's cache, with sudo mostly, would lock that user out.
+        owner = (root.st_uid, root.st_gid) if os.geteuid() == 0 and root.st_uid != 0 else None
+        if not (shared or private or owner):
+            return None
+        # Never writable by everybody, whatever the folder says: who can write there decides what others install.
+        return cls(mode & 0o664, mode & 0o2775, owner)
+
+    def give(self, path: str | int, mode: int) -> None:
+        """Give a file or folder its mode, and to its owner, if that can be."""
+        try:
+            if self.owner is not None:
+                os.chown(path, *self.owner)
+            # Second: giving a file away takes the set-group bit from it.
+            os.chmod(path, mode)
+        except OSError:
+            pass  # it stays as it is, and works for its owner
+
+
+class _FollowingFiles(PosixFiles):
+    """The files of this machine, made in the way of a cache folder when they are below it.
+
+    They get their modes right after they are made, since a umask takes from what ``open`` and ``mkdir`` are given.
+    Where that is refused the file stays as it is: it works for its owner.
+    """
+
+    def __init__(self, root: str, modes: Modes) -> None:
+        self._below = os.path.join(root, "")
+        self._modes = modes
+
+    def create(self, path: str) -> BinaryIO:
+        return self._made(super().create(path), path)
+
+    def open_write(self, path: str) -> BinaryIO:
+        return self._made(super().open_write(path), path)
+
+    def open_append(self, path: str) -> BinaryIO:
+        return self._made(super().open_append(path), path)
+
+    def mkdir(self, path: str) -> None:
+        super().mkdir(path)
+        if path.startswith(self._below):
+            self._modes.give(path, self._modes.folder)
+
+    def folder(self, path: str) -> PosixFolder:
+        return _FollowingFolder(path, self._modes) if path.startswith(self._below) else super().folder(path)
+
+    def _made(self, file: BinaryIO, path: str) -> BinaryIO:
+        if path.startswith(self._below):
+            there = os.fstat(file.fileno())
+            is_ours = self._modes.owner in {None, (there.st_uid, there.st_gid)}
+            if stat.S_IMODE(there.st_mode) != self._modes.file or not is_ours:
+                self._modes.give(file.fileno(), self._modes.file)
+        return file
+
+
+class _FollowingFolder(PosixFolder):
+    """A folder of the cache: what is made in it is read, and executed where that is meant, by whom the cache is for."""
+
+    def __init__(self, path: str, modes: Modes) -> None:
+        super().__init__(path)
+        self._modes = modes
+
+    def create(self, name: str, permissions: int) -> BinaryIO:
+        file = super().create(name, permissions)
+        self._modes.give(file.fileno(), permissions & (self._modes.file | self._modes.folder & 0o111))
+        return file
+
+
+def _read_all(handle: int) -> bytes:
+    data = os.read(handle, _SMALL_FILE)
+    while len(data) % _SMALL_FILE == 0 and (more := os.read(handle, _SMALL_FILE)):
+        data += more
+    return data
+
+
+def _share_blocks(source: str, writer: BinaryIO, target: str) -> None:
+    """Let an empty new file share the blocks of another, or delete it."""
+    reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(writer.fileno(), _FICLONE, reader)
+    except OSError as error:
+        os.unlink(target)
+        # The ioctl names no file, and says EINVAL, ENOTTY or EOPNOTSUPP for "not on this file system":
+        # https://man7.org/linux/man-pages/man2/ioctl_ficlone.2.html
+        code = errno.ENOTSUP if error.errno in {errno.EINVAL, errno.ENOTTY} else error.errno
+        raise OSError(code, os.strerror(code or 0), source, None, target) from None
+    finally:
+        os.close(reader)
+
+
+@cache
+def _exclusive_rename() -> Callable[[str, str], None]:
+    """Return a rename that never replaces: the C library has one on Linux and Darwin, and Python shows neither.
+
+    ctypes is imported on the first commit only, since a hit has no use for it.
+    """
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    flags = ctypes.c_uint(_RENAME_EXCL if sys.platform == "darwin" else _RENAME_NOREPLACE)
+    function = getattr(library, "renamex_np" if sys.platform == "darwin" else "renameat2", None)
+
+    def rename(source: str, target: str) -> None:
+        if function is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), source, None, target)
+        first, second = os.fsencode(source), os.fsencode(target)
+        if sys.platform == "darwin":
+            failed = function(first, second, flags)
+        else:
+            failed = function(_AT_FDCWD, first, _AT_FDCWD, second, flags)
+        if failed:
+            code = ctypes.get_errno()
+            # A file system without the flag says EINVAL: https://man7.org/linux/man-pages/man2/rename.2.html
+            code = errno.ENOTSUP if code == errno.EINVAL else code
+            raise OSError(code, os.strerror(code), source, None, target)
+
+    return rename
+
+
+@cache
+def _clonefile() -> Callable[[str, str], None]:
+    """Return Darwin's clonefile(2), which makes the target and never replaces."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    function = getattr(library, "clonefile", None)
+
+    def clone(source: str, target: str) -> None:
+        if function is None:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), source, None, target)
+        if function(os.fsencode(source), os.fsencode(target), ctypes.c_int(0)):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), source, None, target)
+
+    return clone
+
+
+def boot_identity() -> str | None:
+    """Return what is the same until this machine starts again, ``None`` where the system does not say."""
+    if sys.platform == "linux":
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                return file.read().strip()
+        except OSError:
+            return None
+    return _darwin_boot_session()
+
+
+def _darwin_boot_session() -> str | None:
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    function = getattr(library, "sysctlbyname", None)
+    text = ctypes.create_string_buffer(64)
+    length = ctypes.c_size_t(len(text))
+    if function is None or function(b"kern.bootsessionuuid", text, ctypes.byref(length), None, ctypes.c_size_t(0)):
+        return None
+    return text.value.decode("ascii", "replace") or None
+
+
+def process_alive(pid: int) -> bool:
+    """Return whether there is a process of this number."""
+    if pid <= 0:  # to kill(2) these are groups, and to us nobody
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def process_space() -> str:
+    """Return what process numbers mean something within: containers of one boot have a space each."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+_MAY_PASS = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ESTALE, errno.ETXTBSY}
+
+
+def may_pass(error: OSError, path: str) -> bool:
+    """Return whether this refusal can pass by itself: only where file systems of other machines are behind the path.
+
+    A local EACCES is a matter of permissions, and waiting for it helps nobody.
+    """
+    if error.errno not in _MAY_PASS:
+        return False
+    # Only what was refused asks.
+    from ._volume_posix import FOREIGN, file_system_type
+
+    return error.errno == errno.ESTALE or file_system_type(path) in FOREIGN

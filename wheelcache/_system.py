@@ -1,0 +1,69 @@
+"""What the stations need of the machine: files, clocks, sleep, boot identity. Injected: tests lend others."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from . import _fs
+from ._fs import FileSystem
+from ._holders import holders_of
+from ._volume import Surroundings, Volume
+
+if sys.platform == "win32":
+    from ._boot_windows import boot_identity
+    from ._process_windows import process_alive, process_space
+else:
+    from ._fs_posix import boot_identity, process_alive, process_space
+
+# One boot is one answer, and a hit asks for it.
+_boot = cache(boot_identity)
+
+
+def _volume_of(path: str) -> Volume:
+    # Only what was refused, and doctor, ask.
+    if sys.platform == "win32":
+        from . import _volume_windows as native
+    else:
+        from . import _volume_posix as native
+    return native.volume_of(path)
+
+
+def _surroundings() -> Surroundings:
+    if sys.platform == "win32":
+        from . import _volume_windows as native
+    else:
+        from . import _volume_posix as native
+    return native.surroundings()
+
+
+@dataclass(frozen=True)
+class System:
+    """One machine.
+
+    Attributes:
+        files: its file layer.
+        now: seconds since the epoch.
+        monotonic: seconds that never go back.
+        sleep: waits so many seconds.
+        boot: what is the same until the machine starts again, ``None`` where nobody knows.
+        alive: whether there is a process of this number.
+        space: within what process numbers mean something, besides the boot.
+        holders: who holds these files, where the system says.
+        volume: what is known of the volume behind a path.
+        surroundings: what this process runs in.
+    """
+
+    files: FileSystem = field(default_factory=_fs.native)
+    now: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    boot: Callable[[], str | None] = _boot
+    alive: Callable[[int], bool] = process_alive
+    space: Callable[[], str] = process_space
+    holders: Callable[[Sequence[str]], tuple[str, ...]] = holders_of
+    volume: Callable[[str], Volume] = _volume_of
+    surroundings: Callable[[], Surroundings] = _surroundings
