@@ -1,0 +1,704 @@
+"""The commit ladder: what is refused, by which code, decides what is tried next, for how long, and what is said.
+
+The refusals are put in at the file layer, since no system gives them all on demand; the clock never waits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faulty import Both, Code, Doing, FaultyFiles, FileCall, Plan, Refuse, Refusing, code_text, os_error
+from machines import Machine
+from oracle import check_error, check_sound, leftovers
+from server import Server
+from wheels import Wheel, wheel_filename
+
+from wheelcache import Cache, CachedWheel, Cause, CommitError, LinkMode, Status, WheelCacheError
+from wheelcache._layout import Stamp
+
+# What can pass, what a volume cannot do, and what it cannot do with one file.
+PASSING: tuple[Code, ...] = (5, 32, 33, 303, 1224)
+LACKING: tuple[Code, ...] = (1, 17, 50, 87, 396, "EXDEV", "ENOTSUP", "ENOSYS")
+OF_ONE_FILE: tuple[Code, ...] = (1142, "EMLINK")
+
+BLOB = "*wheels*.whl"
+UNFINISHED = "*tmp*.tmp"
+
+
+PATIENCE = 6.0
+"""Seconds that calls may wait here. A tenth of the default, since each round takes long under Wine."""
+
+
+@pytest.fixture
+def cache(machine: Machine, tmp_path: Path) -> Iterator[Cache]:
+    """An empty cache, on ``machine``."""
+    with machine.cache(tmp_path / "cache", io_timeout=PATIENCE) as cache:
+        yield cache
+
+
+@pytest.fixture
+def files() -> FaultyFiles:
+    """The file layer of the machine, whose plan each test makes."""
+    return FaultyFiles()
+
+
+@pytest.fixture
+def machine(files: FaultyFiles) -> Machine:
+    """A machine whose clock never waits, and whose files are refused as planned."""
+    return Machine(files)
+
+
+def source_of(wheel: Wheel, folder: Path) -> Path:
+    path = folder / wheel.filename
+    path.write_bytes(wheel.data)
+    return path
+
+
+@pytest.fixture
+def source(wheel: Wheel, tmp_path: Path) -> Path:
+    """The wheel as a local file."""
+    return source_of(wheel, tmp_path)
+
+
+def refuse_all(code: Code, times: int | None = None) -> Refusing:
+    """Refuse each of the three steps, so often."""
+    return Refusing(
+        Refuse("rename", code, BLOB, times), Refuse("link", code, BLOB, times), Refuse("open_read", code, times=times)
+    )
+
+
+def refused(cache: Cache, source: Path) -> CommitError:
+    """Put a wheel in, which must be refused with an error that says everything; return it."""
+    with pytest.raises(CommitError) as caught:
+        cache.put(source)
+    check_error(caught.value)
+    return caught.value
+
+
+def steps(files: FaultyFiles) -> list[str]:
+    """Return the steps that were tried, in order."""
+    named = {"rename": "rename", "link": "link", "create": "copy"}
+    tried = [(call.operation, call.target or call.path) for call in files.trace]
+    return [named[operation] for operation, path in tried if operation in named and path.endswith(".whl")]
+
+
+# The way down
+
+
+def test_nothing_refused(cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel) -> None:
+    """A rename is enough where nobody is in the way."""
+    assert cache.put(source).path.read_bytes() == wheel.data
+    assert steps(files) == ["rename"]
+    assert machine.clock.slept == []
+
+
+@pytest.mark.parametrize("code", [*PASSING, *LACKING, *OF_ONE_FILE, "EACCES", "EPERM", "EIO"])
+def test_a_refused_rename_becomes_a_link_at_once(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
+) -> None:
+    """Whatever keeps the temporary file from being renamed, a link gives it its name, with no wait."""
+    files.plan = Refusing(Refuse("rename", code))
+    assert cache.put(source).path.read_bytes() == wheel.data
+    assert steps(files) == ["rename", "link"]
+    assert machine.clock.slept == []
+    assert leftovers(cache.path) == []
+
+
+@pytest.mark.parametrize("rename", [5, 32, 17, 50, 87, "EXDEV"])
+@pytest.mark.parametrize("link", [*PASSING, *LACKING, *OF_ONE_FILE, "EPERM"])
+def test_refused_rename_and_link_become_a_copy_at_once(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, rename: Code, link: Code
+) -> None:
+    """Where links are refused too, the bytes are copied, with no wait."""
+    files.plan = Refusing(Refuse("rename", rename), Refuse("link", link))
+    assert cache.put(source).path.read_bytes() == wheel.data
+    assert steps(files) == ["rename", "link", "copy"]
+    assert machine.clock.slept == []
+    assert leftovers(cache.path) == []
+
+
+@pytest.mark.parametrize("code", [*PASSING, *LACKING, *OF_ONE_FILE, "EPERM"])
+def test_a_second_name_without_links(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
+) -> None:
+    """A second name of the same bytes is a copy where links are refused, and the first one stays."""
+    first = cache.put(source)
+    files.plan = Refusing(Refuse("link", code))
+    name = wheel_filename("demo", "1.0.0")
+    second = cache.fetch(f"https://example.org/{name}", hashes=wheel.digest)
+    assert second.path.read_bytes() == first.path.read_bytes() == wheel.data
+    assert second.path.name == name
+    assert machine.clock.slept == []
+    check_sound(machine, cache.path, {wheel.filename: wheel.data, name: wheel.data})
+
+
+# Going round again
+
+
+@pytest.mark.parametrize("code", PASSING)
+@pytest.mark.parametrize("rounds", [1, 2, 5, 40])
+def test_a_holder_that_lets_go(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code, rounds: int
+) -> None:
+    """What is held at every step is tried again, after a wait each time, until its holder lets go."""
+    files.plan = refuse_all(code, rounds)
+    assert cache.put(source).path.read_bytes() == wheel.data
+    assert steps(files) == ["rename", "link"] * rounds + ["rename"]
+    assert len(machine.clock.slept) == rounds
+    assert all(0 <= seconds <= 0.1 for seconds in machine.clock.slept)
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_a_holder_that_never_lets_go(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
+) -> None:
+    """At the deadline an error tells what was tried, how often and for how long, and who may be behind it."""
+    files.plan = refuse_all(code)
+    error = refused(cache, source)
+    assert error.cause is Cause.HELD
+    assert error.winerror == code
+    assert error.steps == tuple((step, code_text(code)) for step in ("rename", "link", "copy"))
+    assert error.attempts == files.count("rename", BLOB) > 50
+    assert error.elapsed == pytest.approx(PATIENCE)
+    assert sum(machine.clock.slept) == pytest.approx(PATIENCE)
+    assert error.path is not None
+    assert error.path.endswith(".tmp")
+    assert error.target is not None
+    assert error.target.endswith(wheel.filename)
+    assert "scan" in error.advice
+    assert "6.0 s" in str(error)
+    files.plan = Plan()
+    assert cache.put(source).path.read_bytes() == wheel.data
+
+
+def test_a_minute_by_default(machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path) -> None:
+    """Who says nothing waits for sixty seconds."""
+    with machine.cache(tmp_path / "cache") as cache:
+        files.plan = refuse_all(32)
+        assert refused(cache, source).elapsed == pytest.approx(60.0)
+
+
+def test_no_patience(machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path) -> None:
+    """With no seconds to wait every step is tried once, and never again."""
+    with machine.cache(tmp_path / "cache", io_timeout=0) as cache:
+        files.plan = refuse_all(32)
+        error = refused(cache, source)
+    assert (error.attempts, error.elapsed) == (1, 0.0)
+    assert machine.clock.slept == []
+
+
+def test_the_seconds_are_those_of_the_call(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, other_wheel: Wheel
+) -> None:
+    """What one file of a call has waited, the next one cannot wait again; the next call can."""
+    files.plan = Refusing(Refuse("mkdir", 32, times=50), *refuse_all(32).rules)
+    error = refused(cache, source)
+    assert sum(machine.clock.slept) == pytest.approx(PATIENCE)
+    assert 0 < error.elapsed < PATIENCE - 1
+    machine.clock.slept.clear()
+    refused(cache, source_of(other_wheel, source.parent))
+    assert sum(machine.clock.slept) == pytest.approx(PATIENCE)
+
+
+# What never passes
+
+
+def test_a_folder_that_denies_writing(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
+) -> None:
+    """Where no file at all can be made in the folder, "access denied" is a permission: no wait, and it is said so."""
+    files.plan = Refusing(Refuse("rename link create", 5, "*wheels*"))
+    error = refused(cache, source)
+    assert error.cause is Cause.DENIED
+    assert error.winerror == 5
+    assert "permission" in error.advice
+    assert error.attempts == 1
+    assert machine.clock.slept == []
+    files.plan = Plan()
+    assert cache.put(source).path.read_bytes() == wheel.data
+
+
+def test_a_folder_that_denies_writing_on_posix(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path
+) -> None:
+    """A local EACCES is a permission as well."""
+    files.plan = Refusing(Refuse("rename link create", "EACCES", "*wheels*"))
+    error = refused(cache, source)
+    assert error.cause is Cause.DENIED
+    assert machine.clock.slept == []
+
+
+def test_a_folder_in_the_way(cache: Cache, machine: Machine, source: Path, wheel: Wheel) -> None:
+    """A folder where the wheel should go is told at once, and left as it is."""
+    path = cache.put(source).path
+    path.unlink()
+    path.with_suffix(".json").unlink()
+    path.mkdir()
+    error = refused(cache, source)
+    assert error.cause is Cause.IN_THE_WAY
+    assert str(path) in str(error)
+    assert machine.clock.slept == []
+    assert path.is_dir()
+    path.rmdir()
+    assert cache.put(source).path.read_bytes() == wheel.data
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", 112, 39])
+def test_a_full_volume_while_copying(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
+) -> None:
+    """No room ends it at once, even where a holder is why it was copied; the half of a copy is gone."""
+    half = Doing("file.write", lambda call: call.half(), path=BLOB)
+    files.plan = Both(
+        half, Refusing(Refuse("rename", 32, BLOB), Refuse("link", 50, BLOB), Refuse("file.write", code, BLOB))
+    )
+    error = refused(cache, source)
+    assert half.done
+    assert error.cause is Cause.FULL
+    assert error.steps == (("rename", "winerror 32"), ("link", "winerror 50"), ("copy", code_text(code)))
+    assert "room" in error.advice
+    assert machine.clock.slept == []
+    assert list(cache.path.rglob("*.whl")) == []
+    assert leftovers(cache.path) == []
+    files.plan = Plan()
+    assert cache.put(source).path.read_bytes() == wheel.data
+
+
+@pytest.mark.parametrize("code", ["EIO", "EMFILE", "EROFS", 23])
+def test_an_error_that_is_no_refusal(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, code: Code
+) -> None:
+    """What is neither held nor lacking ends at once."""
+    files.plan = refuse_all(code)
+    error = refused(cache, source)
+    assert error.cause in {Cause.BROKEN, Cause.DENIED}
+    assert code_text(code) in str(error)
+    assert machine.clock.slept == []
+
+
+# What is remembered
+
+
+@pytest.mark.parametrize("code", LACKING)
+def test_what_a_volume_cannot_do_is_remembered(
+    cache: Cache, files: FaultyFiles, source: Path, other_wheel: Wheel, code: Code
+) -> None:
+    """The second wheel pays nothing for what the first one found out."""
+    files.plan = Refusing(Refuse("rename link", code, BLOB))
+    cache.put(source)
+    files.trace.clear()
+    assert cache.put(source_of(other_wheel, source.parent)).path.read_bytes() == other_wheel.data
+    assert steps(files) == ["copy"]
+
+
+@pytest.mark.parametrize("code", [*PASSING, *OF_ONE_FILE, "EPERM", "EIO"])
+def test_a_refusal_of_one_file_is_not_remembered(
+    cache: Cache, files: FaultyFiles, source: Path, other_wheel: Wheel, code: Code
+) -> None:
+    """A holder, or a file with as many links as it can have, says nothing of the next wheel."""
+    files.plan = Refusing(Refuse("rename link", code, BLOB))
+    cache.put(source)
+    files.trace.clear()
+    files.plan = Plan()
+    assert cache.put(source_of(other_wheel, source.parent)).path.read_bytes() == other_wheel.data
+    assert steps(files) == ["rename"]
+
+
+# The temporary file
+
+
+@pytest.mark.parametrize("code", [2, 225, 226])
+def test_security_software_takes_the_file_once(
+    cache: Cache, files: FaultyFiles, machine: Machine, server: Server, wheel: Wheel, code: Code
+) -> None:
+    """A temporary file that is blocked, or gone before it is committed, is downloaded once more."""
+    gone = Doing("rename", lambda call: os.unlink(call.path), path="*partial*")
+    files.plan = Both(gone, Refusing(Refuse("rename", code, BLOB, times=1)))
+    url = wheel.on(server)
+    assert cache.fetch(url, hashes=wheel.digest).path.read_bytes() == wheel.data
+    assert server.count(url) == 2
+    assert machine.clock.slept == []
+    assert leftovers(cache.path) == []
+
+
+@pytest.mark.parametrize("code", [2, 225, 226])
+def test_security_software_takes_the_file_every_time(
+    cache: Cache, files: FaultyFiles, machine: Machine, server: Server, wheel: Wheel, code: Code
+) -> None:
+    """The second time an error says that it was removed, and nothing more is downloaded."""
+
+    class Gone(Plan):
+        def before(self, call: object) -> None:
+            if call.operation in {"rename", "link"}:
+                Path(call.path).unlink(missing_ok=True)
+                raise os_error(code, call.path, call.target)
+
+    files.plan = Gone()
+    url = wheel.on(server)
+    with pytest.raises(CommitError) as caught:
+        cache.fetch(url, hashes=wheel.digest)
+    check_error(caught.value, code_text(code))
+    assert caught.value.cause is Cause.REMOVED
+    assert "security software" in str(caught.value)
+    assert server.count(url) == 2
+    assert machine.clock.slept == []
+    files.plan = Plan()
+    assert cache.fetch(url, hashes=wheel.digest).path.read_bytes() == wheel.data
+
+
+def test_security_software_takes_the_blob(cache: Cache, files: FaultyFiles, server: Server, wheel: Wheel) -> None:
+    """A wheel that is taken away right after it was committed is downloaded once more, too."""
+    files.plan = Doing("rename", lambda call: os.unlink(call.target), path=BLOB, after=True)
+    url = wheel.on(server)
+    assert cache.fetch(url, hashes=wheel.digest).path.read_bytes() == wheel.data
+    assert server.count(url) == 2
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1] + b"?", lambda data: data[:-1], lambda data: data + b"?"])
+@pytest.mark.parametrize("code", [32, 17])
+def test_a_temporary_file_that_was_altered(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code, change: object
+) -> None:
+    """Bytes that are not those that were written are noticed while they are copied, and never get the name."""
+    alter = Doing("open_read", lambda call: Path(call.path).write_bytes(change(wheel.data)), path=UNFINISHED)
+    files.plan = Both(Refusing(Refuse("rename link", code, BLOB, times=2)), alter)
+    error = refused(cache, source)
+    assert alter.done
+    assert "changed" in str(error)
+    assert machine.clock.slept == []
+    assert list(cache.path.rglob("*.whl")) == []
+    files.plan = Plan()
+    assert cache.put(source).path.read_bytes() == wheel.data
+
+
+@pytest.mark.parametrize("code", [5, 32, "EACCES", "EIO", "EBUSY"])
+def test_a_temporary_file_that_cannot_be_deleted(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
+) -> None:
+    """It is no reason to fail or to wait: it stays, with its owner and its age in its name."""
+    files.plan = Refusing(Refuse("rename unlink", code))
+    assert cache.put(source).path.read_bytes() == wheel.data
+    (left,) = leftovers(cache.path)
+    assert Stamp.of(left) == Stamp(int(machine.clock.now()), Stamp.of(left).boot, os.getpid())
+    assert machine.clock.slept == []
+
+
+def test_a_rejected_file_that_cannot_be_deleted(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, other_wheel: Wheel
+) -> None:
+    """Failing to clean up does not hide why there was something to clean up."""
+    files.plan = Refusing(Refuse("unlink", 32))
+    with pytest.raises(WheelCacheError, match="hash"):
+        cache.put(source, hashes=other_wheel.digest)
+    assert len(leftovers(cache.path)) == 1
+    assert machine.clock.slept == []
+
+
+# Somebody was there first
+
+
+def arrive(wheel: Wheel, data: bytes) -> Doing:
+    """Put bytes where the wheel should go, just before it goes there."""
+    return Doing("rename", lambda call: Path(call.target).write_bytes(data), path=f"*wheels*{wheel.filename}")
+
+
+def test_losing_the_race_is_success(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
+) -> None:
+    """Another process was quicker with the same bytes: they stay, ours go, and nothing waits."""
+    files.plan = arrive(wheel, wheel.data)
+    found = cache.put(source)
+    assert found.path.read_bytes() == wheel.data
+    assert steps(files) == ["rename"]
+    assert machine.clock.slept == []
+    assert leftovers(cache.path) == []
+    check_sound(machine, cache.path, {wheel.filename: wheel.data})
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_losing_the_race_to_a_file_that_is_held(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
+) -> None:
+    """The same where somebody holds it so that it can be read, but not moved or deleted."""
+    path = place_of(cache, wheel)
+    files.plan = Both(arrive(wheel, wheel.data), Holding(path, code, readable=True))
+    assert cache.put(source).path == path
+    assert machine.clock.slept == []
+
+
+@pytest.mark.parametrize("wrong", [lambda data: b"", lambda data: data[:-1], lambda data: bytes(len(data))])
+def test_wrong_bytes_are_put_aside(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, wrong: object
+) -> None:
+    """What stands there with other bytes goes into quarantine, and the good one takes its place at once."""
+    files.plan = arrive(wheel, wrong(wheel.data))
+    found = cache.put(source)
+    assert found.path.read_bytes() == wheel.data
+    assert found.path.parent.name == wheel.hex()[2:]
+    (aside,) = (cache.path / "v1" / "quarantine").iterdir()
+    assert aside.read_bytes() == wrong(wheel.data)
+    assert Stamp.of(aside.name) is not None
+    assert machine.clock.slept == []
+    check_sound(machine, cache.path, {wheel.filename: wheel.data})
+
+
+def place_of(cache: Cache, wheel: Wheel, number: int = 0) -> Path:
+    """Return where a wheel goes, or where it goes when the places before are taken."""
+    folder = cache.path / "v1" / "wheels" / wheel.hex()[:2] / wheel.hex()[2:]
+    return folder / (str(number) if number else "") / wheel.filename
+
+
+def taken(cache: Cache, wheel: Wheel, *, places: int = 1) -> list[Path]:
+    """Put wrong bytes into the first places of a wheel; return where."""
+    paths = [place_of(cache, wheel, number) for number in range(places)]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(wheel.size))
+    return paths
+
+
+@pytest.mark.parametrize("code", [5, 32])
+@pytest.mark.parametrize("readable", [True, False])
+def test_wrong_bytes_that_are_held(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code, readable: bool
+) -> None:
+    """Where they cannot be moved, deleted or even read, the good one takes a numbered place that everybody finds."""
+    (bad,) = taken(cache, wheel)
+    files.plan = Holding(bad, code, readable=readable)
+    found = cache.put(source)
+    assert found.path == bad.parent / "1" / wheel.filename
+    assert found.path.read_bytes() == wheel.data
+    assert bad.read_bytes() == bytes(wheel.size)
+    for opened in (cache, machine.cache(cache.path)):
+        assert opened.get(wheel.digest) == found
+        again = opened.fetch(f"https://example.org/{wheel.filename}", hashes=wheel.digest)
+        assert (again.path, again.status) == (found.path, Status.HIT)
+        target = source.parent / f"out of {id(opened)}.whl"
+        opened.link(again, target)
+        assert target.read_bytes() == wheel.data
+    check_sound(machine, cache.path, {wheel.filename: wheel.data})
+
+
+class Holding(Plan):
+    """A process that holds one file: its name may not be taken from it, and where it is not shared, it is not read."""
+
+    def __init__(self, path: Path, code: Code, *, readable: bool) -> None:
+        self.path = str(path)
+        self.code = code
+        self.refused = {"rename", "unlink", "replace"} | (set() if readable else {"open_read"})
+
+    def before(self, call: object) -> None:
+        if call.operation in self.refused and call.path == self.path:
+            raise os_error(self.code, call.path, call.target or None)
+
+
+def test_the_numbered_place_survives_a_boot(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
+) -> None:
+    """After a reboot the wheel in the numbered place is hashed and trusted again."""
+    (bad,) = taken(cache, wheel)
+    files.plan = Holding(bad, 32, readable=False)
+    found = cache.put(source)
+    machine.reboot()
+    with machine.cache(cache.path) as fresh:
+        assert fresh.get(wheel.digest) == found
+        assert fresh.put(source).path == found.path
+
+
+def test_every_place_is_taken(cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel) -> None:
+    """Where ten damaged files cannot be moved, an error says which folder to look at."""
+    bad = taken(cache, wheel, places=10)
+    files.plan = Both(*(Holding(path, 32, readable=True) for path in bad))
+    error = refused(cache, source)
+    assert "every place" in str(error)
+    assert leftovers(cache.path) == []
+    assert machine.clock.slept == []
+
+
+def test_a_file_that_was_repaired_meanwhile(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
+) -> None:
+    """What was damaged when it was looked at, and is repaired by another process before it is moved, stays in place."""
+    (path,) = taken(cache, wheel)
+    other = machine.cache(cache.path)
+
+    def repair(_: FileCall) -> None:
+        files.plan = Plan()
+        assert other.put(source).path == path
+
+    for operation, pattern in (("file.close", str(path)), ("rename", "*quarantine*")):
+        path.write_bytes(bytes(wheel.size))
+        files.trace.clear()
+        files.plan = Doing(operation, repair, path=pattern)
+        assert cache.put(source).path == path
+        # Once by who repairs it; where there was time to see that, it is not even touched.
+        assert files.count("rename", "*quarantine*") == (1 if operation == "file.close" else 3)
+        assert path.read_bytes() == wheel.data
+        check_sound(machine, cache.path, {wheel.filename: wheel.data})
+
+
+def test_a_wheel_that_was_repaired_while_it_was_looked_at(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
+) -> None:
+    """The same where it is found damaged on a hit: the good one and its record stay."""
+    path = cache.put(source).path
+    other = machine.cache(cache.path)
+
+    def repair(_: FileCall) -> None:
+        files.plan = Plan()
+        assert other.put(source).path == path
+
+    for operation, pattern in (("file.close", str(path)), ("rename", "*quarantine*")):
+        path.write_bytes(bytes(wheel.size))
+        os.utime(path, ns=(1, 1))
+        files.plan = Doing(operation, repair, path=pattern)
+        with machine.cache(cache.path) as fresh:
+            fresh.get(wheel.digest)
+        assert path.read_bytes() == wheel.data
+        check_sound(machine, cache.path, {wheel.filename: wheel.data})
+
+
+def test_a_failed_copy_takes_nothing_of_others_along(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
+) -> None:
+    """Where another process has moved the half of a copy away and put its own there, cleaning up leaves that alone."""
+    other = machine.cache(cache.path)
+
+    def meanwhile(_: FileCall) -> None:
+        files.plan = Refusing(Refuse("file.write", "ENOSPC", BLOB))
+        assert other.put(source).path.read_bytes() == wheel.data
+        files.plan = Plan()
+        raise os_error("ENOSPC")
+
+    files.plan = Both(Refusing(Refuse("rename link", 17, BLOB)), Doing("file.write", meanwhile, path=BLOB))
+    with pytest.raises(CommitError):
+        cache.put(source)
+    check_sound(machine, cache.path, {wheel.filename: wheel.data})
+
+
+def test_the_holder_is_told(cache: Cache, files: FaultyFiles, machine: Machine, source: Path) -> None:
+    """Of several refusals the one that says why is told: a holder, and not that this volume has no links."""
+    files.plan = Refusing(Refuse("rename", 32), Refuse("link", 50), Refuse("open_read", 1224))
+    error = refused(cache, source)
+    assert error.winerror == 32
+    assert error.cause is Cause.HELD
+    assert error.steps == (("rename", "winerror 32"), ("copy", "winerror 1224"))
+
+
+def test_a_torn_copy_of_another_process_is_taken_away(
+    cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
+) -> None:
+    """Where two processes copy, the unfinished file of one may go as damaged; both end with the right bytes."""
+    other = machine.cache(cache.path)
+
+    def meanwhile(_: object) -> None:
+        files.plan = Refusing(Refuse("rename link", 17, BLOB))
+        assert other.put(source).path.read_bytes() == wheel.data
+
+    files.plan = Both(Doing("file.write", meanwhile, path=BLOB), Refusing(Refuse("rename link", 17, BLOB)))
+    assert cache.put(source).path.read_bytes() == wheel.data
+    check_sound(machine, cache.path, {wheel.filename: wheel.data})
+
+
+# Out of the cache
+
+
+@pytest.fixture
+def cached(cache: Cache, source: Path) -> CachedWheel:
+    """The wheel in the cache."""
+    return cache.put(source)
+
+
+@pytest.mark.parametrize("clone", ["ENOTSUP", "EXDEV", 50, 1, 32])
+@pytest.mark.parametrize("link", [None, *LACKING, *OF_ONE_FILE, "EPERM"])
+def test_out_by_what_works(
+    cache: Cache, files: FaultyFiles, machine: Machine, cached: CachedWheel, wheel: Wheel, clone: Code, link: Code
+) -> None:
+    """A clone that is refused becomes a link, a link a copy, at once, and the mode that was used is returned."""
+    files.plan = Refusing(Refuse("clone", clone), *([] if link is None else [Refuse("link", link)]))
+    target = cache.path.parent / "out" / wheel.filename
+    assert cache.link(cached, target) == (LinkMode.HARDLINK if link is None else LinkMode.COPY)
+    assert target.read_bytes() == wheel.data
+    assert os.listdir(target.parent) == [wheel.filename]
+    assert machine.clock.slept == []
+
+
+@pytest.mark.parametrize("code", LACKING)
+def test_what_a_folder_outside_cannot_do_is_remembered(
+    cache: Cache, files: FaultyFiles, cached: CachedWheel, code: Code
+) -> None:
+    """The second wheel into a folder that has no clones and links is copied straight away; another folder is asked."""
+    files.plan = Refusing(Refuse("clone link", code))
+    out = cache.path.parent / "out"
+    cache.link(cached, out / "first.whl")
+    files.trace.clear()
+    cache.link(cached, out / "second.whl")
+    assert files.count("clone link", "*out*") == 0
+    cache.link(cached, cache.path.parent / "elsewhere" / "third.whl")
+    assert files.count("clone", "*elsewhere*") == 1
+
+
+@pytest.mark.parametrize("code", OF_ONE_FILE)
+def test_a_wheel_with_too_many_links_says_nothing_of_the_next(
+    cache: Cache, files: FaultyFiles, cached: CachedWheel, source: Path, other_wheel: Wheel, code: Code
+) -> None:
+    """A blob at its limit of links is copied; the next wheel is linked."""
+    files.plan = Refusing(Refuse("clone", 50), Refuse("link", code, f"*{cached.filename}*"))
+    out = cache.path.parent / "out"
+    assert cache.link(cached, out / cached.filename) is LinkMode.COPY
+    other = cache.put(source_of(other_wheel, source.parent))
+    assert cache.link(other, out / other.filename) is LinkMode.HARDLINK
+
+
+@pytest.mark.parametrize("mode", [LinkMode.CLONE, LinkMode.HARDLINK])
+def test_a_named_mode_is_taken_or_fails(
+    cache: Cache, files: FaultyFiles, machine: Machine, cached: CachedWheel, mode: LinkMode
+) -> None:
+    """A mode that the caller names is not replaced by another one."""
+    files.plan = Refusing(Refuse("clone link", 17))
+    target = cache.path.parent / "out" / cached.filename
+    with pytest.raises(CommitError) as caught:
+        cache.link(cached, target, mode=mode)
+    check_error(caught.value, "winerror 17")
+    assert caught.value.cause is Cause.UNSUPPORTED
+    assert caught.value.target == str(target)
+    assert mode in str(caught.value)
+    assert not target.exists()
+
+
+def test_a_full_volume_outside(cache: Cache, files: FaultyFiles, cached: CachedWheel) -> None:
+    """No room where the wheel should go leaves nothing there."""
+    files.plan = Refusing(Refuse("clone link", 17), Refuse("copy", "ENOSPC"))
+    target = cache.path.parent / "out" / cached.filename
+    with pytest.raises(CommitError) as caught:
+        cache.link(cached, target)
+    check_error(caught.value, "errno 28")
+    assert caught.value.cause is Cause.FULL
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [0, 100, 20_000])
+def test_a_wheel_that_changes_its_size_while_it_is_copied_out(
+    cache: Cache, files: FaultyFiles, cached: CachedWheel, size: int
+) -> None:
+    """It does not arrive."""
+    alter = Doing("copy", lambda call: os.truncate(call.path, size))
+    files.plan = Both(Refusing(Refuse("clone link", 17)), alter)
+    target = cache.path.parent / "out" / cached.filename
+    with pytest.raises(CommitError) as caught:
+        cache.link(cached, target)
+    check_error(caught.value)
+    assert alter.done
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_wheel_that_is_pruned_while_it_is_linked_out(cache: Cache, files: FaultyFiles, cached: CachedWheel) -> None:
+    """It is told as what it is: the wheel is no longer in the cache."""
+    gone = Doing("open_read", lambda call: os.unlink(call.path), path=BLOB)
+    files.plan = Both(Refusing(Refuse("clone link", 17)), gone)
+    with pytest.raises(FileNotFoundError, match="no longer in the cache"):
+        cache.link(cached, cache.path.parent / "out" / cached.filename)
+    assert gone.done

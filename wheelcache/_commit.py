@@ -1,0 +1,140 @@
+"""Commit: a sealed file becomes an entry: its blob under its final name, then its record.
+
+A blob is never replaced. Where one is there already, it is looked at: the right one makes losing the race a success,
+a wrong one is put aside, and where it is held and cannot be moved, or not even read, the good one takes a numbered
+place beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat as modes
+from dataclasses import replace
+from enum import Enum
+
+from ._call import Call
+from ._disk import refused
+from ._errors import Cause, CommitError
+from ._ladder import Ladder
+from ._layout import Layout
+from ._lookup import Found, hash_file, put_aside, write_record
+from ._record import Record, Seen, decode_record
+from ._stage import Sealed
+
+# Each place that is taken is one more damaged file that cannot be moved, deleted or read.
+_PLACES = 10
+_UNSEEN = Seen(0, 0, None)
+
+
+class _Occupant(Enum):
+    RIGHT = "the same bytes"
+    GONE = "no longer there"
+    UNKNOWN = "other bytes, or held so that they cannot be read"
+
+
+class Commit:
+    """The way into one cache folder."""
+
+    def __init__(self, layout: Layout, ladder: Ladder) -> None:
+        self._layout = layout
+        self._ladder = ladder
+
+    def add(self, call: Call, sealed: Sealed, filename: str, url: str | None) -> Found:
+        """Make a sealed file an entry.
+
+        Raises:
+            CommitError: where the file system refuses, and no other way is left or the time is up.
+        """
+        sha256 = sealed.hashes["sha256"]
+        place = self._settle(call, sealed.path, sha256, sealed.size, filename, keep=False)
+        others = {name: value for name, value in sealed.hashes.items() if name != "sha256"}
+        return self._record(call, Record(filename, sha256, sealed.size, _UNSEEN, others, url, place=place))
+
+    def alias(self, call: Call, found: Found, filename: str) -> Found:
+        """Make an entry of the same bytes under another file name.
+
+        Raises:
+            CommitError: where the file system refuses.
+        """
+        known = found.record
+        place = self._settle(call, found.path, known.sha256, known.size, filename, keep=True)
+        return self._record(call, replace(known, filename=filename, place=place))
+
+    def _settle(self, call: Call, source: str, sha256: str, size: int, filename: str, *, keep: bool) -> int:
+        """Find a place for the blob, and put it there."""
+        layout, disk = self._layout, call.disk
+        for place in range(_PLACES):
+            target = layout.blob(sha256, filename, place)
+            disk.make_folder(layout.entry(sha256) if place == 0 else target[: -len(filename) - 1])
+            # Twice: a damaged occupant is put aside the first time; who comes in between holds the same bytes.
+            for _ in range(2):
+                try:
+                    self._ladder.place(disk, source, target, scope=layout.wheels, sha256=sha256, keep=keep)
+                except FileExistsError:
+                    occupant = self._occupant(call, target, sha256, size)
+                    if occupant is _Occupant.UNKNOWN:
+                        break
+                    if occupant is _Occupant.RIGHT:
+                        if not keep:
+                            disk.discard(source)
+                        return place
+                else:
+                    return place
+        raise CommitError(
+            "every place for this wheel is taken by a file that cannot be read or moved",
+            errno=errno.EEXIST,
+            cause=Cause.IN_THE_WAY,
+            operation="commit",
+            path=source,
+            target=layout.blob(sha256, filename, 0),
+            attempts=_PLACES,
+            advice="Delete this folder, or clear the cache.",
+        )
+
+    def _occupant(self, call: Call, target: str, sha256: str, size: int) -> _Occupant:
+        """Look at what stands where the blob should go, without waiting for anybody."""
+        hurried = Call(call.disk.hurried(), call.wheel, call.progress)
+        stat = hurried.disk.stat(target)
+        if stat is None:
+            return _Occupant.GONE
+        if not modes.S_ISREG(stat.st_mode):
+            error = IsADirectoryError(errno.EISDIR, "a folder stands where the wheel should go", target)
+            raise refused(error, "commit", target)
+        try:
+            hashes = hash_file(hurried, target, (), size) if stat.st_size == size else {}
+        except CommitError:
+            return _Occupant.UNKNOWN
+        if hashes is None:
+            return _Occupant.GONE
+        if hashes.get("sha256") == sha256:
+            return _Occupant.RIGHT
+        return _Occupant.GONE if put_aside(call.disk, self._layout, target, stat) else _Occupant.UNKNOWN
+
+    def _record(self, call: Call, record: Record) -> Found:
+        """Write the record of a blob that is in its place, with what is there to see of it."""
+        disk = call.disk
+        path = self._layout.blob(record.sha256, record.filename, record.place)
+        stat = disk.stat(path)
+        if stat is None or stat.st_size != record.size:
+            gone = FileNotFoundError(errno.ENOENT, "the wheel is gone right after it was put there", path)
+            raise refused(gone, "commit", path, cause=Cause.REMOVED)
+        seen = Seen(stat.st_mtime_ns, stat.st_ino, disk.system.boot())
+        record = replace(record, seen=seen, created=int(disk.system.now()))
+        now = disk.system.now()
+        is_new = not self._is_recorded(call, record)
+        if not is_new:
+            disk.touch(self._layout.record(record.sha256, record.filename), now)
+        else:
+            write_record(disk, self._layout, record, now)
+        return Found(record, path, now, is_new)
+
+    def _is_recorded(self, call: Call, record: Record) -> bool:
+        """Whether who won the race has recorded the same: a record that is read by others is best left alone."""
+        data = call.disk.read(self._layout.record(record.sha256, record.filename))
+        there = None if data is None else decode_record(data, record.sha256)
+        return there is not None and (there.filename, there.place, there.seen, there.hashes) == (
+            record.filename,
+            record.place,
+            record.seen,
+            record.hashes,
+        )

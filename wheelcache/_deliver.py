@@ -1,0 +1,107 @@
+"""Deliver: a wheel out of the cache to where the caller wants it, by clone, hard link or copy.
+
+The target appears whole or not at all: what needs more than one call is made under a temporary name beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+
+from ._call import Call
+from ._disk import Disk, reading, refused
+from ._errors import CommitError
+from ._ladder import Ladder
+from ._layout import Stamp, spare_name
+from ._lookup import hash_file
+from ._refusal import Refusal, is_lasting, refusal_of
+from ._wheel import CachedWheel, LinkMode
+
+_COPY_CHUNK = 1 << 26
+
+
+class Deliver:
+    """The way out of a cache."""
+
+    def __init__(self, ladder: Ladder) -> None:
+        self._ladder = ladder
+        # Per folder: the modes that its volume refused for good, so that the second wheel pays nothing.
+        self._lacking: set[tuple[LinkMode, str]] = set()
+
+    def link(self, call: Call, wheel: CachedWheel, dest: str | os.PathLike[str], mode: LinkMode) -> LinkMode:
+        """Put a wheel into a folder, or make a file of it; return how. ``Cache.link`` is the contract."""
+        target = os.path.abspath(dest)
+        if os.fspath(dest).endswith(("/", os.sep)) or call.disk.files.is_folder(target):
+            target = os.path.join(target, wheel.filename)
+        _require(call.disk, wheel)
+        call.disk.make_folder(os.path.dirname(target))
+        scope = os.path.dirname(target)
+        ways = [LinkMode.CLONE, LinkMode.HARDLINK, LinkMode.COPY] if mode is LinkMode.AUTO else [mode]
+        ways = [way for way in ways[:-1] if (way, scope) not in self._lacking] + ways[-1:]
+        for way in ways:
+            try:
+                self._take(way, call, wheel, target)
+            except OSError as error:
+                refusal = refusal_of(error, target)
+                if refusal is Refusal.EXISTS:
+                    return self._existing(call, wheel, target)
+                if refusal is Refusal.MISSING:
+                    _require(call.disk, wheel)
+                if way is ways[-1]:
+                    cause = None if isinstance(error, CommitError) else call.disk.cause(error, target)
+                    raise refused(error, f"link out ({way})", str(wheel.path), target=target, cause=cause) from error
+                if refusal is Refusal.UNSUPPORTED and is_lasting(error):
+                    self._lacking.add((way, scope))
+            else:
+                break
+        return way
+
+    def _take(self, way: LinkMode, call: Call, wheel: CachedWheel, target: str) -> None:
+        source, disk = str(wheel.path), call.disk
+        if way is LinkMode.HARDLINK:
+            disk.files.link(source, target)
+            return
+        # Cloning is one call to us, and several to the system: it makes an empty file first.
+        folder = os.path.dirname(target)
+        spare = os.path.join(folder, spare_name(Stamp.new(disk.system.now(), disk.system.boot())))
+        try:
+            if way is LinkMode.CLONE:
+                disk.files.clone(source, spare)
+            else:
+                _copy(disk, source, spare, wheel.size)
+            self._ladder.place(disk, spare, target, scope=folder, sha256=wheel.digest.removeprefix("sha256:"))
+        except BaseException:
+            disk.discard(spare)
+            raise
+
+    def _existing(self, call: Call, wheel: CachedWheel, target: str) -> LinkMode:
+        """Look at what stands at the target: the same bytes are what was asked for."""
+        disk = call.disk
+        there, ours = disk.stat(target), disk.stat(str(wheel.path))
+        if there is not None and ours is not None and modes.S_ISREG(there.st_mode) and there.st_size == ours.st_size:
+            if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                return LinkMode.HARDLINK
+            hashes = hash_file(call, target, (), there.st_size)
+            if hashes is not None and wheel.digest == f"sha256:{hashes['sha256']}":
+                return LinkMode.COPY
+        raise FileExistsError(errno.EEXIST, "a file with other bytes is there", target)
+
+
+def _copy(disk: Disk, source: str, target: str, size: int) -> None:
+    with (
+        reading(disk.perform("open", source, lambda: disk.files.open_read(source))) as reader,
+        disk.create(target) as writer,
+    ):
+        while disk.files.copy(reader, writer, _COPY_CHUNK):
+            pass
+        if os.fstat(writer.fileno()).st_size != size:
+            raise OSError(errno.EIO, "the wheel became shorter or longer while it was copied", source, None, target)
+
+
+def _require(disk: Disk, wheel: CachedWheel) -> None:
+    """See that a wheel is still there: it may have been pruned since it was given."""
+    if disk.stat(str(wheel.path)) is None:
+        raise FileNotFoundError(
+            errno.ENOENT, "the wheel is no longer in the cache: fetch it again", str(wheel.path)
+        ) from None
