@@ -1,0 +1,136 @@
+"""Receive: the body of an answer into the partial file that waits for it.
+
+Of the time that httpx takes for a large body most is h11's copies and events. Where all of the following hold, the rest
+of a body is read from its socket into one buffer that is used again and again, and h11 never sees it:
+
+- The answer is HTTP/1.1 with a Content-Length, travels as it is, and is large: after this the connection cannot be used
+  again, since h11 still waits for the body. httpcore closes one that is not at its end when the answer is closed.
+- The socket is the connection's own: plain, or TLS straight on it. TLS within the TLS of a proxy has an object of its
+  own that decrypts (``ssl.SSLObject``), and other transports (MockTransport, HTTP/2, an async client's) have no socket.
+- What h11 has read ahead came first: the first chunk of ``iter_raw()`` is all that it has of the body, since a reader
+  of a known length hands out everything it has buffered.
+
+The client's read time-out holds for each read, as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ._call import Call
+from ._partial import Partial
+from ._progress import Phase
+from ._wire import FailedTryError, length
+
+if TYPE_CHECKING:
+    import socket
+
+    import httpx
+
+_PARTIAL_CONTENT = 206
+# From here on a connection of its own is worth it: opening another costs less than h11 would.
+_LARGE = 8 << 20
+_BUFFER = 1 << 18
+
+
+def is_encoded(response: httpx.Response) -> bool:
+    """Whether the body travels in another form than it is stored in."""
+    return response.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}
+
+
+def receive(response: httpx.Response, partial: Partial, call: Call) -> None:
+    """Write a body where the partial file stands.
+
+    Raises:
+        FailedTryError: where it ends before its declared end.
+    """
+    encoded = is_encoded(response)
+    declared = length(response.headers.get("Content-Length"))
+    # A transport or a hook of the caller's may have read the body; then it is there, decoded and whole.
+    there = response.is_stream_consumed
+    partial.resumable = not encoded
+    call.report(Phase.DOWNLOADING, partial.stage.written, partial.total)
+    begun = partial.stage.written
+    with _wakeable(response, call):
+        for chunk in _chunks(response, declared, encoded=encoded):
+            partial.write(chunk)
+            call.report(Phase.DOWNLOADING, partial.stage.written, partial.total)
+    received = response.num_bytes_downloaded if encoded else partial.stage.written - begun
+    if declared is not None and not there and received != declared:
+        raise FailedTryError(f"the body ended after {received} of {declared} bytes", passing=True)
+    if response.status_code == _PARTIAL_CONTENT and partial.stage.written < (partial.total or 0):
+        # A server may give less than the rest that was asked for.
+        raise FailedTryError(f"{partial.stage.written} of {partial.total} bytes came", passing=True)
+
+
+def _chunks(response: httpx.Response, declared: int | None, *, encoded: bool) -> Iterator[bytes | memoryview]:
+    if encoded or response.is_stream_consumed:
+        yield from response.iter_bytes()
+        return
+    connection = None
+    if declared is not None and declared >= _LARGE and "Transfer-Encoding" not in response.headers:
+        connection = _socket_of(response)
+    chunks = response.iter_raw()
+    if connection is None or declared is None:
+        yield from chunks
+        return
+    first = next(chunks, b"")
+    yield first
+    if first:
+        yield from _straight(connection, declared - len(first), response)
+
+
+def _socket_of(response: httpx.Response) -> socket.socket | None:
+    """Return the socket that the body comes from as it is, ``None`` where there is none such."""
+    import socket
+    import ssl
+
+    stream = response.extensions.get("network_stream")
+    if stream is None or response.http_version != "HTTP/1.1":
+        return None
+    connection = stream.get_extra_info("socket")
+    if not isinstance(connection, socket.socket) or isinstance(stream.get_extra_info("ssl_object"), ssl.SSLObject):
+        return None
+    return connection
+
+
+def _straight(connection: socket.socket, left: int, response: httpx.Response) -> Iterator[memoryview]:
+    """Read so many bytes from a socket, in pieces that are good until the next one is asked for."""
+    import httpx
+
+    connection.settimeout(response.request.extensions.get("timeout", {}).get("read"))
+    buffer = memoryview(bytearray(_BUFFER))
+    while left > 0:
+        try:
+            count = connection.recv_into(buffer, min(left, _BUFFER))
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("", request=response.request) from error
+        except OSError as error:
+            raise httpx.ReadError("", request=response.request) from error
+        if count == 0:
+            return
+        left -= count
+        yield buffer[:count]
+
+
+@contextmanager
+def _wakeable(response: httpx.Response, call: Call) -> Iterator[None]:
+    """While bytes are waited for, let a stop end the waiting: it shuts the socket, which is this answer's alone."""
+    import socket
+
+    connection = None if call.stop is None else _socket_of(response)
+    if call.stop is None or connection is None:
+        yield
+        return
+
+    def shut() -> None:
+        try:
+            # The plain socket's: that of ssl forgets its state, under the hands of the thread that reads.
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is closed already
+
+    with call.stop.waking(shut):
+        yield

@@ -1,0 +1,284 @@
+"""Wire: one request and its answer, by the caller's httpx client or by one of our own.
+
+The caller's client is used as it is, with its authentication, proxies and transport. Redirects are followed here and
+not by the client: 20 at most, never from https to http, and with credentials only for the origin they were meant for.
+What an error gets to see of a URL is redacted; httpx's own texts, which may quote a URL, never pass.
+
+Imports of what only the network needs stand in the functions: this module is loaded for every hit, they are not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from . import __version__
+from ._request import Source, redact
+
+if TYPE_CHECKING:
+    import httpx
+
+_REDIRECTS = 20
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 30.0
+
+# What httpx says of the most frequent failures, and may be passed on: it never has more in it than numbers.
+_HARMLESS = re.compile(
+    r"peer closed connection without sending complete message body"
+    r" \((?:received \d+ bytes, expected \d+|incomplete chunked read)\)"
+    r"|Server disconnected without sending a response\."
+)
+
+
+class FailedTryError(Exception):
+    """A request that did not bring what it was made for.
+
+    Attributes:
+        problem: what went wrong.
+        passing: whether it can pass.
+        pause: whether trying again at once is of no use.
+        status: the HTTP status, or ``None`` where no answer came.
+        retry_after: the seconds that the server asks to wait.
+        at: where redirects had led, redacted.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        passing: bool,
+        pause: bool = True,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.passing = passing
+        self.pause = pause
+        self.status = status
+        self.retry_after = retry_after
+        self.at = ""
+
+
+class Client(Protocol):
+    """What is needed of an :class:`httpx.Client`; :mod:`._async` lends an ``AsyncClient`` the same names."""
+
+    @property
+    def auth(self) -> httpx.Auth | None:
+        """The credentials that the caller gave the client."""
+        ...
+
+    def build_request(self, method: str, url: str, *, headers: Mapping[str, str]) -> httpx.Request:
+        """Make a request with what the client adds to every one."""
+        ...
+
+    def send(
+        self,
+        request: httpx.Request,
+        *,
+        stream: bool = False,
+        auth: httpx.Auth | None = ...,
+        follow_redirects: bool = ...,
+    ) -> httpx.Response:
+        """Send it."""
+        ...
+
+
+class Wire:
+    """The way to the network.
+
+    Args:
+        client: the caller's, or ``None`` for one of our own, made at the first request and closed by :meth:`close`.
+    """
+
+    def __init__(self, client: Client | None) -> None:
+        self._client = client
+        self._own: httpx.Client | None = None
+        self._lock = threading.Lock()
+
+    def client(self) -> Client:
+        """The caller's client, or our own."""
+        if self._client is not None:
+            return self._client
+        with self._lock:
+            if self._own is None:
+                import httpx
+
+                self._own = httpx.Client(
+                    timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS, pool=None),
+                    headers={"User-Agent": f"wheelcache/{__version__}"},
+                )
+            return self._own
+
+    def close(self) -> None:
+        """Close our own client. The caller's is the caller's."""
+        with self._lock:
+            if self._own is not None:
+                self._own.close()
+                self._own = None
+
+    @contextmanager
+    def get(self, source: Source, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """Send a request, follow its redirects, and hold the last answer open.
+
+        Raises:
+            FailedTryError: where no answer comes, or its body breaks off.
+        """
+        import httpx
+
+        way: list[str] = [source.shown]
+        response = None
+        try:
+            with self._following(source, headers, way) as response:
+                yield response
+        except FailedTryError as failure:
+            failure.at = way[-1]
+            raise
+        except (httpx.TransportError, httpx.DecodingError, httpx.InvalidURL) as error:
+            received = 0 if response is None else response.num_bytes_downloaded
+            failed = FailedTryError(_explain(error, received), passing=not _is_final(error))
+            failed.at = way[-1]
+            # What the system said stays as the cause; httpx's error does not, since its text may quote a URL.
+            raise failed from _system_error(error)
+
+    @contextmanager
+    def _following(self, source: Source, headers: Mapping[str, str], way: list[str]) -> Iterator[httpx.Response]:
+        client = self.client()
+        own = self._client is None
+        # Encoded bytes would have to be decoded before they can be hashed, and a wheel is compressed already.
+        request = client.build_request("GET", source.url, headers={"Accept-Encoding": "identity", **headers})
+        auth = _auth(client, source, own=own)
+        seen = {str(request.url)}
+        hops: list[httpx.Response] = []
+        while True:
+            response = _send(client, request, auth)
+            response.history = hops
+            try:
+                if response.next_request is None:
+                    yield response
+                    return
+                following = response.next_request
+            finally:
+                response.close()
+            hops.append(response)
+            target = redact(str(following.url))
+            status = response.status_code
+            if request.url.scheme == "https" and following.url.scheme != "https":
+                raise FailedTryError(f"redirected from https to {target}", passing=False, status=status)
+            if str(following.url) in seen or len(seen) > _REDIRECTS:
+                why = "in a circle" if str(following.url) in seen else f"more than {_REDIRECTS} times"
+                raise FailedTryError(f"redirected {why}, last to {target}", passing=False, status=status)
+            seen.add(str(following.url))
+            way.append(target)
+            if _origin(following.url) != _origin(request.url):
+                # Credentials were meant for the first origin. httpx takes the header off, but not from http to https.
+                following.headers.pop("Authorization", None)
+                auth = _no_auth(own=own)
+            request = following
+
+
+def failed_status(response: httpx.Response, now: float) -> FailedTryError:
+    """Return what an answer is that brings nothing."""
+    status = response.status_code
+    wait = retry_after(response.headers.get("Retry-After"), now) if status in _PASSING_STATUSES else None
+    problem = f"the server answers {status} {response.reason_phrase}".rstrip()
+    return FailedTryError(problem, passing=status in _PASSING_STATUSES, status=status, retry_after=wait)
+
+
+# Statuses that can pass: time-out, too early, too many requests, and errors of the server or a proxy before it.
+_PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
+
+
+def _send(client: Client, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
+    if auth is None:
+        return client.send(request, stream=True, follow_redirects=False)
+    return client.send(request, stream=True, follow_redirects=False, auth=auth)
+
+
+def _auth(client: Client, source: Source, *, own: bool) -> httpx.Auth | None:
+    """Choose the credentials: the caller's client rules (``None``), then those in the URL, then the user's netrc.
+
+    They are given here and not in the URL, since httpx writes the URL of a request into its log.
+    """
+    import httpx
+
+    if client.auth is None and source.auth is not None:
+        return httpx.BasicAuth(*source.auth)
+    return _no_auth(own=True) if own else None
+
+
+def _no_auth(*, own: bool) -> httpx.Auth:
+    """No credentials but, with our own client, those that the user's netrc file has for the host that is asked."""
+    from netrc import NetrcParseError
+
+    import httpx
+
+    if own:
+        try:
+            # NETRC names another file than ~/.netrc, for pip as for us.
+            return httpx.NetRCAuth(os.environ.get("NETRC") or None)
+        except (OSError, ValueError, NetrcParseError):
+            pass  # most people have no such file, and one that cannot be read is not ours to complain of
+    return httpx.Auth()
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether a failure will come again: a bad certificate or URL, a body that cannot be decoded, a refusing proxy."""
+    import ssl
+
+    import httpx
+
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.ProxyError):
+        return True
+    return not isinstance(error, httpx.TransportError) or isinstance(_system_error(error), ssl.SSLCertVerificationError)
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """Return what the system said, where that is the reason."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def _explain(error: Exception, received: int) -> str:
+    """Say what failed: in the system's words, or by its kind, since what httpx says may quote URLs and headers."""
+    kind = type(error)
+    system = _system_error(error)
+    if _HARMLESS.fullmatch(str(error)):
+        return f"{kind.__name__}: {error}"
+    # Every class of httpx says in the first line of its documentation what it means.
+    words = (system.strerror if system else None) or (kind.__doc__ or "").strip().partition("\n")[0]
+    where = f" (after {received} bytes)" if received else ""
+    return f"{kind.__name__}: {words}".rstrip(": ") + where
+
+
+def length(header: str | None) -> int | None:
+    """Read a Content-Length header."""
+    return int(header) if header is not None and header.isascii() and header.isdigit() else None
+
+
+def retry_after(header: str | None, now: float) -> float | None:
+    """Read a Retry-After header, in seconds or as a date; ``None`` where there is none that can be read."""
+    if header is None:
+        return None
+    header = header.strip()
+    if header.isascii() and header.isdigit():
+        return float(header)
+    from datetime import UTC
+    from email.utils import parsedate_to_datetime
+
+    try:
+        date = parsedate_to_datetime(header)
+        # The zone "-0000" gives a date without one; taken as local time, Windows refuses those before 1970.
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
