@@ -1,0 +1,349 @@
+"""One download of a wheel at a time: who waits, for whom, how long, and that nothing depends on it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from faulty import Code, FaultyFiles, Plan, Refuse, Refusing
+from folders import unfinished
+from machines import Machine
+from oracle import check_sound
+from server import Exchange, Server, stalled, status
+from wheels import Wheel
+
+from wheelcache import Cache, CachedWheel, DownloadError, Phase, ProgressEvent, Status
+from wheelcache._disk import Disk
+from wheelcache._layout import Layout
+from wheelcache._lock import FileLock
+from wheelcache._patience import Patience
+from wheelcache._system import System
+
+LOCK_TIMEOUT = 10.0
+OTHER_PID = 4711
+
+
+@pytest.fixture
+def files() -> FaultyFiles:
+    """The file layer of the machine, whose plan each test makes."""
+    return FaultyFiles()
+
+
+@pytest.fixture
+def machine(files: FaultyFiles) -> Machine:
+    """A machine whose clock never waits, and whose files are refused as planned."""
+    return Machine(files)
+
+
+@pytest.fixture
+def cache(machine: Machine, tmp_path: Path) -> Iterator[Cache]:
+    """An empty cache, on ``machine``."""
+    with machine.cache(tmp_path / "cache", lock_timeout=LOCK_TIMEOUT) as cache:
+        yield cache
+
+
+class Owner:
+    """Another process that downloads a wheel, as far as anybody can see: its lock, and its partial file."""
+
+    def __init__(self, cache: Cache, wheel: Wheel) -> None:
+        system = System()
+        self.layout = Layout(str(cache.path))
+        self.key = wheel.digest
+        self.lock = FileLock(Disk(system, Patience(0.0, system)), self.layout.lock(self.key))
+        self.partial = Path(self.layout.new_partial(self.key, f"1800000000-0000abcd-{OTHER_PID}-00000000", ""))
+        assert self.lock.try_acquire()
+
+    def writes(self, data: bytes) -> None:
+        """Write the next bytes of the body."""
+        self.partial.parent.mkdir(parents=True, exist_ok=True)
+        with self.partial.open("ab") as file:
+            file.write(data)
+
+    def ends(self) -> None:
+        """End, one way or the other."""
+        self.partial.unlink(missing_ok=True)
+        self.lock.release()
+
+
+@pytest.fixture
+def owner(cache: Cache, wheel: Wheel) -> Iterator[Owner]:
+    """Another process that has the wheel's turn, and has written nothing yet."""
+    owner = Owner(cache, wheel)
+    yield owner
+    owner.ends()
+
+
+class Listener:
+    """Keeps the events of a fetch, and does something at each one that says that it waits."""
+
+    def __init__(self, action: Callable[[int], object] = lambda _: None) -> None:
+        self.events: list[ProgressEvent] = []
+        self.action = action
+
+    @property
+    def waits(self) -> list[str]:
+        """What was said while waiting."""
+        return [event.detail for event in self.events if event.phase is Phase.WAITING]
+
+    def __call__(self, event: ProgressEvent) -> None:
+        self.events.append(event)
+        if event.phase is Phase.WAITING:
+            self.action(len(self.waits))
+
+
+# Threads
+
+
+def fetch_at_once(caches: list[Cache], url: str, wheel: Wheel) -> list[CachedWheel]:
+    """Fetch a wheel in as many threads as there are caches, all at once."""
+    start = threading.Barrier(len(caches))
+
+    def fetch(cache: Cache) -> CachedWheel:
+        start.wait()
+        return cache.fetch(url, hashes=wheel.digest)
+
+    with ThreadPoolExecutor(len(caches)) as pool:
+        return list(pool.map(fetch, caches))
+
+
+def test_threads_of_one_cache(tmp_path: Path, server: Server, wheel: Wheel) -> None:
+    """Sixteen threads that want one wheel of one object download it once."""
+    url = wheel.on(server)
+    with Cache(tmp_path / "cache") as cache:
+        found = fetch_at_once([cache] * 16, url, wheel)
+        assert sorted(each.status for each in found) == [Status.DOWNLOADED] + [Status.HIT] * 15
+        assert {each.path.read_bytes() for each in found} == {wheel.data}
+        assert server.count(url) == 1
+        assert unfinished(cache) == []
+
+
+def test_threads_without_locks(tmp_path: Path, server: Server, wheel: Wheel) -> None:
+    """They do where no lock can be had among processes."""
+    url = wheel.on(server)
+    with Cache(tmp_path / "cache") as cache:
+        (cache.path / "v1" / "locks").write_bytes(b"in the way")
+        found = fetch_at_once([cache] * 16, url, wheel)
+        assert {each.path.read_bytes() for each in found} == {wheel.data}
+        assert server.count(url) == 1
+
+
+def test_caches_of_one_folder(tmp_path: Path, server: Server, wheel: Wheel) -> None:
+    """Eight objects on one folder, in eight threads, download it once."""
+    url = wheel.on(server)
+    caches = [Cache(tmp_path / "cache") for _ in range(8)]
+    found = fetch_at_once(caches, url, wheel)
+    assert sorted(each.status for each in found) == [Status.DOWNLOADED] + [Status.HIT] * 7
+    assert {each.path.read_bytes() for each in found} == {wheel.data}
+    assert server.count(url) == 1
+    assert unfinished(caches[0]) == []
+    for cache in caches:
+        cache.close()
+
+
+def test_different_wheels_do_not_wait_for_each_other(
+    tmp_path: Path, server: Server, wheel: Wheel, other_wheel: Wheel
+) -> None:
+    """While one wheel stalls, another one comes through."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow(exchange: Exchange) -> None:
+        asked.set()
+        stalled(1000, go_on)(exchange)
+
+    slow_url, quick_url = wheel.on(server, how=slow), other_wheel.on(server)
+    with Cache(tmp_path / "cache") as cache, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(cache.fetch, slow_url, hashes=wheel.digest)
+        assert asked.wait(30)
+        assert cache.fetch(quick_url, hashes=other_wheel.digest).path.read_bytes() == other_wheel.data
+        assert not first.done()
+        go_on.set()
+        assert first.result().path.read_bytes() == wheel.data
+
+
+def test_a_failure_is_each_waiters_own(tmp_path: Path, server: Server, wheel: Wheel) -> None:
+    """Where the one who downloads fails, the next one tries, and each gets an error of its own."""
+    url = wheel.on(server, how=status(404))
+    with Cache(tmp_path / "cache") as cache:
+        start = threading.Barrier(4)
+
+        def fetch(_: int) -> DownloadError:
+            start.wait()
+            with pytest.raises(DownloadError) as caught:
+                cache.fetch(url, hashes=wheel.digest)
+            return caught.value
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len({id(error) for error in pool.map(fetch, range(4))}) == 4
+        assert server.count(url) == 4
+        assert unfinished(cache) == []
+        wheel.on(server)
+        assert cache.fetch(url, hashes=wheel.digest).path.read_bytes() == wheel.data
+
+
+# Other processes
+
+
+def test_whom_it_waits_for(cache: Cache, owner: Owner, server: Server, wheel: Wheel) -> None:
+    """A waiter says whom it waits for, by the number of the process, once there is something of it to see."""
+
+    def at(wait: int) -> None:
+        if wait == 2:
+            owner.writes(b"begun")
+        if wait == 5:
+            owner.ends()
+
+    listener = Listener(at)
+    found = cache.fetch(wheel.on(server), hashes=wheel.digest, progress=listener)
+    assert found.path.read_bytes() == wheel.data
+    assert listener.waits[:2] == ["for another fetch of this wheel"] * 2
+    assert set(listener.waits[2:]) == {f"for process {OTHER_PID}"}
+    assert listener.events[-1].phase is Phase.DONE
+
+
+def test_an_owner_who_stands_still(cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel) -> None:
+    """After lock_timeout seconds without progress, a waiter goes on without the lock; the owner's files stay."""
+    owner.writes(b"begun, and then no more")
+    found = cache.fetch(wheel.on(server), hashes=wheel.digest)
+    assert found.status is Status.DOWNLOADED
+    assert found.path.read_bytes() == wheel.data
+    assert sum(machine.clock.slept) == pytest.approx(LOCK_TIMEOUT, abs=0.1)
+    assert owner.partial.exists()
+    check_sound(machine, cache.path, {wheel.filename: wheel.data})
+
+
+def test_an_owner_who_moves(cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel) -> None:
+    """An owner whose file grows is waited for, however long it takes."""
+
+    def at(wait: int) -> None:
+        if wait % 150 == 0:
+            owner.writes(b"some more")
+        if wait == 600:
+            owner.ends()
+
+    url = wheel.on(server)
+    cache.fetch(url, hashes=wheel.digest, progress=Listener(at))
+    assert sum(machine.clock.slept) == pytest.approx(30.0, abs=0.1)
+    assert server.count(url) == 1
+
+
+def test_an_owner_who_stops_moving(cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel) -> None:
+    """The seconds count from when the owner was last seen to move."""
+    listener = Listener(lambda wait: owner.writes(b"more") if wait == 100 else None)
+    assert cache.fetch(wheel.on(server), hashes=wheel.digest, progress=listener).status is Status.DOWNLOADED
+    assert sum(machine.clock.slept) == pytest.approx(5.0 + LOCK_TIMEOUT, abs=0.1)
+
+
+def test_a_wheel_that_comes_while_it_is_waited_for(
+    cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel
+) -> None:
+    """A waiter takes the wheel as soon as it is there, even though whoever has the lock stands still."""
+
+    def at(wait: int) -> None:
+        if wait == 3:
+            with machine.cache(cache.path) as other:
+                source = cache.path.parent / wheel.filename
+                source.write_bytes(wheel.data)
+                other.put(source)
+
+    url = wheel.on(server)
+    found = cache.fetch(url, hashes=wheel.digest, progress=Listener(at))
+    assert found.status is Status.HIT
+    assert found.path.read_bytes() == wheel.data
+    assert server.count(url) == 0
+    assert sum(machine.clock.slept) < 1.0
+
+
+def test_a_waiter_that_is_stopped(cache: Cache, owner: Owner, server: Server, wheel: Wheel) -> None:
+    """What the listener raises ends the waiting, and leaves nothing that is in the way of the next fetch."""
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    url = wheel.on(server)
+    with pytest.raises(KeyboardInterrupt):
+        cache.fetch(url, hashes=wheel.digest, progress=Listener(stop))
+    assert server.count(url) == 0
+    owner.ends()
+    assert cache.fetch(url, hashes=wheel.digest).path.read_bytes() == wheel.data
+    assert unfinished(cache) == []
+
+
+def test_a_lock_that_its_owner_left_behind(cache: Cache, machine: Machine, server: Server, wheel: Wheel) -> None:
+    """The lock file of a process that was killed is no lock: nobody waits for it."""
+    lock = Path(Layout(str(cache.path)).lock(wheel.digest))
+    lock.parent.mkdir()
+    lock.touch()
+    assert cache.fetch(wheel.on(server), hashes=wheel.digest).path.read_bytes() == wheel.data
+    assert machine.clock.slept == []
+    assert unfinished(cache) == []
+
+
+# No locks to be had
+
+
+@pytest.mark.parametrize("code", ["EACCES", "EPERM", "EROFS", "ENOSPC", "EMFILE", "EIO", "ENOSYS", 50, 87, 1])
+def test_no_lock_can_be_made(
+    cache: Cache, files: FaultyFiles, machine: Machine, server: Server, wheel: Wheel, code: Code
+) -> None:
+    """Where lock files cannot be opened, the wheel is fetched without, and nobody waits."""
+    files.plan = Refusing(Refuse("open_write mkdir", code, "*locks*"))
+    assert cache.fetch(wheel.on(server), hashes=wheel.digest).path.read_bytes() == wheel.data
+    assert machine.clock.slept == []
+
+
+@pytest.mark.parametrize("code", [5, 32])
+def test_a_lock_that_is_refused_for_ever(
+    cache: Cache, files: FaultyFiles, machine: Machine, server: Server, wheel: Wheel, code: Code
+) -> None:
+    """A lock file that is just being deleted is refused for a moment; who is refused for longer goes on without."""
+    files.plan = Refusing(Refuse("open_write", code, "*locks*"))
+    assert cache.fetch(wheel.on(server), hashes=wheel.digest).path.read_bytes() == wheel.data
+    assert sum(machine.clock.slept) <= 2.0
+
+
+@pytest.mark.parametrize("code", [5, 32])
+def test_a_lock_that_is_refused_for_a_moment(
+    cache: Cache, files: FaultyFiles, machine: Machine, server: Server, wheel: Wheel, code: Code
+) -> None:
+    """It is tried again, and had."""
+    files.plan = Refusing(Refuse("open_write", code, "*locks*", times=3))
+    assert cache.fetch(wheel.on(server), hashes=wheel.digest).path.read_bytes() == wheel.data
+    assert len(machine.clock.slept) == 3
+    assert files.count("unlink", "*.lock") == 1
+
+
+def test_a_file_where_the_locks_should_be(cache: Cache, machine: Machine, server: Server, wheel: Wheel) -> None:
+    """A file in the place of the folder of locks stops nobody."""
+    (cache.path / "v1" / "locks").write_bytes(b"in the way")
+    assert cache.fetch(wheel.on(server), hashes=wheel.digest).path.read_bytes() == wheel.data
+    assert machine.clock.slept == []
+
+
+def test_a_lock_that_cannot_be_deleted(
+    cache: Cache, files: FaultyFiles, machine: Machine, server: Server, wheel: Wheel, other_wheel: Wheel
+) -> None:
+    """It stays as an empty file, and is taken again by the next one."""
+    files.plan = Refusing(Refuse("unlink", 32, "*locks*"))
+    cache.fetch(wheel.on(server), hashes=wheel.digest)
+    (lock,) = (cache.path / "v1" / "locks").iterdir()
+    assert lock.stat().st_size == 0
+    cache.path.joinpath("v1", "wheels").rename(cache.path.parent / "away")
+    files.plan = Plan()
+    with machine.cache(cache.path) as fresh:
+        assert fresh.fetch(wheel.on(server), hashes=wheel.digest).status is Status.DOWNLOADED
+    assert not lock.exists()
+    assert machine.clock.slept == []
+
+
+def test_a_hit_takes_no_lock(cache: Cache, files: FaultyFiles, server: Server, wheel: Wheel) -> None:
+    """A wheel that is there is handed out without looking at any lock, even while somebody holds it."""
+    url = wheel.on(server)
+    cache.fetch(url, hashes=wheel.digest)
+    owner = Owner(cache, wheel)
+    files.trace.clear()
+    assert cache.fetch(url, hashes=wheel.digest).status is Status.HIT
+    assert files.count("*", "*locks*") == 0
+    owner.ends()
