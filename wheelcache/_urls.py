@@ -1,0 +1,82 @@
+"""URLs: which wheel a URL gave last, for fetches without a hash, and whether the server has to be asked again.
+
+What is on disk is a pointer: the sha256, how long it holds, and the validators to ask with. The URL itself may be a
+secret and is there as a hash only; of the answer's header fields only those of :mod:`._freshness` are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ._digest import checked
+from ._disk import Disk
+from ._download import Answer
+from ._freshness import KEPT, freshness
+from ._pointers import Pointers
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a URL.
+
+    Attributes:
+        sha256: of the wheel that it gave.
+        until: seconds since the epoch until which the server need not be asked.
+        may_be_stale: whether it may be used later, where the server cannot be asked.
+        headers: what the server said of it.
+    """
+
+    sha256: str
+    until: float
+    may_be_stale: bool
+    headers: Mapping[str, str]
+
+    def holds(self, now: float, *, offline: bool) -> bool:
+        """Whether it may be used without asking."""
+        return now < self.until or (offline and self.may_be_stale)
+
+    def conditions(self, *, refresh: bool) -> dict[str, str]:
+        """Return the header fields that ask whether it is still so."""
+        asked = {"If-None-Match": self.headers.get("etag"), "If-Modified-Since": self.headers.get("last-modified")}
+        found = {name: text for name, text in asked.items() if text}
+        # Caches on the way are told, too: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4
+        return {**found, "Cache-Control": "no-cache"} if found and refresh else found
+
+
+class Urls:
+    """The URLs that one cache folder knows."""
+
+    def __init__(self, pointers: Pointers) -> None:
+        self._pointers = pointers
+
+    def read(self, disk: Disk, url: str) -> Known | None:
+        """Return what is known of a URL."""
+        match self._pointers.fields(disk, url):
+            case {
+                "sha256": str(sha256),
+                "until": float() | int() as until,
+                "may_be_stale": bool(may_be_stale),
+                "headers": dict(headers),
+            }:
+                try:
+                    return Known(checked("sha256", sha256)[1], until, may_be_stale, headers)
+                except ValueError:
+                    return None
+        return None
+
+    def write(self, disk: Disk, url: str, sha256: str, answer: Answer, before: Known | None = None) -> None:
+        """Take down what a server said of a URL; with an answer that nothing was modified, what it said ``before``."""
+        if answer.url != url:
+            return  # a mirror's word says nothing of this URL
+        headers = {} if answer.modified or before is None else dict(before.headers)
+        if not answer.modified:
+            # An age belongs to the answer that it came with.
+            headers.pop("age", None)
+        headers.update({name: answer.headers[name] for name in KEPT if name in answer.headers})
+        fresh = freshness(headers, answer.asked, disk.system.now(), answer.hops)
+        if not fresh.storable:
+            self._pointers.forget(disk, url)
+            return
+        more = {"until": fresh.until, "may_be_stale": fresh.may_be_stale, "headers": headers}
+        self._pointers.write(disk, url, sha256, more)
