@@ -1,0 +1,411 @@
+"""Unpacking: the tree in the cache, what makes it believed, and the ways out of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from archives import FILENAME, INFO, Entry, archive, wheel, wheel_entries
+from folders import files_in, listing
+from machines import Machine
+from marks import not_on_windows
+
+from wheelcache import Cache, CachedWheel, InvalidWheelError, LinkMode, ReadOnlyError
+
+FILES = {
+    "demo/__init__.py": b"",
+    "demo/a.py": b"a = 1\n",
+    "demo/sub/b.py": b"b = 2\n" * 1000,
+    "demo/run.sh": b"#!/bin/sh\n",
+    "demo/native.pyd": b"MZ" + bytes(100),
+    "top.py": b"top = 1\n",
+}
+ENTRIES = [Entry(name, data, mode=0o100755 if name.endswith(".sh") else 0o100644) for name, data in FILES.items()]
+WHEEL = wheel(ENTRIES)
+ALL = {str(entry.name): entry.data for entry in wheel_entries(ENTRIES)}
+
+OTHER = "other-1.0-py3-none-any.whl"
+OTHER_WHEEL = archive(wheel_entries([Entry("other.py"), Entry("shared/x.py")], info="other-1.0.dist-info"))
+
+
+@pytest.fixture
+def found(cache: Cache, tmp_path: Path) -> CachedWheel:
+    """The wheel, in the cache."""
+    return put(cache, tmp_path, FILENAME, WHEEL)
+
+
+def put(cache: Cache, tmp_path: Path, filename: str, data: bytes) -> CachedWheel:
+    source = tmp_path / "source" / filename
+    source.parent.mkdir(exist_ok=True)
+    source.write_bytes(data)
+    return cache.put(source)
+
+
+def tree_of(cache: Cache, found: CachedWheel) -> Path:
+    return cache.unpack(found).path
+
+
+def marker_of(tree: Path) -> Path:
+    return tree.with_name(tree.name + ".json")
+
+
+def edit(path: Path, data: bytes) -> None:
+    """Write over a file of the cache, as nobody should."""
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+# The tree
+
+
+def test_the_tree_is_the_wheel(cache: Cache, found: CachedWheel) -> None:
+    """Without a folder, the tree in the cache is returned, with every file of the wheel and no other."""
+    unpacked = cache.unpack(found)
+    assert files_in(unpacked.path) == ALL
+    assert (sorted(unpacked.files), unpacked.mode) == (sorted(ALL), None)
+    assert os.fspath(unpacked) == str(unpacked.path)
+    assert unpacked.path.is_relative_to(cache.path / "v1" / "trees")
+
+
+def test_a_tree_is_made_once(cache: Cache, found: CachedWheel, machine: Machine) -> None:
+    """The second call writes nothing and reads no file but the marker."""
+    tree = tree_of(cache, found)
+    before = listing(cache.path)
+    machine.files.forget()
+    assert tree_of(cache, found) == tree
+    assert machine.files.calls("read") == [str(marker_of(tree))]
+    assert machine.files.calls("open_read") == machine.files.calls("create") == []
+    assert listing(cache.path) == before
+
+
+@not_on_windows("files have no permissions there, and a read-only file cannot be deleted")
+def test_files_of_a_tree_are_protected(cache: Cache, found: CachedWheel) -> None:
+    """Nobody may write to them, and who may read an executable one may execute it."""
+    tree = tree_of(cache, found)
+    for path in tree.rglob("*"):
+        if path.is_file():
+            mode = path.stat().st_mode
+            assert mode & 0o222 == 0
+            assert bool(mode & 0o100) == (path.name == "run.sh")
+
+
+@pytest.mark.parametrize("damage", ["edited", "same size", "shorter", "gone", "a folder instead"])
+def test_a_damaged_tree_is_made_again(damage: str, cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """A file that is missing or not what it was is noticed before anything is handed out."""
+    path = tree_of(cache, found) / "demo" / "a.py"
+    if damage in {"gone", "a folder instead"}:
+        path.unlink()
+        if damage == "a folder instead":
+            path.mkdir()
+    else:
+        edit(path, {"edited": b"evil = 1\n", "same size": b"a = 2\n", "shorter": b"a"}[damage])
+    cache.unpack(found, tmp_path / "site")
+    assert files_in(tmp_path / "site") == ALL
+    assert files_in(tree_of(cache, found)) == ALL
+
+
+@pytest.mark.parametrize("marker", ["gone", "empty", "torn", "zeros", "of another wheel"])
+def test_a_tree_without_a_good_marker_is_none(marker: str, cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """Whatever happened to the marker, a new tree is made beside the old folder."""
+    tree = tree_of(cache, found)
+    path = marker_of(tree)
+    data = path.read_bytes()
+    other = marker_of(tree_of(cache, put(cache, tmp_path, OTHER, OTHER_WHEEL))).read_bytes()
+    path.unlink()
+    if marker != "gone":
+        path.write_bytes(
+            {"empty": b"", "torn": data[: len(data) // 2], "zeros": bytes(len(data)), "of another wheel": other}[marker]
+        )
+    (tree / "demo" / "a.py").chmod(0o644)
+    (tree / "demo" / "a.py").write_bytes(b"evil = 1\n")
+    again = cache.unpack(found)
+    assert again.path != tree
+    assert files_in(again.path) == ALL
+
+
+def test_after_a_reboot_every_file_is_hashed_once(cache: Cache, found: CachedWheel, machine: Machine) -> None:
+    """Stamps of another boot are no trust; then the marker is renewed, and they are."""
+    tree = tree_of(cache, found)
+    machine.reboot()
+    machine.files.forget()
+    assert tree_of(cache, found) == tree
+    assert len(machine.files.calls("open_read")) == len(ALL)
+    machine.files.forget()
+    assert tree_of(cache, found) == tree
+    assert machine.files.calls("open_read") == []
+
+
+def test_after_a_reboot_a_file_with_other_bytes_is_noticed(cache: Cache, found: CachedWheel, machine: Machine) -> None:
+    """A file of zeros, as a power cut leaves it, with the right size and stamp, is not handed out."""
+    path = tree_of(cache, found) / "demo" / "sub" / "b.py"
+    stamp = path.stat().st_mtime_ns
+    edit(path, bytes(path.stat().st_size))
+    os.utime(path, ns=(stamp, stamp))
+    machine.reboot()
+    assert files_in(tree_of(cache, found)) == ALL
+
+
+def test_full_verification_hashes_every_time(machine: Machine, tmp_path: Path) -> None:
+    """With verify="full" an edit is noticed whose size and stamp are the old ones."""
+    with machine.cache(tmp_path / "cache", verify="full") as cache:
+        found = put(cache, tmp_path, FILENAME, WHEEL)
+        path = tree_of(cache, found) / "demo" / "a.py"
+        stamp = path.stat().st_mtime_ns
+        edit(path, b"a = 9\n")
+        os.utime(path, ns=(stamp, stamp))
+        assert files_in(tree_of(cache, found)) == ALL
+
+
+@not_on_windows("files have no permissions there")
+def test_executable_bits_survive_an_archive_that_lost_them(
+    cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path
+) -> None:
+    """They are in the marker, and given back."""
+    tree = tree_of(cache, found)
+    for path in tree.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+    machine.reboot()
+    cache.unpack(found, tmp_path / "site")
+    assert (tmp_path / "site" / "demo" / "run.sh").stat().st_mode & 0o111
+    assert not (tmp_path / "site" / "demo" / "a.py").stat().st_mode & 0o111
+    assert tree_of(cache, found) == tree
+
+
+def test_a_tree_goes_on_when_its_wheel_is_gone(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """A tree is all that is needed; without either, the error says so."""
+    tree = tree_of(cache, found)
+    found.path.unlink()
+    cache.unpack(found, tmp_path / "site")
+    assert files_in(tmp_path / "site") == ALL
+    marker_of(tree).unlink()
+    with pytest.raises(FileNotFoundError, match="fetch it again"):
+        cache.unpack(found)
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["with locks", "without"])
+def test_many_threads_get_good_trees(waits: bool, machine: Machine, tmp_path: Path) -> None:
+    """Threads that unpack the same wheel at once are all given a good tree; where waiting works it is the same one."""
+    cache = Cache(tmp_path / "cache") if waits else machine.cache(tmp_path / "cache", lock_timeout=0)
+    found = put(cache, tmp_path, FILENAME, WHEEL)
+    trees = []
+    barrier = threading.Barrier(8)
+
+    def unpack() -> None:
+        barrier.wait()
+        trees.append(cache.unpack(found))
+
+    threads = [threading.Thread(target=unpack) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [files_in(tree.path) for tree in trees] == [ALL] * 8
+    assert not waits or len({tree.path for tree in trees}) == 1
+    cache.close()
+
+
+def test_nothing_of_ours_runs_on(cache: Cache, tmp_path: Path) -> None:
+    """The threads of a large wheel are gone when the call returns."""
+    before = set(threading.enumerate())
+    large = wheel([Entry(f"demo/{n}.bin", bytes([n]) * 100_000) for n in range(100)])
+    cache.unpack(put(cache, tmp_path, FILENAME, large), tmp_path / "site")
+    assert set(threading.enumerate()) == before
+
+
+# Out of it
+
+
+@pytest.mark.parametrize("mode", [LinkMode.AUTO, LinkMode.HARDLINK, LinkMode.COPY])
+def test_files_go_out(mode: LinkMode, cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """Every file is in the folder, which is made where it is missing, and how it came is told."""
+    unpacked = cache.unpack(found, tmp_path / "deep" / "site", mode=mode)
+    assert files_in(unpacked.path) == ALL
+    assert unpacked.path == tmp_path / "deep" / "site"
+    assert sorted(unpacked.files) == sorted(ALL)
+    tree = tree_of(cache, found)
+    shared = os.path.samefile(tree / "top.py", unpacked.path / "top.py")
+    assert shared == (unpacked.mode is LinkMode.HARDLINK)
+    assert mode in {LinkMode.AUTO, unpacked.mode}
+
+
+def test_a_copy_is_a_file_of_its_own(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """Whoever edits it harms nobody, and it has the permissions of any new file."""
+    cache.unpack(found, tmp_path / "site", mode="copy")
+    (tmp_path / "new").write_bytes(b"")
+    path = tmp_path / "site" / "demo" / "a.py"
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "new").stat().st_mode)
+    path.write_bytes(b"edited")
+    assert files_in(tree_of(cache, found)) == ALL
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="only there is a loaded file in the way of deleting it")
+def test_auto_copies_what_windows_could_load(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """A library that is loaded could not be deleted under any of its names."""
+    site = cache.unpack(found, tmp_path / "site").path
+    tree = tree_of(cache, found)
+    assert not os.path.samefile(tree / "demo/native.pyd", site / "demo/native.pyd")
+    assert os.path.samefile(tree / "demo/a.py", site / "demo/a.py")
+
+
+def test_packages_share_a_folder(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """The files of several wheels are put side by side, folders included."""
+    site = tmp_path / "site"
+    (site / "demo").mkdir(parents=True)
+    (site / "demo" / "mine.py").write_bytes(b"mine")
+    cache.unpack(found, site)
+    cache.unpack(put(cache, tmp_path, OTHER, OTHER_WHEEL), site)
+    other = {
+        str(entry.name): entry.data
+        for entry in wheel_entries([Entry("other.py"), Entry("shared/x.py")], info="other-1.0.dist-info")
+    }
+    assert files_in(site) == {**ALL, **other, "demo/mine.py": b"mine"}
+
+
+@pytest.mark.parametrize("mode", ["hardlink", "copy"])
+@pytest.mark.parametrize("first", ["hardlink", "copy"])
+def test_twice_is_fine(first: str, mode: str, cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """The same file with the same bytes is left as it is; what is missing is added."""
+    cache.unpack(found, tmp_path / "site", mode=first)
+    before = listing(tmp_path / "site")
+    cache.unpack(found, tmp_path / "site", mode=mode)
+    assert listing(tmp_path / "site") == before
+    (tmp_path / "site" / "demo" / "a.py").unlink()
+    cache.unpack(found, tmp_path / "site", mode=mode)
+    assert files_in(tmp_path / "site") == ALL
+
+
+@pytest.mark.parametrize("name", ["demo/sub/b.py", "top.py", f"{INFO}/RECORD"])
+@pytest.mark.parametrize("what", ["other bytes", "same size", "folder"])
+def test_a_file_in_the_way_stops_it_before_anything_is_written(
+    what: str, name: str, cache: Cache, found: CachedWheel, tmp_path: Path
+) -> None:
+    """The error names the file, and the folder is as it was."""
+    path = tmp_path / "site" / name
+    path.parent.mkdir(parents=True)
+    if what == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"mine" if what == "other bytes" else bytes(len(ALL[name])))
+    before = listing(tmp_path / "site")
+    with pytest.raises(FileExistsError) as caught:
+        cache.unpack(found, tmp_path / "site")
+    assert caught.value.filename == str(path)
+    assert listing(tmp_path / "site") == before
+
+
+def test_a_file_where_a_folder_should_go(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """It is named, and nothing is written."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "demo").write_bytes(b"mine")
+    with pytest.raises(FileExistsError) as caught:
+        cache.unpack(found, site)
+    assert caught.value.filename == str(site / "demo")
+    assert files_in(site) == {"demo": b"mine"}
+
+
+@not_on_windows("no right to make links there")
+def test_a_link_in_the_way_is_not_followed(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """A link to a file elsewhere is in the way, and what it leads to stays as it is."""
+    elsewhere = tmp_path / "elsewhere.py"
+    elsewhere.write_bytes(b"mine")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "top.py").symlink_to(elsewhere)
+    with pytest.raises(FileExistsError):
+        cache.unpack(found, tmp_path / "site")
+    assert elsewhere.read_bytes() == b"mine"
+
+
+def test_old_temporary_files_in_the_folder_are_swept(
+    cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path
+) -> None:
+    """What a killed process left goes when it is old; what may be another one's work stays."""
+    site = tmp_path / "site"
+    site.mkdir()
+    left = site / f".wheelcache-{int(machine.clock.now())}-00000000-1-00000000.tmp"
+    left.write_bytes(b"half")
+    cache.unpack(found, site)
+    assert left.exists()
+    machine.clock.advance(7200)
+    cache.unpack(found, site)
+    assert not left.exists()
+    assert files_in(site) == ALL
+
+
+def test_a_relative_folder(cache: Cache, found: CachedWheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made absolute when it is given."""
+    monkeypatch.chdir(tmp_path)
+    assert cache.unpack(found, "site").path == tmp_path / "site"
+
+
+def test_an_unknown_mode(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """It is an error at once."""
+    with pytest.raises(ValueError, match="symlink"):
+        cache.unpack(found, tmp_path / "site", mode="symlink")
+
+
+# Read-only caches and layers
+
+
+def test_a_read_only_cache_with_a_tree(cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path) -> None:
+    """Its tree is used, also after a reboot, and nothing is written."""
+    tree = tree_of(cache, found)
+    machine.reboot()
+    before = listing(cache.path)
+    with machine.cache(cache.path, read_only=True) as reader:
+        assert reader.unpack(found).path == tree
+        reader.unpack(found, tmp_path / "site")
+        machine.files.forget()
+        reader.unpack(found, tmp_path / "site 2")
+        assert machine.files.calls("open_read", ".py") == []
+    assert listing(cache.path) == before
+    assert files_in(tmp_path / "site") == ALL
+
+
+def test_a_read_only_cache_without_a_tree(cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path) -> None:
+    """The wheel is unpacked straight into the folder; a tree in the cache cannot be had."""
+    before = listing(cache.path)
+    with machine.cache(cache.path, read_only=True) as reader:
+        unpacked = reader.unpack(found, tmp_path / "site")
+        with pytest.raises(ReadOnlyError):
+            reader.unpack(found)
+    assert listing(cache.path) == before
+    assert files_in(tmp_path / "site") == ALL
+    assert unpacked.mode is LinkMode.COPY
+    (tmp_path / "site" / "top.py").write_bytes(b"mine")
+
+
+def test_a_bad_wheel_in_a_read_only_cache(cache: Cache, machine: Machine, tmp_path: Path) -> None:
+    """It leaves nothing in the folder."""
+    found = put(cache, tmp_path, FILENAME, wheel(ENTRIES, record="top.py,,\n"))
+    with machine.cache(cache.path, read_only=True) as reader, pytest.raises(InvalidWheelError):
+        reader.unpack(found, tmp_path / "site")
+    assert not (tmp_path / "site").exists() or files_in(tmp_path / "site") == {}
+
+
+def test_a_tree_of_a_layer_is_used(cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path) -> None:
+    """A layer's tree does; a wheel of a layer without one is unpacked into the cache above."""
+    other = put(cache, tmp_path, OTHER, OTHER_WHEEL)
+    tree = tree_of(cache, found)
+    before = listing(cache.path)
+    with machine.cache(tmp_path / "above", layers=[cache.path]) as above:
+        assert above.unpack(found).path == tree
+        assert above.unpack(other).path.is_relative_to(above.path)
+    assert listing(cache.path) == before
+
+
+def test_a_cache_can_be_moved(cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path) -> None:
+    """A tree has no absolute path in it, and is believed where it is found."""
+    tree = tree_of(cache, found)
+    cache.close()
+    moved = tmp_path / "moved"
+    os.rename(cache.path, moved)
+    with machine.cache(moved) as there:
+        again = there.get(found.digest)
+        assert again is not None
+        assert there.unpack(again).path == moved / tree.relative_to(cache.path)

@@ -1,0 +1,197 @@
+"""The adapter for pypa/installer: a source that reads from the tree in the cache, a destination that links out of it.
+
+installer is no dependency: who calls it has it. So nothing of it is imported here but in the calls that it makes, and
+both classes are what it asks for without being derived from its own when they run.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+from ._call import Call
+from ._disk import Disk
+from ._ladder import Ladder
+from ._layout import marker_path
+from ._listing import Folder, decode_marker, is_executable
+from ._patience import Patience
+from ._spread import Spread
+from ._system import System
+from ._wheel import CachedWheel, LinkMode
+
+if TYPE_CHECKING:
+    from installer.destinations import SchemeDictionaryDestination, WheelDestination
+    from installer.records import RecordEntry
+    from installer.scripts import ScriptSection
+    from installer.sources import WheelContentElement, WheelSource
+    from installer.utils import Scheme
+
+    from ._cache import Cache
+else:
+    WheelSource = WheelDestination = object
+
+
+class _TreeStream(io.BufferedReader):
+    """A file of a tree that knows where it is, so that it can be linked instead of read."""
+
+    def __init__(self, raw: io.RawIOBase, root: str, folder: Folder, number: int) -> None:
+        super().__init__(raw)
+        self.root = root
+        self.folder = folder
+        self.number = number
+
+
+class TreeSource(WheelSource):
+    """A wheel of a cache as the source of an installation by pypa/installer, which reads from the unpacked tree.
+
+    The tree is made where it is not there. Contents were checked against ``RECORD`` then, and against the tree's marker
+    now, so there is nothing left to validate.
+
+    Args:
+        cache: where the wheel is; it must not be read-only, unless it has the tree.
+        wheel: one that this cache gave.
+
+    Raises:
+        WheelCacheError: as :meth:`Cache.unpack`.
+
+    Example::
+
+        destination = LinkDestination(SchemeDictionaryDestination(schemes, interpreter=python, script_kind="posix"))
+        installer.install(TreeSource(cache, wheel), destination, {"INSTALLER": b"mine"})
+    """
+
+    def __init__(self, cache: Cache, wheel: CachedWheel) -> None:
+        distribution, version = wheel.filename.split("-")[:2]
+        self.distribution: str = distribution
+        self.version: str = version
+        self._disk = _disk()
+        self._root = str(cache.unpack(wheel).path)
+        data = self._disk.read(marker_path(self._root))
+        listing = None if data is None else decode_marker(data)
+        if listing is None:
+            raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned at once: try again", self._root)
+        self._folders = listing.folders
+        self._dist_info = next(
+            folder.path for folder in listing.folders if folder.path.endswith(".dist-info") and "/" not in folder.path
+        )
+
+    @property
+    def dist_info_dir(self) -> str:
+        """The name of the ``.dist-info`` folder."""
+        return self._dist_info
+
+    @property
+    def dist_info_filenames(self) -> list[str]:
+        """The names of the files in it, relative to it."""
+        names = [folder.relative(name) for folder in self._folders for name in folder.names]
+        return [name.removeprefix(self._dist_info + "/") for name in names if name.startswith(self._dist_info + "/")]
+
+    @property
+    def data_dir(self) -> str:
+        """The name of the ``.data`` folder, whether there is one or not."""
+        return f"{self.distribution}-{self.version}.data"
+
+    def read_dist_info(self, filename: str) -> str:
+        """Return the text of a file in the ``.dist-info`` folder."""
+        data = self._disk.read(os.path.join(self._root, self._dist_info, *filename.split("/")))
+        if data is None:
+            raise KeyError(filename)
+        return data.decode("utf-8")
+
+    def validate_record(self) -> None:
+        """Do nothing: every file was checked against ``RECORD`` when the tree was made."""
+
+    def get_contents(self) -> Iterator[WheelContentElement]:
+        """Yield every file: what ``RECORD`` says of it, a stream, and whether it is executable."""
+        for folder in self._folders:
+            for number, name in enumerate(folder.names):
+                relative = folder.relative(name)
+                path = os.path.join(self._root, *relative.split("/"))
+                row = (relative, f"sha256={_urlsafe(folder.digest(number))}", str(folder.sizes[number]))
+                if relative == f"{self._dist_info}/RECORD":
+                    row = (relative, "", "")
+                with self._disk.perform("open", path, lambda path=path: self._disk.files.open_read(path)) as raw:  # type: ignore[misc]
+                    stream = _TreeStream(raw, self._root, folder, number)  # type: ignore[arg-type]
+                    yield row, stream, is_executable(folder.kinds[number])
+
+
+class LinkDestination(WheelDestination):
+    """A destination of pypa/installer's that links the files of a :class:`TreeSource` into place.
+
+    Scripts, whose first line is rewritten, ``RECORD`` and bytecode are the business of the destination that it is put
+    in front of; so is every file that comes from another source. A file that is there with the same bytes is fine.
+
+    Args:
+        inner: where to, and how scripts are made. ``overwrite_existing`` holds for linked files too.
+        mode: as for :meth:`Cache.unpack`.
+        io_timeout: seconds that refused file operations may wait in all.
+    """
+
+    def __init__(
+        self, inner: SchemeDictionaryDestination, *, mode: LinkMode | str = LinkMode.AUTO, io_timeout: float = 60.0
+    ) -> None:
+        self._inner = inner
+        self._mode = LinkMode(mode)
+        self._call = Call(_disk(io_timeout))
+        self._spread = Spread(Ladder())
+
+    def write_script(self, name: str, module: str, attr: str, section: ScriptSection) -> RecordEntry:
+        """Write a script for an entry point."""
+        return self._inner.write_script(name, module, attr, section)
+
+    def write_file(
+        self, scheme: Scheme, path: str | os.PathLike[str], stream: BinaryIO, is_executable: bool
+    ) -> RecordEntry:
+        """Put one file in its place.
+
+        Raises:
+            FileExistsError: where a file is there with other bytes.
+            CommitError: where the file system refuses.
+        """
+        linkable = isinstance(stream, _TreeStream) and scheme != "scripts" and self._inner.hash_algorithm == "sha256"
+        if not linkable:
+            return self._inner.write_file(scheme, path, stream, is_executable)
+        from installer.records import Hash, RecordEntry
+
+        assert isinstance(stream, _TreeStream)
+        relative = os.fspath(path)
+        self._link(stream, self._target(scheme, relative))
+        digest = _urlsafe(stream.folder.digest(stream.number))
+        return RecordEntry(relative, Hash("sha256", digest), stream.folder.sizes[stream.number])
+
+    def finalize_installation(
+        self, scheme: Scheme, record_file_path: str, records: Iterable[tuple[Scheme, RecordEntry]]
+    ) -> None:
+        """Write ``RECORD`` and compile, as the inner destination does."""
+        self._inner.finalize_installation(scheme, record_file_path, records)
+
+    def _target(self, scheme: Scheme, relative: str) -> str:
+        target = os.path.abspath(os.path.join(self._inner.scheme_dict[scheme], relative))
+        if self._inner.destdir is None:
+            return target
+        return os.path.join(os.path.abspath(self._inner.destdir), os.path.splitdrive(target)[1].lstrip("\\/"))
+
+    def _link(self, stream: _TreeStream, target: str) -> None:
+        def put() -> None:
+            self._spread.one(self._call, stream.root, stream.folder, stream.number, target=target, mode=self._mode)
+
+        try:
+            put()
+        except FileExistsError:
+            if not self._inner.overwrite_existing or not self._call.disk.discard(target):
+                raise
+            put()
+
+
+def _disk(io_timeout: float = 60.0) -> Disk:
+    system = System()
+    return Disk(system, Patience(io_timeout, system))
+
+
+def _urlsafe(digest: str) -> str:
+    import base64  # only who installs has a use for it
+
+    return base64.urlsafe_b64encode(bytes.fromhex(digest)).rstrip(b"=").decode("ascii")

@@ -1,0 +1,268 @@
+"""The zip format, read so strictly that no two readers can see two archives in one file.
+
+Everything is told twice in a zip archive, and readers differ in what they believe. So both must agree here, and every
+byte of the file must belong to exactly one thing: the members, one after the other from the first byte on, then the
+central directory, then its end record (with that of zip64 before it), whose comment ends the file. What PKWARE's
+APPNOTE.TXT (https://pkware.com/documents/casestudies/APPNOTE.TXT) allows beyond that, no wheel needs: several disks,
+encryption, patches, a second name in an extra field.
+
+The central directory is read first and alone. The headers of the members are compared with it when their bytes are
+read anyway, so that each byte is read once.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+STORED, DEFLATED = 0, 8
+
+_END = struct.Struct("<4s4H2LH")
+_END_SIGNATURE = b"PK\5\6"
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_END64_SIGNATURE = b"PK\6\6"
+_LOCATOR64 = struct.Struct("<4sLQL")
+_LOCATOR64_SIGNATURE = b"PK\6\7"
+_CENTRAL = struct.Struct("<4s6H3L5H2L")
+_CENTRAL_SIGNATURE = b"PK\1\2"
+_LOCAL = struct.Struct("<4s5H3L2H")
+_LOCAL_SIGNATURE = b"PK\3\4"
+_DESCRIPTOR_SIGNATURE = b"PK\7\x08"
+_EXTRA = struct.Struct("<2H")
+
+LONGEST_HEADER = _LOCAL.size + 2 * 0xFFFF
+"""The bytes of a member before its contents, at most."""
+_LONGEST_DESCRIPTOR = 24
+_LONGEST_END = _END.size + 0xFFFF
+_WHOLE16, _WHOLE32 = 0xFFFF, 0xFFFFFFFF
+_ZIP64, _UNICODE_PATH = 0x0001, 0x7075
+
+_HAS_DESCRIPTOR = 1 << 3
+_UTF8 = 1 << 11
+# Encrypted, patched, strongly encrypted, and with a hidden directory.
+_REFUSED_FLAGS = 1 << 0 | 1 << 5 | 1 << 6 | 1 << 13
+
+
+class BadZipError(ValueError):
+    """This archive is broken, or two readers could read it differently."""
+
+
+class Member(NamedTuple):
+    """A file or folder of an archive, as the central directory tells it. A tuple, since there are thousands.
+
+    Attributes:
+        name: as it is written there; a folder's ends in a slash.
+        raw_name: its bytes.
+        flags: the general purpose bits.
+        method: :data:`STORED` or :data:`DEFLATED`.
+        crc: of the contents.
+        packed: bytes of the contents in the archive.
+        size: bytes of the contents.
+        mode: the file's type and permissions on POSIX, 0 where none are told.
+        offset: where its header begins.
+        end: where the next thing begins.
+    """
+
+    name: str
+    raw_name: bytes
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    mode: int
+    offset: int
+    end: int
+
+
+def read_directory(read_at: Callable[[int, int], bytes], size: int) -> list[Member]:
+    """Return the members of an archive of so many bytes, in the order of their bytes.
+
+    ``read_at`` takes an offset and a count, and returns as many bytes.
+
+    Raises:
+        BadZipError: where it is no archive, or not beyond doubt.
+    """
+    start, length, count = _find_directory(read_at, size)
+    directory = read_at(start, length)
+    found = []
+    at = 0
+    while at < length:
+        raw, at = _read_central(directory, at)
+        found.append(raw)
+    if len(found) != count:
+        raise BadZipError(f"the central directory has {len(found)} entries and is said to have {count}")
+    return _laid_out(found, start)
+
+
+def _find_directory(read_at: Callable[[int, int], bytes], size: int) -> tuple[int, int, int]:
+    """Return where the central directory is, its bytes, and how many entries it says to have."""
+    tail_start = max(size - _LONGEST_END - _LOCATOR64.size - _END64.size, 0)
+    tail = read_at(tail_start, size - tail_start)
+    place = tail.rfind(_END_SIGNATURE, max(len(tail) - _LONGEST_END, 0))
+    if place < 0 or place + _END.size > len(tail):
+        raise BadZipError("there is no end record: it is no zip archive, or its end is missing")
+    _, disk, first_disk, count_here, count, length, start, comment = _END.unpack_from(tail, place)
+    if place + _END.size + comment != len(tail):
+        raise BadZipError("there are bytes after the end record")
+    if disk or first_disk or count_here != count:
+        raise BadZipError("it is a part of several")
+    end = tail_start + place
+    if tail[place - _LOCATOR64.size : place].startswith(_LOCATOR64_SIGNATURE) and place >= _LOCATOR64.size:
+        start, length, count, end = _find_directory64(tail, place, tail_start, (start, length, count))
+    elif _WHOLE32 in (start, length) or count == _WHOLE16:
+        raise BadZipError("the end record refers to one of zip64 that is not there")
+    if start + length != end:
+        raise BadZipError("the central directory does not end where its end record begins")
+    return start, length, count
+
+
+def _find_directory64(
+    tail: bytes, place: int, tail_start: int, short: tuple[int, int, int]
+) -> tuple[int, int, int, int]:
+    _, disk, where, disks = _LOCATOR64.unpack_from(tail, place - _LOCATOR64.size)
+    place64 = place - _LOCATOR64.size - _END64.size
+    if disk or disks != 1 or place64 < 0 or where != tail_start + place64:
+        raise BadZipError("the end record of zip64 is not where its locator says")
+    signature, length64, _, _, disk, first_disk, count_here, count, length, start = _END64.unpack_from(tail, place64)
+    if signature != _END64_SIGNATURE or length64 != _END64.size - 12 or disk or first_disk or count_here != count:
+        raise BadZipError("the end record of zip64 is broken")
+    for told, told64, whole in zip(short, (start, length, count), (_WHOLE32, _WHOLE32, _WHOLE16), strict=True):
+        if told not in (told64, whole):
+            raise BadZipError("the two end records disagree")
+    return start, length, count, where
+
+
+def _read_central(directory: bytes, at: int) -> tuple[Member, int]:
+    """Read the entry at a place of the central directory; return it without its end, and where the next one is."""
+    if at + _CENTRAL.size > len(directory):
+        raise BadZipError("the central directory is cut off")
+    (
+        signature, _, _, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length,
+        disk, _, attributes, offset,
+    ) = _CENTRAL.unpack_from(directory, at)  # fmt: skip
+    if signature != _CENTRAL_SIGNATURE:
+        raise BadZipError("there is something else in the central directory")
+    at += _CENTRAL.size
+    raw_name = directory[at : at + name_length]
+    extra = directory[at + name_length : at + name_length + extra_length]
+    at += name_length + extra_length + comment_length
+    if at > len(directory):
+        raise BadZipError("the central directory is cut off")
+    name = _decode_name(raw_name, flags)
+    if extra:
+        size, packed, offset = _widened(name, extra, size, packed, offset)
+    elif _WHOLE32 in (size, packed, offset):
+        raise BadZipError(f"the sizes of {name!r} are in a field that is not there")
+    if flags & _REFUSED_FLAGS or disk or method not in (STORED, DEFLATED):
+        raise BadZipError(f"{name!r} is encrypted, a patch, on another disk, or packed with method {method}")
+    if method == STORED and (packed != size or (flags & _HAS_DESCRIPTOR and size)):
+        raise BadZipError(f"{name!r} is stored and its size is not certain")
+    return Member(name, raw_name, flags, method, crc, packed, size, attributes >> 16, offset, 0), at
+
+
+def _decode_name(raw: bytes, flags: int) -> str:
+    try:
+        # Without the flag, readers take other bytes for code page 437, for the system's own, or for UTF-8 all the same.
+        return raw.decode("utf-8" if flags & _UTF8 else "ascii")
+    except UnicodeDecodeError:
+        raise BadZipError(f"the name {raw!r} can be read in several ways") from None
+
+
+def _fields(name: str, extra: bytes) -> dict[int, bytes]:
+    fields: dict[int, bytes] = {}
+    at = 0
+    while at + _EXTRA.size <= len(extra):
+        kind, length = _EXTRA.unpack_from(extra, at)
+        at += _EXTRA.size
+        if at + length > len(extra) or kind in fields:
+            raise BadZipError(f"the extra fields of {name!r} are broken")
+        fields[kind] = extra[at : at + length]
+        at += length
+    if any(extra[at:]):
+        raise BadZipError(f"the extra fields of {name!r} are broken")
+    if _UNICODE_PATH in fields:
+        raise BadZipError(f"{name!r} has a second name in an extra field")
+    return fields
+
+
+def _widened(name: str, extra: bytes, *numbers: int) -> tuple[int, ...]:
+    """Return the numbers, those of zip64 where the short ones say so."""
+    field = _fields(name, extra).get(_ZIP64, b"")
+    wide = [number == _WHOLE32 for number in numbers]
+    # A field that nobody refers to is written by some, and read by some as if they had: it must say the same.
+    if len(field) < 8 * sum(wide) or (field and not any(wide)):
+        if field and not any(wide) and _agrees(field, numbers):
+            return numbers
+        raise BadZipError(f"the sizes of {name!r} are in a field that is not as it should be")
+    if len(field) != 8 * sum(wide):
+        raise BadZipError(f"the sizes of {name!r} are in a field that is not as it should be")
+    rest = iter(struct.unpack(f"<{sum(wide)}Q", field))
+    return tuple(next(rest) if is_wide else number for number, is_wide in zip(numbers, wide, strict=True))
+
+
+def _agrees(field: bytes, numbers: tuple[int, ...]) -> bool:
+    whole = len(field) // 8
+    return len(field) % 8 == 0 and struct.unpack(f"<{whole}Q", field) == numbers[:whole]
+
+
+def _laid_out(found: list[Member], directory_start: int) -> list[Member]:
+    """Give each member its end: where the next one begins. No byte is before, between or after them."""
+    found.sort(key=lambda member: member.offset)
+    ends = [member.offset for member in found[1:]] + [directory_start]
+    first = found[0].offset if found else directory_start
+    if first != 0:
+        raise BadZipError("there are bytes before the first member")
+    laid_out = []
+    for member, end in zip(found, ends, strict=True):
+        longest = _LOCAL.size + len(member.raw_name) + 0xFFFF + member.packed + _LONGEST_DESCRIPTOR
+        length = end - member.offset
+        if not _LOCAL.size + len(member.raw_name) + member.packed <= length <= longest:
+            raise BadZipError(f"{member.name!r} overlaps what comes next, or leaves a gap before it")
+        laid_out.append(member._replace(end=end))
+    return laid_out
+
+
+def check_header(member: Member, head: memoryview) -> int:
+    """Compare a member's own header with the central directory; return how many bytes it has.
+
+    ``head`` is the member from its first byte on, :data:`LONGEST_HEADER` bytes or all there are.
+
+    Raises:
+        BadZipError: where they disagree.
+    """
+    if len(head) < _LOCAL.size:
+        raise BadZipError(f"the header of {member.name!r} is cut off")
+    signature, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack_from(head)
+    length: int = _LOCAL.size + name_length + extra_length
+    name = bytes(head[_LOCAL.size : _LOCAL.size + name_length])
+    if signature != _LOCAL_SIGNATURE or (name, flags, method) != (member.raw_name, member.flags, member.method):
+        raise BadZipError(f"the header of {member.name!r} and the central directory disagree")
+    if extra_length:
+        extra = bytes(head[_LOCAL.size + name_length : length])
+        if _WHOLE32 in (size, packed):
+            size, packed = _widened(member.name, extra, size, packed)
+        else:
+            _fields(member.name, extra)
+    told, truth = (crc, packed, size), (member.crc, member.packed, member.size)
+    if told != truth and not (flags & _HAS_DESCRIPTOR and all(a in (0, b) for a, b in zip(told, truth, strict=True))):
+        raise BadZipError(f"the header of {member.name!r} and the central directory disagree")
+    return length
+
+
+def check_descriptor(member: Member, rest: bytes) -> None:
+    """Compare what comes after a member's contents with the central directory: a descriptor where there is to be one.
+
+    Raises:
+        BadZipError: where they disagree.
+    """
+    allowed = {b""}
+    if member.flags & _HAS_DESCRIPTOR:
+        allowed = {
+            signature + struct.pack(form, member.crc, member.packed, member.size)
+            for signature in (_DESCRIPTOR_SIGNATURE, b"")
+            for form in (("<LQQ", "<LLL") if max(member.packed, member.size) < _WHOLE32 else ("<LQQ",))
+        }
+    if rest not in allowed:
+        raise BadZipError(f"there are bytes after {member.name!r} that do not belong there")
