@@ -1,0 +1,51 @@
+"""Fetches and reads tiny wheels in random order until it is told to stop; says what it used and what went wrong.
+
+python use_while_pruned.py CACHE SOURCES COUNT SEED STOP-FILE
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import traceback
+from collections import Counter
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+from many import Tiny  # noqa: E402  - the path to it is known from here on
+
+from wheelcache import Cache  # noqa: E402
+
+
+def main() -> None:
+    root, sources, count, seed, stop = sys.argv[1:]
+    chance = random.Random(int(seed))
+    used: set[int] = set()
+    outcomes: Counter[str] = Counter()
+    wrong: list[str] = []
+    with Cache(root) as cache:
+        while not wrong and not Path(stop).exists():
+            # A third is used by nobody, however many uses there are meanwhile: of those the oldest must go.
+            number = chance.randrange(int(count))
+            tiny = Tiny(number - 1 if number % 3 == 2 else number)
+            used.add(tiny.number)
+            try:
+                wheel = cache.fetch((Path(sources) / tiny.filename).as_uri(), hashes=f"sha256:{tiny.sha256}")
+                outcomes[wheel.status] += 1
+                try:
+                    data = wheel.path.read_bytes()
+                except FileNotFoundError:
+                    outcomes["pruned before it was read"] += 1  # a path is good until its wheel is pruned
+                    continue
+                if data != tiny.data:
+                    wrong.append(f"{tiny}: {data!r}")
+            except Exception:
+                wrong.append(traceback.format_exc())
+            if sum(outcomes.values()) == 1:
+                print("ready", flush=True)
+    print(json.dumps({"used": sorted(used), "outcomes": outcomes, "wrong": wrong}))
+
+
+main()

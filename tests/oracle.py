@@ -1,0 +1,70 @@
+"""What must hold of a cache whatever happened to it, found out without trusting the cache's own word for it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+from machines import Machine
+from wheels import sha256
+
+from wheelcache import CommitError, WheelCacheError
+from wheelcache._layout import Stamp
+
+
+def check_sound(machine: Machine, root: str | os.PathLike[str], wheels: Mapping[str, bytes]) -> None:
+    """Look at a cache with a fresh object: nothing wrong is to be seen, and none of these entries is lost.
+
+    ``wheels`` maps the file names of entries to their bytes.
+    """
+    with machine.cache(root) as cache:
+        seen = set()
+        for wheel in cache.entries():
+            data = Path(wheel).read_bytes()
+            assert sha256(data) == wheel.digest, f"{wheel.path} is an entry with wrong bytes"
+            assert len(data) == wheel.size
+            assert wheel.path.name == wheel.filename
+            seen.add((wheel.filename, wheel.digest))
+        for filename, data in wheels.items():
+            assert (filename, sha256(data)) in seen, f"{filename} is no longer an entry"
+            found = cache.get(sha256(data), filename=filename)
+            assert found is not None, f"{filename} is not to be had"
+            assert found.filename == filename
+            assert Path(found).read_bytes() == data
+
+
+def leftovers(root: str | os.PathLike[str]) -> list[str]:
+    """Return the unfinished files of a cache; each must say in its name whose it is and since when."""
+    found = []
+    for folder in ("tmp", "partial", "quarantine", "wheels"):
+        for parent, _, names in os.walk(os.path.join(root, "v1", folder)):
+            for name in names:
+                if folder == "wheels" and name.endswith((".whl", ".json")):
+                    continue
+                assert Stamp.of(name) is not None, f"{name} in {folder} does not say whose it is"
+                if folder != "quarantine":
+                    found.append(os.path.join(parent, name))
+    return found
+
+
+def check_error(error: BaseException, *codes: str) -> None:
+    """An error says what was done, to what, how often and for how long, with one of these codes, and pickles."""
+    assert isinstance(error, WheelCacheError), f"a raw {type(error).__name__} came out: {error!r}"
+    text = str(error)
+    assert error.operation, text
+    assert error.operation in text
+    assert error.path is not None or error.url is not None, text
+    for path in (error.path, error.target):
+        assert path is None or os.path.isabs(path), text
+        assert path is None or path in text
+    assert error.attempts >= 1
+    assert error.elapsed >= 0.0
+    assert not codes or any(code in text for code in codes), f"none of {codes} is in: {text}"
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == text
+    if isinstance(error, CommitError):
+        assert error.errno is not None or error.winerror is not None
+        assert error.advice

@@ -1,0 +1,125 @@
+"""Unpacked wheels are kept with their wheels: they go together, count, are verified, and their leftovers are swept."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from folders import files_in
+from machines import Machine
+from marks import not_on_windows
+from wheels import make_wheel, wheel_filename
+
+from wheelcache import Action, Cache, CachedWheel, ProblemKind
+
+DAY = 86_400.0
+SIZE = 3000
+
+
+@pytest.fixture
+def wheels(machine: Machine, cache: Cache, tmp_path: Path) -> list[CachedWheel]:
+    """Three wheels, a day apart, each unpacked."""
+    found = []
+    for number in range(3):
+        source = tmp_path / wheel_filename(f"p{number}")
+        source.write_bytes(make_wheel(f"p{number}", size=SIZE))
+        found.append(cache.put(source))
+        cache.unpack(found[-1])
+        machine.clock.advance(DAY + 1)
+    return found
+
+
+def tree(cache: Cache, wheel: CachedWheel) -> Path:
+    return cache.unpack(wheel).path
+
+
+def tree_bytes(cache: Cache) -> int:
+    """The bytes of all unpacked files, markers left out."""
+    return sum(len(data) for name, data in files_in(cache.path / "v1/trees").items() if name.count("/") > 1)
+
+
+def test_a_tree_goes_with_its_wheel(cache: Cache, wheels: list[CachedWheel]) -> None:
+    """The oldest wheel goes with its tree and both count as freed; the trees of the others stay."""
+    before = tree_bytes(cache)
+    gone, *left = [tree(cache, wheel) for wheel in wheels]
+    total = 3 * SIZE + before
+    report = cache.prune(max_size=total - 1)
+    assert [wheel.digest for wheel in report.removed] == [wheels[0].digest]
+    assert report.freed == SIZE + before - tree_bytes(cache)
+    assert not gone.exists()
+    assert not gone.with_name(gone.name + ".json").exists()
+    assert all(path.exists() for path in left)
+    assert cache._tally.size(cache._call().disk) == total - report.freed
+    assert cache.stats().trees == 2
+
+
+def test_remove_and_clear_take_trees(cache: Cache, wheels: list[CachedWheel]) -> None:
+    """Nothing of them is left, a tree without its wheel included."""
+    cache.remove("p1")
+    assert cache.stats().trees == 2
+    wheels[2].path.unlink()
+    cache.clear()
+    assert [name for name in files_in(cache.path) if name.startswith(("v1/trees", "v1/wheels"))] == []
+
+
+def test_a_cache_keeps_to_its_size_when_it_unpacks(machine: Machine, cache: Cache, wheels: list[CachedWheel]) -> None:
+    """Trees count: unpacking over the limit lets the oldest go."""
+    limit = 2 * SIZE + tree_bytes(cache)
+    with machine.cache(cache.path, max_size=limit) as small:
+        tree_of = tree(small, wheels[2])
+        next(path for path in tree_of.rglob("*.py")).unlink()
+        assert tree(small, wheels[2]).exists()
+        assert small.get(wheels[0].digest) is None
+        assert small.get(wheels[2].digest) is not None
+
+
+@pytest.mark.parametrize("damage", ["altered", "missing"])
+def test_a_damaged_tree_is_told_and_removed(cache: Cache, wheels: list[CachedWheel], damage: str) -> None:
+    """Though its time stamp says nothing: every file is hashed. Repaired, it is made again when it is wanted."""
+    path = next(tree(cache, wheels[1]).rglob("*.py"))
+    data, before = path.read_bytes(), path.stat()
+    path.chmod(0o644)
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(bytes(len(data)))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    report = cache.verify()
+    assert report.checked == 6
+    (problem,) = report.problems
+    assert (problem.kind, problem.path, problem.digest) == (ProblemKind(damage), path, wheels[1].digest)
+    assert [problem.action for problem in cache.verify(repair=True).problems] == [Action.REMOVED]
+    assert cache.verify().problems == ()
+    assert (tree(cache, wheels[1]) / path.name).read_bytes() == data
+
+
+def test_an_unfinished_tree_is_swept_when_it_is_old(machine: Machine, cache: Cache, wheels: list[CachedWheel]) -> None:
+    """A folder without a marker stays for a day, in which somebody may be filling it."""
+    old, young = tree(cache, wheels[0]), tree(cache, wheels[1])
+    for path, age in ((old, 1.1 * DAY), (young, 0.9 * DAY)):
+        path.with_name(path.name + ".json").unlink()
+        os.utime(path, (machine.clock.now() - age,) * 2)
+    report = cache.prune()
+    assert report.swept == (old,)
+    assert (old.exists(), young.exists()) == (False, True)
+    assert [skipped.path for skipped in cache.clear().skipped] == [young]
+
+
+@not_on_windows("Windows has no such modes")
+@pytest.mark.parametrize(("root_mode", "mode"), [(0o2775, 0o444), (0o2770, 0o440), (0o700, 0o400)], ids=oct)
+def test_trees_are_as_open_as_the_cache(tmp_path: Path, root_mode: int, mode: int) -> None:
+    """Whom the cache is for can read its trees, whatever the umask of who unpacked, and nobody can write to them."""
+    root = tmp_path / "cache"
+    root.mkdir()
+    root.chmod(root_mode)
+    (tmp_path / wheel_filename()).write_bytes(make_wheel())
+    before = os.umask(0o077)
+    try:
+        with Cache(root) as cache:
+            path = cache.unpack(cache.put(tmp_path / wheel_filename())).path
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.rglob("*") if file.is_file()} == {mode}
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in root.rglob("*") if folder.is_dir()} == {root_mode}

@@ -1,0 +1,436 @@
+"""Pruning: what goes, in which order, whole; what stays; and what bad input does not touch."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from faulty import FaultyFiles, Refuse, Refusing
+from folders import blobs, files_in, quarantined, records
+from machines import Machine
+from wheels import Wheel, make_wheel, wheel_filename
+
+from wheelcache import Cache, CachedWheel, ReadOnlyError
+from wheelcache._layout import Stamp
+
+DAY = 86_400.0
+SIZE = 3000
+
+
+def fill(machine: Machine, cache: Cache, folder: Path, count: int) -> list[CachedWheel]:
+    """Put wheels in, each a day and more after the one before."""
+    found = []
+    for number in range(count):
+        source = folder / wheel_filename(f"p{number}")
+        source.write_bytes(make_wheel(f"p{number}", size=SIZE))
+        found.append(cache.put(source))
+        machine.clock.advance(DAY + 1)
+    return found
+
+
+def digests(wheels: object) -> list[str]:
+    return [wheel.digest for wheel in wheels]  # type: ignore[attr-defined]
+
+
+def test_the_least_recently_used_go_first_and_whole(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """To half the size, the half goes that was used longest ago; a use by another object counts; nothing is left."""
+    wheels = fill(machine, cache, tmp_path, 10)
+    with machine.cache(cache.path) as other:
+        assert other.get(wheels[0].digest) is not None
+    machine.clock.advance(DAY)
+    report = cache.prune(max_size=5 * SIZE)
+    assert digests(report.removed) == digests(wheels[1:6])
+    assert (report.freed, report.skipped, report.swept, report.dry_run) == (5 * SIZE, (), (), False)
+    left = [wheels[0], *wheels[6:]]
+    assert sorted(digests(cache.entries())) == sorted(digests(left))
+    assert {path.parent for path in (cache.path / "v1/wheels").glob("*/*/*")} == {wheel.path.parent for wheel in left}
+    assert all(Path(wheel).read_bytes() for wheel in left)
+
+
+def test_a_dry_run_says_what_a_run_does(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """The plan names the same wheels and bytes, changes no file, and works on a read-only cache."""
+    fill(machine, cache, tmp_path, 4)
+    before = files_in(cache.path)
+    with machine.cache(cache.path, read_only=True) as looking:
+        plan = looking.prune(max_size=2 * SIZE, dry_run=True)
+    assert plan.dry_run
+    assert files_in(cache.path) == before
+    done = cache.prune(max_size=2 * SIZE)
+    assert (plan.removed, plan.freed) == (done.removed, done.freed)
+
+
+def test_ages_are_seconds_or_a_timedelta(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """What was not used for so long goes; what was used within stays."""
+    wheels = fill(machine, cache, tmp_path, 6)
+    assert digests(cache.prune(max_age=timedelta(days=5)).removed) == digests(wheels[:2])
+    assert digests(cache.prune(max_age=2 * DAY).removed) == digests(wheels[2:5])
+    assert cache.prune(max_age=2 * DAY).removed == ()
+
+
+def test_use_is_marked_once_a_day_and_never_by_looking(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """The first hit of a day costs one call more, the next ones none; entries() and verify() leave the order alone."""
+    old, young = fill(machine, cache, tmp_path, 2)
+    machine.clock.advance(3 * DAY)
+    machine.reboot()
+    with machine.cache(cache.path) as other:
+        assert len(list(other.entries())) == 2
+        assert other.verify().ok
+    with machine.cache(cache.path) as other:
+        machine.files.forget()
+        assert other.get(old.digest) is not None
+        assert other.get(old.digest) is not None
+        assert len(machine.files.calls("touch")) == 1
+    with machine.cache(cache.path) as other:
+        machine.files.forget()
+        assert other.get(old.digest) is not None
+        assert [name for name, _ in machine.files.log] == ["scan", "read_dated", "stat"]
+    assert digests(cache.prune(max_size=SIZE).removed) == [young.digest]
+
+
+def test_a_mark_that_cannot_be_made_is_no_matter(tmp_path: Path) -> None:
+    """Where the time stamp cannot be set, the hit is a hit all the same."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        (wheel,) = fill(machine, cache, tmp_path, 1)
+        files.plan = Refusing(Refuse("touch", "EPERM"))
+        machine.clock.advance(2 * DAY)
+        assert cache.get(wheel.digest) == wheel
+
+
+def test_what_is_held_stays_whole_and_is_reported(tmp_path: Path) -> None:
+    """A wheel that cannot be deleted is skipped with the reason, without waiting, and is still a hit."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        held, other, young = fill(machine, cache, tmp_path, 3)
+        files.plan = Refusing(Refuse("unlink", 32, f"*{held.filename}"))
+        report = cache.prune(max_size=SIZE)
+        files.plan = Refusing()
+        assert digests(report.removed) == [other.digest, young.digest]
+        (skipped,) = report.skipped
+        assert (skipped.path, skipped.digest) == (held.path, held.digest)
+        assert "winerror 32" in skipped.reason
+        assert machine.clock.slept == []
+        assert cache.get(held.digest) == held
+
+
+def test_keep_without_limits_leaves_what_a_lock_file_names(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Lock files, digests and wheels stay, whatever their age; all else goes."""
+    wheels = fill(machine, cache, tmp_path, 6)
+    cache.put(tmp_path / wheels[2].filename, hashes={"sha512": Wheel("", Path(wheels[2]).read_bytes()).hex("sha512")})
+    sha512 = Wheel("", Path(wheels[2]).read_bytes()).hex("sha512")
+    lock = tmp_path / "pylock.toml"
+    lock.write_text(
+        'lock-version = "1.0"\ncreated-by = "test"\n'
+        + "".join(
+            f'[[packages]]\nname = "p{number}"\nversion = "1.0"\n[[packages.wheels]]\n'
+            f'url = "https://example.org/{wheel_filename(f"p{number}")}"\nhashes = {{{hashes}}}\n'
+            for number, hashes in [
+                (0, f'sha256 = "{wheels[0].digest.removeprefix("sha256:")}"'),
+                (2, f'sha512 = "{sha512}"'),
+                (9, f'sha256 = "{"0" * 64}"'),
+            ]
+        )
+    )
+    report = cache.prune(keep=[lock, wheels[3].digest, wheels[5]])
+    assert digests(report.removed) == digests([wheels[1], wheels[4]])
+    assert cache.prune(keep=lock, max_size=0).freed > 0
+    assert sorted(digests(cache.entries())) == sorted(digests([wheels[0], wheels[2]]))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_size": -1}, "max_size is a number of bytes, not -1"),
+        ({"max_size": 1.5}, "1.5"),
+        ({"max_size": True}, "True"),
+        ({"max_age": -1}, "max_age is a number of seconds"),
+        ({"max_age": float("nan")}, "nan"),
+        ({"max_age": timedelta(days=-1)}, "days=-1"),
+        ({"max_age": "30d"}, "30d"),
+        ({"keep": ["sha256:123"]}, "64 hexadecimal digits, not '123'"),
+        ({"keep": ["md5:" + "0" * 32]}, "md5 alone is too weak"),
+        ({"keep": "no such file.toml"}, "no such file.toml"),
+        ({"keep": "torn.toml"}, "torn.toml: "),
+        ({"keep": "other.toml"}, "other.toml: "),
+    ],
+    ids=str,
+)
+def test_bad_limits_remove_nothing(
+    machine: Machine,
+    cache: Cache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, object],
+    said: str,
+) -> None:
+    """A limit, digest or lock file that cannot be one is an error that names it, and nothing goes."""
+    fill(machine, cache, tmp_path, 2)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "torn.toml").write_text("[[packages")
+    (tmp_path / "other.toml").write_text("[tool]\n")
+    before = files_in(cache.path)
+    with pytest.raises((ValueError, OSError)) as caught:
+        cache.prune(**{"max_size": 0, **options})  # type: ignore[arg-type]
+    assert said in str(caught.value)
+    assert files_in(cache.path) == before
+
+
+def test_a_cache_keeps_to_its_size(machine: Machine, tmp_path: Path) -> None:
+    """With max_size, a new wheel makes room for itself, the oldest first, and never goes itself."""
+    with machine.cache(tmp_path / "cache", max_size=5 * SIZE) as cache:
+        wheels = fill(machine, cache, tmp_path, 20)
+        assert cache.stats().wheel_bytes <= 5 * SIZE
+        assert cache.get(wheels[-1].digest) is not None
+        assert sorted(digests(cache.entries())) == sorted(digests(wheels[-cache.stats().wheels :]))
+    with machine.cache(tmp_path / "tiny", max_size=SIZE // 2) as cache:
+        (only,) = fill(machine, cache, tmp_path, 1)
+        assert Path(only).exists()
+
+
+def test_a_commit_under_the_limit_walks_nothing(machine: Machine, tmp_path: Path) -> None:
+    """Until the estimate is over the limit, a commit lists no folder of entries, however many there are."""
+    with machine.cache(tmp_path / "cache", max_size=100 * SIZE) as cache:
+        fill(machine, cache, tmp_path, 5)
+        machine.files.forget()
+        fill(machine, cache, tmp_path / ".", 6)
+        assert machine.files.calls("scan", "wheels") == []
+
+
+def test_the_estimate_follows_what_comes_and_goes(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Every process adds to it and takes from it, and a prune puts it right where files went without us."""
+    wheels = fill(machine, cache, tmp_path, 6)
+
+    def estimate() -> int:
+        with machine.cache(cache.path) as other:
+            return other._tally.size(other._call().disk)
+
+    assert estimate() == 6 * SIZE
+    cache.put(wheels[5], filename=wheels[5].filename)  # it is there
+    assert estimate() == 6 * SIZE
+    cache.prune(max_size=4 * SIZE)
+    assert estimate() == 4 * SIZE
+    wheels[5].path.unlink()
+    cache.prune()
+    assert estimate() == 3 * SIZE
+    cache.remove("p4")
+    assert estimate() == 2 * SIZE
+    cache.clear()
+    assert estimate() == 0
+
+
+def test_a_long_tally_is_summed_up_and_nothing_is_lost(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Counting goes on under another name, then in one line; every sum on the way is the same."""
+    fill(machine, cache, tmp_path, 1)
+    with (cache.path / "v1/tally.log").open("ab") as file:
+        file.write(b"1 2 3 0\n" * 10_000 + b"torn 1\n1 1")
+    seen = []
+    for _ in range(4):
+        stats = cache.stats()
+        seen.append((stats.hits, stats.misses, stats.bytes_saved))
+        cache.prune()
+        machine.clock.advance(2 * 3600)
+    assert seen == [(10_000, 20_000, 30_000)] * 4
+    assert sum(path.stat().st_size for path in (cache.path / "v1").glob("tally*")) < 1000
+
+
+def unfinished(cache: Cache, machine: Machine, folder: str, age: float, *, pid: int, boot: str | None = None) -> Path:
+    """Leave an unfinished file, as a process of this number and boot would."""
+    stamp = Stamp.new(machine.clock.now() - age, boot or machine.boot).split("-")
+    stamp[2] = str(pid)
+    path = cache.path / "v1" / folder / f"{'-'.join(stamp)}.tmp"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"12345")
+    os.utime(path, (machine.clock.now() - age,) * 2)
+    return path
+
+
+NOBODY = 2**22 + 1
+
+
+def test_leftovers_go_when_they_are_old_and_nobodys(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Temporary files after a day, partial downloads after a week, quarantine after a month; a live owner's never."""
+    fill(machine, cache, tmp_path, 1)
+    old = [
+        unfinished(cache, machine, "tmp", 1.1 * DAY, pid=NOBODY),
+        unfinished(cache, machine, "tmp", 1.1 * DAY, pid=os.getpid(), boot="another"),
+        unfinished(cache, machine, "partial", 7.1 * DAY, pid=NOBODY),
+        unfinished(cache, machine, "quarantine", 31 * DAY, pid=os.getpid()),
+    ]
+    young = [
+        unfinished(cache, machine, "tmp", 0.9 * DAY, pid=NOBODY),
+        unfinished(cache, machine, "tmp", 9 * DAY, pid=os.getpid()),
+        unfinished(cache, machine, "partial", 6.9 * DAY, pid=NOBODY),
+        unfinished(cache, machine, "quarantine", 29 * DAY, pid=NOBODY),
+    ]
+    lock = cache.path / "v1" / "locks" / "0.lock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.touch()
+    os.utime(lock, (1, 1))
+    orphan = cache.path / "v1/wheels/00" / ("0" * 62) / wheel_filename()
+    orphan.parent.mkdir(parents=True)
+    orphan.write_bytes(b"1")
+    os.utime(orphan, (1, 1))
+    empty = cache.path / "v1/wheels/00" / ("1" * 62)
+    empty.mkdir()
+    os.utime(empty, (1, 1))
+    old += [lock, orphan]
+    plan = cache.prune(dry_run=True)
+    assert all(path.exists() for path in [*old, empty])
+    report = cache.prune()
+    assert sorted(plan.swept) == sorted(report.swept) == sorted(old)
+    assert report.removed == ()
+    assert report.freed == 4 * 5 + 1
+    assert not any(path.exists() for path in [*old, empty])
+    assert all(path.exists() for path in young)
+
+
+def test_a_lock_that_is_held_is_not_stale(machine: Machine, cache: Cache) -> None:
+    """However old its file is, a lock that somebody holds stays."""
+    from wheelcache._lock import FileLock
+
+    path = cache.path / "v1" / "locks" / "0.lock"
+    lock = FileLock(cache._call().disk, str(path))
+    assert lock.try_acquire()
+    os.utime(path, (1, 1))
+    assert cache.prune().swept == ()
+    assert path.exists()
+    lock.release()
+
+
+def test_pointers_go_with_what_they_lead_to(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """The pointer of a wheel that goes is deleted with it; that of one which stays stays, and works."""
+    sources = [Wheel(wheel_filename(name), make_wheel(name, size=SIZE)) for name in ("a", "b")]
+    for source in sources:
+        (tmp_path / source.filename).write_bytes(source.data)
+        cache.put(tmp_path / source.filename, hashes=f"sha512:{source.hex('sha512')}")
+        machine.clock.advance(DAY + 1)
+    assert len(cache.prune(max_size=SIZE).swept) == 1
+    assert cache.get(f"sha512:{sources[0].hex('sha512')}") is None
+    assert cache.get(f"sha512:{sources[1].hex('sha512')}") is not None
+    assert len(list((cache.path / "v1/urls").rglob("*.json"))) == 1
+
+
+def test_remove_takes_digests_projects_and_wheels(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Every wheel of a project goes, however its name is written; the others stay."""
+    for filename in ("Foo_Bar-1.0-py3-none-any.whl", "foo.bar-2.0-py3-none-any.whl", "foo-1.0-py3-none-any.whl"):
+        (tmp_path / filename).write_bytes(make_wheel(filename, size=None))
+        cache.put(tmp_path / filename)
+    wheels = fill(machine, cache, tmp_path, 3)
+    assert len(cache.remove("FOO-bar").removed) == 2
+    assert digests(cache.remove(wheels[0].digest, "p1").removed) == digests(wheels[:2])
+    assert digests(cache.remove(wheels[2]).removed) == [wheels[2].digest]
+    assert [wheel.filename for wheel in cache.entries()] == ["foo-1.0-py3-none-any.whl"]
+    assert len(blobs(cache)) == len(records(cache)) == 1
+
+
+def test_two_names_of_one_wheel_go_one_by_one(cache: Cache, tmp_path: Path) -> None:
+    """Removing a project takes its name of the bytes only; the other project's entry stays good."""
+    data = make_wheel()
+    for name in ("one", "two"):
+        (tmp_path / wheel_filename(name)).write_bytes(data)
+        cache.put(tmp_path / wheel_filename(name))
+    assert [wheel.filename for wheel in cache.remove("one").removed] == [wheel_filename("one")]
+    (left,) = cache.entries()
+    assert (left.filename, left.path.read_bytes()) == (wheel_filename("two"), data)
+
+
+@pytest.mark.parametrize(
+    "name", ["nothing-here", "sha256:123", "sha256:" + "0" * 64, "md5:" + "0" * 32, "", "../p0", "sha257:00"]
+)
+def test_an_unknown_name_removes_nothing(machine: Machine, cache: Cache, tmp_path: Path, name: str) -> None:
+    """Whatever stands beside it, one name that nothing has is an error that says it, and all stays."""
+    wheels = fill(machine, cache, tmp_path, 2)
+    before = files_in(cache.path)
+    with pytest.raises(ValueError, match=r"no wheel in this cache|hexadecimal|too weak|neither a digest|unknown hash"):
+        cache.remove("p0", wheels[1].digest, name)
+    assert files_in(cache.path) == before
+
+
+def test_clear_takes_everything_but_what_is_in_use(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Wheels, pointers, quarantine and leftovers go at any age; a live process's download stays and is reported."""
+    wheels = fill(machine, cache, tmp_path, 3)
+    mine = unfinished(cache, machine, "partial", 0, pid=os.getpid())
+    other = unfinished(cache, machine, "partial", 0, pid=NOBODY)
+    aside = unfinished(cache, machine, "quarantine", 0, pid=NOBODY)
+    report = cache.clear()
+    assert sorted(digests(report.removed)) == sorted(digests(wheels))
+    assert [skipped.path for skipped in report.skipped] == [mine]
+    assert set(report.swept) == {other, aside}
+    assert list(cache.entries()) == []
+    assert set(files_in(cache.path)) == {
+        "CACHEDIR.TAG", ".gitignore", "v1/tally.log", mine.relative_to(cache.path).as_posix(),
+    }  # fmt: skip
+    assert cache.put(tmp_path / wheels[0].filename).path.exists()
+
+
+def test_a_read_only_cache_keeps_all(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Whatever would remove something is refused."""
+    fill(machine, cache, tmp_path, 1)
+    with machine.cache(cache.path, read_only=True) as looking:
+        for act in (looking.prune, looking.clear, lambda: looking.remove("p0"), lambda: looking.verify(repair=True)):
+            with pytest.raises(ReadOnlyError):
+                act()
+    assert quarantined(cache) == []
+
+
+def test_many_prunes_at_once_and_the_bytes_are_counted_once(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Several prunes of one folder take the same wheels away once, without an error."""
+    import threading
+
+    wheels = fill(machine, cache, tmp_path, 30)
+    reports = []
+    barrier = threading.Barrier(4)
+
+    def prune() -> None:
+        with machine.cache(cache.path) as mine:
+            barrier.wait()
+            reports.append(mine.prune(max_size=10 * SIZE))
+
+    threads = [threading.Thread(target=prune) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(reports) == 4
+    assert sorted(digests(cache.entries())) == sorted(digests(wheels[20:]))
+    assert len(records(cache)) == 10
+
+
+def test_any_order_of_use_is_the_order_of_going(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Whatever was used when, nothing younger goes before anything older, at every size."""
+    seed = int(time.time())
+    chance = random.Random(seed)
+    wheels = fill(machine, cache, tmp_path, 12)
+    used = {wheel.digest: number for number, wheel in enumerate(wheels)}
+    for moment in range(100, 130):
+        wheel = chance.choice(wheels)
+        assert cache.get(wheel.digest) is not None
+        used[wheel.digest] = moment
+        machine.clock.advance(DAY + 1)
+    expected = sorted(used, key=lambda digest: used[digest])
+    for left in range(11, -1, -1):
+        report = cache.prune(max_size=left * SIZE)
+        assert digests(report.removed) == expected[11 - left : 12 - left], seed
+
+
+def test_metadata_that_was_kept_goes_after_a_month(machine: Machine, cache: Cache) -> None:
+    """METADATA of wheels that are not here stays for a month; clearing takes it at once."""
+    kept = Path(cache._layout.metadata("https://example.org/p-1.0-py3-none-any.whl"))
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"{}")
+    now = machine.clock.now()
+    os.utime(kept, (now - 29 * DAY, now - 29 * DAY))
+    assert cache.prune().swept == ()
+    assert cache.verify().problems == ()
+    os.utime(kept, (now - 31 * DAY, now - 31 * DAY))
+    assert cache.prune().swept == (kept,)
+    assert not kept.exists()
+    kept.write_bytes(b"{}")
+    cache.clear()
+    assert not kept.exists()

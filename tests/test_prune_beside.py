@@ -1,0 +1,68 @@
+"""Pruning beside processes that fetch and read: no wrong byte, no error, nothing younger before anything older."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from many import TINY_SIZE, Tiny, build
+
+from wheelcache import Cache
+from wheelcache._inventory import walk
+from wheelcache._system import System
+
+CHILD = Path(__file__).parent / "children" / "use_while_pruned.py"
+PROCESSES = 4
+
+
+@pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+def test_a_cache_is_cut_in_half_while_others_use_it(tmp_path: Path, count: int) -> None:
+    """Ten prunes go down to half, beside four processes: whole entries go, in the order of their use."""
+    root, sources, stop = tmp_path / "cache", tmp_path / "sources", tmp_path / "stop"
+    Cache(root).close()
+    build(root, count, System().boot())
+    sources.mkdir()
+    for tiny in map(Tiny, range(count)):
+        (sources / tiny.filename).write_bytes(tiny.data)
+    users = [
+        subprocess.Popen(
+            [sys.executable, CHILD, root, sources, str(count), str(seed), stop],
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        for seed in range(PROCESSES)
+    ]
+    try:
+        assert [user.stdout.readline() for user in users] == ["ready\n"] * PROCESSES
+        reports = []
+        with Cache(root) as cache:
+            for step in range(1, 11):
+                reports.append(cache.prune(max_size=count * TINY_SIZE * (20 - step) // 20))
+                assert reports[-1].freed <= count * TINY_SIZE
+    finally:
+        stop.touch()
+        told = [json.loads(user.communicate()[0].splitlines()[-1]) for user in users]
+    assert [wrong for user in told for wrong in user["wrong"]] == []
+    assert all(user.returncode == 0 for user in users)
+
+    numbers = {f"sha256:{Tiny(number).sha256}": number for number in range(count)}
+    removed = [numbers[wheel.digest] for report in reports for wheel in report.removed]
+    used = {number for user in told for number in user["used"]}
+    # Those that nobody used have their old marks: of them, exactly the oldest are gone.
+    gone = sorted(set(removed) - used)
+    stayed = set(range(count)) - set(removed) - used
+    assert gone
+    assert all(number > gone[-1] for number in stayed)
+    assert all("used meanwhile" in skipped.reason for report in reports for skipped in report.skipped)
+
+    with Cache(root) as cache:
+        cache.prune(max_size=count * TINY_SIZE // 2)
+        assert cache.stats().wheel_bytes <= count * TINY_SIZE // 2
+        disk = cache._call().disk
+        assert [entry for entry in walk(disk, cache._layout) if not entry.names or not entry.blobs] == []
+        assert cache.verify().problems == ()
+        for wheel in cache.entries():
+            assert wheel.path.read_bytes() == Tiny(numbers[wheel.digest]).data

@@ -1,0 +1,181 @@
+"""Verifying: every kind of damage is told, and repaired where it can be; nothing sound is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from faulty import FaultyFiles, Refuse, Refusing
+from folders import files_in, quarantined
+from machines import Machine
+from wheels import make_wheel, wheel_filename
+
+from wheelcache import Action, Cache, CachedWheel, Phase, ProblemKind, ProgressEvent
+
+SIZE = 3000
+
+
+def fill(cache: Cache, folder: Path, count: int = 3) -> list[CachedWheel]:
+    found = []
+    for number in range(count):
+        source = folder / wheel_filename(f"p{number}")
+        source.write_bytes(make_wheel(f"p{number}", size=SIZE))
+        found.append(cache.put(source))
+    return found
+
+
+def record(wheel: CachedWheel) -> Path:
+    return wheel.path.with_suffix(".json")
+
+
+def keep_stamp(path: Path, data: bytes) -> None:
+    """Write other bytes into a file without a trace in its size or time stamp."""
+    stat = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def move(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+    return target
+
+
+Damage = Callable[[Path, CachedWheel], Path]
+
+DAMAGES: dict[str, tuple[Damage, ProblemKind, Action, bool]] = {
+    "no blob": (
+        lambda root, wheel: wheel.path.unlink() or wheel.path,
+        ProblemKind.MISSING, Action.REMOVED, False,
+    ),
+    "cut short": (
+        lambda root, wheel: os.truncate(wheel.path, 100) or wheel.path,
+        ProblemKind.SHORT, Action.QUARANTINED, False,
+    ),
+    "grown": (
+        lambda root, wheel: wheel.path.write_bytes(wheel.path.read_bytes() + b"1") and wheel.path,
+        ProblemKind.ALTERED, Action.QUARANTINED, False,
+    ),
+    "one bit": (
+        lambda root, wheel: keep_stamp(wheel.path, wheel.path.read_bytes()[:-1] + b"?") or wheel.path,
+        ProblemKind.ALTERED, Action.QUARANTINED, False,
+    ),
+    "zeros": (
+        lambda root, wheel: keep_stamp(wheel.path, bytes(SIZE)) or wheel.path,
+        ProblemKind.ALTERED, Action.QUARANTINED, False,
+    ),
+    "no record": (
+        lambda root, wheel: record(wheel).unlink() or wheel.path,
+        ProblemKind.ORPHANED, Action.ADOPTED, True,
+    ),
+    "torn record": (
+        lambda root, wheel: record(wheel).write_bytes(record(wheel).read_bytes()[:50]) and record(wheel),
+        ProblemKind.TORN, Action.ADOPTED, True,
+    ),
+    "empty record, no blob": (
+        lambda root, wheel: wheel.path.unlink() or record(wheel).write_bytes(b"") or record(wheel),
+        ProblemKind.TORN, Action.REMOVED, False,
+    ),
+    "a file beside the wheel": (
+        lambda root, wheel: wheel.path.with_name("notes.txt").write_text("mine") and wheel.path.with_name("notes.txt"),
+        ProblemKind.FOREIGN, Action.QUARANTINED, True,
+    ),
+    "a file between the folders": (
+        lambda root, wheel: (root / "v1/wheels/notes.txt").write_text("mine") and root / "v1/wheels/notes.txt",
+        ProblemKind.FOREIGN, Action.QUARANTINED, True,
+    ),
+    "a folder between the folders": (
+        lambda root, wheel: (root / "v1/mine").mkdir() or root / "v1/mine",
+        ProblemKind.FOREIGN, Action.NONE, True,
+    ),
+    "an entry under another digest": (
+        lambda root, wheel: move(wheel.path, root / "v1/wheels/00" / ("0" * 62) / wheel.filename),
+        ProblemKind.ALTERED, Action.QUARANTINED, False,
+    ),
+    "a torn pointer": (
+        lambda root, wheel: move(shutil.copy(record(wheel), root / "copy"), root / "v1/urls/00/0.json"),
+        ProblemKind.TORN, Action.REMOVED, True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_each_kind_of_damage_is_told_and_repaired(machine: Machine, cache: Cache, tmp_path: Path, name: str) -> None:
+    """It is found though the cache trusts the wheel; a look changes nothing; repaired, the rest is as it was."""
+    damage, kind, action, stays = DAMAGES[name]
+    wheels = fill(cache, tmp_path)
+    path = damage(cache.path, wheels[1])
+    if name == "an entry under another digest":
+        record(wheels[1]).unlink()
+    elif name == "a torn pointer":
+        path.write_bytes(path.read_bytes()[:-5])
+    before = files_in(cache.path)
+    report = cache.verify()
+    assert [(problem.kind, problem.path, problem.action) for problem in report.problems] == [(kind, path, Action.NONE)]
+    assert not report.ok
+    assert files_in(cache.path) == before
+    report = cache.verify(repair=True)
+    assert [(problem.kind, problem.path, problem.action) for problem in report.problems] == [(kind, path, action)]
+    assert len(quarantined(cache)) == (action is Action.QUARANTINED)
+    if action is not Action.NONE:
+        assert report.ok
+        assert cache.verify().problems == ()
+    with machine.cache(cache.path) as fresh:
+        left = {wheel.digest for wheel in fresh.entries()}
+    assert left == {wheel.digest for wheel in wheels if wheel is not wheels[1] or stays}
+
+
+def test_a_sound_cache_has_no_problems(cache: Cache, tmp_path: Path) -> None:
+    """Several names of one wheel, pointers, the tally and files under way are no problems."""
+    wheels = fill(cache, tmp_path, 5)
+    cache.put(tmp_path / wheels[0].filename, filename="other-1.0-py3-none-any.whl", hashes=wheels[0].digest)
+    report = cache.verify()
+    assert (report.checked, report.problems, report.ok) == (5, (), True)
+    assert Cache(tmp_path / "empty").verify().checked == 0
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """A wheel that is held so that nobody can read it is no damage, and stays."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache", io_timeout=1) as cache:
+        wheels = fill(cache, tmp_path)
+        files.plan = Refusing(Refuse("open_read", 32, f"*{wheels[1].filename}"))
+        report = cache.verify(repair=True)
+        files.plan = Refusing()
+        assert [(p.kind, p.path, p.action) for p in report.problems] == [
+            (ProblemKind.UNREADABLE, wheels[1].path, Action.NONE)
+        ]
+        assert cache.verify().ok
+
+
+def test_progress_comes_one_by_one_and_stops_it(cache: Cache, tmp_path: Path) -> None:
+    """The listener hears of every wheel, never twice at once; what it raises comes out, and no thread stays."""
+    wheels = fill(cache, tmp_path, 20)
+    before = threading.active_count()
+    inside = threading.Lock()
+    seen: list[ProgressEvent] = []
+
+    def listen(event: ProgressEvent) -> None:
+        assert inside.acquire(blocking=False), "two threads at once"
+        seen.append(event)
+        inside.release()
+
+    assert cache.verify(progress=listen).ok
+    assert {event.wheel for event in seen if event.wheel} == {wheel.filename for wheel in wheels}
+    assert {event.phase for event in seen} == {Phase.CHECKING}
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(event: ProgressEvent) -> None:
+        raise EnoughError
+
+    with pytest.raises(EnoughError):
+        cache.verify(progress=stop)
+    assert threading.active_count() == before
+    assert cache.verify().ok

@@ -1,0 +1,34 @@
+"""Export: many wheels out of the cache into one folder, under their true names, for installers to find."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ._call import Call
+from ._deliver import Deliver
+from ._wheel import CachedWheel, LinkMode
+
+
+def export(
+    call: Call, deliver: Deliver, wheels: Iterable[CachedWheel], dest: str | os.PathLike[str], mode: LinkMode
+) -> list[Path]:
+    """Link wheels into a folder. ``Cache.export`` is the contract."""
+    folder = os.path.abspath(dest)
+    chosen: dict[str, CachedWheel] = {}
+    for wheel in wheels:
+        # Folded, since the folder may be on a file system that folds case.
+        other = chosen.setdefault(wheel.filename.lower(), wheel)
+        if other.digest != wheel.digest:
+            raise ValueError(
+                f"two different wheels are called {wheel.filename}, and one folder cannot hold both: "
+                f"{other.digest} and {wheel.digest}"
+            )
+    call.disk.make_folder(folder)
+    paths = []
+    for wheel in chosen.values():
+        path = os.path.join(folder, wheel.filename)
+        deliver.link(call, wheel, path, mode)
+        paths.append(Path(path))
+    return paths

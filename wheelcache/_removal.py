@@ -1,0 +1,169 @@
+"""Removal: taking entries and leftovers out of a cache folder, beside whoever uses it, without waiting for anybody.
+
+The blob goes first and its record after it: where somebody holds the blob so that it cannot be deleted, nothing has
+changed, and the entry stays whole. A record without its blob is no entry (rule 3), so whoever is killed in between
+leaves a miss. Whoever commits the same wheel at this moment finds a folder that is gone, and makes it again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import _inventory
+from ._disk import Disk, is_missing
+from ._errors import CommitError
+from ._inventory import Entry
+from ._layout import SHARD_DIGITS, Layout
+from ._refusal import cause_of, code_of
+from ._reports import PruneReport, Skipped
+from ._tree import Trees, remove_folder
+from ._wheel import CachedWheel, Status
+
+
+@dataclass
+class Removal:
+    """What goes in one call, as it goes.
+
+    Attributes:
+        disk: it never waits.
+        layout: the paths of the cache folder.
+        dry_run: whether everything stays.
+        shrunk: the bytes of wheels and trees that went.
+        trees: its unpacked wheels.
+    """
+
+    disk: Disk
+    layout: Layout
+    dry_run: bool = False
+    shrunk: int = 0
+    _removed: list[CachedWheel] = field(default_factory=list)
+    _skipped: list[Skipped] = field(default_factory=list)
+    _swept: list[Path] = field(default_factory=list)
+    _swept_bytes: int = 0
+    _shards: AbstractSet[str] | None = None
+
+    def __post_init__(self) -> None:
+        self.trees = Trees(self.layout, writable=True)
+
+    def report(self) -> PruneReport:
+        """What went."""
+        return PruneReport(
+            tuple(self._removed),
+            tuple(self._skipped),
+            self.shrunk + self._swept_bytes,
+            tuple(self._swept),
+            self.dry_run,
+        )
+
+    def skip(self, path: str, error: OSError | str, sha256: str | None = None) -> None:
+        """Write down what stays, and why."""
+        reason = f"{cause_of(error, path)} ({code_of(error)})" if isinstance(error, OSError) else error
+        self._skipped.append(Skipped(Path(path), sha256 and f"sha256:{sha256}", reason))
+
+    def entry(self, sha256: str, *, names: Collection[str] | None = None, unused_since: float | None = None) -> bool:
+        """Take an entry away whole, or those of its wheels that have these file names; return whether it is gone.
+
+        With ``unused_since`` an entry that was marked after that stays: somebody used it since it was chosen.
+        """
+        try:
+            found = _inventory.look(self.disk, self.layout, sha256)
+        except CommitError as error:
+            self.skip(self.layout.entry(sha256), error, sha256)
+            return False
+        if found is None or not found.names:
+            return self._take_trees(sha256)
+        if unused_since is not None and found.used > unused_since:
+            self.skip(found.folder, "used meanwhile", sha256)
+            return False
+        going = [name for name in found.names if names is None or name in names]
+        before = found.size
+        wheels = found.wheels()
+        gone = [name for name in going if self.dry_run or self._take_wheel(found, name)]
+        self._removed += [_gone_wheel(found, name, wheels[name]) for name in gone if name in wheels]
+        if len(gone) == len(found.names):
+            self.shrunk += before
+            self._take_rest(found)
+            return self._take_trees(sha256)
+        return len(gone) == len(going)
+
+    def _take_trees(self, sha256: str) -> bool:
+        """Take away what a wheel was unpacked to; what is held of it stays without a marker, and is swept later."""
+        gone = True
+        try:
+            if sha256[:SHARD_DIGITS] not in self._tree_shards():
+                return True
+            for tree in list(self.trees.recorded(self.disk, sha256)):
+                if self.dry_run or self.trees.remove(self.disk, tree):
+                    self.shrunk += tree.size
+                else:
+                    self.skip(tree.folder, "files of it are in use", sha256)
+                    gone = False
+        except CommitError as error:
+            self.skip(error.path or self.layout.trees, error, sha256)
+            gone = False
+        return gone
+
+    def _take_wheel(self, entry: Entry, name: str) -> bool:
+        for blob in entry.blobs:
+            if blob.filename == name and not self._unlink(blob.path, entry.sha256):
+                return False
+        return self._unlink(self.layout.record(entry.sha256, name), entry.sha256)
+
+    def _take_rest(self, entry: Entry) -> None:
+        """Take what is left in the folder of an entry that is none any more; what is held is swept later."""
+        if self.dry_run:
+            return
+        for path in (*(blob.path for blob in entry.blobs if blob.filename not in entry.names), *entry.others):
+            self.disk.discard(path)
+        for folder in {os.path.dirname(blob.path) for blob in entry.blobs} - {entry.folder}:
+            self.disk.remove_folder(folder)
+        self.disk.remove_folder(entry.folder)
+
+    def _unlink(self, path: str, sha256: str | None = None) -> bool:
+        try:
+            self.disk.files.unlink(path)
+        except OSError as error:
+            if is_missing(error, path):
+                return True
+            self.skip(path, error, sha256)
+            return False
+        return True
+
+    def leftover(self, path: str, size: int) -> None:
+        """Take away a file that nobody needs any more."""
+        if self.dry_run or self._unlink(path):
+            self._swept.append(Path(path))
+            self._swept_bytes += size
+
+    def _tree_shards(self) -> AbstractSet[str]:
+        """The shards with trees, asked for once: most caches have few trees, and many entries go."""
+        if self._shards is None:
+            self._shards = {entry.name for entry in self.disk.scan(self.layout.trees)}
+        return self._shards
+
+    def unmarked(self, folder: str, size: int) -> None:
+        """Take away a folder that was to become a tree, or a marker that lost its folder."""
+        if self.dry_run or remove_folder(self.disk, folder):
+            self._swept.append(Path(folder))
+            self._swept_bytes += size
+        else:
+            self.skip(folder, "files of it are in use")
+
+    def remains(self, entry: Entry) -> None:
+        """Take away the folder of what is no entry, since it lacks its record or its blob."""
+        for blob in entry.blobs:
+            self.leftover(blob.path, blob.size)
+        for path in (*(self.layout.record(entry.sha256, name) for name in entry.names), *entry.others):
+            self.leftover(path, 0)
+        if not self.dry_run:
+            self._take_rest(entry)
+
+
+def _gone_wheel(entry: Entry, name: str, size: int) -> CachedWheel:
+    digest = f"sha256:{entry.sha256}"
+    path = Path(entry.folder, name)
+    return CachedWheel(path, name, digest, size, {"sha256": entry.sha256}, None, Status.HIT)

@@ -1,0 +1,140 @@
+"""Sweep: finding leftovers: what was begun by somebody who is gone, was put aside long ago, or leads nowhere.
+
+Who made an unfinished file and when is in its name. A process is known to be gone within its own boot only; a file that
+was made in another (or on another machine that shares the folder) is a leftover when nobody has written to it for as
+long as it takes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from ._errors import CommitError
+from ._inventory import Entry
+from ._layout import Stamp
+from ._lock import FileLock
+from ._pointers import target_of
+from ._removal import Removal
+
+_HOUR = 3600.0
+_DAY = 24 * _HOUR
+TEMPORARY_AGE = _DAY
+PARTIAL_AGE = 7 * _DAY
+QUARANTINE_AGE = 30 * _DAY
+LOCK_AGE = _HOUR
+# What is asked for again after that comes again in one small request.
+METADATA_AGE = 30 * _DAY
+
+
+class Sweep:
+    """The leftovers of one cache folder.
+
+    Args:
+        removal: what takes them away, and is told what cannot be looked into.
+        everything: whether all is a leftover, whatever its age, but what a process that lives may be using.
+    """
+
+    def __init__(self, removal: Removal, *, everything: bool = False) -> None:
+        self._removal = removal
+        self._disk = removal.disk
+        self._layout = removal.layout
+        self._everything = everything
+        self._now = self._disk.system.now()
+        boot = self._disk.system.boot()
+        self._boot = None if boot is None else Stamp.of(Stamp.new(0, boot))
+
+    def run(self) -> None:
+        """Take the leftovers away that are no part of an entry's folder."""
+        for folder, age in ((self._layout.tmp, TEMPORARY_AGE), (self._layout.partial, PARTIAL_AGE)):
+            for path, stat in self._files(folder):
+                self._unfinished(path, stat, age)
+        self.unmarked()
+        for path, stat in self._files(self._layout.quarantine):
+            stamp = Stamp.of(os.path.basename(path))
+            put_there = stat.st_mtime if stamp is None else stamp.time
+            if self._everything or self._now - put_there > QUARANTINE_AGE:
+                self._removal.leftover(path, stat.st_size)
+        for path, stat in self._files(self._layout.descriptions):
+            if self._everything or self._now - stat.st_mtime > METADATA_AGE:
+                self._removal.leftover(path, stat.st_size)
+        for path, stat in self._files(self._layout.locks):
+            if (self._everything or self._now - stat.st_mtime > LOCK_AGE) and self._is_free(path):
+                self._removal.leftover(path, stat.st_size)
+
+    def unmarked(self) -> None:
+        """Take away folders that were to become trees, unless somebody may be filling them."""
+        try:
+            for folder in self._removal.trees.debris(self._disk):
+                stat = self._disk.stat(folder)
+                if stat is None:
+                    continue
+                if self._now - stat.st_mtime > TEMPORARY_AGE:
+                    self._removal.unmarked(folder, sum(stat.st_size for _, stat in self._files(folder)))
+                elif self._everything:
+                    self._removal.skip(folder, "somebody may be filling it")
+        except CommitError as error:
+            self._removal.skip(error.path or self._layout.trees, error)
+
+    def pointers(self, is_there: Callable[[str], bool]) -> None:
+        """Take away the pointers that lead to no entry, or nowhere at all."""
+        for path, stat in self._files(self._layout.urls):
+            try:
+                sha256 = target_of(self._disk.read(path))
+            except CommitError as error:
+                self._removal.skip(path, error)
+                continue
+            if self._everything or sha256 is None or not is_there(sha256):
+                self._removal.leftover(path, stat.st_size)
+
+    def remains(self, entry: Entry) -> None:
+        """Take away the folder of what is no entry, unless somebody may be about to make it one."""
+        if self._everything or self._now - entry.changed > TEMPORARY_AGE:
+            self._removal.remains(entry)
+
+    def _unfinished(self, path: str, stat: os.stat_result, age: float) -> None:
+        stamp = Stamp.of(os.path.basename(path))
+        if stamp is None:
+            return  # not ours: verify tells of it
+        last = max(stamp.time, stat.st_mtime)
+        if self._is_alive(stamp, last):
+            if self._everything:
+                self._removal.skip(path, f"in use by process {stamp.pid}")
+        elif self._everything or self._now - last > age:
+            self._removal.leftover(path, stat.st_size)
+
+    def _is_alive(self, stamp: Stamp, last: float) -> bool:
+        if self._boot is not None and stamp.boot == self._boot.boot:
+            return self._disk.system.alive(stamp.pid)
+        return self._now - last <= TEMPORARY_AGE
+
+    def _is_free(self, path: str) -> bool:
+        """Whether nobody holds a lock. Finding out would delete it, so a dry run takes it for free."""
+        if self._removal.dry_run:
+            return True
+        lock = FileLock(self._disk, path)
+        try:
+            free = lock.try_acquire()
+        except OSError:
+            return True  # no locks can be had here, so this one is no use to anybody
+        lock.release()
+        return free
+
+    def _files(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
+        try:
+            entries = self._disk.scan(folder)
+        except CommitError as error:
+            self._removal.skip(folder, error)
+            return
+        for entry in entries:
+            path = os.path.join(folder, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._files(path)
+                continue
+            try:
+                stat = self._disk.stat(path)
+            except CommitError as error:
+                self._removal.skip(path, error)
+                continue
+            if stat is not None:
+                yield path, stat
