@@ -1,0 +1,251 @@
+"""Doctor: what it says of a good folder, of one where something is refused, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+from faulty import FaultyFiles, Refuse, Refusing
+from folders import listing
+from machines import Machine
+from marks import with_scanner
+from wheels import Wheel
+
+from wheelcache import Cache, Check, DoctorReport
+from wheelcache._volume import Surroundings, Volume, cloud_by_name
+from wheelcache.cli import main
+
+PROBES = {
+    *("system", "boot identity", "volume", "network drive", "cloud folder", "container", "WSL", "free space"),
+    *("write", "rename", "hard link", "clone", "copy", "replace", "delete", "delete while open", "folders"),
+    *("lock between processes", "long path", "case", "time stamps", "modes", "way in", "way out", "clean-up"),
+}
+
+
+@pytest.fixture
+def files() -> FaultyFiles:
+    """The file layer of ``machine``."""
+    return FaultyFiles()
+
+
+@pytest.fixture
+def machine(files: FaultyFiles, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine whose clock never waits, and whose file calls go by a plan; its other process is never started."""
+    monkeypatch.setattr(sys, "executable", "")
+    machine = Machine(files)
+    machine.volume = Volume(file_system="NTFS", mount="C:\\", free=1 << 40, size=1 << 41)
+    return machine
+
+
+def named(report: DoctorReport) -> dict[str, Check]:
+    return {check.name: check for check in report.checks}
+
+
+def wrong(report: DoctorReport) -> set[str]:
+    # The false clock is far from that of the volume, as that of a bad network drive.
+    return {check.name for check in report.checks if not check.ok} - {"time stamps"}
+
+
+def test_a_good_folder_is_well(tmp_path: Path) -> None:
+    """On a local volume every probe is made, each says how long it took, and there is nothing to do."""
+    with Cache(tmp_path / "cache") as cache:
+        report = cache.doctor()
+    checks = named(report)
+    assert set(checks) == PROBES
+    assert {name for name, check in checks.items() if not check.ok} == set()
+    assert report.ok
+    assert report.advice == ()
+    assert all(check.detail and check.seconds >= 0 for check in report.checks)
+    assert "one process keeps out the other" in checks["lock between processes"].detail
+    assert str(cache.path) in checks["volume"].detail
+    assert "rename" in checks["way in"].detail
+    assert pickle.loads(pickle.dumps(report)) == report
+
+
+def test_nothing_of_it_stays(tmp_path: Path, wheel: Wheel) -> None:
+    """A cache is the same afterwards, one with wheels as well as an empty one."""
+    with Cache(tmp_path / "cache") as cache:
+        empty = set(listing(cache.path))
+        cache.doctor()
+        assert set(listing(cache.path)) == empty
+        source = tmp_path / wheel.filename
+        source.write_bytes(wheel.data)
+        cache.put(source)
+        full = set(listing(cache.path))
+        cache.doctor()
+        assert set(listing(cache.path)) == full
+        assert cache.get(wheel.digest) is not None
+
+
+def test_a_read_only_cache_is_not_written_to(tmp_path: Path) -> None:
+    """With ``read_only`` nothing is tried that writes, and the report says so."""
+    Cache(tmp_path / "cache").close()
+    before = listing(tmp_path)
+    with Cache(tmp_path / "cache", read_only=True) as cache:
+        report = cache.doctor()
+    assert listing(tmp_path) == before
+    assert "read-only" in named(report)["writing"].detail
+    assert report.ok
+
+
+def test_a_closed_cache_is_a_value_error(tmp_path: Path) -> None:
+    """As for every other operation."""
+    cache = Cache(tmp_path / "cache")
+    cache.close()
+    with pytest.raises(ValueError, match="closed"):
+        cache.doctor()
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "bad", "ways"),
+    [
+        ("rename", 17, set(), ("link", "hardlink")),
+        ("rename link", 50, {"hard link"}, ("copy", "copy")),
+        ("link", 396, {"hard link"}, ("rename", "copy")),
+        ("clone", 50, set(), ("rename", "hardlink")),
+        ("replace", 5, {"replace"}, ("rename", "hardlink")),
+    ],
+)
+def test_what_a_volume_lacks_is_told_with_its_code(
+    operation: str, code: int, bad: set[str], ways: tuple[str, str], files: FaultyFiles, cache: Cache
+) -> None:
+    """A way that is refused is named with its code, and the report says which ways are taken in its place."""
+    clone = Refuse("clone", 50)
+    files.plan = Refusing(Refuse(operation, code), clone)
+    report = cache.doctor()
+    checks = named(report)
+    assert wrong(report) == bad
+    assert f"winerror {code}" in {check.code for check in report.checks}
+    assert checks["way in"].detail.endswith(ways[0])
+    assert f" {ways[1]}," in checks["way out"].detail
+    assert bool(report.advice) or not bad
+
+
+def test_a_scanner_that_lets_go_is_told(files: FaultyFiles, machine: Machine, cache: Cache) -> None:
+    """Where a new file can be renamed after a while only, the report has the code, the tries and the time."""
+    files.plan = Refusing(Refuse("rename", 32, times=6), Refuse("clone", 50))
+    report = cache.doctor()
+    check = named(report)["rename"]
+    assert not check.ok
+    assert (check.code, "after 7 attempts" in check.detail) == ("winerror 32", True)
+    assert check.seconds > 0
+    assert any("scanning" in advice for advice in report.advice)
+
+
+def test_a_scanner_that_never_lets_go_is_named(files: FaultyFiles, machine: Machine, cache: Cache) -> None:
+    """Where it cannot be renamed at all, the report names the holder, and does not wait for long."""
+    machine.holders = ("MsMpEng.exe (pid 4711)",)
+    files.plan = Refusing(Refuse("rename replace unlink", 32), Refuse("clone", 50))
+    report = cache.doctor()
+    assert "MsMpEng.exe (pid 4711)" in named(report)["rename"].detail
+    assert {"rename", "delete", "clean-up"} <= wrong(report)
+    assert machine.clock.monotonic() < 10
+    assert not report.ok
+
+
+@pytest.mark.parametrize("operation", ["*", "create mkdir", "stat", "file.write", "unlink rmdir"])
+@pytest.mark.parametrize("code", [5, 32, 112, 1, "EIO", "EACCES"])
+def test_it_never_fails(operation: str, code: int | str, files: FaultyFiles, machine: Machine, cache: Cache) -> None:
+    """Whatever is refused, it ends with a report that says so, soon."""
+    files.plan = Refusing(Refuse(operation, code))
+    report = cache.doctor()
+    assert not report.ok
+    assert machine.clock.monotonic() < 10
+    assert not files.open_handles
+
+
+@pytest.mark.parametrize(
+    ("volume", "around", "bad", "word"),
+    [
+        (Volume(remote=True), Surroundings(), "network drive", "layer"),
+        (Volume(cloud="OneDrive (pinned)"), Surroundings(), "cloud folder", "cloud"),
+        (Volume(mapped=True), Surroundings(wsl="WSL2"), "WSL", "Linux side"),
+        (Volume(free=1 << 20, size=1 << 40), Surroundings(), "free space", "room"),
+    ],
+)
+def test_where_it_is_matters(
+    volume: Volume, around: Surroundings, bad: str, word: str, machine: Machine, cache: Cache
+) -> None:
+    """A network drive, a folder of the cloud, a drive of Windows under WSL, a full volume: told, with advice."""
+    machine.volume, machine.surroundings = volume, around
+    report = cache.doctor()
+    assert wrong(report) == {bad}
+    assert any(word in advice for advice in report.advice)
+
+
+def test_a_container_is_told(machine: Machine, cache: Cache) -> None:
+    """That it runs in a container, with a folder from outside, is said and is no fault."""
+    machine.volume, machine.surroundings = Volume(mapped=True), Surroundings(container="Docker")
+    report = cache.doctor()
+    assert "Docker" in named(report)["container"].detail
+    assert "mapped" in named(report)["container"].detail
+    assert wrong(report) == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "cloud"),
+    [
+        ("/home/user/OneDrive/cache", "OneDrive"),
+        ("C:\\Users\\user\\OneDrive - Contoso\\cache", "OneDrive"),
+        ("/Users/user/Library/Mobile Documents/cache", "iCloud Drive"),
+        ("/Users/user/Library/CloudStorage/GoogleDrive-a@example.org/cache", "a cloud service"),
+        ("/home/user/Dropbox (Personal)/cache", "Dropbox"),
+        ("/home/user/onedriver/cache", ""),
+        ("/home/user/my dropbox/cache", ""),
+        ("/home/user/.cache/wheelcache", ""),
+    ],
+)
+def test_folders_of_clouds_are_known_by_name(path: str, cloud: str) -> None:
+    """The folders that cloud services keep have names that are theirs; others that look like it are not."""
+    assert cloud_by_name(path) == cloud
+
+
+def test_the_command_prints_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``wheelcache doctor`` prints every probe with its result, code and time, and exits with 0."""
+    assert main(["doctor", "--cache-dir", str(tmp_path / "cache")]) == 0
+    out = capsys.readouterr().out
+    lines = {line.partition("  ")[0]: line for line in out.splitlines()}
+    assert set(lines) >= PROBES
+    assert all(" ok " in lines[name] for name in PROBES)
+    assert str(tmp_path / "cache") in out
+    assert out.splitlines()[-1] == "nothing is wrong"
+
+
+def test_the_command_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--json`` has the same for machines."""
+    assert main(["doctor", "--cache-dir", str(tmp_path / "cache"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is True
+    assert report["advice"] == []
+    assert {check["name"] for check in report["checks"]} == PROBES
+    assert set(report["checks"][0]) == {"name", "ok", "detail", "code", "seconds"}
+
+
+def test_the_command_tells_a_problem_by_its_exit_code(
+    files: FaultyFiles, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+) -> None:
+    """What is wrong is in the table, what to do below it, and the exit code is 1."""
+    monkeypatch.setattr(Cache, "_system", machine.cache_class._system)
+    files.plan = Refusing(Refuse("link", 396))
+    assert main(["doctor", "--cache-dir", str(tmp_path / "cache")]) == 1
+    out = capsys.readouterr().out
+    assert any("hard link" in line and "BAD" in line and "winerror 396" in line for line in out.splitlines())
+    assert "advice: " in out
+
+
+@with_scanner
+@pytest.mark.parametrize("share", ["r", "rw"])
+def test_a_scanner_at_work_is_seen(share: str, tmp_path: Path) -> None:
+    """With a scanner that holds each new file for a second, doctor ends, finds a way in, and cleans up."""
+    from scanner import watching
+
+    root = tmp_path / "cache"
+    root.mkdir()
+    with watching(root, share=share, ms=1000), Cache(root) as cache:
+        report = cache.doctor()
+    # What it saw of the scanner depends on who was quicker.
+    assert named(report)["way in"].ok
+    assert all(check.ok or check.code == "winerror 32" for check in report.checks)
