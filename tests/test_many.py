@@ -1,0 +1,230 @@
+"""Many wheels at a time: all that can be had, in order, and no more than that left when it is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from folders import unfinished
+from machines import Machine
+from marks import not_on_windows
+from packaging.pylock import PackageWheel
+from server import Exchange, Server, plain, stalled, status, truncated, wrong_bytes
+from wheels import Wheel, hex_of, make_wheel, wheel_filename
+
+from wheelcache import (
+    Cache,
+    DownloadError,
+    HashMismatchError,
+    InvalidWheelError,
+    Phase,
+    ProgressEvent,
+    Status,
+    WheelRequest,
+)
+
+MANY = [Wheel(wheel_filename(f"many{number}"), make_wheel(f"many{number}", size=3000 + number)) for number in range(30)]
+
+
+def requests_for(server: Server, wheels: list[Wheel] = MANY) -> list[WheelRequest]:
+    return [WheelRequest(wheel.on(server), wheel.digest, len(wheel.data)) for wheel in wheels]
+
+
+@pytest.mark.parametrize("jobs", [None, 1, 3, 100])
+def test_all_come_in_order(jobs: int | None, server: Server, machine: Machine, tmp_path: Path) -> None:
+    """Every wheel is there, in the order of the requests, and each was downloaded once."""
+    # On this machine waiting takes no time, and a download that takes some would be a stopped one.
+    with machine.cache(tmp_path / "cache", lock_timeout=float("inf")) as cache:
+        wanted = requests_for(server)
+        found = cache.fetch_all(wanted + wanted[:5], jobs=jobs)
+        assert [wheel.path.read_bytes() for wheel in found] == [wheel.data for wheel in MANY + MANY[:5]]
+        assert server.count() == len(MANY)
+        assert unfinished(cache) == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wheelcache")]
+
+
+def test_the_largest_comes_first(server: Server, cache: Cache) -> None:
+    """With one job the requests come by falling size; those without one come last, in their order."""
+    wanted = requests_for(server, MANY[:6])
+    wanted[2] = WheelRequest(wanted[2].url, wanted[2].hashes)
+    cache.fetch_all(wanted, jobs=1)
+    paths = [request.target.rpartition("/")[2] for request in server.requests()]
+    assert paths == [MANY[number].filename for number in (5, 4, 3, 1, 0, 2)]
+
+
+def test_no_more_than_jobs_at_a_time(server: Server, cache: Cache) -> None:
+    """As many requests are under way as jobs, and no more."""
+    both, count, most, lock = threading.Barrier(4), 0, 0, threading.Lock()
+
+    def met(exchange: Exchange) -> None:
+        nonlocal count, most
+        with lock:
+            count += 1
+            most = max(most, count)
+        both.wait(30)
+        with lock:
+            count -= 1
+        both.wait(30)
+        plain(exchange)
+
+    wanted = [WheelRequest(wheel.on(server, how=met), wheel.digest) for wheel in MANY[:8]]
+    cache.fetch_all(wanted, jobs=4)
+    assert most == 4
+
+
+@dataclass
+class Duck:
+    """Has what a request needs."""
+
+    url: str
+    hashes: dict[str, str]
+
+
+def test_every_kind_of_request(server: Server, cache: Cache) -> None:
+    """URLs, WheelRequests, wheels of a pylock.toml and whatever has the attributes are taken."""
+    first, second, third, fourth = MANY[:4]
+    found = cache.fetch_all(
+        [
+            f"{first.on(server)}#sha256={hex_of(first.data)}",
+            WheelRequest(second.on(server), second.digest),
+            PackageWheel(name=third.filename, url=third.on(server), hashes={"sha256": hex_of(third.data)}, size=None),
+            Duck(fourth.on(server), {"sha256": hex_of(fourth.data)}),
+        ]
+    )
+    assert [wheel.digest for wheel in found] == [wheel.digest for wheel in MANY[:4]]
+    assert cache.fetch_all([]) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (7, TypeError),
+        ("nonsense", ValueError),
+        ("https://example.org/x.txt", InvalidWheelError),
+        (WheelRequest("https://example.org/a-1-py3-none-any.whl", "md5:" + "0" * 32), ValueError),
+        (
+            PackageWheel(name="a-1-py3-none-any.whl", path="a-1-py3-none-any.whl", hashes={"sha256": "0" * 64}),
+            ValueError,
+        ),
+    ],
+    ids=str,
+)
+def test_one_that_cannot_be_stops_all_before_they_begin(wrong: object, error, server: Server, cache: Cache) -> None:
+    """A request that is none is an error at once, before anything is asked for."""
+    with pytest.raises(error):
+        cache.fetch_all([*requests_for(server), wrong])
+    assert server.count() == 0
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, True, "2"])
+def test_jobs_that_cannot_be(jobs: object, cache: Cache) -> None:
+    """A number of jobs that is none is a ValueError, with nothing to do as well."""
+    with pytest.raises(ValueError, match="jobs"):
+        cache.fetch_all([], jobs=jobs)
+
+
+def test_failures_come_together_at_the_end(server: Server, cache: Cache) -> None:
+    """What fails is one ExceptionGroup, in the order of the requests; all else was fetched."""
+    server.serve(MANY[3].path, MANY[3].data)
+    wanted = requests_for(server)
+    server.serve(MANY[3].path, how=status(404))
+    server.serve(MANY[7].path, how=wrong_bytes(make_wheel("other", size=len(MANY[7].data))))
+    server.script(MANY[9].path, truncated(100))
+    with pytest.raises(ExceptionGroup, match="2 of 30") as caught:
+        cache.fetch_all(wanted)
+    assert [type(error) for error in caught.value.exceptions] == [DownloadError, HashMismatchError]
+    assert caught.value.exceptions[0].url == wanted[3].url
+    assert {wheel.filename for wheel in cache.entries()} == {
+        wheel.filename for number, wheel in enumerate(MANY) if number not in {3, 7}
+    }
+
+
+def test_the_listener_is_called_by_one_at_a_time(server: Server, cache: Cache) -> None:
+    """Events of different wheels come one after the other, and what a listener raises stops that wheel alone."""
+    inside = threading.Lock()
+    done = []
+
+    def listen(event: ProgressEvent) -> None:
+        assert inside.acquire(blocking=False)
+        try:
+            if event.wheel == MANY[2].filename:
+                raise RuntimeError("not this one")
+            if event.phase is Phase.DONE:
+                done.append(event.wheel)
+        finally:
+            inside.release()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        cache.fetch_all(requests_for(server), progress=listen)
+    assert [str(error) for error in caught.value.exceptions] == ["not this one"]
+    assert sorted(done) == sorted(wheel.filename for wheel in MANY if wheel is not MANY[2])
+
+
+def test_an_interrupt_in_one_stops_all(server: Server, cache: Cache) -> None:
+    """Ctrl-C that reaches a worker ends all transfers, even those that wait for bytes, and comes through."""
+    never = threading.Event()
+
+    def held(exchange: Exchange) -> None:
+        stalled(1500, never)(exchange)
+
+    wanted = [WheelRequest(wheel.on(server, how=held), wheel.digest) for wheel in MANY[:3]]
+
+    def interrupt(event: ProgressEvent) -> None:
+        if event.done >= 1000:
+            seen.add(event.wheel)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+
+    seen: set[str] = set()
+    with pytest.raises(KeyboardInterrupt):
+        cache.fetch_all(wanted, progress=interrupt)
+    assert unfinished(cache) == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wheelcache")]
+    never.set()
+
+
+@not_on_windows("a process cannot be sent Ctrl-C there without its console's other processes")
+def test_ctrl_c_stops_all_of_it(server: Server, tmp_path: Path) -> None:
+    """Ctrl-C from outside ends a fetch of many that hangs, cleanly: no thread holds the process, no lock is left."""
+    never, reached = threading.Event(), threading.Semaphore(0)
+
+    def held(exchange: Exchange) -> None:
+        reached.release()
+        stalled(1500, never)(exchange)
+
+    urls = [f"{wheel.on(server, how=held)}#{wheel.digest.replace(':', '=')}" for wheel in MANY[:5]]
+    code = (
+        "import sys; from wheelcache import Cache\n"
+        "Cache(sys.argv[1]).fetch_all(sys.argv[2:], progress=lambda e: e.done and print(e.done, flush=True))"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "cache"), *urls], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    for _ in urls:
+        assert reached.acquire(timeout=30)
+    for _ in urls:
+        assert child.stdout.readline()
+    os.kill(child.pid, signal.SIGINT)
+    _, errors = child.communicate(timeout=20)
+    assert child.returncode == -signal.SIGINT or b"KeyboardInterrupt" in errors
+    with Cache(tmp_path / "cache") as cache:
+        assert unfinished(cache) == []
+    never.set()
+
+
+def test_requests_of_a_closed_or_offline_cache(server: Server, machine: Machine, tmp_path: Path) -> None:
+    """Offline, what is there comes, and what is not is in the group; a closed cache says so."""
+    with machine.cache(tmp_path / "cache") as cache:
+        cache.fetch_all(requests_for(server)[:3])
+    with machine.cache(tmp_path / "cache", offline=True) as cache:
+        assert {wheel.status for wheel in cache.fetch_all(requests_for(server)[:3])} == {Status.HIT}
+        with pytest.raises(ExceptionGroup, match="1 of 4"):
+            cache.fetch_all(requests_for(server)[:4])
+    with pytest.raises(ValueError, match="closed"):
+        cache.fetch_all(requests_for(server))

@@ -1,0 +1,155 @@
+"""METADATA without the wheel: from the cache, from the index's file, from the wheel's end, from the whole wheel."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from machines import Machine
+from server import (
+    Exchange,
+    Server,
+    html,
+    plain,
+    redirect,
+    refused_range,
+    status,
+    truncated,
+    without_ranges,
+    wrong_range,
+)
+from wheels import Wheel, hex_of, make_wheel, wheel_filename
+
+from wheelcache import Cache, DownloadError, HashMismatchError, InvalidWheelError, OfflineError
+from wheelcache._metadata import read_metadata
+from wheelcache._request import parse_request
+
+SIZE = 500_000
+
+
+@pytest.fixture
+def big() -> Wheel:
+    """A wheel much larger than its metadata."""
+    return Wheel(wheel_filename("big"), make_wheel("big", size=SIZE))
+
+
+def metadata_of(wheel: Wheel) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(wheel.data)) as archive:
+        return archive.read("big-1.0.dist-info/METADATA")
+
+
+def test_from_the_cached_wheel(server: Server, cache: Cache, big: Wheel) -> None:
+    """A wheel that is there is read, and nobody is asked."""
+    url = big.on(server)
+    cache.fetch(url, hashes=big.digest)
+    server.forget()
+    assert cache.metadata(url, hashes=big.digest) == metadata_of(big)
+    assert server.count() == 0
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_from_the_file_beside_it(hashed: bool, server: Server, machine: Machine, big: Wheel, tmp_path) -> None:
+    """The index's .metadata file is one request; under a hash it is kept, offline as well."""
+    url = big.on(server)
+    server.serve(big.path + ".metadata", metadata_of(big))
+    options = {"metadata_hashes": {"sha256": hex_of(metadata_of(big))}} if hashed else {"hashes": big.digest}
+    with machine.cache(tmp_path / "cache") as cache:
+        assert cache.metadata(url, **options) == metadata_of(big)
+        assert server.count() == 1
+    with machine.cache(tmp_path / "cache", offline=True) as cache:
+        assert cache.metadata(url, **options) == metadata_of(big)
+        with pytest.raises(OfflineError):
+            cache.metadata(url)
+
+
+def test_the_index_file_must_have_its_hash(server: Server, cache: Cache, big: Wheel) -> None:
+    """Another file than the one that the index tells of is an error, and is not kept."""
+    url = big.on(server)
+    server.serve(big.path + ".metadata", b"Metadata-Version: 2.1\nName: evil\nVersion: 1\n")
+    hashes = {"sha256": hex_of(metadata_of(big))}
+    with pytest.raises(HashMismatchError):
+        cache.metadata(url, metadata_hashes=hashes)
+    server.serve(big.path + ".metadata", metadata_of(big))
+    assert cache.metadata(url, metadata_hashes=hashes) == metadata_of(big)
+
+
+@pytest.mark.parametrize("beside", [status(404), status(403), html])
+@pytest.mark.parametrize("redirected", [False, True])
+def test_from_the_end_of_the_wheel(beside, redirected: bool, server: Server, cache: Cache, big: Wheel) -> None:
+    """Without a file beside it, a few ranges of the wheel are enough, behind a redirect as well."""
+    url = big.on(server)
+    server.serve(big.path + ".metadata", how=beside)
+    if redirected:
+        server.serve("/elsewhere", big.data)
+        server.serve(big.path, how=redirect("/elsewhere"))
+    assert cache.metadata(url, hashes=big.digest) == metadata_of(big)
+    assert server.sent() < SIZE / 2
+    server.forget()
+    assert cache.metadata(url, hashes=big.digest) == metadata_of(big)
+    assert server.count() == 0
+    assert list(cache.entries()) == []
+
+
+def test_metadata_at_the_beginning_of_the_wheel(server: Server, cache: Cache) -> None:
+    """An archive whose METADATA is far from its end is read by one range more."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("big-1.0.dist-info/METADATA", b"Metadata-Version: 2.1\nName: big\n" * 100)
+        archive.writestr(zipfile.ZipInfo("big.bin"), bytes(300_000))
+        archive.writestr("big/vendored-2.dist-info/METADATA", b"Metadata-Version: 2.1\nName: vendored\n")
+    wheel = Wheel(wheel_filename("big"), buffer.getvalue())
+    assert cache.metadata(wheel.on(server), hashes=wheel.digest) == b"Metadata-Version: 2.1\nName: big\n" * 100
+    assert server.sent() < 200_000
+
+
+@pytest.mark.parametrize("how", [without_ranges, refused_range, wrong_range(-10)], ids=str)
+def test_from_the_whole_wheel(how, server: Server, cache: Cache, big: Wheel) -> None:
+    """A server that gives no ranges gives the wheel, which is in the cache from then on."""
+    url = big.on(server, how=how)
+    assert cache.metadata(url, hashes=big.digest) == metadata_of(big)
+    assert (cache.get(big.digest) is not None) or how not in {without_ranges, refused_range}
+
+
+def test_what_can_pass_is_tried_again(server: Server, machine: Machine, cache: Cache, big: Wheel) -> None:
+    """A server that fails now and then is asked again; one that only fails is DownloadError."""
+    url = big.on(server)
+    server.script(big.path + ".metadata", status(503), status(404))
+    server.script(url, truncated(10), plain)
+    assert cache.metadata(url) == metadata_of(big)
+    server.serve(big.path + ".metadata", how=status(503))
+    with pytest.raises(DownloadError) as caught:
+        cache.metadata(f"{url}?secret=1")
+    assert (caught.value.status, caught.value.attempts) == (503, 4)
+    assert "secret" not in str(caught.value)
+
+
+def test_no_wheel_is_no_metadata(server: Server, cache: Cache, big: Wheel) -> None:
+    """A page in the place of a wheel, and a wheel without METADATA, are InvalidWheelError."""
+
+    def page(exchange: Exchange) -> None:
+        exchange.file.body = b"<html>" * 50_000
+        plain(exchange)
+
+    with pytest.raises(InvalidWheelError):
+        cache.metadata(big.on(server, how=page))
+
+
+@given(data=st.binary(max_size=200), where=st.integers(0, 3000))
+def test_damaged_archives_are_told(data: bytes, where: int) -> None:
+    """Whatever is damaged in a wheel, it is its METADATA, or some other, or InvalidWheelError."""
+    whole = bytearray(make_wheel("big", size=3000))
+    whole[where : where + len(data)] = data
+    wanted = parse_request(f"https://example.org/{wheel_filename('big')}", None, None, None)
+    try:
+        assert isinstance(read_metadata(io.BytesIO(whole), wanted), bytes)
+    except InvalidWheelError:
+        pass
+
+
+def test_a_file_url(cache: Cache, big: Wheel, tmp_path) -> None:
+    """A wheel of this machine is put in, and read."""
+    (tmp_path / big.filename).write_bytes(big.data)
+    assert cache.metadata((tmp_path / big.filename).as_uri()) == metadata_of(big)

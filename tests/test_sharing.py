@@ -1,0 +1,313 @@
+"""Shared and private caches: modes follow the folder, two users work on one cache, a read-only one is never written."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from folders import files_in, listing
+from machines import Machine
+from marks import not_on_windows
+from wheels import Wheel, make_wheel, wheel_filename
+
+from wheelcache import Cache, Cause, CommitError, OfflineError, ReadOnlyError, Status
+
+pytestmark = not_on_windows("Windows has no such modes: folders hand down their access lists")
+
+PROJECT = Path(__file__).parents[1]
+ANNE, BERT, TEAM = 41_001, 41_002, 41_100
+
+
+def modes(root: Path) -> tuple[set[int], set[int]]:
+    """Return the permissions of all files and of all folders below a folder."""
+    paths = list(root.rglob("*"))
+    return (
+        {stat.S_IMODE(path.lstat().st_mode) for path in paths if path.is_file()},
+        {stat.S_IMODE(path.lstat().st_mode) for path in paths if path.is_dir()},
+    )
+
+
+needs_root = pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0, reason="only root can be two users in one test"
+)
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """Whatever the umask of this process is, it is the usual one here."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def use(root: Path, wheel: Wheel, folder: Path) -> None:
+    """Do what makes files of every kind: an entry, a pointer, a lock, quarantine, the tally."""
+    source = folder / wheel.filename
+    source.write_bytes(wheel.data)
+    with Cache(root) as cache:
+        found = cache.put(source, hashes=f"sha512:{wheel.hex('sha512')}")
+        found.path.write_bytes(b"damaged")
+        assert cache.fetch(source.as_uri(), hashes=wheel.digest).status is Status.REPAIRED
+        cache.prune()
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize(
+    ("root_mode", "file_mode", "folder_mode"),
+    [(0o2775, 0o664, 0o2775), (0o2770, 0o660, 0o2770), (0o700, 0o600, 0o700), (0o755, 0o644, 0o755)],
+    ids=oct,
+)
+def test_modes_follow_the_folder(
+    tmp_path: Path, wheel: Wheel, root_mode: int, file_mode: int, folder_mode: int
+) -> None:
+    """A group's folder makes what the group can write, whatever the umask; a private one what nobody else can read."""
+    root = tmp_path / "cache"
+    root.mkdir()
+    root.chmod(root_mode)
+    use(root, wheel, tmp_path)
+    assert modes(root) == ({file_mode}, {folder_mode})
+
+
+@pytest.mark.usefixtures("umask")
+def test_what_goes_out_has_the_modes_of_its_user(tmp_path: Path, wheel: Wheel) -> None:
+    """A copy outside of the cache is made as any file of this user, and not as the cache's."""
+    root = tmp_path / "cache"
+    root.mkdir()
+    root.chmod(0o2770)
+    use(root, wheel, tmp_path)
+    with Cache(root) as cache:
+        cache.link(next(cache.entries()), tmp_path / "out" / "copy.whl", mode="copy")
+    assert stat.S_IMODE((tmp_path / "out" / "copy.whl").stat().st_mode) == 0o644
+
+
+@pytest.fixture
+def shared(umask: None, wheel: Wheel) -> Iterator[Path]:
+    """A folder that other users can get to, which pytest's own is not."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    folder.chmod(0o755)
+    # All modules are imported here and now: the other users may not look into the folders of this Python.
+    use(folder / "first", wheel, folder)
+    with Cache(folder / "first") as cache:
+        assert cache.verify().ok
+        cache.remove("demo")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def run_as(user: int, action: Callable[[], object], *groups: int) -> object:
+    """Do something as a user of these groups, in a process of its own; return what it returned."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups(groups)
+            os.setgid(user)
+            os.setuid(user)
+            result: object = action()
+        except BaseException:
+            result = traceback.format_exc()
+        os.write(writer, pickle.dumps(result))
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        result = pickle.load(file)
+    os.waitpid(child, 0)
+    return result
+
+
+def put(root: Path, wheel: Wheel) -> object:
+    with Cache(root) as cache:
+        return cache.put(io.BytesIO(wheel.data), filename=wheel.filename, hashes=f"sha512:{wheel.hex('sha512')}").status
+
+
+def use_all(root: Path) -> object:
+    with Cache(root) as cache:
+        return sorted(found.filename for wheel in cache.entries() if (found := cache.get(wheel.digest)) is not None)
+
+
+def prune_all(root: Path) -> tuple[int, list[str]]:
+    with Cache(root) as cache:
+        report = cache.prune(max_size=0)
+        return len(report.removed), [skipped.reason for skipped in report.skipped]
+
+
+def long_ago(root: Path) -> None:
+    """Make every mark due, and every record to be renewed."""
+    for path in root.rglob("*"):
+        os.utime(path, (1, 1))
+
+
+@needs_root
+def test_two_users_share_a_cache(shared: Path) -> None:
+    """What one user puts in the other uses, marks, repairs, puts beside and prunes, and the other way round."""
+    root = shared / "cache"
+    root.mkdir()
+    os.chown(root, 0, TEAM)
+    root.chmod(0o2775)
+    wheels = [Wheel(wheel_filename(name), make_wheel(name, size=4000)) for name in ("anne", "bert")]
+    for user, wheel in zip((ANNE, BERT), wheels, strict=True):
+        assert run_as(user, lambda wheel=wheel: put(root, wheel), TEAM) is Status.ADDED
+    assert {path.stat().st_gid for path in root.rglob("*")} == {TEAM}
+    assert modes(root) == ({0o664}, {0o2775})
+    long_ago(root)
+    assert run_as(BERT, lambda: use_all(root), TEAM) == [wheel.filename for wheel in wheels]
+    assert all(path.stat().st_mtime > 1 for path in root.rglob("v1/wheels/**/*.json"))
+    for path in root.rglob("*.whl"):
+        path.write_bytes(b"damaged")
+    for user, wheel in zip((BERT, ANNE), wheels, strict=True):
+        assert run_as(user, lambda wheel=wheel: put(root, wheel), TEAM) is Status.ADDED
+    assert run_as(ANNE, lambda: prune_all(root), TEAM) == (2, [])
+
+
+@needs_root
+def test_a_cache_of_another_user_is_read_and_its_refusals_explained(shared: Path) -> None:
+    """Without the right to write, hits are hits, a miss says which folder refuses, and nothing waits."""
+    root = shared / "cache"
+    root.mkdir()
+    os.chown(root, ANNE, ANNE)
+    wheel, new = (Wheel(wheel_filename(name), make_wheel(name, size=4000)) for name in ("old", "new"))
+    assert run_as(ANNE, lambda: put(root, wheel)) is Status.ADDED
+    long_ago(root)
+    before = listing(root)
+    assert run_as(BERT, lambda: use_all(root)) == [wheel.filename]
+
+    def refused() -> object:
+        try:
+            return put(root, new)
+        except CommitError as error:
+            return error
+
+    error = run_as(BERT, refused)
+    assert isinstance(error, CommitError)
+    assert error.cause is Cause.DENIED
+    assert Path(error.path or "").is_relative_to(root)
+    removed, reasons = run_as(BERT, lambda: prune_all(root))  # type: ignore[misc]
+    assert removed == 0
+    assert all("denied by permissions" in reason for reason in reasons)
+    assert reasons
+    assert listing(root) == before
+
+
+@needs_root
+def test_what_root_writes_belongs_to_the_folders_owner(shared: Path, wheel: Wheel) -> None:
+    """With sudo, a user's cache stays the user's: who owns the folder can go on using it."""
+    root = shared / "cache"
+    root.mkdir()
+    os.chown(root, ANNE, TEAM)
+    use(root, wheel, shared)
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in root.rglob("*")} == {(ANNE, TEAM)}
+    assert run_as(ANNE, lambda: prune_all(root)) == (1, [])
+
+
+HITS = """
+import sys
+from wheelcache import Cache
+main, layer, digest, url, sha512 = sys.argv[1:]
+read_only = layer == "-"
+with Cache(main, read_only=read_only, layers=() if read_only else [layer], offline=True, verify="full") as cache:
+    wheel = cache.fetch(url, hashes=digest)
+    assert wheel.path.read_bytes()
+    assert cache.get("sha512:" + sha512)
+    assert cache.get("sha256:" + "0" * 64) is None
+    if read_only:
+        assert list(cache.entries()) and cache.stats().wheels == 1 and cache.verify().ok
+        assert cache.prune(max_size=0, dry_run=True).removed
+    print(wheel.status)
+"""
+
+WRITING = (
+    "O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND", "mkdir", "unlink", "rename", "link(", "linkat", "symlink",
+    "utime", "chmod", "chown", "truncate", "flock", "F_SETLK", "F_OFD_SETLK", "mknod", "setxattr", "rmdir",
+)  # fmt: skip
+
+
+def writes_below(trace: Path, folder: Path) -> list[str]:
+    """Return the calls of a trace that could change anything below a folder, by its path or an open file in it."""
+    lines = [line for line in trace.read_text(errors="replace").splitlines() if str(folder) in line]
+    assert lines, "the trace shows nothing of the folder"
+    return [line for line in lines if any(word in line for word in WRITING) or " write" in line]
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace on this machine")
+@pytest.mark.parametrize("kind", ["read-only", "layer"])
+def test_no_call_writes_to_what_is_only_read(tmp_path: Path, wheel: Wheel, kind: str) -> None:
+    """With every mark due and every record to be renewed, strace shows no write, lock or time stamp."""
+    root, main, trace = tmp_path / "baked", tmp_path / "main", tmp_path / "trace"
+    use(root, wheel, tmp_path)
+    for path in root.rglob("*"):
+        os.utime(path, (1, 1))
+    before = listing(root)
+    arguments = [root, "-"] if kind == "read-only" else [main, root]
+    done = subprocess.run(
+        ["strace", "-f", "-y", "-o", trace, "-e", "trace=%file,%desc", sys.executable, "-c", HITS, *arguments,
+         wheel.digest, f"https://example.org/{wheel.filename}", wheel.hex("sha512")],
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        encoding="utf-8",
+    )  # fmt: skip
+    if "ptrace" in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert (done.returncode, done.stdout) == (0, "hit\n" if kind == "read-only" else "layer\n"), done.stderr
+    assert writes_below(trace, root) == []
+    assert listing(root) == before
+
+
+def test_the_trace_would_show_a_write(tmp_path: Path, wheel: Wheel) -> None:
+    """The search for writes finds them: a writable cache makes some."""
+    if shutil.which("strace") is None:
+        pytest.skip("there is no strace on this machine")
+    root, trace = tmp_path / "cache", tmp_path / "trace"
+    use(root, wheel, tmp_path)
+    for path in root.rglob("*.json"):
+        os.utime(path, (1, 1))
+    code = "import sys; from wheelcache import Cache; Cache(sys.argv[1]).get(sys.argv[2])"
+    subprocess.run(
+        ["strace", "-f", "-y", "-o", trace, "-e", "trace=%file,%desc", sys.executable, "-c", code, root, wheel.digest],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        check=True,
+    )
+    assert any("utime" in line for line in writes_below(trace, root))
+
+
+@needs_root
+def test_a_read_only_mount_is_enough(tmp_path: Path, wheel: Wheel) -> None:
+    """On a volume that refuses every write, all that only reads works, as a cache and as a layer."""
+    root, main = tmp_path / "baked", tmp_path / "main"
+    use(root, wheel, tmp_path)
+    for path in root.rglob("*"):
+        os.utime(path, (1, 1))
+    script = (
+        'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && ! touch "$1/x" 2>/dev/null && shift && exec "$@"'
+    )
+    for arguments in ([root, "-"], [main, root]):
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", script, "sh", root, sys.executable, "-c", HITS, *arguments, wheel.digest,
+             f"https://example.org/{wheel.filename}", wheel.hex("sha512")],
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            capture_output=True,
+            encoding="utf-8",
+        )  # fmt: skip
+        if "unshare" in done.stderr or "mount:" in done.stderr:
+            pytest.skip(f"no mounts here: {done.stderr.strip()}")
+        assert done.returncode == 0, done.stderr
+
+
+def test_read_only_and_offline_say_so(machine: Machine, cache: Cache, wheel: Wheel) -> None:
+    """What would have to write or to download is refused by its own error, and nothing changes."""
+    before = files_in(cache.path)
+    url = f"https://example.org/{wheel.filename}"
+    with machine.cache(cache.path, read_only=True) as looking, pytest.raises(ReadOnlyError):
+        looking.fetch(url, hashes=wheel.digest)
+    with machine.cache(cache.path, offline=True) as offline, pytest.raises(OfflineError):
+        offline.fetch(url, hashes=wheel.digest)
+    assert files_in(cache.path) == before

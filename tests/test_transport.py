@@ -1,0 +1,212 @@
+"""CacheTransport: wheels of any httpx client come from the cache and go to it; all else passes through untouched."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email.utils import formatdate
+
+import httpx
+import pytest
+from faulty import FailNth, FaultyFiles, Plan
+from folders import unfinished
+from machines import Machine
+from wheels import Wheel, hex_of
+
+from wheelcache import Cache, CacheTransport, Status
+
+
+@dataclass
+class Next(httpx.BaseTransport):
+    """The transport behind: what it was asked, and what it answers."""
+
+    machine: Machine
+    wheel: Wheel
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 200
+    requests: list[httpx.Request] = field(default_factory=list)
+    cut: int | None = None
+    closed: bool = False
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(httpx.Request(request.method, request.url, headers=request.headers))
+        headers = {"Date": formatdate(self.machine.clock.now(), usegmt=True), "ETag": '"1"', **self.headers}
+        if request.headers.get("If-None-Match") == headers["ETag"]:
+            return httpx.Response(304, headers=headers)
+        return httpx.Response(self.status, headers=headers, stream=Body(self.wheel.data, self.cut))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Body(httpx.SyncByteStream):
+    """A body in pieces, which may break off."""
+
+    data: bytes
+    cut: int | None
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self.data), 1000):
+            if self.cut is not None and start >= self.cut:
+                raise httpx.ReadError("cut")
+            yield self.data[start : start + 1000]
+
+
+@pytest.fixture
+def behind(machine: Machine, wheel: Wheel) -> Next:
+    """The transport behind."""
+    return Next(machine, wheel)
+
+
+@pytest.fixture
+def client(cache: Cache, behind: Next) -> Iterator[httpx.Client]:
+    """A client with the cache in between."""
+    with httpx.Client(transport=CacheTransport(cache, next=behind)) as client:
+        yield client
+
+
+def url_of(wheel: Wheel, more: str = "") -> str:
+    return f"https://example.org/{wheel.filename}{more}"
+
+
+def test_a_wheel_goes_in_and_comes_out(client: httpx.Client, behind: Next, cache: Cache, machine: Machine) -> None:
+    """The first download is kept; a fresh one comes from the file; a stale one after a 304."""
+    behind.headers = {"Cache-Control": "max-age=60"}
+    url = url_of(behind.wheel)
+    assert client.get(url).content == behind.wheel.data
+    assert cache.get(behind.wheel.digest) is not None
+    second = client.get(url)
+    assert (second.content, second.extensions["wheelcache"]) == (behind.wheel.data, Status.HIT)
+    assert second.headers["Content-Length"] == str(behind.wheel.size)
+    assert len(behind.requests) == 1
+    machine.clock.advance(61)
+    third = client.get(url)
+    assert (third.status_code, third.content) == (200, behind.wheel.data)
+    assert third.extensions["wheelcache"] is Status.REVALIDATED
+    assert client.get(url).extensions["wheelcache"] is Status.HIT
+    assert len(behind.requests) == 2
+    assert unfinished(cache) == []
+
+
+def test_what_the_cache_fetched_the_client_has(
+    client: httpx.Client, behind: Next, cache: Cache, wheel: Wheel, tmp_path
+) -> None:
+    """A hash in the fragment is enough: no request is made for what was put in by anybody."""
+    (tmp_path / wheel.filename).write_bytes(wheel.data)
+    cache.put(tmp_path / wheel.filename)
+    assert client.get(url_of(wheel, f"#sha256={hex_of(wheel.data)}")).content == wheel.data
+    assert behind.requests == []
+
+
+def test_other_bytes_than_those_of_the_hash_pass_and_are_not_kept(
+    client: httpx.Client, behind: Next, cache: Cache, other_wheel: Wheel
+) -> None:
+    """The client gets what the server sent; the cache keeps nothing of it."""
+    response = client.get(url_of(behind.wheel, f"#sha256={hex_of(other_wheel.data)}"))
+    assert response.content == behind.wheel.data
+    assert list(cache.entries()) == []
+    assert unfinished(cache) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("GET", "/simple/demo/", {}),
+        ("GET", "/not-a-wheel.whl", {}),
+        ("GET", "/demo-1.0.tar.gz", {}),
+        ("POST", "/demo-1.0-py3-none-any.whl", {}),
+        ("HEAD", "/demo-1.0-py3-none-any.whl", {}),
+        ("GET", "/demo-1.0-py3-none-any.whl", {"Range": "bytes=0-9"}),
+        ("GET", "/demo-1.0-py3-none-any.whl", {"If-None-Match": '"2"'}),
+        ("GET", "/demo-1.0-py3-none-any.whl", {"Cache-Control": "no-store"}),
+    ],
+)
+def test_all_else_passes_through_untouched(
+    method: str, path: str, headers, client: httpx.Client, behind, cache
+) -> None:
+    """Other methods, other files and special requests reach the next transport as they are, and nothing is kept."""
+    for _ in range(2):
+        response = client.request(method, f"https://example.org{path}", headers=headers)
+        assert "wheelcache" not in response.extensions
+    assert len(behind.requests) == 2
+    assert behind.requests[0].headers == behind.requests[1].headers
+    assert list(cache.entries()) == []
+
+
+@pytest.mark.parametrize("status", [203, 206, 302, 401, 404, 500])
+def test_other_answers_pass_through(status: int, client: httpx.Client, behind: Next, cache: Cache) -> None:
+    """Whatever is not the file is the client's to deal with."""
+    behind.status = status
+    assert client.get(url_of(behind.wheel)).status_code == status
+    assert list(cache.entries()) == []
+
+
+def test_a_body_that_breaks_off_or_is_not_read_is_not_kept(client: httpx.Client, behind: Next, cache: Cache) -> None:
+    """The client meets the error that it would meet without; nothing is left, and the next download is whole."""
+    behind.cut = 5000
+    with pytest.raises(httpx.ReadError):
+        client.get(url_of(behind.wheel))
+    behind.cut = None
+    with client.stream("GET", url_of(behind.wheel)) as response:
+        next(response.iter_raw())
+    assert list(cache.entries()) == []
+    assert unfinished(cache) == []
+    assert client.get(url_of(behind.wheel)).content == behind.wheel.data
+    assert len(list(cache.entries())) == 1
+
+
+def test_encoded_bodies_and_pages_are_not_kept(client: httpx.Client, behind: Next, cache: Cache, wheel: Wheel) -> None:
+    """What travels in another form, or is no archive at all, passes and is not kept."""
+    behind.headers = {"Content-Encoding": "gzip"}
+    behind.wheel = Wheel(wheel.filename, gzip.compress(wheel.data))
+    assert client.get(url_of(wheel)).content == wheel.data
+    behind.headers, behind.wheel = {}, Wheel(wheel.filename, b"<html>log in</html>" * 200)
+    assert client.get(url_of(wheel)).content == behind.wheel.data
+    assert list(cache.entries()) == []
+    assert unfinished(cache) == []
+
+
+def test_refreshing_asks(client: httpx.Client, behind: Next) -> None:
+    """A client that says no-cache gets the server's word."""
+    behind.headers = {"Cache-Control": "max-age=60"}
+    client.get(url_of(behind.wheel))
+    response = client.get(url_of(behind.wheel), headers={"Cache-Control": "no-cache"})
+    assert response.extensions["wheelcache"] is Status.REVALIDATED
+    assert behind.requests[-1].headers["Cache-Control"] == "no-cache"
+
+
+def test_a_cache_that_fails_is_passed_by(wheel: Wheel, tmp_path) -> None:
+    """Whatever the disk refuses, the client gets its bytes."""
+    for number in range(200):
+        machine = Machine(files := FaultyFiles())
+        with machine.cache(tmp_path / str(number), io_timeout=0.1) as cache:
+            behind = Next(machine, wheel)
+            plan = FailNth(number, "EIO")
+            files.plan = plan
+            with httpx.Client(transport=CacheTransport(cache, next=behind)) as client:
+                assert client.get(url_of(wheel)).content == wheel.data
+            files.plan = Plan()
+        if not plan.met:
+            break
+    else:
+        pytest.fail("never came through")
+
+
+def test_it_closes_the_next_one_and_not_the_cache(behind: Next, cache: Cache) -> None:
+    """The client's close reaches the next transport; the cache stays open."""
+    with httpx.Client(transport=CacheTransport(cache, next=behind)) as client:
+        client.get(url_of(behind.wheel))
+    assert behind.closed
+    assert cache.get(behind.wheel.digest) is not None
+
+
+def test_a_read_only_cache_gives_and_does_not_take(behind: Next, cache: Cache, machine: Machine) -> None:
+    """With read_only nothing is written, neither a wheel nor what the server said."""
+    with (
+        machine.cache(cache.path, read_only=True) as frozen,
+        httpx.Client(transport=CacheTransport(frozen, next=behind)) as client,
+    ):
+        assert client.get(url_of(behind.wheel)).content == behind.wheel.data
+    assert list(cache.entries()) == []

@@ -1,0 +1,95 @@
+"""Bridge: an ``httpx.AsyncClient`` of the caller's, used from the worker threads that do the work.
+
+Requests and chunks go through the event loop that the client belongs to, by anyio; cancelling the task that waits for
+the thread cancels what the thread waits for.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ._call import CURRENT_STOP, Stop
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class Bridge:
+    """The names of an ``httpx.Client`` that :mod:`._wire` uses, over an ``AsyncClient``."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+        self._open: dict[Stop | None, set[httpx.Response]] = defaultdict(set)
+        self._lock = threading.Lock()
+
+    @property
+    def auth(self) -> httpx.Auth | None:
+        """The credentials that the caller gave the client."""
+        return self._client.auth
+
+    def build_request(self, method: str, url: str, *, headers: Mapping[str, str]) -> httpx.Request:
+        """Make a request with what the client adds to every one."""
+        return self._client.build_request(method, url, headers=headers)
+
+    def send(self, request: httpx.Request, **options: object) -> httpx.Response:
+        """Send it, and return the answer as a sync one."""
+        import httpx
+        from anyio import from_thread
+
+        sending = functools.partial(self._client.send, request, **options)  # type: ignore[arg-type]
+        theirs: httpx.Response = from_thread.run(sending)
+        key = CURRENT_STOP.get()
+        with self._lock:
+            self._open[key].add(theirs)
+        headers = [(name, text) for name, text in theirs.headers.raw if name.lower() != b"content-encoding"]
+        kept: dict[str, Any] = {
+            name: theirs.extensions[name] for name in ("http_version", "reason_phrase") if name in theirs.extensions
+        }
+        if theirs.is_stream_consumed:
+            # A hook of the caller's has read it: it is here, and decoded.
+            ours = httpx.Response(theirs.status_code, headers=headers, content=theirs.content, extensions=kept)
+        else:
+            body = _body(self, theirs, key)
+            ours = httpx.Response(theirs.status_code, headers=theirs.headers, stream=body, extensions=kept)
+        ours.request = request
+        ours.next_request = theirs.next_request
+        return ours
+
+    def closed(self, response: httpx.Response, key: Stop | None) -> None:
+        """It needs not be closed any more."""
+        with self._lock:
+            self._open[key].discard(response)
+            if not self._open[key]:
+                del self._open[key]
+
+    async def close_left(self, key: Stop) -> None:
+        """Close what a call that was cancelled could not close itself."""
+        with self._lock:
+            left = self._open.pop(key, set())
+        for response in left:
+            await response.aclose()
+
+
+def _body(bridge: Bridge, response: httpx.Response, key: Stop | None) -> httpx.SyncByteStream:
+    import httpx
+    from anyio import from_thread
+
+    class Body(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            chunks = response.aiter_raw().__aiter__()
+
+            async def following() -> bytes | None:
+                return await anext(chunks, None)
+
+            while (chunk := from_thread.run(following)) is not None:
+                yield chunk
+
+        def close(self) -> None:
+            from_thread.run(response.aclose)
+            bridge.closed(response, key)
+
+    return Body()

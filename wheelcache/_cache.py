@@ -1,0 +1,836 @@
+"""The façade: a cache folder and its operations. ``fetch`` reads as the way a wheel takes; nothing here does I/O.
+
+What keeps a cache is imported when it is called for: a hit needs none of it, and the start of a process counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from . import _digest, _limits, _local, _opening
+from ._call import CURRENT_STOP, Call
+from ._ceiling import Ceiling
+from ._commit import Commit
+from ._deliver import Deliver
+from ._digest import Hashes
+from ._disk import Disk
+from ._download import Downloader
+from ._errors import (
+    Cause,
+    CommitError,
+    HashMismatchError,
+    OfflineError,
+    ReadOnlyError,
+    SizeMismatchError,
+    WheelCacheError,
+)
+from ._flight import Flights
+from ._ladder import Ladder
+from ._layout import Layout, Stamp
+from ._limits import Keep, Limits
+from ._lookup import Found, Lookup
+from ._many import Plan, Request, fetch_in_threads, one_at_a_time
+from ._metadata import Metadata, NoRangesError
+from ._partial import Partials
+from ._patience import Patience
+from ._pointers import Pointers
+from ._progress import Phase, Progress
+from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
+from ._request import Wanted, check_filename, check_wheel_name, parse_request
+from ._spread import Spread
+from ._stage import Sealed, Stage
+from ._system import System
+from ._tally import Tally
+from ._tree import TreeEntry
+from ._unpack import Unpack
+from ._urls import Known, Urls
+from ._visit import Visit
+from ._wheel import CachedWheel, LinkMode, Status, Unpacked
+from ._wire import Wire
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from typing import Self
+
+    import httpx
+
+# How often a file that security software takes away between writing and committing is downloaded: it may have been an
+# accident once, and it is said the second time.
+_COMMIT_TRIES = 2
+# How often a tree that is pruned between making and using it is made.
+_TREE_TRIES = 3
+
+
+class Cache:
+    """A cache of wheels in one folder.
+
+    Any number of ``Cache`` objects, in any number of threads, processes and machines, may use one folder at once, and
+    one object may be used from many threads and after a fork. Nothing is left running or locked when it is closed.
+
+    Args:
+        path: the cache folder; ``None`` for that of ``WHEELCACHE_DIR`` in the environment, else the user's cache
+            folder of this platform. A relative path is made absolute now, and links in it are not resolved. The folder
+            is made where it is missing.
+        client: the :class:`httpx.Client` to download with. It is used as it is, with its authentication, proxies and
+            transport, and never closed. Without one, the cache makes one of its own at the first download, which
+            follows the proxies, the netrc file and the certificate settings of the environment.
+        layers: folders of further caches to look into, in this order, when a wheel is not in this one: baked into an
+            image, or on a share. They are never written to, not even for a lock or a time stamp.
+        offline: never use the network; what is not there is :class:`OfflineError`. It asks for stale answers, too:
+            what a URL gave is taken although it no longer holds, unless the server forbade that (``must-revalidate``,
+            ``no-cache``). A network that is down is no reason to: then there is an error.
+        read_only: never write to the cache folder; it must exist.
+        verify: ``"auto"`` hashes a wheel again where it could have changed since it was hashed last (after a reboot,
+            when it was restored from an archive or touched); ``"full"`` hashes it on every hit.
+        max_size: bytes of wheels and trees to keep to. When a new wheel makes it more, those that were used least
+            recently go, down to nine tenths of it; the new one stays. Give more than what is needed at a time: paths of
+            wheels that go lead nowhere. ``None`` for no limit.
+        io_timeout: seconds that the refused file operations of one call may wait in all for whoever holds the files.
+        lock_timeout: seconds to bear with another process that downloads the same wheel and makes no progress.
+
+    Raises:
+        CommitError: where the folder cannot be made.
+        ReadOnlyError: where ``read_only`` or a layer names a folder that does not exist.
+        ValueError: for an option that cannot be.
+
+    Example::
+
+        with Cache() as cache:
+            wheel = cache.fetch(url, hashes={"sha256": digest})
+            subprocess.run([sys.executable, "-m", "pip", "install", wheel.path])
+    """
+
+    # Of the class, for tests to lend another; an object has its own once it knows its folder.
+    _system: System = System()
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        client: httpx.Client | None = None,
+        layers: Iterable[str | os.PathLike[str]] = (),
+        offline: bool = False,
+        read_only: bool = False,
+        verify: Literal["auto", "full"] = "auto",
+        max_size: int | None = None,
+        io_timeout: float = 60.0,
+        lock_timeout: float = 60.0,
+    ) -> None:
+        _opening.check_options(layers=layers, verify=verify, io_timeout=io_timeout, lock_timeout=lock_timeout)
+        self._max_size = _limits.checked_size("max_size", max_size)
+        self.path: Path = Path(_opening.cache_folder(path))
+        self._closed = False
+        self._process = os.getpid()
+        self._offline = offline
+        self._read_only = read_only
+        self._io_timeout = float(io_timeout)
+        self._layout = Layout(str(self.path))
+        below = [Layout(os.path.abspath(os.fspath(layer))) for layer in layers]
+        disk = self._call().disk
+        for existing in [self._layout, *below] if read_only else below:
+            _opening.require_folder(disk, existing.root)
+        if not read_only:
+            self._system = replace(self._system, files=_opening.following(disk, self._layout))
+            _opening.prepare(self._call().disk, self._layout)
+        full = verify == "full"
+        self._lookup = Lookup(self._layout, writable=not read_only, full=full)
+        self._layers = [Lookup(layer, writable=False, full=full) for layer in below]
+        self._pointers = [Pointers(layout) for layout in (self._layout, *below)]
+        self._urls = [Urls(pointers) for pointers in self._pointers]
+        ladder = Ladder()
+        self._commit = Commit(self._layout, ladder)
+        self._deliver = Deliver(ladder)
+        self._count()
+        self._unpack = Unpack([self._layout, *below], Spread(ladder), writable=not read_only, full=full)
+        self._flights = Flights(self._layout, float(lock_timeout))
+        self._lock_timeout = float(lock_timeout)
+        self._client = client
+        self._partials = Partials(self._layout)
+        self._metadata = Metadata(self._layout, writable=not read_only)
+        self._wire = Wire(client)
+        self._downloader = Downloader(self._wire)
+
+    # In
+
+    def fetch(
+        self,
+        url: str,
+        *,
+        hashes: Hashes | None = None,
+        size: int | None = None,
+        filename: str | None = None,
+        mirrors: Iterable[str] = (),
+        refresh: bool = False,
+        progress: Progress | None = None,
+    ) -> CachedWheel:
+        """Return a wheel: from the cache if it is there, else from its URL.
+
+        With a strong hash (sha256 or better) the URL is only a place to get the bytes: a hit needs no network, wherever
+        the wheel came from. Without one, what the URL gave before is taken for as long as the server said that it
+        holds (RFC 9111), then the server is asked whether it still does. A wheel becomes an entry whole or not at all.
+
+        A download that was cut goes on where it was, in this run, in the next one, and in that of another process.
+
+        Args:
+            url: an ``https:``, ``http:`` or ``file:`` URL. A ``#sha256=<hex>`` fragment counts as a hash; credentials
+                in it go to its origin only, and into no error, log line, record or file name of wheelcache's.
+            hashes: ``"sha256:<hex>"``, ``"sha256=<hex>"``, ``{"sha256": hex}``, or several of the strings. The bytes
+                must have every one, and at least one must be strong.
+            size: the bytes that it must measure.
+            filename: the wheel's file name, where the URL does not end in it.
+            mirrors: URLs of the same file elsewhere, asked in this order when the ones before bring nothing. Under a
+                hash, what one has brought is gone on with at the next.
+            refresh: without a hash, ask the server even though its last answer still holds. With one it means nothing:
+                the bytes cannot change.
+            progress: called with a :class:`ProgressEvent` now and then; what it raises stops this fetch cleanly.
+
+        Raises:
+            ValueError: for a URL, hash or size that cannot be one.
+            InvalidWheelError: for a file name that is not a wheel's, or bytes that are no wheel where no hash is given.
+            HashMismatchError, SizeMismatchError: where the bytes are not what was asked for.
+            DownloadError: where they cannot be had.
+            OfflineError, ReadOnlyError: where the wheel is not there and may not be fetched.
+            CommitError: where the file system refuses.
+        """
+        wanted = parse_request(url, hashes, size, filename, mirrors)
+        call = self._call(wanted.filename, progress)
+        wheel = self._find(call, wanted, refresh=refresh) or self._get_in(call, wanted, refresh=refresh)
+        call.report(Phase.DONE, wheel.size, wheel.size)
+        return wheel
+
+    def fetch_all(
+        self, requests: Iterable[Request], *, jobs: int | None = None, progress: Progress | None = None
+    ) -> list[CachedWheel]:
+        """Fetch many wheels at a time, and return them in the order of the requests.
+
+        The largest come first where sizes are known. All use one pool of connections, and the memory that is needed
+        does not grow with the wheels. Ctrl-C stops all of them, and what was begun can be gone on with.
+
+        Args:
+            requests: each a URL, a :class:`WheelRequest`, or anything with the attributes ``url`` and ``hashes``, and
+                maybe ``size`` and ``filename``: a ``packaging.pylock.PackageWheel`` works as it is.
+            jobs: how many are fetched at a time; ``None`` for 8.
+            progress: as for :meth:`fetch`, called by one thread at a time.
+
+        Raises:
+            TypeError, ValueError, InvalidWheelError: for a request that cannot be one, before any is made.
+            ExceptionGroup: of the errors of :meth:`fetch`, when all others are there.
+
+        Example::
+
+            lock = packaging.pylock.Pylock.from_dict(tomllib.loads(text))
+            wheels = cache.fetch_all(wheel for package in lock.packages for wheel in package.wheels or ())
+        """
+        plan = Plan(requests, jobs)
+        self._call()
+        listener = one_at_a_time(progress)
+        fetch_in_threads(
+            plan,
+            lambda one: self.fetch(one.url, hashes=one.hashes, size=one.size, filename=one.filename, progress=listener),
+        )
+        return plan.result()
+
+    def _get_in(self, call: Call, wanted: Wanted, *, refresh: bool = False) -> CachedWheel:
+        """Download a wheel that is not there, unless another thread or process has just done so."""
+        self._may_get_in(wanted)
+        check_wheel_name(wanted.filename, operation="fetch", url=wanted.shown)
+        with self._flights.turn(call, wanted.key, lambda: self._has_come(call, wanted)):
+            wheel = self._find(call, wanted, refresh=refresh, adopt=True)
+            if wheel is not None:
+                return wheel
+            known = None if wanted.hashes else self._urls[0].read(call.disk, wanted.url)
+            self._tally.miss()
+            for last in (*[False] * (_COMMIT_TRIES - 1), True):
+                try:
+                    return self._download(call, wanted, known, refresh=refresh)
+                except CommitError as error:
+                    if last or error.cause is not Cause.REMOVED:
+                        raise
+            raise AssertionError("the last try returns or raises")
+
+    def _download(self, call: Call, wanted: Wanted, known: Known | None, *, refresh: bool) -> CachedWheel:
+        if wanted.url.startswith("file:"):
+            temporary = self._layout.new_temporary(self._stamp())
+            with Stage(call.disk, temporary, expected=wanted.hashes, size=wanted.size, shown=wanted.shown) as stage:
+                _local.fill(stage, wanted, call)
+                # A record holds no path of this machine: the cache may be used on another one.
+                return self._add(call, stage, wanted.filename, None, Status.ADDED)
+        there = known and self._lookup.find(call, known.sha256, wanted.filename)
+        conditions = known.conditions(refresh=refresh) if known and there else {}
+        with self._partials.begin(call, wanted) as partial:
+            answer = self._downloader.fill(partial, wanted, call, conditions)
+            if there and not answer.modified:
+                wheel = _wheel(self._under_its_name(call, there, wanted.filename), Status.REVALIDATED)
+            else:
+                status = Status.RESUMED if partial.resumed else Status.DOWNLOADED
+                wheel = self._add(call, partial.stage, wanted.filename, wanted.shown, status)
+        if not wanted.hashes:
+            self._urls[0].write(call.disk, wanted.url, wheel.hashes["sha256"], answer, known)
+        return wheel
+
+    def put(
+        self, source: str | os.PathLike[str] | BinaryIO, *, filename: str | None = None, hashes: Hashes | None = None
+    ) -> CachedWheel:
+        """Copy a wheel in from a local file, which stays as it is. It becomes an entry whole or not at all.
+
+        Args:
+            source: a path, or a file open for reading in binary.
+            filename: the wheel's file name, where ``source`` is not a path that ends in it.
+            hashes: as for :meth:`fetch`.
+
+        Raises:
+            FileNotFoundError: where there is no such file; other reasons why it cannot be read come as they are.
+            InvalidWheelError: where the file name is not a wheel's, or the bytes are none and no hash is given.
+            HashMismatchError: where the bytes are not what was asked for.
+            ReadOnlyError: where the cache is read-only.
+            CommitError: where the file system refuses.
+        """
+        expected = _digest.parse_hashes(hashes)
+        _digest.require_strong(expected)
+        if filename is None:
+            filename = os.path.basename(os.fspath(source)) if isinstance(source, str | os.PathLike) else ""
+        check_filename(filename, operation="put")
+        check_wheel_name(filename, operation="put")
+        self._writable("put")
+        call = self._call(filename)
+        temporary = self._layout.new_temporary(self._stamp())
+        origin = os.path.abspath(source) if isinstance(source, str | os.PathLike) else None
+        with (
+            _local.opened(source) as (file, total),
+            Stage(call.disk, temporary, expected=expected, source=origin) as stage,
+        ):
+            _local.copy_in(stage, file, call, total)
+            return self._add(call, stage, filename, None, Status.ADDED)
+
+    def metadata(self, url: str, *, hashes: Hashes | None = None, metadata_hashes: Hashes | None = None) -> bytes:
+        """Return the METADATA of a wheel, if possible without downloading the wheel.
+
+        It comes from the wheel where that is in the cache; else from the index's ``.metadata`` file beside it
+        (PEP 658), else from the wheel's end by range requests, else from the whole wheel, which is in the cache
+        afterwards. What came under a strong hash is kept; it is checked against ``metadata_hashes``, while ``hashes``
+        can be checked only when the whole wheel is here.
+
+        Args:
+            url: the wheel's, as for :meth:`fetch`.
+            hashes: the wheel's.
+            metadata_hashes: those that the index tells of the ``.metadata`` file.
+
+        Raises:
+            ValueError, InvalidWheelError: for what cannot be a wheel's URL or hash, or a file that is no wheel.
+            HashMismatchError: where the ``.metadata`` file is not the one that the index tells of.
+            DownloadError, OfflineError: where it cannot be had.
+        """
+        wanted = parse_request(url, hashes, None, None)
+        expected = _digest.parse_hashes(metadata_hashes)
+        _digest.require_strong(expected)
+        call = self._call(wanted.filename)
+        wheel = self._find(call, wanted)
+        if wheel is None:
+            kept = self._metadata.kept(call, wanted, expected)
+            if kept is not None:
+                return kept
+            self._may_ask(wanted)
+            try:
+                if not wanted.url.startswith("file:"):
+                    return self._metadata.fetch(call, self._wire, wanted, expected)
+            except NoRangesError:
+                pass  # then the whole wheel has to come
+            wheel = self._get_in(call, wanted)
+        return self._metadata.of_wheel(call, str(wheel.path), wanted)
+
+    def _add(self, call: Call, stage: Stage, filename: str, url: str | None, status: Status) -> CachedWheel:
+        """Make a finished stage an entry."""
+        sealed: Sealed = stage.seal()
+        found = self._commit.add(call, sealed, filename, url)
+        stage.moved()
+        repaired = self._lookup.remember(found)
+        for name, value in sealed.hashes.items():
+            if name != "sha256" and _digest.is_strong(name):
+                self._pointers[0].write(call.disk, f"{name}:{value}", found.record.sha256)
+        self._grown(call, found.record.size if found.is_new else 0, found.record.sha256)
+        return _wheel(found, Status.REPAIRED if repaired else status)
+
+    # Look
+
+    def get(self, digest: str, *, filename: str | None = None) -> CachedWheel | None:
+        """Return the wheel of a digest if it is in the cache or a layer, else ``None``. Never uses the network.
+
+        Args:
+            digest: ``"sha256:<hex>"``, or another strong hash.
+            filename: the file name that its path must end in; without, that of any of its entries.
+
+        Raises:
+            ValueError: where the digest is not a strong hash.
+        """
+        name, value = _digest.parse_hash(digest)
+        _digest.require_strong({name: value})
+        if filename is not None:
+            check_filename(filename, operation="get")
+        found = self._look_up(self._call(filename or ""), {name: value}, filename)
+        return None if found is None else _wheel(*found)
+
+    def __contains__(self, digest: str) -> bool:
+        """Whether :meth:`get` would return a wheel."""
+        return self.get(digest) is not None
+
+    def _find(self, call: Call, wanted: Wanted, *, refresh: bool = False, adopt: bool = False) -> CachedWheel | None:
+        """Return the wheel that is wanted, if it is there."""
+        if wanted.hashes:
+            found = self._look_up(call, wanted.hashes, wanted.filename, adopt=adopt)
+        else:
+            found = None if refresh else self._look_up_url(call, wanted)
+        if found is None:
+            return None
+        entry, status = found
+        known = entry.record.all_hashes()
+        if any(known.get(name, value) != value for name, value in wanted.hashes.items()):
+            raise HashMismatchError(
+                "the cached wheel has one of the hashes asked for, and not the others",
+                operation="look up",
+                path=entry.path,
+                expected=wanted.hashes,
+                actual=known,
+                advice="The hashes that were given belong to different files: check them.",
+            )
+        if wanted.size not in {None, entry.record.size}:
+            raise SizeMismatchError(
+                "the cached wheel has the hash asked for, and not the size",
+                operation="look up",
+                path=entry.path,
+                expected=wanted.size or 0,
+                actual=entry.record.size,
+                advice="The hash and the size that were given belong to different files: check them.",
+            )
+        wheel = _wheel(entry, status)
+        self._tally.hit(wheel.size)
+        return wheel
+
+    def _has_come(self, call: Call, wanted: Wanted) -> bool:
+        """Whether a wheel that is waited for is there."""
+        try:
+            return self._look_up(Call(call.disk.hurried(), call.wheel), wanted.hashes, wanted.filename) is not None
+        except WheelCacheError:
+            return False  # it is looked at again, with patience, when it is this caller's turn
+
+    def _look_up(
+        self, call: Call, hashes: Mapping[str, str], filename: str | None, *, adopt: bool = False
+    ) -> tuple[Found, Status] | None:
+        """Look into this cache, then into its layers."""
+        key = _digest.naming_hash(hashes)
+        if key is None:
+            return None
+        for number, lookup in enumerate([self._lookup, *self._layers]):
+            sha256 = hashes.get("sha256") or self._pointers[number].read(call.disk, key)
+            found = sha256 and lookup.find(call, sha256, filename, tuple(hashes), adopt=adopt and number == 0)
+            # A pointer that strayed under another name leads to a wheel without this hash: that is a miss.
+            if found and key in {f"{name}:{value}" for name, value in found.record.all_hashes().items()}:
+                return self._under_its_name(call, found, filename), Status.LAYER if number else Status.HIT
+        return None
+
+    def _look_up_url(self, call: Call, wanted: Wanted) -> tuple[Found, Status] | None:
+        """Look for what this URL gave, where the server said that it still holds."""
+        for number, lookup in enumerate([self._lookup, *self._layers]):
+            known = self._urls[number].read(call.disk, wanted.url)
+            if known is not None and known.holds(self._system.now(), offline=self._offline):
+                found = lookup.find(call, known.sha256, wanted.filename)
+                if found is not None:
+                    return self._under_its_name(call, found, wanted.filename), Status.LAYER if number else Status.HIT
+        return None
+
+    def _under_its_name(self, call: Call, found: Found, filename: str | None) -> Found:
+        """Return the same bytes under the file name that was asked for: two names of one digest are two entries."""
+        if filename is None or filename.lower() == found.record.filename.lower() or self._read_only:
+            return found
+        check_wheel_name(filename, operation="look up")
+        found = self._commit.alias(call, found, filename)
+        self._lookup.remember(found)
+        return found
+
+    def entries(self) -> Iterator[CachedWheel]:
+        """Yield every wheel of this cache, layers not included, in no order that means anything.
+
+        A damaged one is never yielded. Wheels that come or go meanwhile may be yielded or not.
+        """
+        call = self._call()
+        for record in self._lookup.records(call.disk):
+            found = self._lookup.find(call, record.sha256, record.filename, use=False)
+            if found is not None and found.record.filename == record.filename:
+                yield _wheel(found, Status.HIT)
+
+    def stats(self) -> Stats:
+        """Return what this cache holds, layers not included, and what it has been good for. Walks the whole cache."""
+        from . import _survey
+
+        disk = self._call().disk
+        return _survey.survey(disk, self._layout, self._tally.read(disk))
+
+    # Out
+
+    def link(
+        self, wheel: CachedWheel, dest: str | os.PathLike[str], *, mode: LinkMode | str = LinkMode.AUTO
+    ) -> LinkMode:
+        """Put a wheel where the caller wants it, and return how: by clone, hard link or copy.
+
+        The target appears whole or not at all, and folders above it are made. Where it exists with the same bytes, that
+        is a success.
+
+        Args:
+            wheel: one that this cache gave.
+            dest: a folder that exists, or a path that ends in a separator: the wheel goes there under its own name.
+                Else the path of the file to make.
+            mode: ``"auto"`` takes the first that works of clone (shares blocks, independent), hard link (shares the
+                file: whoever edits one edits both) and copy. A mode that is named is taken or fails.
+
+        Raises:
+            FileExistsError: where the target exists with other bytes.
+            FileNotFoundError: where the wheel is no longer in the cache.
+            CommitError: where the file system refuses.
+        """
+        mode = LinkMode(mode)
+        call = self._call(wheel.filename)
+        return self._deliver.link(call, wheel, dest, mode)
+
+    def export(
+        self,
+        dest: str | os.PathLike[str],
+        wheels: Iterable[CachedWheel] | None = None,
+        *,
+        mode: LinkMode | str = LinkMode.AUTO,
+    ) -> list[Path]:
+        """Put wheels into one folder under their true names, as ``--find-links`` of pip and uv takes it.
+
+        Each wheel appears whole or not at all, as by :meth:`link`; the folder is made, and may hold other files.
+
+        Args:
+            dest: the folder.
+            wheels: those that go out; ``None`` for all of this cache, layers not included.
+            mode: as for :meth:`link`.
+
+        Returns:
+            The paths of the wheels in the folder, each once.
+
+        Raises:
+            ValueError: where two different wheels have one file name; nothing is written then.
+            FileExistsError: where a file with other bytes has the name of a wheel.
+            CommitError: where the file system refuses.
+        """
+        from . import _export
+
+        mode = LinkMode(mode)
+        chosen = self.entries() if wheels is None else wheels
+        return _export.export(self._call(), self._deliver, chosen, dest, mode)
+
+    def unpack(
+        self,
+        wheel: CachedWheel,
+        dest: str | os.PathLike[str] | None = None,
+        *,
+        mode: LinkMode | str = LinkMode.AUTO,
+    ) -> Unpacked:
+        """Unpack a wheel: once into the cache, and from there into a folder at the speed of links.
+
+        Every file is checked on the way, against the archive and against ``RECORD``. The tree that the cache keeps is
+        looked at before it is used, and made again where a file of it is missing or damaged.
+
+        Nothing of a wheel that is refused, or that does not go with what the folder holds, is written there. A call
+        that was killed or refused in the middle leaves whole files only, and a second one adds the rest.
+
+        Args:
+            wheel: one that this cache gave.
+            dest: the folder for the files, which may hold other packages; it is made where it is missing. ``None`` for
+                the tree in the cache: read it, never write to it. ``.data`` folders stay as they are: to install
+                them where they belong, see :class:`TreeSource`.
+            mode: ``"auto"`` takes the first that works of clone (shares blocks, independent), hard link (shares the
+                file: on POSIX it is read-only, and who edits it all the same edits the cache's, which is noticed) and
+                copy. On Windows it copies programs and libraries instead of linking them, since a loaded one cannot be
+                deleted under any of its names. A mode that is named is taken for every file or fails.
+
+        Raises:
+            UnsafeWheelError: where the archive would write outside, or two readers could read it differently.
+            InvalidWheelError: where it is broken, or a file does not have the hash in ``RECORD``.
+            FileExistsError: where a file is in the way, with other bytes; the error names it.
+            FileNotFoundError: where neither the wheel nor its tree is in the cache any more.
+            ReadOnlyError: where the cache is read-only, has no tree of this wheel, and ``dest`` is ``None``.
+            CommitError: where the file system refuses.
+
+        Example::
+
+            for wheel in cache.fetch_all(requests):
+                cache.unpack(wheel, site_packages)
+        """
+        mode = LinkMode(mode)
+        call = self._call(wheel.filename)
+        target = None if dest is None else os.path.abspath(dest)
+        for number in range(_TREE_TRIES):
+            # A tree that goes out is looked at folder by folder on its way, where that is enough; else before.
+            tree = None if number or target is None else self._unpack.promising(call, _sha256(wheel))
+            check = tree is not None
+            tree = tree or self._tree(call, wheel, needed=target is None)
+            if target is None and tree is not None:
+                return Unpacked(Path(tree.folder), None, tuple(tree.listing.files()))
+            if target is not None and tree is None:
+                listing = self._unpack.past_the_cache(call, self._still_there(call, wheel), target)
+                return Unpacked(Path(target), LinkMode.COPY, tuple(listing.files()))
+            if target is not None and tree is not None:
+                used = self._unpack.out(call, tree, target, mode, check=check)
+                if used is not None:
+                    return Unpacked(Path(target), used, tuple(tree.listing.files()))
+        raise CommitError(
+            "the unpacked wheel goes as often as it is made",
+            operation="unpack",
+            path=self._layout.trees,
+            attempts=_TREE_TRIES,
+            advice="Another process prunes this cache with limits that are too low, or clears it.",
+        )
+
+    def _tree(self, call: Call, wheel: CachedWheel, *, needed: bool) -> TreeEntry | None:
+        """Return the tree of a wheel, made where there is none; ``None`` where none may be made and none is needed."""
+        sha256 = _sha256(wheel)
+        found = self._unpack.find(call, sha256)
+        if found is not None:
+            return found
+        if self._read_only and not needed:
+            return None
+        self._writable("unpack")
+        with self._flights.turn(call, f"tree {sha256}", lambda: self._unpack.is_there(call, sha256)):
+            found = self._unpack.find(call, sha256)
+            if found is None:
+                found = self._unpack.make(call, self._still_there(call, wheel))
+                self._grown(call, found.size, sha256)
+            return found
+
+    def _still_there(self, call: Call, wheel: CachedWheel) -> Found:
+        found = self._look_up(call, {"sha256": _sha256(wheel)}, wheel.filename)
+        if found is None:
+            raise FileNotFoundError(
+                errno.ENOENT, "the wheel is no longer in the cache: fetch it again", str(wheel.path)
+            )
+        return found[0]
+
+    def _visit(self, url: str, *, refresh: bool) -> Visit:
+        """Say what is known of a URL to a client that passes by: see :class:`CacheTransport`."""
+        wanted = parse_request(url, None, None, None)
+        call = self._call(wanted.filename)
+        check_wheel_name(wanted.filename, operation="fetch", url=wanted.shown)
+        wheel = self._find(call, wanted, refresh=refresh)
+        known = None if wanted.hashes else self._urls[0].read(call.disk, wanted.url)
+        there = known and self._lookup.find(call, known.sha256, wanted.filename)
+        return Visit(
+            call=call,
+            wanted=wanted,
+            wheel=wheel or (_wheel(there, Status.REVALIDATED) if there else None),
+            holds=wheel is not None,
+            known=known,
+            urls=self._urls[0],
+            temporary=None if self._read_only else self._layout.new_temporary(self._stamp()),
+            add=lambda call, stage, wanted: self._add(call, stage, wanted.filename, wanted.shown, Status.DOWNLOADED),
+            asked=self._system.now(),
+        )
+
+    # Keep
+
+    def prune(
+        self,
+        *,
+        max_size: int | None = None,
+        max_age: float | timedelta | None = None,
+        keep: Keep | Iterable[Keep] | None = None,
+        dry_run: bool = False,
+    ) -> PruneReport:
+        """Cut this cache to a size or an age, least recently used first, and sweep leftovers.
+
+        Entries go whole: wheel, unpacked tree and pointers. It never waits: what is in use stays and is reported. It
+        may run beside anything else, any number of times at once. With no limit and no ``keep``, leftovers go only:
+        temporary files over a day old whose owner is gone, partial downloads over a week, quarantine and kept METADATA
+        over a month, locks that nobody holds, pointers to nothing.
+
+        Args:
+            max_size: bytes of wheels and trees that may stay.
+            max_age: seconds, or a :class:`~datetime.timedelta`, since the last use; it is known to the day.
+            keep: what stays whatever its age: digests, wheels, paths of ``pylock.toml`` files. Without a limit, all
+                else goes: ``cache.prune(keep="pylock.toml")`` leaves a CI job what its next run needs.
+            dry_run: only say what would go.
+
+        Raises:
+            ValueError: for a limit or digest that cannot be one, or a lock file that does not parse. Nothing goes then.
+            OSError: where a lock file cannot be read. Nothing goes then.
+            ReadOnlyError: where the cache is read-only, and it is no dry run.
+        """
+        from . import _naming, _prune
+
+        limits = Limits(_limits.checked_size("max_size", max_size), _limits.checked_age(max_age))
+        call = self._call()
+        kept = _naming.kept(call.disk.hurried(), self._finding(call), keep)
+        if not dry_run:
+            self._writable("prune")
+        return _prune.Prune(self._layout, self._tally).run(call.disk, replace(limits, keep=kept), dry_run=dry_run)
+
+    def remove(self, *names: str | CachedWheel, dry_run: bool = False) -> PruneReport:
+        """Take wheels out of this cache, with their trees and pointers. Layers keep theirs.
+
+        It never waits: what is in use stays and is reported.
+
+        Args:
+            names: digests ``"sha256:<hex>"``, wheels, or names of projects, of which every wheel goes.
+            dry_run: only say what would go.
+
+        Raises:
+            ValueError: for a name that cannot be one, or that nothing in this cache has. Nothing goes then.
+            ReadOnlyError: where the cache is read-only, and it is no dry run.
+        """
+        from . import _naming, _prune
+
+        if not dry_run:
+            self._writable("remove")
+        call = self._call()
+        chosen = _naming.chosen(call.disk.hurried(), self._layout, self._finding(call), names)
+        return _prune.Prune(self._layout, self._tally).remove(call.disk, chosen, dry_run=dry_run)
+
+    def clear(self, *, dry_run: bool = False) -> PruneReport:
+        """Take everything out of this cache but what :meth:`stats` has counted.
+
+        It never waits: what is in use stays and is reported, downloads under way too.
+
+        Args:
+            dry_run: only say what would go.
+
+        Raises:
+            ReadOnlyError: where the cache is read-only, and it is no dry run.
+        """
+        from . import _prune
+
+        if not dry_run:
+            self._writable("clear")
+        return _prune.Prune(self._layout, self._tally).clear(self._call().disk, dry_run=dry_run)
+
+    def verify(self, *, repair: bool = False, progress: Progress | None = None) -> VerifyReport:
+        """Hash everything in this cache again, whatever is trusted, and say what is wrong.
+
+        Args:
+            repair: put aside what is damaged, so that the next fetch gets it again, give wheels that lost their record
+                a new one, and remove records and pointers that lead nowhere.
+            progress: called with a :class:`ProgressEvent` now and then, never by two threads at once; what it raises
+                stops the verification.
+
+        Raises:
+            ReadOnlyError: where it is to repair and the cache is read-only.
+            CommitError: where the cache folder cannot be looked into.
+        """
+        from ._verify import Verify
+
+        if repair:
+            self._writable("verify")
+        return Verify(self._layout, repair=repair).run(self._call(progress=progress))
+
+    def doctor(self) -> DoctorReport:
+        r"""Try in this cache's folder what the cache does there, and report each probe with result, code and time.
+
+        It makes files of its own, a few hundred kilobytes in all, and deletes them again; with ``read_only`` it makes
+        none. It waits a few seconds at most for those who hold them. What is wrong is in the report and never raised.
+
+        Example::
+
+            report = cache.doctor()
+            for check in report.checks:
+                print("ok " if check.ok else "BAD", check.name, check.detail, check.code, f"{check.seconds:.3f} s")
+            print(*report.advice, sep="\n")
+        """
+        # Nobody else needs it, and a hit must not pay for its import.
+        from ._doctor import examine
+
+        self._call()
+        return examine(self._system, self._layout, writable=not self._read_only)
+
+    def close(self) -> None:
+        """Write down what was counted, and close the connections; twice is fine. Paths that were given stay good."""
+        if not self._closed:
+            self._tally.write(self._call().disk.hurried())
+            self._closed = True
+            self._wire.close()
+
+    def __enter__(self) -> Self:
+        self._call()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Cache({str(self.path)!r})"
+
+    def _call(self, wheel: str = "", progress: Progress | None = None) -> Call:
+        """Begin a public call."""
+        if self._closed:
+            raise ValueError(f"the cache {self.path} is closed")
+        if self._process != os.getpid():
+            self._after_fork()
+        return Call(Disk(self._system, Patience(self._io_timeout, self._system)), wheel, progress, CURRENT_STOP.get())
+
+    def _after_fork(self) -> None:
+        """Leave the parent what is the parent's: locks of its threads, and sockets that two must not talk through."""
+        self._process = os.getpid()
+        self._flights = Flights(self._layout, self._lock_timeout)
+        self._wire = Wire(self._client)
+        self._downloader = Downloader(self._wire)
+        self._count()
+
+    def _count(self) -> None:
+        """Begin to count, and to keep to the limit."""
+        self._tally = Tally(self._layout, writable=not self._read_only)
+        self._ceiling = Ceiling(self._layout, self._tally, self._max_size)
+
+    def _grown(self, call: Call, size: int, sha256: str) -> None:
+        """Count what has come into the cache, and keep to the limit."""
+        self._tally.grew(size)
+        self._tally.write(call.disk)
+        self._ceiling.keep(call.disk, sha256)
+
+    def _finding(self, call: Call) -> Callable[[str], str | None]:
+        """What leads from another hash to a sha256."""
+        return lambda key: self._pointers[0].read(call.disk.hurried(), key)
+
+    def _stamp(self) -> str:
+        return Stamp.new(self._system.now(), self._system.boot())
+
+    def _writable(self, operation: str) -> None:
+        if self._read_only:
+            raise ReadOnlyError("the cache was opened read-only", operation=operation, path=self.path)
+
+    def _may_get_in(self, wanted: Wanted) -> None:
+        self._may_ask(wanted)
+        self._writable("fetch")
+
+    def _may_ask(self, wanted: Wanted) -> None:
+        if self._offline and not wanted.url.startswith("file:"):
+            raise OfflineError(
+                f"{wanted.filename} is not in the cache",
+                operation="fetch",
+                url=wanted.shown,
+                path=self.path,
+                advice="Fetch it once with the network on, or put the file in.",
+            )
+
+
+def _sha256(wheel: CachedWheel) -> str:
+    return wheel.digest.removeprefix("sha256:")
+
+
+def _wheel(found: Found, status: Status) -> CachedWheel:
+    record = found.record
+    return CachedWheel(
+        path=Path(found.path),
+        filename=record.filename,
+        digest=f"sha256:{record.sha256}",
+        size=record.size,
+        hashes=record.all_hashes(),
+        url=record.url,
+        status=status,
+    )

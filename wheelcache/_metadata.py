@@ -1,0 +1,266 @@
+"""Metadata: a wheel's METADATA without the wheel: the index's ``.metadata`` file, or the few ranges that hold it.
+
+The file beside the wheel comes first (https://peps.python.org/pep-0658/). Where there is none, the end of the wheel is
+asked for, where a zip archive has its directory, then the part that the directory names. A server without ranges gives
+the whole wheel; then it is fetched into the cache, since its bytes have come anyway.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from . import _digest
+from ._call import Call
+from ._digest import MultiHash
+from ._disk import reading
+from ._errors import CommitError, DownloadError, HashMismatchError, InvalidWheelError
+from ._layout import Layout, Stamp
+from ._progress import Phase
+from ._record import decode, encode
+from ._request import Source, Wanted
+from ._wire import FailedTryError, Wire, failed_status
+
+if TYPE_CHECKING:
+    import zipfile
+
+    import httpx
+
+# The directory and the METADATA of most wheels are within so much of the end, since build tools write them last:
+# https://packaging.python.org/en/latest/specifications/binary-distribution-format/#recommended-archiver-features
+_TAIL = 1 << 16
+_LARGEST = 1 << 25
+_TRIES = 4
+_WAIT = 0.5
+_LONGEST_WAIT = 60.0
+_OK, _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 200, 206, 416
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+_ENTRY = re.compile(r"[^/]+\.dist-info/METADATA")
+
+
+class NoRangesError(Exception):
+    """The server gives no parts of files."""
+
+
+def read_metadata(file: BinaryIO, wanted: Wanted) -> bytes:
+    """Return the METADATA of a wheel.
+
+    Raises:
+        InvalidWheelError: where it has none, or is no archive.
+    """
+    # What it costs to import this is paid by who reads an archive.
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return _read_entry(archive, wanted)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
+        raise InvalidWheelError(
+            f"its METADATA cannot be read ({error})", operation="read metadata of", url=wanted.shown
+        ) from error
+
+
+def _read_entry(archive: zipfile.ZipFile, wanted: Wanted) -> bytes:
+    stem = wanted.filename.split("-")[:2]
+    found = [info for info in archive.infolist() if _ENTRY.fullmatch(info.filename)]
+    # Vendored copies lie deeper; of two at the top the one of this wheel's name is meant.
+    ours = [info for info in found if _same(info.filename.partition(".dist-info/")[0], stem)] or found
+    if len(ours) != 1 or ours[0].file_size > _LARGEST:
+        raise InvalidWheelError(
+            f"{len(ours)} METADATA files where there should be one", operation="read metadata of", url=wanted.shown
+        )
+    return archive.read(ours[0])
+
+
+def _same(folder: str, stem: list[str]) -> bool:
+    return re.sub(r"[-_.]+", "_", folder).lower() == re.sub(r"[-_.]+", "_", "-".join(stem)).lower()
+
+
+def beside(wire: Wire, wanted: Wanted, hashes: Mapping[str, str], now: float) -> bytes | None:
+    """Return the ``.metadata`` file of the index, ``None`` where it has none.
+
+    Raises:
+        HashMismatchError: where it is not the one that the index has told of.
+        FailedTryError: where it cannot be had just now.
+    """
+    url, question, query = wanted.url.partition("?")
+    source = Source(f"{url}.metadata{question}{query}", wanted.shown, wanted.auth)
+    with wire.get(source, {}) as response:
+        if response.status_code != _OK:
+            failure = failed_status(response, now)
+            if failure.passing:
+                raise failure
+            return None
+        data = _body(response)
+    if hashes:
+        running = MultiHash(hashes)
+        running.update(data)
+        actual = running.hexdigests()
+        if any(actual[name] != value for name, value in hashes.items()):
+            raise HashMismatchError(
+                "the metadata file does not have the hash asked for",
+                operation="check",
+                url=f"{wanted.shown}.metadata",
+                expected=hashes,
+                actual=actual,
+            )
+        return data
+    # A page that says "not found" with 200 is none; every METADATA begins with fields.
+    return data if re.search(rb"^Metadata-Version:", data, re.MULTILINE | re.IGNORECASE) else None
+
+
+def _body(response: httpx.Response) -> bytes:
+    data = bytearray()
+    for chunk in response.iter_bytes():
+        data += chunk
+        if len(data) > _LARGEST:
+            raise FailedTryError(f"more than {_LARGEST} bytes are no metadata", passing=False)
+    return bytes(data)
+
+
+def by_ranges(wire: Wire, wanted: Wanted, now: float) -> bytes:
+    """Return the METADATA out of the wheel where it is.
+
+    Raises:
+        NoRangesError: where the server gives no parts.
+        InvalidWheelError: where it is no wheel.
+        FailedTryError: where it cannot be had just now.
+    """
+    remote = _Remote(wire, wanted, now)
+    return read_metadata(io.BufferedReader(remote, 1 << 13), wanted)
+
+
+class _Remote(io.RawIOBase):
+    """A wheel on a server as a file: its end is asked for first, other parts when they are read."""
+
+    def __init__(self, wire: Wire, wanted: Wanted, now: float) -> None:
+        self._wire = wire
+        self._wanted = wanted
+        self._now = now
+        self._at = 0
+        self._parts: list[tuple[int, bytes]] = []
+        self._size = self._ask(f"bytes=-{_TAIL}")
+
+    def _ask(self, wanted_range: str) -> int:
+        with self._wire.get(self._wanted.sources[0], {"Range": wanted_range}) as response:
+            if response.status_code in {_OK, _RANGE_NOT_SATISFIABLE}:
+                raise NoRangesError
+            if response.status_code != _PARTIAL_CONTENT:
+                raise failed_status(response, self._now)
+            found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if found is None or "Content-Encoding" in response.headers:
+                raise NoRangesError
+            data = _body(response)
+            if len(data) != int(found[2]) - int(found[1]) + 1:
+                raise NoRangesError
+        self._parts.append((int(found[1]), data))
+        return int(found[3])
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = max(0, min(len(buffer), self._size - self._at))
+        if count == 0:
+            return 0
+        for start, data in self._parts:
+            if start <= self._at < start + len(data):
+                part = data[self._at - start : self._at - start + count]
+                buffer[: len(part)] = part
+                self._at += len(part)
+                return len(part)
+        last = min(self._size, self._at + max(count, _TAIL)) - 1
+        if self._ask(f"bytes={self._at}-{last}") != self._size or self._parts[-1][0] > self._at:
+            raise NoRangesError
+        return self.readinto(buffer)
+
+
+class Metadata:
+    """The metadata that one cache folder keeps, and the way to more.
+
+    Args:
+        layout: its paths.
+        writable: whether what came is kept.
+    """
+
+    def __init__(self, layout: Layout, *, writable: bool) -> None:
+        self._layout = layout
+        self._writable = writable
+
+    def of_wheel(self, call: Call, path: str, wanted: Wanted) -> bytes:
+        """Return the METADATA of a wheel that is there."""
+        file = call.disk.open_read(path)
+        if file is None:
+            raise InvalidWheelError("the wheel is gone", operation="read metadata of", path=path)
+        with reading(file):
+            return read_metadata(file, wanted)
+
+    def kept(self, call: Call, wanted: Wanted, hashes: Mapping[str, str]) -> bytes | None:
+        """Return what was kept for these hashes. What a hash names never changes."""
+        key = _key(wanted, hashes)
+        fields = decode(call.disk.read(self._layout.metadata(key)) or b"") if key else None
+        text = (fields or {}).get("metadata")
+        return text.encode("latin-1", "replace") if isinstance(text, str) else None
+
+    def fetch(self, call: Call, wire: Wire, wanted: Wanted, hashes: Mapping[str, str]) -> bytes:
+        """Get it from the network, and keep it.
+
+        Raises:
+            NoRangesError: where only the whole wheel is to be had.
+            DownloadError: where nothing is to be had.
+            HashMismatchError, InvalidWheelError: where it is not what it should be.
+        """
+        data = self._tried(call, wire, wanted, hashes)
+        key = _key(wanted, hashes)
+        if key and self._writable:
+            system = call.disk.system
+            spare = self._layout.new_temporary(Stamp.new(system.now(), system.boot()))
+            try:
+                content = encode({"metadata": data.decode("latin-1")})
+                call.disk.hurried().write_small(self._layout.metadata(key), content, spare)
+            except CommitError:
+                pass  # the next one asks again
+        return data
+
+    def _tried(self, call: Call, wire: Wire, wanted: Wanted, hashes: Mapping[str, str]) -> bytes:
+        system = call.disk.system
+        started, tried = system.monotonic(), list[str]()
+        while True:
+            try:
+                now = system.now()
+                return beside(wire, wanted, hashes, now) or by_ranges(wire, wanted, now)
+            except FailedTryError as failure:
+                tried.append(f"{failure.at or wanted.shown}: {failure.problem}")
+                pause = (failure.retry_after or 0.0) + _WAIT * len(tried)
+                if not failure.passing or len(tried) >= _TRIES or pause > _LONGEST_WAIT:
+                    raise DownloadError(
+                        failure.problem,
+                        operation="download metadata of",
+                        url=wanted.shown,
+                        status=failure.status,
+                        retry_after=failure.retry_after,
+                        tried=tuple(tried),
+                        attempts=len(tried),
+                        elapsed=system.monotonic() - started,
+                        advice="Check the network and the server, and try again.",
+                    ) from failure.__cause__
+                call.report(Phase.WAITING, detail=f"{failure.problem}, again in {pause:.1f} s")
+                call.sleep(pause)
+
+
+def _key(wanted: Wanted, hashes: Mapping[str, str]) -> str | None:
+    found = _digest.naming_hash(hashes)
+    return f"metadata {found}" if found else _digest.naming_hash(wanted.hashes)

@@ -1,0 +1,115 @@
+"""Visit: one request of another client that passes by the cache; :mod:`._transport` says when and how.
+
+What is kept is staged while the other client reads it. Nothing that goes wrong here is that client's concern: then
+nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from ._call import Call
+from ._download import Answer
+from ._errors import WheelCacheError
+from ._request import Wanted
+from ._stage import Stage
+from ._urls import Known, Urls
+from ._wheel import CachedWheel
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What the cache has to say to a request.
+
+    Attributes:
+        call: this visit's.
+        wanted: what is asked for.
+        wheel: what the cache has under this URL or hash, if anything.
+        holds: whether it may be taken without asking.
+        known: what the server said of it.
+        urls: where that is written down.
+        temporary: the path of what may be kept; ``None`` where nothing may.
+        add: makes what was staged an entry.
+        asked: when the request was made, in seconds since the epoch.
+    """
+
+    call: Call
+    wanted: Wanted
+    wheel: CachedWheel | None
+    holds: bool
+    known: Known | None
+    urls: Urls
+    temporary: str | None
+    add: Callable[[Call, Stage, Wanted], CachedWheel]
+    asked: float
+
+    def conditions(self) -> dict[str, str]:
+        """Return the header fields that ask whether what is there still holds."""
+        if self.wheel is None or self.known is None:
+            return {}
+        return self.known.conditions(refresh=False)
+
+    def open(self) -> BinaryIO | None:
+        """Open the wheel, ``None`` where it is gone meanwhile."""
+        return None if self.wheel is None else self.call.disk.open_read(str(self.wheel.path))
+
+    def revalidated(self, fields: Mapping[str, str]) -> None:
+        """Take down that what is there still holds."""
+        if self.wheel is not None and self.temporary is not None:
+            self._note(self.wheel, fields, modified=False)
+
+    @contextmanager
+    def keeping(self, fields: Mapping[str, str]) -> Iterator[Keep]:
+        """Keep a body that comes with these fields of its answer."""
+        keep = Keep(self._stage())
+        try:
+            yield keep
+            if keep.stage is not None and keep.is_whole:
+                wheel = self.add(self.call, keep.stage, self.wanted)
+                if not self.wanted.hashes:
+                    self._note(wheel, fields, modified=True)
+        except WheelCacheError:
+            pass  # these are other bytes than those of the hash, or the disk refuses
+        finally:
+            keep.drop()
+
+    def _stage(self) -> Stage | None:
+        if self.temporary is None:
+            return None
+        try:
+            return Stage(self.call.disk, self.temporary, expected=self.wanted.hashes, shown=self.wanted.shown)
+        except WheelCacheError:
+            return None
+
+    def _note(self, wheel: CachedWheel, fields: Mapping[str, str], *, modified: bool) -> None:
+        answer = Answer(modified, fields, self.asked, self.wanted.url)
+        self.urls.write(self.call.disk, self.wanted.url, wheel.hashes["sha256"], answer, self.known)
+
+
+class Keep:
+    """A body on its way past."""
+
+    def __init__(self, stage: Stage | None) -> None:
+        self.stage = stage
+        self.is_whole = False
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes; where they cannot be kept, nothing is."""
+        if self.stage is not None:
+            try:
+                self.stage.write(data)
+            except WheelCacheError:
+                self.drop()
+
+    def finish(self) -> None:
+        """The body was read to its end."""
+        self.is_whole = True
+
+    def drop(self) -> None:
+        """Keep nothing; of what has become an entry nothing is lost."""
+        if self.stage is not None:
+            self.stage.__exit__(None, None, None)
+            self.stage = None
