@@ -1,0 +1,24 @@
+"""What the tests of the command line get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from server import Server
+from shell import APP, LIB, OLD_LIB, Shell
+from simple_index import Index
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """Where the command line runs."""
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def index(server: Server, shell: Shell) -> Index:
+    """Pip's index: an application and two versions of the library that it requires."""
+    index = Index(server, [APP, OLD_LIB, LIB])
+    shell.environment["PIP_INDEX_URL"] = index.url()
+    return index

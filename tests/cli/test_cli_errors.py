@@ -1,0 +1,279 @@
+"""What goes wrong is one line and an exit code, and what goes on is shown to whoever watches."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from server import Exchange, Server, status
+from shell import APP, LIB, OLD_LIB, Shell
+from simple_index import Index
+
+import wheelcache
+from wheelcache.cli import main
+from wheelcache.cli._output import human_seconds, human_size
+
+if sys.platform != "win32":
+    import termios
+
+
+def test_one_wheel_that_fails_does_not_stop_the_others(shell: Shell, index: Index):
+    """A URL that is not there and bytes that are not the right ones are a line each; the third wheel is fetched."""
+    gone = index.server.url(f"/gone/{APP.filename}")
+    wrong = index.wheel_url(OLD_LIB).replace(OLD_LIB.sha256, "0" * 64)
+    ran = shell.fetch(gone, wrong, index.wheel_url(LIB))
+    assert ran.code == 1
+    assert ran.rows == {APP.filename: "failed", OLD_LIB.filename: "failed", LIB.filename: "downloaded"}
+    first, second = ran.err.splitlines()
+    assert first.startswith(f"error: download {gone}: ")
+    assert "404" in first
+    assert f"sha256: expected {'0' * 64}, got {OLD_LIB.sha256}" in second
+
+
+def test_errors_are_in_the_json_too(shell: Shell, index: Index):
+    """A program gets the kind, the message and what was asked for, beside the wheels that came."""
+    wrong = index.wheel_url(OLD_LIB).replace(OLD_LIB.sha256, "0" * 64)
+    ran = shell.fetch(wrong, index.wheel_url(LIB), "no-such-project", "--json")
+    assert ran.code == 1
+    assert [wheel["filename"] for wheel in ran.json["wheels"]] == [LIB.filename]
+    by_pip, by_hash = ran.json["errors"]
+    assert (by_pip["error"], by_pip["requirement"], by_pip["url"]) == ("PipError", "no-such-project", None)
+    assert (by_hash["error"], by_hash["url"]) == ("HashMismatchError", wrong.partition("#")[0])
+    assert ran.err.splitlines() == [f"error: {error['message']}" for error in ran.json["errors"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no-such-project"], "No matching distribution found for no-such-project"),
+        (["demo-lib<2", "demo-lib>=2"], "(The user requested demo-lib<2, The user requested demo-lib>=2)"),
+        (["this is no requirement"], "Invalid requirement"),
+        (["-r", "nowhere.txt"], "Could not open requirements file"),
+    ],
+    ids=["unknown", "conflict", "nonsense", "no file"],
+)
+def test_an_error_of_pip_is_one_line(shell: Shell, index: Index, arguments: list[str], said: str):
+    """What pip says of it, without the rest of what pip says."""
+    ran = shell.fetch(*arguments)
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert ran.err.startswith("error: pip: ")
+    assert said in ran.err
+
+
+def test_an_index_that_fails_is_told_from_one_that_has_nothing(shell: Shell, server: Server):
+    """Pip says in the end that it found nothing; the line says why, too."""
+    server.serve("/simple/demo-lib/", how=status(503))
+    ran = shell.fetch("demo-lib", "-i", server.url("/simple/"))
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "503" in ran.err
+
+
+def test_source_is_refused_before_it_is_built(shell: Shell):
+    """A folder, a source archive and a version control URL are no wheels, and no code of theirs is run."""
+    project = shell.folder / "project"
+    project.mkdir()
+    project.joinpath("setup.py").write_text("import pathlib; pathlib.Path('built').touch()\n")
+    shell.folder.joinpath("project-1.0.tar.gz").touch()
+    ran = shell.fetch("./project", "project-1.0.tar.gz", "git+https://token@example.org/project.git")
+    assert ran.code == 1
+    assert [line.startswith("error: this is source") for line in ran.err.splitlines()] == [True, True, True]
+    assert "token" not in ran.err
+    assert not project.joinpath("built").exists()
+
+
+def test_what_pip_chooses_and_is_no_wheel_does_not_stop_the_wheels(shell: Shell, index: Index):
+    """A project's folder in a requirements file is an error that names it, and the rest of the file is fetched."""
+    project = shell.folder / "project"
+    project.mkdir()
+    project.joinpath("pyproject.toml").write_text(
+        "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+    )
+    project.joinpath("backend.py").write_text(
+        "import pathlib\n"
+        "def prepare_metadata_for_build_wheel(folder, config=None):\n"
+        "    info = pathlib.Path(folder, 'project-1.dist-info')\n"
+        "    info.mkdir()\n"
+        "    info.joinpath('METADATA').write_text('Metadata-Version: 2.1\\nName: project\\nVersion: 1\\n')\n"
+        "    return info.name\n"
+    )
+    shell.folder.joinpath("requirements.txt").write_text("./project\ndemo-lib\n")
+    ran = shell.fetch("-r", "requirements.txt")
+    assert ran.code == 1
+    assert ran.rows == {LIB.filename: "downloaded"}
+    assert (ran.err.count("\n"), "project==1: pip chose file:" in ran.err) == (1, True)
+
+
+def test_without_pip_requirements_cannot_be_resolved_and_urls_can(shell: Shell, index: Index):
+    """An interpreter without pip is told what to do about it, and what needs no pip works."""
+    code = "import sys; sys.modules['pip'] = None; from wheelcache.cli import main; sys.exit(main(sys.argv[1:]))"
+    ran = shell.run([sys.executable, "-c", code, "fetch", "demo-lib", index.wheel_url(LIB)])
+    assert ran.code == 1
+    assert ran.rows == {LIB.filename: "downloaded"}
+    assert (ran.err.count("\n"), "has no pip" in ran.err) == (1, True)
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_the_extra_it_says_what_to_install(shell: Shell, missing: str):
+    """One line and exit code 2, and not an ImportError."""
+    code = f"import sys; sys.modules['{missing}'] = None; from wheelcache.cli import main; sys.exit(main())"
+    ran = shell.run([sys.executable, "-c", code, "--version"])
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (f"error: the command line needs {missing}: python -m pip install 'wheelcache[cli]'\n")
+
+
+@pytest.mark.parametrize("arguments", [["fetch"], ["fetch", "--jobs", "0", "six"], ["nonsense"], ["--nonsense"]])
+def test_a_wrong_command_line_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    """The message and where to find help are on stderr."""
+    assert main(arguments) == 2
+    assert "Error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fetch", "--help"]])
+def test_the_help_tells_the_exit_codes(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    """So that nobody has to try them."""
+    assert main(arguments) == 0
+    assert "\n    130  interrupted\n" in capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
+    """--version prints the name and the version."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"wheelcache {wheelcache.__version__}\n"
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(shell: Shell, index: Index):
+    """A cache folder below a file and a --to folder that is below one."""
+    shell.folder.joinpath("file").write_text("")
+    for option in ("--cache-dir", "--to"):
+        ran = shell.fetch(index.wheel_url(LIB), option, os.path.join("file", "folder"), "--json")
+        assert ran.code == 1
+        assert len(ran.json["errors"]) == 1
+        assert (ran.err.count("\n"), ran.err.startswith("error: ")) == (1, True)
+
+
+def test_a_file_of_another_kind_in_the_way_of_a_link_is_left_alone(shell: Shell, index: Index):
+    """The wheel is in the cache, the file in the folder is as it was, and the exit code tells."""
+    target = shell.folder / "out" / LIB.filename
+    target.parent.mkdir()
+    target.write_text("mine")
+    ran = shell.fetch(index.wheel_url(LIB), "--to", "out")
+    assert ran.code == 1
+    assert str(target) in ran.err
+    assert target.read_text() == "mine"
+
+
+def test_the_help_and_a_hit_import_no_more_than_they_need(shell: Shell, index: Index):
+    """Start-up stays quick: the help needs neither rich nor httpx, and a run of hits no httpx."""
+    shell.fetch(index.wheel_url(LIB))
+    code = (
+        "import sys; from wheelcache.cli import main; code = main(sys.argv[1:]);"
+        "heavy = ('httpx', 'rich.console', 'urllib.request', 'packaging.pylock');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    assert shell.run([sys.executable, "-c", code, "--help"]).out.endswith("\n[]\n")
+    hit = shell.run([sys.executable, "-c", code, "fetch", index.wheel_url(LIB), "--json"])
+    assert hit.out.endswith("\n[]\n")
+    assert '"hit"' in hit.out
+
+
+def test_a_terminal_is_told_nothing_by_a_name(shell: Shell):
+    """Control characters of a URL are written out, and not sent to the terminal."""
+    ran = shell.fetch("file:///nowhere/%1B%5D0;x%07-1.0-py3-none-any.whl", "--offline")
+    assert ran.code == 1
+    assert "\\x1b" in ran.out
+    assert "\x1b" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (2.5e9, "2.5 GB")],
+)
+def test_sizes_are_read_by_people(size: float, text: str):
+    """Powers of 1000, one digit, and never "1000.0"."""
+    assert human_size(int(size)) == text
+
+
+def test_times_are_read_by_people():
+    """Milliseconds below a second, one digit above."""
+    assert [human_seconds(seconds) for seconds in (0.0001, 0.04, 0.9999, 12.34)] == [
+        "<1 ms",
+        "40 ms",
+        "1.0 s",
+        "12.3 s",
+    ]
+
+
+class _Stalling:
+    """An answer that begins, tells that it has begun, and goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    def __call__(self, exchange: Exchange) -> None:
+        exchange.start(200, length=len(exchange.body))
+        exchange.write(exchange.body[:100])
+        self.begun.set()
+        exchange.wait(self.go_on)
+        exchange.write(exchange.body[100:])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a test cannot send Ctrl-C to one process")
+def test_ctrl_c_ends_it_at_once_and_leaves_nothing(shell: Shell, server: Server):
+    """In the middle of a download that stalls: exit code 130, one line, and no partial file."""
+    stalling = _Stalling()
+    url = server.serve(f"/{LIB.filename}", LIB.data, how=stalling)
+    with subprocess.Popen(
+        [sys.executable, "-m", "wheelcache.cli", "fetch", url],
+        env=shell.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+    ) as process:  # fmt: skip
+        assert stalling.begun.wait(60)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=25)  # less than the time-out of a read
+    assert (process.returncode, out, err.strip()) == (130, "", "error: interrupted")
+    left = [path.relative_to(shell.cache).parts for path in shell.cache.rglob("*") if path.is_file()]
+    assert [parts for parts in left if {"partial", "tmp", "wheels", "locks"} & set(parts)] == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
+def test_a_terminal_shows_bars_and_then_the_table(shell: Shell, server: Server):
+    """While a wheel comes in, its bar and that of all are drawn; a narrow table is folded, never cut."""
+    stalling = _Stalling()
+    url = server.serve(f"/{LIB.filename}", LIB.data, how=stalling)
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (20, 45))
+    with subprocess.Popen(
+        [sys.executable, "-m", "wheelcache.cli", "fetch", url],
+        env=shell.environment | {"TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        drawn = _read(ours, until="0/1 wheel")
+        drawn += _read(ours, until=f"100 B/{human_size(len(LIB.data))}")
+        stalling.go_on.set()
+        end = _read(ours, until=None)
+    os.close(ours)
+    assert "demo_lib" in drawn
+    assert process.returncode == 0
+    table = end[end.index("status") :]
+    assert LIB.filename in "".join(line.split("  ")[0].strip() for line in table.splitlines()[1:])
+    assert "downloaded" in table
+    assert "in all" not in table
+
+
+def _read(terminal: int, *, until: str | None) -> str:
+    """Read what a program has drawn, until there is this text in it, or until the program is gone."""
+    text = ""
+    while until is None or until not in text:
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:  # as Linux says that nobody is there any more
+            data = b""
+        if not data:
+            assert until is None, text
+            break
+        text += data.decode()
+    return text

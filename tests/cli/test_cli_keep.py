@@ -1,0 +1,184 @@
+"""The commands that keep a cache: what they print, what they change, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from folders import files_in
+from shell import Ran, Shell
+from wheels import Wheel, make_wheel, wheel_filename
+
+from wheelcache import Cache
+
+WHEELS = [Wheel(wheel_filename(f"proj_{n}"), make_wheel(f"proj_{n}", size=4000)) for n in range(3)]
+
+
+@pytest.fixture
+def filled(shell: Shell) -> Shell:
+    """A cache of three wheels, used long ago in this order."""
+    with Cache(shell.cache) as cache:
+        for number, wheel in enumerate(WHEELS):
+            source = shell.folder / wheel.filename
+            source.write_bytes(wheel.data)
+            path = cache.put(source).path
+            os.utime(path.with_suffix(".json"), (1_000_000_000 + number,) * 2)
+    return shell
+
+
+def run(shell: Shell, *arguments: str) -> Ran:
+    ran = shell.run([sys.executable, "-m", "wheelcache.cli", *arguments])
+    assert "Traceback" not in ran.err
+    return ran
+
+
+def test_dir_says_where(filled: Shell) -> None:
+    """The path alone, for shells and for programs."""
+    assert run(filled, "dir").out == f"{filled.cache}\n"
+    assert run(filled, "dir", "--json").json == {"path": str(filled.cache)}
+
+
+def test_ls_lists_all_or_those_that_are_named(filled: Shell) -> None:
+    """Projects in any spelling, digests and file names choose; a name that nothing has is an error."""
+    everything = run(filled, "ls")
+    assert all(wheel.filename in everything.out for wheel in WHEELS)
+    assert everything.out.splitlines()[-1] == "3 wheels, 12.0 kB"
+    for name in ("Proj.1", WHEELS[1].digest, WHEELS[1].filename):
+        (found,) = run(filled, "ls", name, "--json").json["wheels"]
+        assert (found["filename"], found["digest"], found["size"]) == (WHEELS[1].filename, WHEELS[1].digest, 4000)
+        assert Path(found["path"]).read_bytes() == WHEELS[1].data
+    nothing = run(filled, "ls", "proj-1", "nobody")
+    assert (nothing.code, nothing.out) == (1, "")
+    assert "nobody" in nothing.err
+
+
+def test_info_tells_all(filled: Shell) -> None:
+    """Size, path and hashes, for people and for programs."""
+    out = run(filled, "info", "proj-0").out
+    assert "4.0 kB (4000 bytes)" in out
+    assert WHEELS[0].hex() in out
+    assert run(filled, "info", "proj-0", "--json").json["wheels"][0]["hashes"] == {"sha256": WHEELS[0].hex()}
+    assert run(filled, "info").code == 2
+
+
+def test_stats_count(filled: Shell) -> None:
+    """Wheels and bytes, as people read them and as numbers."""
+    assert "12.0 kB" in run(filled, "stats").out
+    stats = run(filled, "stats", "--json").json
+    assert (stats["wheels"], stats["wheel_bytes"], stats["path"]) == (3, 12_000, str(filled.cache))
+
+
+def test_prune_cuts_to_a_size_that_people_write(filled: Shell) -> None:
+    """A dry run says what goes and leaves it; the run takes it; ages and digests to keep work as well."""
+    before = files_in(filled.cache)
+    plan = run(filled, "prune", "--max-size", "8kB", "--dry-run")
+    assert WHEELS[0].filename in plan.out
+    assert plan.out.splitlines()[-1] == "would free 4.0 kB: 1 wheel, 0 leftovers"
+    assert files_in(filled.cache) == before
+    done = run(filled, "prune", "--max-size", "8kB", "--json").json
+    assert [wheel["filename"] for wheel in done["removed"]] == [WHEELS[0].filename]
+    assert (done["freed"], done["skipped"], done["dry_run"]) == (4000, [], False)
+    kept = run(filled, "prune", "--keep", WHEELS[1].digest)
+    assert kept.out.splitlines()[-1] == "freed 4.0 kB: 1 wheel, 0 leftovers"
+    assert run(filled, "prune", "--max-age", "1y", "-q").out == ""
+    assert run(filled, "stats", "--json").json["wheels"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("prune", "--max-size", "lots"), 2),
+        (("prune", "--max-size", "-1"), 2),
+        (("prune", "--max-age", "30"), 2),
+        (("prune", "--keep", "no such.toml"), 1),
+        (("prune", "--keep", "sha256:123"), 1),
+        (("rm", "nobody"), 1),
+        (("rm", "proj-0", "sha256:123"), 1),
+        (("rm",), 2),
+        (("clear",), 2),
+    ],
+    ids=str,
+)
+def test_bad_input_removes_nothing(filled: Shell, arguments: tuple[str, ...], code: int) -> None:
+    """It is said on stderr, and everything stays."""
+    before = files_in(filled.cache)
+    ran = run(filled, *arguments)
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err
+    assert files_in(filled.cache) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("0", 0), ("1500", 1500), ("1.5kB", 1500), ("10 GB", 10**10), ("2GiB", 2**31), ("1m", 10**6)]
+)
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    """Powers of 1000, and of 1024 where it says so."""
+    from wheelcache.cli._options import age
+    from wheelcache.cli._options import size as parse
+
+    assert parse(text) == size
+    assert age("30d") == 2 * age("360h") == 2_592_000
+
+
+def test_rm_takes_projects_and_digests(filled: Shell) -> None:
+    """A dry run leaves them; the run takes these and no others."""
+    assert WHEELS[0].filename in run(filled, "rm", "-n", "proj-0").out
+    assert run(filled, "rm", "PROJ.0", WHEELS[2].digest).code == 0
+    assert [wheel["filename"] for wheel in run(filled, "ls", "--json").json["wheels"]] == [WHEELS[1].filename]
+
+
+def test_clear_takes_all_when_told_so(filled: Shell) -> None:
+    """--dry-run leaves everything, --yes takes it."""
+    assert len(run(filled, "clear", "--dry-run", "--json").json["removed"]) == 3
+    assert len(run(filled, "ls", "--json").json["wheels"]) == 3
+    assert run(filled, "clear", "--yes").out.splitlines()[-1].startswith("freed 12.0 kB: 3 wheels")
+    assert run(filled, "ls", "--json").json["wheels"] == []
+
+
+def test_clear_asks_a_person(filled: Shell) -> None:
+    """On a terminal it says how much would go; no is no, and yes is yes."""
+    pytest.importorskip("termios", reason="there are no such terminals here")
+    import pty
+
+    for answer, code, left in ((b"n\n", 1, 3), (b"y\n", 0, 0)):
+        outer, inner = pty.openpty()
+        os.write(outer, answer)
+        ran = subprocess.run(
+            [sys.executable, "-m", "wheelcache.cli", "clear"],
+            stdin=inner,
+            env=filled.environment,
+            cwd=filled.folder,
+            capture_output=True,
+            encoding="utf-8",
+        )
+        os.close(inner)
+        os.close(outer)
+        assert ran.returncode == code
+        assert "3 wheels, 12.0 kB" in ran.stderr
+        assert len(run(filled, "ls", "--json").json["wheels"]) == left
+
+
+def test_verify_ends_with_1_until_it_is_repaired(filled: Shell) -> None:
+    """It names what is wrong; with --repair it is put aside."""
+    assert run(filled, "verify").out.splitlines()[-1] == "3 checked, 0 problems"
+    (path,) = filled.cache.rglob(WHEELS[1].filename)
+    path.write_bytes(b"damaged")
+    ran = run(filled, "verify", "--json")
+    assert ran.code == 1
+    assert json.loads(ran.out)["problems"] == [
+        {"kind": "short", "path": str(path), "digest": WHEELS[1].digest, "action": "none"}
+    ]
+    assert "quarantined" in run(filled, "verify", "--repair").out
+    assert run(filled, "verify", "-q").code == 0
+
+
+def test_export_makes_a_wheelhouse(filled: Shell) -> None:
+    """All, or those that are named, in any mode."""
+    assert run(filled, "export", "out").out == "3 wheels in out\n"
+    assert files_in(filled.folder / "out") == {wheel.filename: wheel.data for wheel in WHEELS}
+    paths = run(filled, "export", "one", "proj-2", "--mode", "copy", "--json").json["paths"]
+    assert paths == [str(filled.folder / "one" / WHEELS[2].filename)]
