@@ -1,0 +1,59 @@
+"""A process that forks while one of its threads downloads a wheel, and whose child wants the same wheel.
+
+Its arguments are the folder, and pairs of URL and digest: of a wheel that comes at once, of the one that stalls, and of
+another that comes at once. Each line that it writes is a name, a status and a digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+from wheelcache import Cache, CachedWheel, Phase, ProgressEvent
+
+
+def tell(who: str, wheel: CachedWheel) -> None:
+    digest = hashlib.sha256(Path(wheel).read_bytes()).hexdigest()
+    print(who, wheel.status, f"sha256:{digest}", flush=True)
+
+
+def main(root: str, *pairs: str) -> None:
+    quick, slow, other = [(pairs[at], pairs[at + 1]) for at in (0, 2, 4)]
+    cache = Cache(root, lock_timeout=1.0)
+    begun = threading.Event()
+
+    def listen(event: ProgressEvent) -> None:
+        if event.phase is Phase.DOWNLOADING and event.done:
+            begun.set()
+
+    def download() -> None:
+        tell("thread", cache.fetch(slow[0], hashes=slow[1], progress=listen))
+
+    thread = threading.Thread(target=download)
+    thread.start()
+    begun.wait()
+    # Its connection is idle when the process forks.
+    tell("parent", cache.fetch(quick[0], hashes=quick[1]))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for url, digest in (quick, slow, other):
+                tell("child", cache.fetch(url, hashes=digest))
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    print("child ended", code, flush=True)
+    thread.join()
+    tell("parent", cache.fetch(other[0], hashes=other[1]))
+    cache.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

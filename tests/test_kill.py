@@ -1,0 +1,116 @@
+"""Processes that are killed: between any two file calls, and half-way through a write.
+
+After each death the same must hold: whoever looks sees nothing wrong; no entry that was there is lost; what was left
+behind says whose it was and since when; and the operation can be done again, to its end. Each death is played first,
+in this process, where all of them are quick; then processes are killed in earnest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from faulty import Dead, Die, Plan
+from machines import Machine
+from marks import not_on_windows
+from oracle import check_sound, leftovers
+from scenarios import SCENARIOS, World, deaths, quick_folder
+from server import Server
+
+CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "children", "killed.py")
+NEW = "new-1.0-py3-none-any.whl"
+
+# Those that write; to be killed while looking is covered by the faults.
+WRITING = [name for name, scenario in SCENARIOS.items() if not name.startswith(("look", "hit read-only"))]
+# A few of them are enough to see that real deaths are like played ones.
+REAL = ["open and put", "repair", "hit after a boot", "link by copy"]
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    """A server that has the new wheel."""
+    return server.serve("/" + NEW, SCENARIOS["fetch"].gained[NEW])
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    """One client for all runs."""
+    with httpx.Client(trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def quick_path() -> Iterator[Path]:
+    """A folder for some hundred caches."""
+    with quick_folder() as folder:
+        yield folder
+
+
+def revive(world: World, name: str) -> None:
+    """Look at what a dead process has left, and do what it did to its end."""
+    scenario = SCENARIOS[name]
+    machine = Machine()
+    machine.boot = world.machine.boot
+    leftovers(world.root)
+    check_sound(machine, world.root, scenario.kept)
+    with world.cache(**scenario.options) as cache:
+        scenario.act(cache, world)
+    check_sound(machine, world.root, {**scenario.kept, **scenario.gained})
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_every_death(name: str, quick_path: Path, url: str, client: httpx.Client) -> None:
+    """A process may end before any file call and half-way through any write: nothing is lost, nothing wrong is seen."""
+    scenario = SCENARIOS[name]
+    moments = deaths(World(quick_path / "unharmed", url, client), scenario)
+    assert len(moments) >= 4
+    for number, moment in moments:
+        world = World(quick_path / "killed", url, client)
+        world.make_ready(scenario)
+        plan = world.files.plan = Die(len(world.files.trace) + number, moment)
+        try:
+            with pytest.raises(Dead), world.cache(**scenario.options) as cache:
+                scenario.act(cache, world)
+            world.files.close_all()
+            world.files.plan = Plan()
+            revive(world, name)
+        except BaseException as error:
+            error.add_note(f"killed {moment} {plan.hit}")
+            raise
+        shutil.rmtree(world.folder)
+
+
+@not_on_windows("fork is POSIX only; the test after this one kills processes there")
+def test_every_real_death(quick_path: Path, url: str) -> None:
+    """The same with SIGKILL, and a process of its own for each death."""
+    done = subprocess.run(
+        [sys.executable, CHILD, "all", quick_path, url, *REAL], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(REAL), done.stdout
+    assert sum(map(int, done.stdout.split())) > 80
+
+
+@pytest.mark.parametrize("name", ["put", "fetch", "repair"])
+def test_some_real_deaths(name: str, quick_path: Path, url: str, client: httpx.Client) -> None:
+    """The same with processes that are started and killed as each system does it, at a few moments."""
+    scenario = SCENARIOS[name]
+    moments = deaths(World(quick_path / "unharmed", url, client), scenario)
+    halves = [death for death in moments if death[1] == "half"]
+    for number, moment in [*moments[len(moments) // 2 :: len(moments) // 4], halves[-1]]:
+        world = World(quick_path / f"{moment} {number}", url, client)
+        world.make_ready(scenario)
+        done = subprocess.run(
+            [sys.executable, CHILD, "one", world.folder, url, name, str(number), moment],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode in {9, -9}, done.stderr
+        revive(world, name)

@@ -1,0 +1,435 @@
+"""What holds for every input and every order of events, found by hypothesis.
+
+The same examples come every time, so that a failure is one for everybody.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faulty import FaultyFiles
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from machines import Machine
+from oracle import leftovers
+from scenarios import quick_folder
+from wheels import hex_of, make_wheel, sha256, wheel_filename
+
+from wheelcache import Cache, HashMismatchError, LinkMode, OfflineError, SizeMismatchError
+from wheelcache._disk import Disk
+from wheelcache._patience import Patience
+from wheelcache._record import Record, Seen, decode, decode_record, encode, encode_record
+from wheelcache._stage import Stage
+from wheelcache._system import System
+
+SAME_EVERY_TIME = settings(derandomize=True, deadline=None, database=None)
+
+HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
+
+
+# Staging
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A folder of this module's own."""
+    with quick_folder() as folder:
+        yield folder
+
+
+def stage_at(path: Path, **options: object) -> Stage:
+    system = System()
+    return Stage(Disk(system, Patience(0.0, system)), str(path), **{"expected": {}, **options})
+
+
+@given(chunks=st.lists(st.binary(max_size=300), max_size=20), algorithms=st.sets(st.sampled_from(["sha512", "md5"])))
+@settings(SAME_EVERY_TIME, max_examples=100)
+def test_any_chunks(folder: Path, chunks: list[bytes], algorithms: set[str]) -> None:
+    """However a body is cut into chunks, the file has its bytes, and the hashes are those of its bytes."""
+    data, path = b"".join(chunks), folder / "staged"
+    expected = {name: hex_of(data, name) for name in ("sha256", *algorithms)}
+    with stage_at(path, expected=expected) as stage:
+        for chunk in chunks:
+            stage.write(chunk)
+        sealed = stage.seal()
+        stage.moved()
+    assert path.read_bytes() == data
+    assert sealed.size == len(data)
+    assert sealed.hashes == expected
+    path.unlink()
+
+
+@given(
+    tries=st.lists(st.lists(st.binary(max_size=300), max_size=5), min_size=1, max_size=5),
+)
+@settings(SAME_EVERY_TIME, max_examples=100)
+def test_any_tries(folder: Path, tries: list[list[bytes]]) -> None:
+    """Whatever came in tries that were given up, the last one alone counts."""
+    path = folder / "staged"
+    data = b"".join(tries[-1])
+    with stage_at(path, expected={"sha256": hex_of(data)}) as stage:
+        for number, chunks in enumerate(tries):
+            if number:
+                stage.restart()
+            for chunk in chunks:
+                stage.write(chunk)
+        sealed = stage.seal()
+        stage.moved()
+    assert path.read_bytes() == data
+    assert sealed.size == len(data)
+    path.unlink()
+
+
+@given(
+    data=st.binary(min_size=1, max_size=500), chunk=st.integers(1, 100), size=st.integers(0, 600), flip=st.booleans()
+)
+@settings(SAME_EVERY_TIME, max_examples=150)
+def test_any_other_bytes(folder: Path, data: bytes, chunk: int, size: int, flip: bool) -> None:
+    """Bytes of another size or with another hash are refused, and nothing is left of them."""
+    path = folder / "staged"
+    due = bytes([data[0] ^ 1]) + data[1:] if flip else data
+    right = size == len(data) and not flip
+
+    def fill() -> None:
+        with stage_at(path, expected={"sha256": hex_of(due)}, size=size) as stage:
+            for start in range(0, len(data), chunk):
+                stage.write(data[start : start + chunk])
+            stage.seal()
+
+    if right:
+        fill()
+    else:
+        with pytest.raises(HashMismatchError if size == len(data) else SizeMismatchError):
+            fill()
+    assert not path.exists()
+
+
+# Records
+
+SEEN = st.builds(Seen, st.integers(0, 2**63), st.integers(0, 2**64), st.none() | st.text(max_size=40))
+RECORDS = st.builds(
+    Record,
+    filename=st.text(min_size=1, max_size=60),
+    sha256=HEX,
+    size=st.integers(0, 2**40),
+    seen=SEEN,
+    hashes=st.dictionaries(st.sampled_from(["sha512", "blake2b", "md5"]), HEX),
+    url=st.none() | st.text(max_size=80),
+    created=st.integers(0, 2**40),
+    place=st.integers(0, 9),
+)
+
+
+@given(record=RECORDS)
+@settings(SAME_EVERY_TIME, max_examples=200)
+def test_a_record_comes_back(record: Record) -> None:
+    """What is written as a record is read as the same record, and is no record of another wheel."""
+    data = encode_record(record)
+    assert decode_record(data, record.sha256) == record
+    assert decode_record(data, "0" * 64) is None or record.sha256 == "0" * 64
+    assert data.isascii()
+    assert data.count(b"\n") == 1
+
+
+@given(record=RECORDS, where=st.floats(0, 1, exclude_max=True))
+@settings(SAME_EVERY_TIME, max_examples=150)
+def test_a_short_record_is_none(record: Record, where: float) -> None:
+    """A record that was cut anywhere, and filled up with zeros or not, is no record."""
+    data = encode_record(record)
+    cut = int(where * len(data))
+    assert decode(data[:cut]) is None
+    assert decode(data[:cut].ljust(len(data), b"\0")) is None
+    assert decode(data + data[:cut]) is None or cut == 0
+
+
+@given(record=RECORDS, where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@settings(SAME_EVERY_TIME, max_examples=200)
+def test_a_flipped_bit_makes_no_record(record: Record, where: float, bit: int) -> None:
+    """A record with any one bit flipped is no record."""
+    data = bytearray(encode_record(record))
+    data[int(where * len(data))] ^= 1 << bit
+    assert decode(bytes(data)) is None
+    assert decode_record(bytes(data), record.sha256) is None
+
+
+def test_every_flipped_bit_and_every_cut() -> None:
+    """The same for every bit and every cut of one record."""
+    record = Record(wheel_filename(), "ab" * 32, 10_000, Seen(1, 2, "boot"), {"md5": "0" * 32}, "https://example.org/")
+    data = encode_record(record)
+    for at in range(len(data)):
+        assert decode(data[:at]) is None
+        for bit in range(8):
+            assert decode(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]) is None
+
+
+@given(first=RECORDS, second=RECORDS, where=st.floats(0, 1))
+@settings(SAME_EVERY_TIME, max_examples=150)
+def test_two_records_mixed_make_none(first: Record, second: Record, where: float) -> None:
+    """A record that was written over another one, and not to its end, is one of both or none."""
+    old, new = encode_record(first), encode_record(second)
+    cut = int(where * len(new))
+    mixed = new[:cut] + old[cut:]
+    assert decode(mixed) is None or mixed in (old, new)
+
+
+@given(data=st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+@settings(SAME_EVERY_TIME, max_examples=150)
+def test_anything_else_is_no_record(data: bytes) -> None:
+    """Whatever stands in a record's place is read without an error."""
+    assert decode(data) is None
+    assert decode_record(data, "ab" * 32) is None
+
+
+@given(
+    fields=st.dictionaries(
+        st.text(max_size=10), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=5), max_size=5
+    )
+)
+@settings(SAME_EVERY_TIME, max_examples=100)
+def test_other_fields_are_no_record(fields: dict[str, object]) -> None:
+    """What has its checksum and is no record is none: another version may have written it."""
+    assert decode(encode(fields)) == fields
+    assert decode_record(encode(fields), "ab" * 32) is None
+
+
+@given(field=st.sampled_from([field.name for field in dataclasses.fields(Record)]), value=st.none() | st.booleans())
+@settings(SAME_EVERY_TIME, max_examples=50)
+def test_a_record_with_a_field_missing(field: str, value: object) -> None:
+    """A record that lacks a field which it must have, or has one that it must not, is none."""
+    record = Record(wheel_filename(), "ab" * 32, 10_000, Seen(1, 2, "boot"))
+    fields = dataclasses.asdict(record)
+    assert decode_record(encode({**fields, "more": value}), record.sha256) is None
+    if field in {"filename", "sha256", "size", "seen"}:
+        del fields[field]
+        assert decode_record(encode(fields), record.sha256) is None
+
+
+# Any order of events
+
+NAMES = [wheel_filename("one"), wheel_filename("two"), wheel_filename("three")]
+DATA = {name: make_wheel(name.split("-")[0], size=2500 + number) for number, name in enumerate(NAMES)}
+ALIASES = {name: name.replace("-1.0-", "-1.0.0-") for name in NAMES}
+BOTH = [*NAMES, *ALIASES.values()]
+WHEELS = st.sampled_from(NAMES)
+OFFLINE = "https://example.org/"
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """A cache, what people and machines do to it in any order, and what it must then hold.
+
+    ``good`` are the entries that nobody has damaged: they must be there. Others may be there, but never with wrong
+    bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = quick_folder()
+        base = self._folder.__enter__()
+        self.base = base
+        self.root = base / "cache"
+        self.files = FaultyFiles()
+        self.machine = Machine(self.files)
+        self.cache = self.open()
+        self.good: set[str] = set()
+        self.number = 0
+
+    def open(self, **options: object) -> Cache:
+        return self.machine.cache(self.root, offline=True, **options)
+
+    def teardown(self) -> None:
+        self.cache.close()
+        assert not self.files.open_handles
+        self._folder.__exit__(None, None, None)
+
+    def data(self, name: str) -> bytes:
+        return DATA[name.replace("-1.0.0-", "-1.0-")]
+
+    def place(self, name: str) -> Path:
+        digest = hex_of(self.data(name))
+        return self.root / "v1" / "wheels" / digest[:2] / digest[2:] / name
+
+    def touch(self, path: Path) -> None:
+        """Let it be seen that a file was written to; the clock of a file system may be too coarse to show it."""
+        self.number += 1
+        os.utime(path, ns=(self.number, self.number))
+
+    def damaged(self, path: Path) -> None:
+        """A file was written to: every name of it has lost its bytes."""
+        inode = path.stat().st_ino
+        for name in BOTH:
+            if self.place(name).exists() and self.place(name).stat().st_ino == inode:
+                self.good.discard(name)
+
+    def is_there(self, name: str) -> None:
+        """A wheel was found. It is an entry if it has a record: an object hands out what it knows without looking."""
+        path = self.place(name).with_suffix(".json")
+        record = decode_record(path.read_bytes(), hex_of(self.data(name))) if path.exists() else None
+        if record is not None and record.filename == name:
+            self.good.add(name)
+
+    # What is done with it
+
+    @rule(name=WHEELS)
+    def put(self, name: str) -> None:
+        source = self.base / name
+        source.write_bytes(DATA[name])
+        wheel = self.cache.put(source)
+        assert wheel.path.read_bytes() == DATA[name]
+        self.good.add(name)
+
+    @rule(name=st.sampled_from(BOTH), algorithm=st.sampled_from(["sha256", "sha512"]))
+    def get(self, name: str, algorithm: str) -> None:
+        found = self.cache.get(f"{algorithm}:{hex_of(self.data(name), algorithm)}", filename=name)
+        if found is not None:
+            assert found.path.read_bytes() == self.data(name)
+            assert found.digest == sha256(self.data(name))
+            if found.filename == name:
+                self.is_there(name)
+        if algorithm == "sha256":
+            assert found is not None or name not in self.good
+
+    @rule(name=WHEELS, alias=st.booleans())
+    def fetch(self, name: str, alias: bool) -> None:
+        """Offline: a hit, or an error that says that it is not there."""
+        filename = ALIASES[name] if alias else name
+        try:
+            wheel = self.cache.fetch(OFFLINE + filename, hashes=sha256(DATA[name]))
+        except OfflineError:
+            assert filename not in self.good
+        else:
+            assert wheel.path.read_bytes() == DATA[name]
+            assert wheel.path.name == wheel.filename == filename
+            self.is_there(filename)
+
+    @rule(name=WHEELS)
+    def fetch_from_a_file(self, name: str) -> None:
+        source = self.base / name
+        source.write_bytes(DATA[name])
+        wheel = self.cache.fetch(source.as_uri(), hashes=sha256(DATA[name]))
+        assert wheel.path.read_bytes() == DATA[name]
+        self.is_there(name)
+
+    @rule(name=WHEELS, mode=st.sampled_from([LinkMode.AUTO, LinkMode.HARDLINK, LinkMode.COPY]))
+    def link(self, name: str, mode: LinkMode) -> None:
+        wheel = self.cache.get(sha256(DATA[name]))
+        if wheel is not None:
+            self.number += 1
+            target = self.base / "out" / f"{self.number}.whl"
+            self.cache.link(wheel, target, mode=mode)
+            assert target.read_bytes() == DATA[name]
+
+    @rule(full=st.booleans())
+    def open_again(self, full: bool) -> None:
+        self.cache.close()
+        self.cache = self.open(verify="full" if full else "auto")
+
+    @rule()
+    def look_read_only(self) -> None:
+        with self.open(read_only=True) as cache:
+            for name in self.good:
+                found = cache.get(sha256(self.data(name)), filename=name)
+                assert found is not None
+                assert found.path.read_bytes() == self.data(name)
+
+    # What happens to it
+
+    @rule()
+    def reboot(self) -> None:
+        self.machine.reboot()
+
+    @rule(name=st.sampled_from(BOTH))
+    def somebody_touches(self, name: str) -> None:
+        if self.place(name).exists():
+            self.touch(self.place(name))
+
+    @rule(name=st.sampled_from(BOTH))
+    def somebody_deletes_the_blob(self, name: str) -> None:
+        self.place(name).unlink(missing_ok=True)
+        self.good.discard(name)
+
+    @rule(name=st.sampled_from(BOTH))
+    def somebody_deletes_the_record(self, name: str) -> None:
+        self.place(name).with_suffix(".json").unlink(missing_ok=True)
+        self.good.discard(name)
+
+    @rule(name=st.sampled_from(BOTH), where=st.floats(0, 1))
+    def somebody_cuts_the_record(self, name: str, where: float) -> None:
+        record = self.place(name).with_suffix(".json")
+        if record.exists():
+            os.truncate(record, int(where * (record.stat().st_size - 1)))
+            self.good.discard(name)
+
+    @rule(name=st.sampled_from(BOTH), where=st.floats(0, 1), secretly=st.booleans())
+    def somebody_cuts_the_blob(self, name: str, where: float, secretly: bool) -> None:
+        path = self.place(name)
+        if path.exists() and path.stat().st_size:
+            self.damaged(path)
+            before = path.stat()
+            os.truncate(path, int(where * (before.st_size - 1)))
+            if secretly:
+                os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+            else:
+                self.touch(path)
+
+    @rule(name=st.sampled_from(BOTH), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+    def a_bit_flips(self, name: str, where: float, bit: int) -> None:
+        path = self.place(name)
+        if path.exists() and path.stat().st_size:
+            self.damaged(path)
+            data = bytearray(path.read_bytes())
+            data[int(where * len(data))] ^= 1 << bit
+            path.write_bytes(data)
+            self.touch(path)
+
+    @rule(name=st.sampled_from(BOTH), other=st.sampled_from(BOTH))
+    def records_are_mixed_up(self, name: str, other: str) -> None:
+        record, wrong = self.place(name).with_suffix(".json"), self.place(other).with_suffix(".json")
+        if name != other and record.exists() and wrong.exists():
+            record.write_bytes(wrong.read_bytes())
+            self.good.discard(name)
+
+    @rule()
+    def moved_and_restored(self) -> None:
+        """The folder is copied elsewhere and back, as by an archive on another machine: new inodes, old time stamps."""
+        self.cache.close()
+        away = self.base / "away"
+        shutil.copytree(self.root, away)
+        shutil.rmtree(self.root)
+        shutil.copytree(away, self.root)
+        shutil.rmtree(away)
+        self.machine.boot = f"boot {self.number} of another machine"
+        self.number += 1
+        self.cache = self.open()
+
+    # What must hold
+
+    @invariant()
+    def nothing_is_wrong_or_lost(self) -> None:
+        with self.open() as fresh:
+            entries = {wheel.filename: wheel for wheel in fresh.entries()}
+            for name, wheel in entries.items():
+                assert wheel.path.read_bytes() == self.data(name), f"{name} has wrong bytes"
+                assert wheel.digest == sha256(self.data(name))
+            assert self.good <= set(entries), f"lost: {self.good - set(entries)}"
+
+    @invariant()
+    def nothing_is_left_over(self) -> None:
+        assert leftovers(self.root) == []
+
+
+# Under Wine an example takes seconds.
+ORDERS = 15 if sys.platform == "win32" else 100
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(
+    SAME_EVERY_TIME,
+    max_examples=ORDERS,
+    stateful_step_count=30,
+    suppress_health_check=[HealthCheck.too_slow],
+)

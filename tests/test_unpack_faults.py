@@ -1,0 +1,221 @@
+"""Unpacking where every file call is refused, or is the process's last, one after the other.
+
+After each: no tree with a good marker is wrong, nothing but whole files of the wheel is in the caller's folder, nothing
+is left open, and the same call made again puts everything right.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from archives import FILENAME, Entry, wheel, wheel_entries
+from faulty import MOMENTS, Dead, Die, FailNth, FaultyFiles, Plan, code_text
+from folders import files_in
+from machines import Machine
+from oracle import check_error
+
+from wheelcache import Cache, CachedWheel, UnsafeWheelError
+from wheelcache._call import Call
+from wheelcache._disk import Disk
+from wheelcache._layout import Layout, is_spare
+from wheelcache._patience import Patience
+from wheelcache._system import System
+from wheelcache._tree import Trees
+
+ENTRIES = [
+    Entry("demo/__init__.py", b""),
+    Entry("demo/a.py", b"a = 1\n"),
+    Entry("demo/sub/run", b"x" * 99, mode=0o100755),
+]
+WHEEL = wheel(ENTRIES)
+ALL = {str(entry.name): entry.data for entry in wheel_entries(ENTRIES)}
+
+CODES = ("EACCES", "ENOSPC", "EIO", "EMFILE", 5, 32, 17, 396, "EXDEV", "ENOTSUP", 1142, "ENOENT")
+LASTING = ("ENOSPC", "EIO", 32)
+
+# Under Wine a file call costs many times what it does elsewhere: there it is every thirtieth.
+STEP = 30 if sys.platform == "win32" else 1
+
+
+class World:
+    """A cache folder with the wheel in it, on a machine whose file calls go by a plan."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.site = folder / "site"
+        folder.mkdir()
+        source = folder / FILENAME
+        source.write_bytes(WHEEL)
+        self.files = FaultyFiles()
+        self.machine = Machine(self.files)
+        with self.cache() as cache:
+            self.wheel: CachedWheel = cache.put(source)
+
+    def cache(self) -> Cache:
+        return self.machine.cache(self.folder / "cache", io_timeout=1.0, lock_timeout=1.0)
+
+    def check(self) -> None:
+        """Every tree that has a good marker is right, and the caller's folder has whole files only."""
+        system = System(boot=lambda: self.machine.boot)
+        call = Call(Disk(system, Patience(1.0, system)))
+        trees = Trees(Layout(str(self.folder / "cache")), writable=False)
+        for entry in trees.all(call.disk):
+            if trees.check(call, entry) == []:
+                assert files_in(Path(entry.folder)) == ALL
+        if self.site.exists():
+            whole = {name: data for name, data in files_in(self.site).items() if not is_spare(name.rpartition("/")[2])}
+            assert whole.items() <= ALL.items()
+
+
+def make(cache: Cache, world: World) -> None:
+    assert files_in(cache.unpack(world.wheel).path) == ALL
+
+
+def link(cache: Cache, world: World) -> None:
+    cache.unpack(world.wheel, world.site)
+    check_out(world)
+
+
+def copy(cache: Cache, world: World) -> None:
+    cache.unpack(world.wheel, world.site, mode="copy")
+    check_out(world)
+
+
+def check_out(world: World) -> None:
+    found = files_in(world.site)
+    assert {name: data for name, data in found.items() if not is_spare(name.rpartition("/")[2])} == ALL
+
+
+def nothing(world: World) -> None:
+    """Only the wheel is there."""
+
+
+def made(world: World) -> None:
+    """The tree is there."""
+    with world.cache() as cache:
+        cache.unpack(world.wheel)
+
+
+def rebooted(world: World) -> None:
+    """The tree is from before a reboot."""
+    made(world)
+    world.machine.reboot()
+
+
+def damaged(world: World) -> None:
+    """The tree has a file with other bytes."""
+    with world.cache() as cache:
+        path = cache.unpack(world.wheel).path / "demo" / "a.py"
+    path.chmod(0o644)
+    path.write_bytes(b"evil = 1\n")
+
+
+def half_out(world: World) -> None:
+    """Some files are in the caller's folder already."""
+    made(world)
+    (world.site / "demo").mkdir(parents=True)
+    (world.site / "demo" / "a.py").write_bytes(ALL["demo/a.py"])
+
+
+SCENARIOS: dict[str, tuple[Callable[[World], None], Callable[[Cache, World], None]]] = {
+    "make": (nothing, make),
+    "make and link": (nothing, link),
+    "link": (made, link),
+    "copy": (made, copy),
+    "link after a reboot": (rebooted, link),
+    "repair": (damaged, link),
+    "complete": (half_out, copy),
+}
+
+
+@pytest.fixture(params=SCENARIOS.values(), ids=SCENARIOS)
+def scenario(request: pytest.FixtureRequest) -> tuple[Callable[[World], None], Callable[[Cache, World], None]]:
+    return request.param
+
+
+def worlds(tmp_path: Path, before: Callable[[World], None]) -> Iterator[tuple[int, World, int]]:
+    """Yield a fresh world for each call to come, its number, and how many calls were made before."""
+    for number in itertools.count(1, STEP):
+        world = World(tmp_path / str(number))
+        before(world)
+        yield number, world, len(world.files.trace)
+        shutil.rmtree(world.folder)
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
+def test_every_call_refused(scenario, lasting: bool, tmp_path: Path) -> None:
+    """Each call is refused in one of many ways: an error that says everything or a success, and never a wrong file."""
+    before, act = scenario
+    codes = LASTING if lasting else CODES
+    for number, world, begun in worlds(tmp_path, before):
+        code = codes[number % len(codes)]
+        plan = world.files.plan = FailNth(begun + number, code, forever=lasting)
+        try:
+            with world.cache() as cache:
+                act(cache, world)
+        except Exception as error:
+            if not isinstance(error, FileNotFoundError) or code not in {"ENOENT", 2}:
+                check_error(error, code_text(code))
+            assert plan.hit
+        finally:
+            world.files.plan = Plan()
+        try:
+            assert not world.files.open_handles
+            world.check()
+            with world.cache() as cache:
+                act(cache, world)
+            world.check()
+        except BaseException as problem:
+            problem.add_note(f"with {code} at {plan.hit[:1]}")
+            raise
+        if not plan.hit:
+            assert number > 5
+            return
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_every_call(scenario, moment: str, tmp_path: Path) -> None:
+    """Whatever the last call of a process is, no tree is wrong and a second run completes the first."""
+    before, act = scenario
+    for number, world, begun in worlds(tmp_path, before):
+        plan = world.files.plan = Die(begun + number, moment)
+        try:
+            with world.cache() as cache:
+                act(cache, world)
+        except Dead:
+            pass
+        reached = len(world.files.trace)
+        world.files.close_all()
+        world.files.plan = Plan()
+        try:
+            world.check()
+            with world.cache() as cache:
+                act(cache, world)
+            world.check()
+        except BaseException as problem:
+            problem.add_note(f"{moment} {plan.hit}")
+            raise
+        # A call that was refused of itself, a file that is not there, has no moment after it.
+        if plan.hit is None and reached < begun + number:
+            assert number > 5
+            return
+
+
+def test_a_refused_wheel_leaves_nothing_where_deleting_works(tmp_path: Path) -> None:
+    """A file whose bytes are damaged in the middle of the archive takes all others with it."""
+    world = World(tmp_path / "world")
+    source = tmp_path / FILENAME
+    data = bytearray(WHEEL)
+    data[data.index(b"x" * 99)] = 0
+    source.write_bytes(data)
+    with world.cache() as cache:
+        found = cache.put(source)
+        with pytest.raises(UnsafeWheelError):
+            cache.unpack(found, world.site)
+    assert not world.site.exists()
+    assert list((tmp_path / "world/cache/v1/trees").rglob("*-0*")) == []
