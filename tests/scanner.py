@@ -1,0 +1,83 @@
+"""The antivirus of the tests: a Windows process that opens files and folders and keeps others from them.
+
+    with holding(path, share="r") as scanner: ...       # these, now
+    with watching(folder, share="none") as scanner: ...  # all that appears below a folder, as it appears
+
+What it holds, it holds until the block ends: an operation that comes to its end before has not waited for it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SHARES = ("none", "r", "rw", "rwd")
+"""What others may do with a file that is held: nothing, read, read and write, delete and rename too."""
+
+_STARTS_WITHIN = 60
+_BACKSTOP_SECONDS = 300
+
+
+class Scanner:
+    """A scanner that runs.
+
+    Attributes:
+        pid: its process.
+    """
+
+    def __init__(self, log: Path, process: subprocess.Popen[bytes]) -> None:
+        self._log = log
+        self._process = process
+        self.pid = process.pid
+
+    def lines(self) -> list[str]:
+        """Return what it has said so far, a line for each file: ``held PATH``."""
+        return self._log.read_text("utf-8").splitlines()
+
+    def wait_for(self, line: str) -> None:
+        """Wait until it has said a line."""
+        deadline = time.monotonic() + _STARTS_WITHIN
+        while line not in self.lines():
+            assert time.monotonic() < deadline, f"no {line!r} in {self.lines()}"
+            time.sleep(0.005)
+
+    def held(self) -> list[str]:
+        """Return the paths that it has held up to now."""
+        return [line.removeprefix("held ") for line in self.lines() if line.startswith("held ")]
+
+
+@contextmanager
+def _running(*arguments: str) -> Iterator[Scanner]:
+    with tempfile.TemporaryDirectory(prefix="scanner") as folder:
+        log, stop = Path(folder, "log"), Path(folder, "stop")
+        # A file, since a pipe that nobody reads would fill and stop the scanner.
+        with log.open("wb") as out:
+            command = [os.environ["WHEELCACHE_SCANNER"], *arguments, "--stop-file", str(stop)]
+            process = subprocess.Popen([*command, "--seconds", str(_BACKSTOP_SECONDS)], stdout=out)
+        try:
+            yield Scanner(log, process)
+        finally:
+            stop.touch()
+            assert process.wait(_STARTS_WITHIN) == 0
+
+
+@contextmanager
+def holding(*paths: str | Path, share: str, ms: int | str = "forever", access: str = "read") -> Iterator[Scanner]:
+    """Hold files or folders; the block begins when all are."""
+    with _running("hold", *map(str, paths), "--share", share, "--ms", str(ms), "--access", access) as scanner:
+        for path in paths:
+            scanner.wait_for(f"held {path}")
+        yield scanner
+
+
+@contextmanager
+def watching(folder: str | Path, *, share: str, ms: int | str = "forever", only: str = "both") -> Iterator[Scanner]:
+    """Hold all that appears below a folder from now on."""
+    with _running("watch", str(folder), "--share", share, "--ms", str(ms), "--only", only) as scanner:
+        scanner.wait_for("ready")
+        yield scanner

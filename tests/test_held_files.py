@@ -1,0 +1,239 @@
+"""Files that a scanner holds, on Windows, for real: what can be done is done at once, and nothing fails.
+
+A scanner here holds for ever: an operation that ends while it still does has not waited for it. Where something must
+wait, the clock is a false one that counts the seconds without waiting, or the scanner lets go in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from faulty import Both, Doing, FaultyFiles, FileCall, Refuse, Refusing
+from folders import blobs, quarantined, records, unfinished
+from machines import Machine
+from marks import with_scanner
+from scanner import SHARES, Scanner, holding, watching
+from wheels import Wheel
+
+from wheelcache import Cache, Cause, CommitError, LinkMode, Status
+from wheelcache._system import System
+
+pytestmark = with_scanner
+
+
+@pytest.fixture
+def files() -> FaultyFiles:
+    """The file layer of ``machine``."""
+    return FaultyFiles()
+
+
+@pytest.fixture
+def machine(files: FaultyFiles) -> Machine:
+    """A machine whose clock never waits, and whose file calls go by a plan."""
+    return Machine(files)
+
+
+@pytest.fixture
+def scanners() -> Iterator[ExitStack]:
+    """Scanners that are started in the middle of a test, and end with it."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def hold_at_commit(scanners: ExitStack, share: str, ms: int | str = "forever") -> Doing:
+    """Hold the finished temporary file just before it gets its name."""
+
+    def hold(call: FileCall) -> None:
+        scanners.enter_context(holding(call.path, share=share, ms=ms))
+
+    return Doing("rename", hold)
+
+
+def real_cache(files: FaultyFiles, path: Path, **options: object) -> Cache:
+    """Open a cache with this file layer and a true clock."""
+
+    class RealCache(Cache):
+        _system = replace(System(), files=files)
+
+    return RealCache(path, **options)
+
+
+def put(cache: Cache, wheel: Wheel, folder: Path):
+    source = folder / wheel.filename
+    source.write_bytes(wheel.data)
+    return cache.put(source)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_a_held_temporary_file_is_committed_at_once(
+    share: str, files: FaultyFiles, machine: Machine, cache: Cache, wheel: Wheel, scanners: ExitStack, tmp_path: Path
+) -> None:
+    """However the temporary file is held, for ever, the wheel is an entry at once; the file itself goes later."""
+    files.plan = hold_at_commit(scanners, share)
+    added = put(cache, wheel, tmp_path)
+    assert machine.clock.slept == []
+    left = unfinished(cache)
+    assert len(left) == (0 if share == "rwd" else 1)
+    scanners.close()
+    assert added.path.read_bytes() == wheel.data
+    for name in left:
+        (cache.path / name).unlink()
+    assert added.path.read_bytes() == wheel.data
+
+
+def test_without_links_a_file_that_can_be_read_is_copied_at_once(
+    files: FaultyFiles, machine: Machine, cache: Cache, wheel: Wheel, scanners: ExitStack, tmp_path: Path
+) -> None:
+    """Where the volume has no hard links and the holder shares reading, the wheel is copied, without a wait."""
+    files.plan = Both(Refusing(Refuse("link", 50)), hold_at_commit(scanners, "r"))
+    added = put(cache, wheel, tmp_path)
+    assert machine.clock.slept == []
+    assert added.path.read_bytes() == wheel.data
+
+
+@pytest.mark.parametrize(
+    "ms", [2000, pytest.param(12_000, marks=pytest.mark.slow), pytest.param(46_000, marks=pytest.mark.slow)]
+)
+def test_what_is_let_go_is_waited_for(
+    ms: int, files: FaultyFiles, wheel: Wheel, scanners: ExitStack, tmp_path: Path
+) -> None:
+    """Without hard links, a holder who shares nothing is waited for, and the wheel is an entry when they let go."""
+    files.plan = Both(Refusing(Refuse("link", 50)), hold_at_commit(scanners, "none", ms))
+    with real_cache(files, tmp_path / "cache") as cache:
+        added = put(cache, wheel, tmp_path)
+        assert added.path.read_bytes() == wheel.data
+        assert files.count("rename") > 1
+        assert unfinished(cache) == []
+
+
+def test_what_is_never_let_go_is_an_error_at_the_deadline(
+    files: FaultyFiles, machine: Machine, cache: Cache, wheel: Wheel, scanners: ExitStack, tmp_path: Path
+) -> None:
+    """After 60 s the error tells both paths, the code, the rounds, the seconds, every step, and the holder."""
+    machine.holders = ("MsMpEng.exe (pid 4711)",)
+    files.plan = Both(Refusing(Refuse("link", 50)), hold_at_commit(scanners, "none"))
+    with pytest.raises(CommitError) as caught:
+        put(cache, wheel, tmp_path)
+    error = caught.value
+    assert error.winerror == 32
+    assert error.cause is Cause.HELD
+    assert error.elapsed == pytest.approx(60, abs=0.5)
+    assert error.attempts > 100
+    assert dict(error.steps) == {"rename": "winerror 32", "copy": "winerror 32"}
+    assert error.holders == machine.holders
+    for fact in (error.path, error.target, "winerror 32", "MsMpEng.exe (pid 4711)", f"{error.attempts} attempts"):
+        assert fact in str(error)
+    scanners.close()
+    files.plan = Refusing()
+    assert put(cache, wheel, tmp_path).path.read_bytes() == wheel.data
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_everything_is_held_as_it_appears(share: str, wheel: Wheel, server, tmp_path: Path) -> None:
+    """With each new file and folder held for ever, a wheel is fetched, hit and linked out, and nothing waits."""
+    root, out = tmp_path / "cache", tmp_path / "out"
+    root.mkdir()
+    # A second would do: what had to wait for the scanner would wait in vain, and fail.
+    with watching(root, share=share) as scanner, Cache(root, io_timeout=1.0) as cache:
+        fetched = cache.fetch(wheel.on(server), hashes=wheel.digest)
+        assert fetched.status is Status.DOWNLOADED
+        assert cache.fetch(wheel.on(server), hashes=wheel.digest).status is Status.HIT
+        # By name: a folder that is held so that nobody may list it has to be waited for.
+        assert cache.get(wheel.digest, filename=wheel.filename) is not None
+        assert cache.link(fetched, out / "linked.whl") is LinkMode.HARDLINK
+        if share != "none":
+            # Who shares nothing keeps the record from being read: the next process has to wait for that.
+            assert cache.link(fetched, out / "copied.whl", mode="copy") is LinkMode.COPY
+            with Cache(root, io_timeout=1.0) as second:
+                assert second.fetch(wheel.on(server), hashes=wheel.digest).status is Status.HIT
+        scanner.wait_for(f"held {fetched.path.with_suffix('.json')}")
+    with Cache(root) as after:
+        assert after.fetch(wheel.on(server), hashes=wheel.digest).status is Status.HIT
+        assert [entry.digest for entry in after.entries()] == [wheel.digest]
+    assert fetched.path.read_bytes() == wheel.data
+    assert {path.read_bytes() for path in out.iterdir()} == {wheel.data}
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_the_right_target_is_there_and_held(
+    share: str, machine: Machine, cache: Cache, wheel: Wheel, tmp_path: Path
+) -> None:
+    """Where another has put the same bytes in place, and they are held, that is a success without a wait."""
+    there = put(cache, wheel, tmp_path)
+    records(cache)[0].unlink()
+    with machine.cache(cache.path) as second, holding(there.path, share=share):
+        added = put(second, wheel, tmp_path)
+        assert machine.clock.slept == []
+        # What nobody may read might be anything: the wheel gets a place of its own.
+        assert (added.path == there.path) is (share != "none")
+    assert added.path.read_bytes() == wheel.data
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_a_wrong_target_is_there_and_held(
+    share: str, machine: Machine, cache: Cache, wheel: Wheel, other_wheel: Wheel, tmp_path: Path
+) -> None:
+    """Where other bytes are in the wheel's place, and they are held, they are put aside or left, and never returned."""
+    there = put(cache, wheel, tmp_path)
+    records(cache)[0].unlink()
+    there.path.write_bytes(other_wheel.data)
+    with machine.cache(cache.path) as second, holding(there.path, share=share):
+        added = put(second, wheel, tmp_path)
+        assert machine.clock.slept == []
+        if share == "rwd":
+            assert added.path == there.path
+            assert [path.name.endswith(wheel.filename) for path in quarantined(cache)] == [True]
+        else:
+            assert added.path != there.path
+    assert added.path.read_bytes() == wheel.data
+    with machine.cache(cache.path) as third:
+        found = third.get(wheel.digest)
+        assert found is not None
+        assert found.path.read_bytes() == wheel.data
+
+
+def test_a_blob_that_cannot_be_read_is_waited_for_and_told(
+    machine: Machine, cache: Cache, wheel: Wheel, tmp_path: Path
+) -> None:
+    """A hit that must hash again, on a blob that nobody may read, ends in an error that names who holds it."""
+    there = put(cache, wheel, tmp_path)
+    machine.reboot()
+    machine.holders = ("SearchIndexer.exe (pid 5)",)
+    with (
+        machine.cache(cache.path, io_timeout=5.0) as second,
+        holding(there.path, share="none"),
+        pytest.raises(CommitError) as caught,
+    ):
+        second.get(wheel.digest)
+    assert caught.value.winerror == 32
+    assert caught.value.holders == machine.holders
+    assert caught.value.elapsed == pytest.approx(5, abs=0.5)
+    with machine.cache(cache.path) as third:
+        assert third.get(wheel.digest) is not None
+    assert len(blobs(cache)) == 1
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_a_held_folder_stops_nothing(share: str, cache: Cache, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
+    """Who holds the folders of the cache, as an indexer does, keeps no wheel out."""
+    folders = [cache.path, cache.path / "v1"]
+    with holding(*folders, share=share):
+        added = put(cache, wheel, tmp_path)
+    assert machine.clock.slept == []
+    assert added.path.read_bytes() == wheel.data
+
+
+def test_the_scanner_is_a_process_of_its_own(tmp_path: Path) -> None:
+    """The tests' scanner says what it holds, so that the other tests here know what they see."""
+    file = tmp_path / "file"
+    file.touch()
+    with holding(file, share="none") as scanner:
+        assert isinstance(scanner, Scanner)
+        assert scanner.held() == [str(file)]
+        with pytest.raises(PermissionError):
+            file.read_bytes()
+    assert file.read_bytes() == b""
