@@ -1,0 +1,166 @@
+"""What keeping a cache costs for each entry, as it grows: against a bare walk of the same files, and a hit beside it.
+
+python benchmarks/keep.py [entries ...]          1000 10000 100000 where nothing is said; 1000000 takes some minutes
+
+The entries are real records beside tiny blobs, so that what is measured is the work for an entry and not for its bytes.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from wheelcache import Cache
+from wheelcache._layout import Layout
+from wheelcache._record import Record, Seen, encode_record
+from wheelcache._system import System
+
+ROUNDS = 3
+HITS = 2000
+_FIRST_USE = 1_500_000_000
+
+
+def blob(number: int) -> bytes:
+    """The bytes of a wheel."""
+    return b"wheel number %12d" % number
+
+
+def filename(number: int) -> str:
+    """Its name."""
+    return f"n{number}-1.0-py3-none-any.whl"
+
+
+def build(root: str, count: int) -> None:
+    """Make the entries."""
+    layout, boot = Layout(root), System().boot()
+    for shard in range(256):
+        os.makedirs(os.path.join(layout.wheels, f"{shard:02x}"), exist_ok=True)
+    for number in range(count):
+        data, name = blob(number), filename(number)
+        sha256 = hashlib.sha256(data).hexdigest()
+        os.mkdir(layout.entry(sha256))
+        with open(layout.blob(sha256, name, 0), "wb", buffering=0) as file:
+            file.write(data)
+            stat = os.fstat(file.fileno())
+        record = Record(name, sha256, len(data), Seen(stat.st_mtime_ns, stat.st_ino, boot), created=_FIRST_USE)
+        path = layout.record(sha256, name)
+        with open(path, "wb", buffering=0) as file:
+            file.write(encode_record(record))
+        os.utime(path, (_FIRST_USE + number,) * 2)
+
+
+def bare_walk(root: str) -> int:
+    """The least that looking at every file can cost: each folder listed, each file's size and time asked for."""
+    total, folders = 0, [root]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    total += os.lstat(entry.path).st_size
+    return total
+
+
+def reading_walk(root: str) -> None:
+    """The same, with every file read and every wheel hashed."""
+    folders = [root]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    with open(entry.path, "rb", buffering=0) as file:
+                        hashlib.sha256(file.read())
+
+
+def bare_removal(root: str, count: int) -> float:
+    """The seconds that it takes the system to delete so many entries: two files and their folder each."""
+    folders = []
+    for shard in os.scandir(os.path.join(root, "v1", "wheels")):
+        folders += [entry.path for entry in os.scandir(shard.path)]
+    files = [[entry.path for entry in os.scandir(folder)] for folder in folders[:count]]
+    start = time.perf_counter()
+    for folder, paths in zip(folders, files, strict=False):
+        for path in paths:
+            os.unlink(path)
+        os.rmdir(folder)
+    return time.perf_counter() - start
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long one piece of work takes."""
+    gc.collect()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def hits(root: str, count: int) -> None:
+    """Look for some wheels, all over the cache, each for the first time."""
+    chance = random.Random(0)
+    with Cache(root) as cache:
+        for number in chance.sample(range(count), min(HITS, count)):
+            digest = hashlib.sha256(blob(number)).hexdigest()
+            cache.fetch(f"https://example.org/{filename(number)}", hashes=f"sha256:{digest}")
+
+
+def measure(root: str, count: int) -> dict[str, float]:
+    """The seconds of each kind of work, interleaved; medians."""
+    with Cache(root) as cache:
+        wheels = str(cache.path)
+        size = len(blob(0))
+        hits(root, count)  # their marks are due, once: the next hits are those of every day
+        works: dict[str, Callable[[], object]] = {
+            "walk": lambda: bare_walk(wheels),
+            "read": lambda: reading_walk(wheels),
+            "hits": lambda: hits(root, count),
+            "stats": cache.stats,
+            "prune": lambda: cache.prune(max_size=count * size),
+            "verify": cache.verify,
+        }
+        taken: dict[str, list[float]] = {name: [] for name in works}
+        for _ in range(ROUNDS):
+            for name, work in works.items():
+                taken[name].append(seconds(work))
+        found = {name: statistics.median(values) for name, values in taken.items()}
+        half = count // 2
+        pruned = seconds(lambda: cache.prune(max_size=(count - half) * size))
+        found["removal"] = max(pruned - found["prune"], 0.0) / half * count
+        found["bare removal"] = bare_removal(wheels, half // 2) / (half // 2) * count
+        return found
+
+
+def main() -> None:
+    """Measure and print."""
+    counts = [int(text) for text in sys.argv[1:]] or [1000, 10_000, 100_000]
+    columns = ("walk", "hit", "stats", "/walk", "prune", "/walk", "removal", "/bare", "verify", "/read")
+    print("microseconds for each entry, for each hit, for each entry that is removed; and how many times that is what")
+    print("a bare walk, deleting by bare calls, and a walk that reads and hashes every file take; prune finds nothing")
+    print("to do, removal is what it takes besides for each of the half that goes")
+    print(f"{'entries':>9}  " + "  ".join(f"{name:>10}" for name in columns))
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            root = str(Path(folder, "cache"))
+            Cache(root).close()
+            build(root, count)
+            found = measure(root, count)
+        each = {name: value / count * 1e6 for name, value in found.items()}
+        hit = found["hits"] / min(HITS, count) * 1e6
+        cells = [each["walk"], hit]
+        for name, bare in (("stats", "walk"), ("prune", "walk"), ("removal", "bare removal"), ("verify", "read")):
+            cells += [each[name], each[name] / each[bare]]
+        print(f"{count:>9}  " + "  ".join(f"{cell:>10.2f}" for cell in cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Unpacking side by side with others: warm installs of many wheels, and one large wheel for the first time.
+
+python benchmarks/unpack.py [folder]
+
+The wheels are downloaded once with pip, by its own configuration, into ``folder`` (by default a folder in the user's
+cache); everything is measured on the volume that it is on. Each figure is the median of whole processes that took
+turns; what is not installed (uv, bsdtar, unzip) is left out. With ``zlib-ng`` installed, wheelcache uses it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+ROUNDS = 7
+MANY = 80
+REQUIREMENTS = """
+    numpy scipy pandas polars botocore boto3 ruff django matplotlib scikit-learn sympy networkx jupyterlab sqlalchemy
+    babel setuptools sphinx mypy pylint hypothesis aiohttp fastapi cryptography pillow lxml statsmodels ansible-core
+    black pip rich trio docutils faker
+"""
+# Thousands of tiny files in as many folders: they would be a quarter of the whole.
+LEFT_OUT = {"plotly", "jedi", "statsmodels", "sympy", "mypy", "babel", "jupyterlab", "ansible_core", "faker"}
+LARGE = "tensorflow-cpu"
+
+INSTALL = """
+import sys
+from wheelcache import Cache
+with Cache(sys.argv[1]) as cache:
+    for line in open(sys.argv[2]):
+        cache.unpack(cache.get(line.strip()), sys.argv[3], mode=sys.argv[4])
+"""
+PUT = """
+import sys
+from wheelcache import Cache
+with Cache(sys.argv[1]) as cache:
+    for path in sys.argv[3:]:
+        wheel = cache.put(path)
+        cache.unpack(wheel, None if sys.argv[2] == "-" else sys.argv[2])
+"""
+INSTALLER = """
+import sys
+from installer import install
+from installer.destinations import SchemeDictionaryDestination
+from installer.sources import WheelFile
+target = sys.argv[1]
+schemes = dict(purelib=target, platlib=target, scripts=target + "/bin", headers=target + "/include", data=target)
+for path in sys.argv[2:]:
+    with WheelFile.open(path) as source:
+        install(source, SchemeDictionaryDestination(schemes, sys.executable, "posix", overwrite_existing=True), {})
+"""
+
+
+def download(folder: Path) -> tuple[list[Path], Path]:
+    """Return many wheels and a large one, downloaded where they are not there yet."""
+    for name, requirements, options in (("wheels", REQUIREMENTS.split(), []), ("big", [LARGE], ["--no-deps"])):
+        if not (folder / name).is_dir():
+            pip = [sys.executable, "-m", "pip", "download", "-q", "--only-binary", ":all:", *options]
+            subprocess.run([*pip, "-d", folder / name, *requirements], check=True)
+    wheels = [path for path in (folder / "wheels").glob("*.whl") if path.name.partition("-")[0] not in LEFT_OUT]
+    wheels.sort(key=lambda path: -path.stat().st_size)
+    return wheels[:MANY], next((folder / "big").glob("*.whl"))
+
+
+def run(*command: object, **environment: str) -> None:
+    """Run a command, and show what it said if it fails."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **environment},
+    )
+    if done.returncode:
+        raise SystemExit(f"{command[:4]}: {done.stdout.decode(errors='replace')[-2000:]}")
+
+
+def side_by_side(title: str, works: dict[str, Callable[[Path], None]], scratch: Path, rounds: int = ROUNDS) -> None:
+    """Let them take turns, each into an empty folder, and print the medians and their ratios to uv's."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            target = scratch / "target"
+            start = time.perf_counter()
+            work(target)
+            if number:  # the first round fills the caches of the system
+                seconds[name].append(time.perf_counter() - start)
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.rmtree(scratch / "empty", ignore_errors=True)
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    base = medians.get("uv") or min(medians.values())
+    print(title)
+    for name, median in sorted(medians.items(), key=lambda item: item[1]):
+        print(f"  {name:28} {median * 1e3:8.0f} ms   {median / base:5.2f}")
+
+
+def warm(wheels: list[Path], scratch: Path, mode: str) -> dict[str, Callable[[Path], None]]:
+    """Installs of many wheels from a cache that has them all."""
+    cache, uv_cache, digests = scratch / "cache", scratch / "uv", scratch / "digests"
+    run(sys.executable, "-c", PUT, cache, "-", *wheels)
+    from wheelcache import Cache
+
+    with Cache(cache) as opened:
+        digests.write_text("".join(f"{opened.put(path).digest}\n" for path in wheels))
+    works: dict[str, Callable[[Path], None]] = {
+        "wheelcache": lambda target: run(sys.executable, "-c", INSTALL, cache, digests, target, mode)
+    }
+    if shutil.which("uv"):
+        uv = ["uv", "pip", "install", "-q", "--no-deps", "--offline", "--no-config", "--cache-dir", uv_cache]
+        uv += ["--python", sys.executable, "--link-mode", mode, "--no-index"]
+        run(*uv, "--target", scratch / "first", *wheels)
+        shutil.rmtree(scratch / "first")
+        works["uv"] = lambda target: run(*uv, "--target", target, *wheels)
+    return works
+
+
+def slow(wheels: list[Path]) -> dict[str, Callable[[Path], None]]:
+    """Installers that unpack every time."""
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--no-compile",
+        "--no-warn-conflicts",
+    ]
+    return {
+        "installer": lambda target: run(sys.executable, "-c", INSTALLER, target, *wheels),
+        "pip": lambda target: run(*pip, "--target", target, *wheels),
+    }
+
+
+def cold(large: Path, scratch: Path) -> dict[str, Callable[[Path], None]]:
+    """One large wheel, with an empty cache where there is one."""
+    empty = scratch / "empty"
+    works: dict[str, Callable[[Path], None]] = {
+        "wheelcache": lambda target: run(sys.executable, "-c", PUT, empty, target, large),
+        "zipfile": lambda target: run(sys.executable, "-m", "zipfile", "-e", large, target),
+        **slow([large]),
+    }
+    if shutil.which("uv"):
+        uv = ["uv", "pip", "install", "-q", "--no-deps", "--offline", "--no-config", "--cache-dir", empty, "--no-index"]
+        uv += ["--python", sys.executable, "--link-mode", "hardlink"]
+        works["uv"] = lambda target: run(*uv, "--target", target, large)
+    if shutil.which("unzip"):
+        works["unzip"] = lambda target: run("unzip", "-q", large, "-d", target)
+    if shutil.which("bsdtar"):
+        works["bsdtar"] = lambda target: (target.mkdir(), run("bsdtar", "-xf", large, "-C", target))[1]
+    return works
+
+
+def main() -> None:
+    """Measure and print."""
+    given = sys.argv[1] if len(sys.argv) > 1 else platformdirs.user_cache_path("wheelcache-benchmarks")
+    folder = Path(given).absolute()
+    wheels, large = download(folder)
+    scratch = folder / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        for mode in ("hardlink", "copy"):
+            side_by_side(f"warm, {len(wheels)} wheels, {mode}", warm(wheels, scratch, mode), scratch)
+        side_by_side("the same, unpacked every time", slow(wheels), scratch, rounds=1)
+        side_by_side(f"cold, {large.name}", cold(large, scratch), scratch, rounds=3)
+    finally:
+        shutil.rmtree(scratch)
+
+
+if __name__ == "__main__":
+    main()
