@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from faulty import FaultyFiles, Refuse, Refusing
+from faulty import FaultyFiles, FileCall, Plan, Refuse, Refusing, os_error
 from folders import blobs, files_in, quarantined, records
 from machines import Machine
 from wheels import Wheel, make_wheel, wheel_filename
@@ -117,6 +118,71 @@ def test_what_is_held_stays_whole_and_is_reported(tmp_path: Path) -> None:
         assert "winerror 32" in skipped.reason
         assert machine.clock.slept == []
         assert cache.get(held.digest) == held
+
+
+class BeingTakenAway(Plan):
+    """Another prune takes an entry away after the walk: its folder is refused twice, and then it is gone."""
+
+    def __init__(self, wheel: CachedWheel) -> None:
+        self.folder = wheel.path.parent
+        self.scans = 0
+
+    def before(self, call: FileCall) -> None:
+        if call.operation != "scan" or Path(call.path) != self.folder:
+            return
+        self.scans += 1
+        if self.scans in {2, 3}:
+            raise os_error(32, call.path)
+        if self.scans == 4:
+            shutil.rmtree(self.folder)
+
+
+def test_what_another_prune_is_just_taking_away_counts_as_gone(tmp_path: Path) -> None:
+    """An entry that is refused for a moment, since another prune removes it, makes no younger one go in its place."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        leaving, old, young = fill(machine, cache, tmp_path, 3)
+        files.plan = BeingTakenAway(leaving)
+        report = cache.prune(max_size=young.size)
+        assert digests(report.removed) == [old.digest]
+        assert report.skipped == ()
+        assert sum(machine.clock.slept) <= 0.1
+
+
+def test_a_deleted_file_whose_name_stays_is_gone(tmp_path: Path) -> None:
+    """A wheel that is deleted already, and open somewhere, counts as gone: no younger one goes in its place."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        leaving, young = fill(machine, cache, tmp_path, 2)
+        files.plan = Refusing(Refuse("unlink", 303, f"*{leaving.filename}"))
+        report = cache.prune(max_size=young.size)
+        assert digests(report.removed) == [leaving.digest]
+        assert report.skipped == ()
+
+
+def test_held_folders_are_not_waited_for(tmp_path: Path) -> None:
+    """Of folders that somebody holds a few are looked at twice, a moment later; the others are skipped at once."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        held = fill(machine, cache, tmp_path, 20)
+        walked: set[str] = set()
+
+        class Held(Plan):
+            def before(self, call: FileCall) -> None:
+                if call.operation == "scan" and call.path in walked:
+                    raise os_error(32, call.path)
+                walked.update({call.path} & {str(wheel.path.parent) for wheel in held})
+
+        files.plan = Held()
+        report = cache.prune(max_size=0)
+        files.plan = Refusing()
+        assert report.removed == ()
+        assert [skipped.digest for skipped in report.skipped] == digests(held)
+        assert sum(machine.clock.slept) <= 0.31
+        assert sorted(digests(cache.entries())) == sorted(digests(held))
 
 
 def test_keep_without_limits_leaves_what_a_lock_file_names(machine: Machine, cache: Cache, tmp_path: Path) -> None:
@@ -388,7 +454,7 @@ def test_many_prunes_at_once_and_the_bytes_are_counted_once(machine: Machine, ca
     barrier = threading.Barrier(4)
 
     def prune() -> None:
-        with machine.cache(cache.path) as mine:
+        with Cache(cache.path) as mine:  # of this machine: what a moment brings, no clock that stands still does
             barrier.wait()
             reports.append(mine.prune(max_size=10 * SIZE))
 

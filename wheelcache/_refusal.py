@@ -28,6 +28,7 @@ class Refusal(Enum):
     FINAL = "it will be refused again"
 
 
+_DELETE_PENDING = 303
 # https://learn.microsoft.com/windows/win32/debug/system-error-codes
 _BY_WINERROR = {
     80: Refusal.EXISTS,
@@ -38,7 +39,7 @@ _BY_WINERROR = {
     5: Refusal.PASSING,
     32: Refusal.PASSING,
     33: Refusal.PASSING,
-    303: Refusal.PASSING,
+    _DELETE_PENDING: Refusal.PASSING,
     1224: Refusal.PASSING,
     # Network drives: no longer there, unexpected error, name gone, time-out, unreachable.
     55: Refusal.PASSING,
@@ -94,6 +95,11 @@ def refusal_of(error: OSError, path: str) -> Refusal:
 def is_lasting(error: OSError) -> bool:
     """Return whether an unsupported operation will be so for every file of this folder."""
     return winerror_of(error) not in _OF_ONE_FILE and error.errno != errno.EMLINK
+
+
+def is_leaving(error: OSError) -> bool:
+    """Return whether the file is deleted already, and its name only stays until its last holder lets go."""
+    return winerror_of(error) == _DELETE_PENDING
 
 
 def winerror_of(error: OSError) -> int | None:

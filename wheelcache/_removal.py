@@ -3,6 +3,9 @@
 The blob goes first and its record after it: where somebody holds the blob so that it cannot be deleted, nothing has
 changed, and the entry stays whole. A record without its blob is no entry (rule 3), so whoever is killed in between
 leaves a miss. Whoever commits the same wheel at this moment finds a folder that is gone, and makes it again.
+
+What another removal is just taking away is refused for a moment on Windows: taken for what is in use, it would stay in
+the sum, and a younger entry go for it. So a folder that is refused is looked into once more, a moment later.
 """
 
 from __future__ import annotations
@@ -18,10 +21,15 @@ from ._disk import Disk, is_missing
 from ._errors import CommitError
 from ._inventory import Entry
 from ._layout import SHARD_DIGITS, Layout
-from ._refusal import cause_of, code_of
+from ._patience import Patience
+from ._refusal import cause_of, code_of, is_leaving
 from ._reports import PruneReport, Skipped
 from ._tree import Trees, remove_folder
 from ._wheel import CachedWheel, Status
+
+# Others take a few milliseconds for an entry; a scanner that holds folders is not waited for more often than this.
+_MOMENT = 0.1
+_VAIN_MOMENTS = 3
 
 
 @dataclass
@@ -45,6 +53,7 @@ class Removal:
     _swept: list[Path] = field(default_factory=list)
     _swept_bytes: int = 0
     _shards: AbstractSet[str] | None = None
+    _moments: int = _VAIN_MOMENTS
 
     def __post_init__(self) -> None:
         self.trees = Trees(self.layout, writable=True)
@@ -70,7 +79,7 @@ class Removal:
         With ``unused_since`` an entry that was marked after that stays: somebody used it since it was chosen.
         """
         try:
-            found = _inventory.look(self.disk, self.layout, sha256)
+            found = self._look(sha256)
         except CommitError as error:
             self.skip(self.layout.entry(sha256), error, sha256)
             return False
@@ -89,6 +98,19 @@ class Removal:
             self._take_rest(found)
             return self._take_trees(sha256)
         return len(gone) == len(going)
+
+    def _look(self, sha256: str) -> Entry | None:
+        """Look into the folder of an entry, once more where it is refused."""
+        try:
+            return _inventory.look(self.disk, self.layout, sha256)
+        except CommitError:
+            if self._moments == 0:
+                raise
+        self._moments -= 1
+        system = self.disk.system
+        found = _inventory.look(Disk(system, Patience(_MOMENT, system)), self.layout, sha256)
+        self._moments += 1
+        return found
 
     def _take_trees(self, sha256: str) -> bool:
         """Take away what a wheel was unpacked to; what is held of it stays without a marker, and is swept later."""
@@ -127,7 +149,7 @@ class Removal:
         try:
             self.disk.files.unlink(path)
         except OSError as error:
-            if is_missing(error, path):
+            if is_missing(error, path) or is_leaving(error):
                 return True
             self.skip(path, error, sha256)
             return False
