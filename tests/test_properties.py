@@ -258,7 +258,7 @@ class AnyOrder(RuleBasedStateMachine):
     def touch(self, path: Path) -> None:
         """Let it be seen that a file was written to; the clock of a file system may be too coarse to show it."""
         self.number += 1
-        os.utime(path, ns=(self.number, self.number))
+        os.utime(path, (self.number, self.number))  # in seconds: Windows counts by 100 ns
 
     def damaged(self, path: Path) -> None:
         """A file was written to: every name of it has lost its bytes."""

@@ -56,7 +56,9 @@ def test_a_cache_is_cut_in_half_while_others_use_it(tmp_path: Path, count: int) 
     stayed = set(range(count)) - set(removed) - used
     assert gone
     assert all(number > gone[-1] for number in stayed)
-    assert all("used meanwhile" in skipped.reason for report in reports for skipped in report.skipped)
+    reasons = {skipped.reason for report in reports for skipped in report.skipped}
+    # On Windows, who reads a wheel in Python's way keeps others from deleting it.
+    assert reasons <= {"used meanwhile", "held by another process (winerror 32)"}
 
     with Cache(root) as cache:
         cache.prune(max_size=count * TINY_SIZE // 2)

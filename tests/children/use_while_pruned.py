@@ -18,6 +18,9 @@ from many import Tiny  # noqa: E402  - the path to it is known from here on
 
 from wheelcache import Cache  # noqa: E402
 
+# On Windows, a file that is just being deleted cannot be opened in Python's way, which does not share deleting.
+GONE = (FileNotFoundError, PermissionError) if sys.platform == "win32" else FileNotFoundError
+
 
 def main() -> None:
     root, sources, count, seed, stop = sys.argv[1:]
@@ -36,7 +39,7 @@ def main() -> None:
                 outcomes[wheel.status] += 1
                 try:
                     data = wheel.path.read_bytes()
-                except FileNotFoundError:
+                except GONE:
                     outcomes["pruned before it was read"] += 1  # a path is good until its wheel is pruned
                     continue
                 if data != tiny.data:
