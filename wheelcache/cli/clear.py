@@ -28,8 +28,15 @@ def command(*, yes: bool, dry_run: bool, cache_dir: str | None, as_json: bool, q
 
 
 def _is_wanted(cache: Cache) -> bool:
+    nobody = click.UsageError("There is nobody to ask: say --yes.")
     if not _output.is_terminal(sys.stdin):
-        raise click.UsageError("There is nobody to ask: say --yes.")
+        raise nobody
     stats = cache.stats()
     what = f"{_output.count(stats.wheels, 'wheel')}, {_output.human_size(stats.wheel_bytes + stats.tree_bytes)}"
-    return click.confirm(f"Remove everything from {cache.path} ({what})?", err=True)
+    click.echo(f"Remove everything from {cache.path} ({what})? [y/N]: ", nl=False, err=True)
+    # Not click.confirm, to which the end of the input and Ctrl-C are one: the null device of Windows says of itself
+    # that it is a terminal.
+    answer = sys.stdin.readline()
+    if not answer:
+        raise nobody
+    return answer.strip().lower() in {"y", "yes"}
