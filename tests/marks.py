@@ -24,9 +24,3 @@ with_scanner = pytest.mark.skipif(
 
 with_uv = pytest.mark.skipif(find_spec("uv") is None, reason="no uv; its Windows program does not start under Wine 8")
 """For what uv must be able to do with what is cached."""
-
-
-def skip_where_a_shut_socket_wakes_nobody() -> None:
-    """Leave a test out, from within, under Wine: what reads a socket is not woken when another thread shuts it."""
-    if sys.platform == "win32":
-        pytest.skip("Wine does not wake a thread that reads a socket which another thread shuts down")

@@ -15,7 +15,6 @@ import httpx
 import pytest
 from folders import unfinished
 from machines import Machine
-from marks import skip_where_a_shut_socket_wakes_nobody
 from server import Server, asks_for, gzipped, redirect, stalled, status, truncated
 from wheels import Wheel, make_wheel, wheel_filename
 
@@ -141,8 +140,6 @@ async def test_cancelling_stops_a_transfer_that_hangs(
     many: bool, never, server: Server, cached: AsyncCache, wheel: Wheel
 ) -> None:
     """A cancelled fetch ends although no byte comes any more, and leaves neither lock nor thread nor file."""
-    if cached._bridge is None:
-        skip_where_a_shut_socket_wakes_nobody()
     url = wheel.on(server, how=stalled(5000, never))
     begun = anyio.Event()
 
@@ -204,8 +201,6 @@ async def test_a_task_cancelled_by_asyncio_itself(
     """Cancelling by asyncio itself, which knows no scopes, ends just as cleanly."""
     if anyio_backend != "asyncio":
         return
-    if cached._bridge is None:
-        skip_where_a_shut_socket_wakes_nobody()
     import asyncio
 
     url = wheel.on(server, how=stalled(5000, never))

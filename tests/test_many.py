@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from folders import unfinished
 from machines import Machine
@@ -166,8 +167,8 @@ def test_the_listener_is_called_by_one_at_a_time(server: Server, cache: Cache) -
     assert sorted(done) == sorted(wheel.filename for wheel in MANY if wheel is not MANY[2])
 
 
-def test_an_interrupt_in_one_stops_all(server: Server, cache: Cache) -> None:
-    """Ctrl-C that reaches a worker ends all transfers, even those that wait for bytes, and comes through."""
+def test_an_interrupt_in_one_stops_all(server: Server, machine: Machine, tmp_path: Path) -> None:
+    """Ctrl-C that reaches a worker ends all transfers, even those that wait for bytes for ever, and comes through."""
     never = threading.Event()
 
     def held(exchange: Exchange) -> None:
@@ -182,9 +183,10 @@ def test_an_interrupt_in_one_stops_all(server: Server, cache: Cache) -> None:
                 raise KeyboardInterrupt
 
     seen: set[str] = set()
-    with pytest.raises(KeyboardInterrupt):
-        cache.fetch_all(wanted, progress=interrupt)
-    assert unfinished(cache) == []
+    with httpx.Client(timeout=None) as client, machine.cache(tmp_path / "cache", client=client) as cache:
+        with pytest.raises(KeyboardInterrupt):
+            cache.fetch_all(wanted, progress=interrupt)
+        assert unfinished(cache) == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wheelcache")]
     never.set()
 

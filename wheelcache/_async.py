@@ -210,7 +210,8 @@ class AsyncCache:
             work.stop.set()
             with anyio.CancelScope(shield=True):
                 # A task that is cancelled by asyncio itself, and not by a scope, does not wait for its thread.
-                while work.is_running:  # noqa: ASYNC110 - a thread that is waited for no more cannot set an Event
+                while work.is_running:
+                    work.stop.set()
                     await anyio.sleep(_LOOK_UP_SECONDS)
                 if self._bridge is not None:
                     await self._bridge.close_left(work.stop)

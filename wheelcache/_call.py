@@ -28,7 +28,10 @@ class Stop:
         self._wakers: dict[object, Callable[[], object]] = {}
 
     def set(self) -> None:
-        """Stop the calls of this token at their next step, and wake those that wait for a socket."""
+        """Stop the calls of this token at their next step, and wake those that wait for a socket.
+
+        Whoever waits for them to end says it again now and then: one that was only about to wait was not woken.
+        """
         with self._lock:
             self._set = True
             wakers = list(self._wakers.values())

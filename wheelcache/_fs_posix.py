@@ -17,6 +17,7 @@ if sys.platform == "win32":  # pragma: no cover - mypy reads this module for Win
 import fcntl
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
 # From <linux/fs.h> and <linux/stat.h>.
@@ -364,6 +365,17 @@ def process_space() -> str:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
+
+
+def wake_reader(connection: socket.socket) -> None:
+    """End the reading of a socket in another thread."""
+    import socket  # who has one to give has imported it
+
+    try:
+        # The plain socket's: that of ssl forgets its state, under the hands of the thread that reads.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    except OSError:
+        pass  # it is closed already
 
 
 _MAY_PASS = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ESTALE, errno.ETXTBSY}

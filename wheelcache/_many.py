@@ -154,16 +154,18 @@ def fetch_in_threads(plan: Plan, fetch: Callable[[WheelRequest], CachedWheel]) -
     try:
         for thread in threads:
             thread.start()
-        _join(threads)
+        _join(threads, stop)
     except BaseException:
         stop.set()
-        _join(threads)
+        _join(threads, stop)
         raise
     if fatal:
         raise fatal[0]
 
 
-def _join(threads: Iterable[threading.Thread]) -> None:
+def _join(threads: Iterable[threading.Thread], stop: Stop) -> None:
     for thread in threads:
         while thread.is_alive():
             thread.join(_LOOK_UP_SECONDS)
+            if stop.is_set:
+                stop.set()

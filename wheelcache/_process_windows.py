@@ -1,4 +1,4 @@
-"""Whether a process is there, on Windows."""
+"""Processes and threads on Windows: whether one is there, and how one that waits for a socket is woken."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ if sys.platform != "win32":  # pragma: no cover - mypy reads this module for Lin
     raise ImportError("this is for Windows")
 
 from ctypes import wintypes
+from typing import TYPE_CHECKING
 
 from ._win32 import function
+
+if TYPE_CHECKING:
+    import socket
 
 _OpenProcess = function("OpenProcess", wintypes.DWORD, wintypes.BOOL, wintypes.DWORD, result=wintypes.HANDLE)
 _GetExitCodeProcess = function("GetExitCodeProcess", wintypes.HANDLE, ctypes.POINTER(wintypes.DWORD))
 _CloseHandle = function("CloseHandle", wintypes.HANDLE)
+_CancelIoEx = function("CancelIoEx", wintypes.HANDLE, wintypes.LPVOID)
 
 _QUERY_LIMITED_INFORMATION = 0x1000
 # What OpenProcess says of a number that no process has, and GetExitCodeProcess of one that has not ended.
@@ -38,3 +43,21 @@ def process_alive(pid: int) -> bool:
 def process_space() -> str:
     """Return what process numbers mean something within: on Windows, all of the machine."""
     return ""
+
+
+def wake_reader(connection: socket.socket) -> None:
+    """End the reading of a socket in another thread.
+
+    Shutting it wakes nobody who waits already, and closing it would leave its number to the next file or socket that is
+    opened, which that thread might then read from. What waits is cancelled, in whichever thread it was begun:
+    https://learn.microsoft.com/windows/win32/fileio/cancelioex-func
+    """
+    import socket  # who has one to give has imported it
+
+    try:
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    except OSError:
+        pass  # it is shut already
+    number = connection.fileno()
+    if number >= 0:
+        _CancelIoEx(number, None)

@@ -118,19 +118,11 @@ def _straight(connection: socket.socket, left: int, response: httpx.Response) ->
 @contextmanager
 def _wakeable(response: httpx.Response, call: Call) -> Iterator[None]:
     """While bytes are waited for, let a stop end the waiting: it shuts the socket, which is this answer's alone."""
-    import socket
-
     connection = None if call.stop is None else _socket_of(response)
     if call.stop is None or connection is None:
         yield
         return
 
-    def shut() -> None:
-        try:
-            # The plain socket's: that of ssl forgets its state, under the hands of the thread that reads.
-            socket.socket.shutdown(connection, socket.SHUT_RDWR)
-        except OSError:
-            pass  # it is closed already
-
-    with call.stop.waking(shut):
+    wake = call.disk.system.wake
+    with call.stop.waking(lambda: wake(connection)):
         yield

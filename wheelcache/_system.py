@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
 
 from . import _fs
 from ._fs import FileSystem
@@ -15,9 +16,12 @@ from ._volume import Surroundings, Volume
 
 if sys.platform == "win32":
     from ._boot_windows import boot_identity
-    from ._process_windows import process_alive, process_space
+    from ._process_windows import process_alive, process_space, wake_reader
 else:
-    from ._fs_posix import boot_identity, process_alive, process_space
+    from ._fs_posix import boot_identity, process_alive, process_space, wake_reader
+
+if TYPE_CHECKING:
+    import socket
 
 # One boot is one answer, and a hit asks for it.
 _boot = cache(boot_identity)
@@ -52,6 +56,7 @@ class System:
         boot: what is the same until the machine starts again, ``None`` where nobody knows.
         alive: whether there is a process of this number.
         space: within what process numbers mean something, besides the boot.
+        wake: ends the reading of a socket in another thread; it is of no further use then.
         holders: who holds these files, where the system says.
         volume: what is known of the volume behind a path.
         surroundings: what this process runs in.
@@ -64,6 +69,7 @@ class System:
     boot: Callable[[], str | None] = _boot
     alive: Callable[[int], bool] = process_alive
     space: Callable[[], str] = process_space
+    wake: Callable[[socket.socket], None] = wake_reader
     holders: Callable[[Sequence[str]], tuple[str, ...]] = holders_of
     volume: Callable[[str], Volume] = _volume_of
     surroundings: Callable[[], Surroundings] = _surroundings
