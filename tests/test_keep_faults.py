@@ -31,15 +31,15 @@ __all__ = ["client", "quick_path", "url"]
 
 
 @contextmanager
-def nobody_waits(world: World) -> Iterator[None]:
-    """See that no time is spent on who holds anything; opening the cache may have spent some."""
-    before = len(world.machine.clock.slept)
+def nobody_waits(world: World, *, but: float = 0.0) -> Iterator[None]:
+    """See that no more than ``but`` seconds go to who holds anything; opening the cache may have spent some."""
+    before = sum(world.machine.clock.slept)
     yield
-    assert len(world.machine.clock.slept) == before
+    assert sum(world.machine.clock.slept) - before <= but
 
 
 def prune_to_the_old(cache: Cache, world: World) -> None:
-    with nobody_waits(world):
+    with nobody_waits(world, but=0.31):  # the three moments for what another prune may just be taking away
         report = cache.prune(keep=[sha256(OLD_DATA)])
     assert [wheel.filename for wheel in report.removed] in ([], [NEW])
 

@@ -79,7 +79,8 @@ class Removal:
         With ``unused_since`` an entry that was marked after that stays: somebody used it since it was chosen.
         """
         try:
-            found = self._look(sha256)
+            # Only who cuts to a limit takes a younger one for what stays.
+            found = self._look(sha256, again=unused_since is not None)
         except CommitError as error:
             self.skip(self.layout.entry(sha256), error, sha256)
             return False
@@ -99,12 +100,12 @@ class Removal:
             return self._take_trees(sha256)
         return len(gone) == len(going)
 
-    def _look(self, sha256: str) -> Entry | None:
-        """Look into the folder of an entry, once more where it is refused."""
+    def _look(self, sha256: str, *, again: bool) -> Entry | None:
+        """Look into the folder of an entry, ``again`` where it is refused."""
         try:
             return _inventory.look(self.disk, self.layout, sha256)
         except CommitError:
-            if self._moments == 0:
+            if not again or self._moments == 0:
                 raise
         self._moments -= 1
         system = self.disk.system
