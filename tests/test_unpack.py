@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from archives import FILENAME, INFO, Entry, archive, wheel, wheel_entries
+from faulty import FaultyFiles, Refuse, Refusing
 from folders import files_in, listing
 from machines import Machine
 from marks import not_on_windows
@@ -174,6 +175,20 @@ def test_executable_bits_survive_an_archive_that_lost_them(
     assert (tmp_path / "site" / "demo" / "run.sh").stat().st_mode & 0o111
     assert not (tmp_path / "site" / "demo" / "a.py").stat().st_mode & 0o111
     assert tree_of(cache, found) == tree
+
+
+@not_on_windows("files have no permissions there")
+@pytest.mark.parametrize("mode", [LinkMode.AUTO, LinkMode.COPY])
+def test_programs_stay_programs_where_only_copying_works(mode: LinkMode, tmp_path: Path) -> None:
+    """A volume without links, clones and exclusive renames, as FUSE has them, still gets executable files."""
+    files = FaultyFiles()
+    with Machine(files).cache(tmp_path / "cache") as cache:
+        wheel = put(cache, tmp_path, FILENAME, WHEEL)
+        cache.unpack(wheel)
+        files.plan = Refusing(Refuse("rename *link clone *clone", "ENOTSUP"))
+        assert cache.unpack(wheel, tmp_path / "site", mode=mode).mode is LinkMode.COPY
+        assert (tmp_path / "site" / "demo" / "run.sh").stat().st_mode & 0o111
+        assert not (tmp_path / "site" / "demo" / "a.py").stat().st_mode & 0o111
 
 
 def test_a_tree_goes_on_when_its_wheel_is_gone(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from typing import BinaryIO, NoReturn
 
@@ -159,6 +160,7 @@ def checked_copy(disk: Disk, source: str, target: str, sha256: str) -> None:
         writer = disk.files.create(target)
         made = os.fstat(writer.fileno()).st_ino
         try:
+            _copy_mode(disk, reader, writer)
             if _pump(reader, writer) != sha256:
                 _refuse_altered(source, target)
             writer.close()
@@ -169,6 +171,15 @@ def checked_copy(disk: Disk, source: str, target: str, sha256: str) -> None:
     if disk.files.stat(target).st_ino != made:
         # Another process took the unfinished file for a damaged one, moved it away, and put its own there.
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
+
+
+def _copy_mode(disk: Disk, reader: BinaryIO, writer: BinaryIO) -> None:
+    """A program stays one, whichever step of the ladder brought it."""
+    if disk.files.has_permissions:
+        try:
+            os.chmod(writer.fileno(), stat.S_IMODE(os.fstat(reader.fileno()).st_mode))
+        except OSError:
+            pass  # this volume has no such modes, or not for us
 
 
 def _discard_own(disk: Disk, path: str, made: int) -> None:
