@@ -165,7 +165,7 @@ def wheel_entries(
     entries: Sequence[Entry] = (), *, info: str = INFO, record: str | None = None, algorithm: str = "sha256"
 ) -> list[Entry]:
     """Return entries with those that make them a wheel."""
-    name, version = info.removesuffix(".dist-info").split("-")
+    name, version = info.removesuffix(".dist-info").rsplit("-", 1)
     every = [
         *entries,
         Entry(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()),

@@ -72,6 +72,13 @@ def two_wheels() -> bytes:
     return wheel([Entry("demo.py", b"good\n")]) + wheel([Entry("demo.py", b"evil\n")])
 
 
+def newer_format() -> bytes:
+    """A member that asks for version 6.4 of the format to be read."""
+    data = bytearray(wheel([Entry("demo.py")]))
+    data[data.index(b"PK\1\2") + 6] = 64
+    return bytes(data)
+
+
 def overlapping() -> bytes:
     inner = Entry("demo/b.py", b"y = 2\n")
     hidden = local_header(inner) + inner.data
@@ -122,6 +129,10 @@ NAMES = {
     "three dots": ".../evil.py",
     "folder upwards": "../",
     "empty folder name": "demo//",
+    "16,000 folders": "a/" * 16_000 + "evil.py",
+    "101 folders": "a/" * 101 + "evil.py",
+    "part of 256 bytes": "demo/" + "n" * 256,
+    "path of 4,100 bytes": "/".join(["n" * 204] * 20),
 }
 
 STRUCTURES = {
@@ -150,6 +161,11 @@ STRUCTURES = {
     "name that is no UTF-8": lambda: wheel([Entry(b"demo/\xff.py", recorded=False)]),
     "broken extra field": lambda: wheel([Entry("demo/a.py", extra=b"\1\0\xff\0")]),
     "sizes in two places": lambda: wheel([Entry("demo/a.py", extra=with_extra(1, struct.pack("<2Q", 9, 9)))]),
+    "sizes in two places of its own header": lambda: wheel(
+        [Entry("demo/a.py", local_extra=with_extra(1, struct.pack("<2Q", 99, 99)))]
+    ),
+    "newer format": newer_format,
+    "second .dist-info that is a folder": lambda: wheel([Entry("evil-1.0.dist-info/", b"", mode=FOLDER)]),
     "sizes in no place": lambda: wheel([Entry("demo/a.py", central={"size": 0xFFFFFFFF})]),
     "before": lambda: wheel([Entry("demo.py")], before=b"#!/bin/sh\n"),
     "between": lambda: wheel([Entry("demo.py")], between=b"hidden"),
@@ -361,6 +377,12 @@ ODD = {
     "signatures": lambda: wheel([Entry("demo.py"), Entry(f"{INFO}/RECORD.jws", b"{}", recorded=False)]),
     "another order": lambda: archive(wheel_entries([Entry("demo.py")])[::-1]),
     "data": lambda: wheel([Entry("demo.py"), Entry("demo-1.0.data/purelib/more.py")]),
+    "RECORD with backslashes": lambda: wheel(
+        [Entry("demo/a.py")], record=record_of(wheel_entries([Entry("demo/a.py")])[:-1]).replace("/", "\\")
+    ),
+    "RECORD with a folder": lambda: wheel(
+        [Entry("demo/a.py")], record="demo/,,\n" + record_of(wheel_entries([Entry("demo/a.py")])[:-1])
+    ),
     "times": lambda: wheel([Entry("demo.py", extra=with_extra(0x5455, b"\1" + bytes(4)))]),
 }
 
@@ -384,8 +406,9 @@ def test_odd_wheels_unpack_as_installer_unpacks_them(make, tmp_path: Path) -> No
         ("demo-1!2.0+local.1-py3-none-any.whl", "demo-1!2.0+local.1.dist-info"),
         ("demo-1.0-7abc-py3-none-any.whl", INFO),
         ("De.Mo_x-1.0-py3-none-any.whl", "de_mo_x-1.0.dist-info"),
+        ("de_mo-1.0-py3-none-any.whl", "de-mo-1.0.dist-info"),
     ],
-    ids=["epoch and local version", "build tag", "spelled differently"],
+    ids=["epoch and local version", "build tag", "spelled differently", "spelled with a dash"],
 )
 def test_odd_wheel_names(filename: str, info: str, tmp_path: Path) -> None:
     """Epochs, local versions, build tags and other spellings of a name are all right."""

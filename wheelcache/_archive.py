@@ -11,6 +11,7 @@ import binascii
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from . import _inflate, _zip
@@ -24,6 +25,9 @@ _BOMB_RATIO = 200
 _SMALL_ENOUGH = 256 << 20
 # It is read at once. A hundred bytes for each file make that of 13,000 files 1.3 MB.
 _LARGEST_RECORD = 64 << 20
+# Every folder of a name is remembered, so that a name of 65,535 bytes could ask for gigabytes. No system takes longer
+# parts or paths (https://man7.org/linux/man-pages/man7/path_resolution.7.html), and no wheel goes so deep.
+_LONGEST_NAME, _LONGEST_PART, _MOST_FOLDERS = 4096, 255, 100
 # A deflate stream of nothing has 2 bytes.
 _LARGEST_FOLDER = 64
 
@@ -98,12 +102,12 @@ class Archive:
         except BadZipError as error:
             raise self.unsafe(str(error)) from error
         self._check_names(members)
+        self.dist_info = self._find_dist_info(members, filename)
         for folder in filter(_is_folder, members):
             # Nothing is written for it, but no bytes may hide in it.
             self.contents(folder)
         members = [member for member in members if not _is_folder(member)]
         self._check_sizes(members, size)
-        self.dist_info = self._find_dist_info(members, filename)
         self.files = self._recorded(members)
 
     def unsafe(self, problem: str) -> UnsafeWheelError:
@@ -144,8 +148,9 @@ class Archive:
                 f"it has {len(tops)} .dist-info folders: {', '.join(sorted(tops)) or 'there must be one'}"
             )
         (found,) = tops
-        project, ours = (_canonical(text.partition("-")[0]) for text in (found, filename))
-        if project != ours:
+        # Old tools left dashes in the folder's name; those of the file name were never allowed to.
+        project = found[: -len(".dist-info")].rpartition("-")[0]
+        if _canonical(project) != _canonical(filename.partition("-")[0]):
             raise self.unsafe(f"its {found} belongs to another project than its file name")
         return found
 
@@ -157,7 +162,7 @@ class Archive:
             raise self.unsafe("it has no RECORD")
         if max(record.size, record.packed) > _LARGEST_RECORD:
             raise self.unsafe(f"its RECORD has {record.size} bytes")
-        rows = self._rows(self.contents(record))
+        rows = self._rows(self.contents(record), {name.rpartition("/")[0] for name in by_name})
         unrecorded = {f"{self.dist_info}/{name}" for name in _UNRECORDED}
         for name in rows.keys() - by_name.keys() - unrecorded:
             raise self.unsafe(f"RECORD lists {name!r}, which is not there")
@@ -171,7 +176,7 @@ class Archive:
             files.append(self._file(member, *rows[name]))
         return files
 
-    def _rows(self, data: bytes) -> dict[str, tuple[str, str]]:
+    def _rows(self, data: bytes, folders: AbstractSet[str]) -> dict[str, tuple[str, str]]:
         import csv  # hits and warm trees have no use for it
 
         rows: dict[str, tuple[str, str]] = {}
@@ -180,6 +185,10 @@ class Archive:
                 if not row:
                     continue
                 name, told, size = row
+                # Some builders on Windows write its slashes, and others list folders.
+                name = name.replace("\\", "/")
+                if name.endswith("/") and name.removesuffix("/") in folders:
+                    continue
                 if rows.setdefault(name, (told, size)) != (told, size):
                     raise self.unsafe(f"RECORD tells two things of {name!r}")
         except (csv.Error, ValueError) as error:
@@ -271,10 +280,17 @@ def _is_folder(member: Member) -> bool:
 
 
 def _problem_of_name(name: str) -> str:
+    if len(name) > 2 * _MOST_FOLDERS and _is_too_long(name):
+        return "is longer or deeper than systems bear"
     found = _PROBLEM.search(name.removesuffix("/"))
     if found is None:
         return ""
     return next(text for group, text in _PROBLEMS.items() if found[group] is not None)
+
+
+def _is_too_long(name: str) -> bool:
+    parts = name.split("/") if len(name) <= _LONGEST_NAME else []
+    return not 0 < len(parts) <= _MOST_FOLDERS + 1 or any(len(part) > _LONGEST_PART for part in parts)
 
 
 def _problem_of_type(member: Member) -> str:

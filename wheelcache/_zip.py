@@ -38,6 +38,9 @@ _LONGEST_END = _END.size + 0xFFFF
 _WHOLE16, _WHOLE32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64, _UNICODE_PATH = 0x0001, 0x7075
 
+# 6.3 of the format; zipfile refuses more.
+_NEWEST_FORMAT = 63
+
 _HAS_DESCRIPTOR = 1 << 3
 _UTF8 = 1 << 11
 # Encrypted, patched, strongly encrypted, and with a hidden directory.
@@ -139,7 +142,7 @@ def _read_central(directory: bytes, at: int) -> tuple[Member, int]:
     if at + _CENTRAL.size > len(directory):
         raise BadZipError("the central directory is cut off")
     (
-        signature, _, _, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length,
+        signature, _, needed, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length,
         disk, _, attributes, offset,
     ) = _CENTRAL.unpack_from(directory, at)  # fmt: skip
     if signature != _CENTRAL_SIGNATURE:
@@ -155,6 +158,8 @@ def _read_central(directory: bytes, at: int) -> tuple[Member, int]:
         size, packed, offset = _widened(name, extra, size, packed, offset)
     elif _WHOLE32 in (size, packed, offset):
         raise BadZipError(f"the sizes of {name!r} are in a field that is not there")
+    if needed > _NEWEST_FORMAT:
+        raise BadZipError(f"{name!r} asks for a newer format than there is")
     if flags & _REFUSED_FLAGS or disk or method not in (STORED, DEFLATED):
         raise BadZipError(f"{name!r} is encrypted, a patch, on another disk, or packed with method {method}")
     if method == STORED and (packed != size or (flags & _HAS_DESCRIPTOR and size)):
@@ -241,10 +246,7 @@ def check_header(member: Member, head: memoryview) -> int:
         raise BadZipError(f"the header of {member.name!r} and the central directory disagree")
     if extra_length:
         extra = bytes(head[_LOCAL.size + name_length : length])
-        if _WHOLE32 in (size, packed):
-            size, packed = _widened(member.name, extra, size, packed)
-        else:
-            _fields(member.name, extra)
+        size, packed = _widened(member.name, extra, size, packed)
     told, truth = (crc, packed, size), (member.crc, member.packed, member.size)
     if told != truth and not (flags & _HAS_DESCRIPTOR and all(a in (0, b) for a, b in zip(told, truth, strict=True))):
         raise BadZipError(f"the header of {member.name!r} and the central directory disagree")
