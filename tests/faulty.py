@@ -431,6 +431,9 @@ class FaultyFiles:
     def folder(self, path: str) -> FaultyFolder:
         return self.perform("folder", path, lambda: FaultyFolder(self, self.inner.folder(path), path))
 
+    def copy_permissions(self, source: FaultyHandle, target: FaultyHandle) -> None:
+        self.perform("copy_permissions", source.path, lambda: self.inner.copy_permissions(source.inner, target.inner))
+
     def protect(self, path: str, *, executable: bool) -> None:
         self.perform("protect", path, lambda: self.inner.protect(path, executable=executable))
 

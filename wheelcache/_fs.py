@@ -135,6 +135,10 @@ class FileSystem(Protocol):
         """
         ...
 
+    def copy_permissions(self, source: BinaryIO, target: BinaryIO) -> None:
+        """Give an open file the permissions of another one."""
+        ...
+
     def protect(self, path: str, *, executable: bool) -> None:
         """Take the right to write to a file from everybody, and let who may read it execute it, or not."""
         ...

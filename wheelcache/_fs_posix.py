@@ -152,6 +152,9 @@ class PosixFiles:
             written += target.write(data[written:])
         return written
 
+    def copy_permissions(self, source: BinaryIO, target: BinaryIO) -> None:
+        os.fchmod(target.fileno(), stat.S_IMODE(os.fstat(source.fileno()).st_mode))
+
     def protect(self, path: str, *, executable: bool) -> None:
         readable = os.lstat(path).st_mode & 0o444
         os.chmod(path, readable | readable >> 2 if executable else readable)

@@ -165,6 +165,9 @@ class WindowsFiles:
     def folder(self, path: str) -> WindowsFolder:
         return WindowsFolder(self, path)
 
+    def copy_permissions(self, source: BinaryIO, target: BinaryIO) -> None:
+        pass  # files have none
+
     def protect(self, path: str, *, executable: bool) -> None:
         pass  # a read-only file cannot be deleted here, and nothing says that a file may be executed
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable
 from typing import BinaryIO, NoReturn
 
@@ -175,11 +174,10 @@ def checked_copy(disk: Disk, source: str, target: str, sha256: str) -> None:
 
 def _copy_mode(disk: Disk, reader: BinaryIO, writer: BinaryIO) -> None:
     """A program stays one, whichever step of the ladder brought it."""
-    if disk.files.has_permissions:
-        try:
-            os.chmod(writer.fileno(), stat.S_IMODE(os.fstat(reader.fileno()).st_mode))
-        except OSError:
-            pass  # this volume has no such modes, or not for us
+    try:
+        disk.files.copy_permissions(reader, writer)
+    except OSError:
+        pass  # this volume has none, or not for us to give
 
 
 def _discard_own(disk: Disk, path: str, made: int) -> None:
