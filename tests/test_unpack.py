@@ -13,7 +13,7 @@ from archives import FILENAME, INFO, Entry, archive, wheel, wheel_entries
 from faulty import FaultyFiles, Refuse, Refusing
 from folders import files_in, listing
 from machines import Machine
-from marks import not_on_windows
+from marks import not_on_windows, on_windows
 
 from wheelcache import Cache, CachedWheel, InvalidWheelError, LinkMode, ReadOnlyError
 
@@ -334,6 +334,29 @@ def test_a_link_in_the_way_is_not_followed(cache: Cache, found: CachedWheel, tmp
     with pytest.raises(FileExistsError):
         cache.unpack(found, tmp_path / "site")
     assert elsewhere.read_bytes() == b"mine"
+
+
+@not_on_windows("no right to make links there")
+def test_a_link_that_leads_nowhere_is_in_the_way_of_a_folder(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """Where a folder should go stands a link to nothing: the error names it, and nothing is written."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "demo").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError) as caught:
+        cache.unpack(found, tmp_path / "site")
+    assert caught.value.filename == str(tmp_path / "site" / "demo")
+    assert os.listdir(tmp_path / "site") == ["demo"]
+
+
+@on_windows
+def test_a_file_of_another_spelling_is_in_the_way(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
+    """Where case is folded, what is there under another spelling is noticed before anything is written."""
+    path = tmp_path / "site" / "DEMO" / "A.PY"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"mine")
+    before = listing(tmp_path / "site")
+    with pytest.raises(FileExistsError):
+        cache.unpack(found, tmp_path / "site")
+    assert listing(tmp_path / "site") == before
 
 
 def test_old_temporary_files_in_the_folder_are_swept(

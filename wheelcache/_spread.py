@@ -124,10 +124,11 @@ class _Look:
         try:
             names = {entry.name for entry in disk.perform("scan", path, lambda: disk.files.scan(path))}
         except OSError as error:
-            if is_missing(error, path):
+            # Found out by looking: Windows has several codes for it, and a link that leads nowhere says "missing".
+            there = disk.stat(path) is not None
+            if is_missing(error, path) and not there:
                 return None
-            # Found out by looking, since Windows has several codes for it.
-            if disk.stat(path) is not None and not disk.files.is_folder(path):
+            if there and not disk.files.is_folder(path):
                 raise FileExistsError(errno.EEXIST, "a file is there where a folder should go", path) from error
             raise
         for name in names:
@@ -136,11 +137,13 @@ class _Look:
         return names
 
     def _same(self, folder: Folder, names: Collection[str]) -> Iterator[str]:
+        # Where case is folded, a file may be there under another spelling; whether it is, looking at it tells.
+        folded = {name.lower() for name in names}
         for number, name in enumerate(folder.names):
-            if name in names:
+            if name in names or name.lower() in folded:
                 source = _below(self._root, folder.relative(name))
-                check_same(self._call, source, folder, number, _below(self._dest, folder.relative(name)))
-                yield name
+                if check_same(self._call, source, folder, number, _below(self._dest, folder.relative(name))):
+                    yield name
 
 
 class _Task(NamedTuple):
@@ -327,22 +330,22 @@ class _File:
                 pass
 
 
-def check_same(call: Call, source: str, folder: Folder, number: int, target: str) -> None:
-    """See that what stands at the target is the file that should go there.
+def check_same(call: Call, source: str, folder: Folder, number: int, target: str) -> bool:
+    """See that what stands at the target is the file that should go there; return whether anything does.
 
     Raises:
         FileExistsError: where it is not.
     """
     there = call.disk.stat(target)
     if there is None:
-        return
+        return False
     if modes.S_ISREG(there.st_mode) and there.st_size == folder.sizes[number]:
         ours = call.disk.stat(source)
         if ours is not None and (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-            return
+            return True
         hashes = hash_file(call, target, (), there.st_size)
         if hashes is not None and hashes["sha256"] == folder.digest(number):
-            return
+            return True
     raise FileExistsError(errno.EEXIST, "a file with other bytes is there, or no file", target)
 
 
