@@ -65,8 +65,8 @@ def test_cloning_asks_for_the_same_integrity_first() -> None:
             algorithm = there if handle == 7 else 0
             return struct.pack("<HHIII", algorithm, 0, 0, 65536, 4096) if code == GET_INTEGRITY else b""
 
-        Cloning(7, 5000, control).into(8)
-        assert [code for _, code, _ in asked] == [GET_INTEGRITY, GET_INTEGRITY, *setting, DUPLICATE_EXTENTS]
+        Cloning(7, 5000, control).into(8, lambda asked=asked: asked.append((8, 0, b"")))
+        assert [code for _, code, _ in asked] == [GET_INTEGRITY, GET_INTEGRITY, *setting, 0, DUPLICATE_EXTENTS]
         assert asked[-1][0] == 8
         assert struct.unpack("@Pqqq", asked[-1][2]) == (7, 0, 0, 8192)
 

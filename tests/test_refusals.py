@@ -6,6 +6,7 @@ here gives: see tests/windows/README.md for what the Windows lab does by itself.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from server import Server
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, Cause, CommitError, LinkMode, Status
+from wheelcache._disk import Disk
+from wheelcache._patience import Patience
+from wheelcache._system import System
 from wheelcache._volume import Volume
 
 PASSING = (5, 32, 33, 303, 1224, 55, 64, 121, 1231)
@@ -395,3 +399,15 @@ class _Always(Doing):
     def before(self, call: object) -> None:
         self.done = False
         super().before(call)  # type: ignore[arg-type]
+
+
+def test_a_held_record_is_renewed_although_its_spare_is_held_too(tmp_path: Path) -> None:
+    """A scanner holds the record for a while, and what is to take its place for good: it is waited for, and written."""
+    held = Refuse("replace open_write", 32, "*.json", times=8)
+    files = FaultyFiles(Refusing(held, Refuse("unlink", 32, "*.tmp")))
+    system = dataclasses.replace(System(), files=files)
+    path, spare = str(tmp_path / "record.json"), str(tmp_path / "spare.tmp")
+    Path(path).write_bytes(b"old")
+    Disk(system, Patience(30.0, system)).write_small(path, b"new", spare)
+    assert held.count == 8
+    assert Path(path).read_bytes() == b"new"

@@ -52,8 +52,8 @@ class Cloning:
         # A file system that has no integrity streams has no block cloning: asked before anything is made.
         self._setting = _INTEGRITY.unpack(control(source, GET_INTEGRITY, b"", _INTEGRITY.size))
 
-    def into(self, target: int) -> None:
-        """Let another file, which has this one's size already, share the blocks.
+    def into(self, target: int, grow: Callable[[], object]) -> None:
+        """Let another file, which is empty, share the blocks. ``grow`` gives it this one's size.
 
         Raises:
             OSError: where the file system refuses.
@@ -61,7 +61,9 @@ class Cloning:
         algorithm, _, flags, _, cluster = self._setting
         there = _INTEGRITY.unpack(self._control(target, GET_INTEGRITY, b"", _INTEGRITY.size))
         if there[0] != algorithm:
+            # Only while it is empty: https://learn.microsoft.com/windows/win32/api/winioctl/ni-winioctl-fsctl_set_integrity_information
             self._control(target, SET_INTEGRITY, _SETTING.pack(algorithm, 0, flags), 0)
+        grow()
         for offset, length in regions(self._size, cluster):
             # DUPLICATE_EXTENTS_DATA: the source, where it begins there and here, how long it is.
             extents = struct.pack("@Pqqq", self._source, offset, offset, length)

@@ -177,22 +177,24 @@ class Disk:
             self._create_with(path, data)
         except FileExistsError:
             try:
+                # Once, and not for each try: a scanner may hold it by then, and what is held can be renamed later.
+                self._create_with(spare, data)
                 self.perform("replace", spare, lambda: self._put_in_place(path, data, spare), target=path)
             except OSError as error:
+                self.discard(spare)
                 raise refused(error, "replace", spare, target=path) from error
 
     def _put_in_place(self, path: str, data: bytes, spare: str) -> None:
         try:
-            self._create_with(spare, data)
             self.files.replace(spare, path)
         except OSError as error:
-            self.discard(spare)
-            if isinstance(error, CommitError) or refusal_of(error, path) is not Refusal.PASSING:
+            if refusal_of(error, path) is not Refusal.PASSING:
                 raise
             # Cut last: until it is written over, what is there stays good, and writing over it takes no room.
             with self.files.open_write(path) as file:
                 write_all(file, data)
                 file.truncate()
+            self.discard(spare)
 
     def _create_with(self, path: str, data: bytes) -> None:
         file = self.create(path)

@@ -193,8 +193,7 @@ class WindowsFiles:
             cloning = Cloning(msvcrt.get_osfhandle(reader.fileno()), size, control)
             with self.create(target) as writer:
                 try:
-                    writer.truncate(size)
-                    cloning.into(msvcrt.get_osfhandle(writer.fileno()))
+                    cloning.into(msvcrt.get_osfhandle(writer.fileno()), lambda: writer.truncate(size))
                 except BaseException:
                     writer.close()
                     self.unlink(target)

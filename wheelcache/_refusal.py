@@ -29,6 +29,7 @@ class Refusal(Enum):
 
 
 _DELETE_PENDING = 303
+_TOO_MANY_OPEN_FILES = 4
 # https://learn.microsoft.com/windows/win32/debug/system-error-codes
 _BY_WINERROR = {
     80: Refusal.EXISTS,
@@ -170,6 +171,8 @@ def cause_of(error: OSError, path: str) -> Cause:
 
 def advice_for(error: OSError, cause: Cause) -> str:
     """Return what to do next."""
+    if winerror_of(error) == _TOO_MANY_OPEN_FILES:
+        return _ADVICE_BY_ERRNO[errno.EMFILE]
     if winerror_of(error) is None and error.errno in _ADVICE_BY_ERRNO:
         return _ADVICE_BY_ERRNO[error.errno]
     return _ADVICE[cause]

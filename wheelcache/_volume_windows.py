@@ -65,7 +65,9 @@ def _room(path: str) -> tuple[int | None, int | None]:
     number = ctypes.POINTER(ctypes.c_uint64)
     ask = function("GetDiskFreeSpaceExW", _PATH, number, number, number)
     free, size = ctypes.c_uint64(), ctypes.c_uint64()
-    return (free.value, size.value) if ask(extended(path), free, size, None) else (None, None)
+    # A share's name must end so: https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-getdiskfreespaceexw
+    folder = extended(path).rstrip("\\") + "\\"
+    return (free.value, size.value) if ask(folder, free, size, None) else (None, None)
 
 
 def _existing(path: str) -> str:
