@@ -645,10 +645,11 @@ class Cache:
     ) -> PruneReport:
         """Cut this cache to a size or an age, least recently used first, and sweep leftovers.
 
-        Entries go whole: wheel, unpacked tree and pointers. It never waits: what is in use stays and is reported. It
-        may run beside anything else, any number of times at once. With no limit and no ``keep``, leftovers go only:
-        temporary files over a day old whose owner is gone, partial downloads over a week, quarantine and kept METADATA
-        over a month, locks that nobody holds, pointers to nothing.
+        Entries go whole: wheel, unpacked tree and pointers. What is in use stays, is reported, and is not waited for; a
+        third of a second at most, in all, goes to what another prune may just be taking away. It may run beside
+        anything else, any number of times at once. With no limit and no ``keep``, leftovers go only: temporary files
+        over a day old whose owner is gone, partial downloads over a week, quarantine and kept METADATA over a month,
+        locks that nobody holds, pointers to nothing.
 
         Args:
             max_size: bytes of wheels and trees that may stay.

@@ -88,7 +88,6 @@ class WindowsFolder:
     def __init__(self, files: WindowsFiles, path: str) -> None:
         self._files = files
         self._path = path
-        self._files = files
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,8 @@
 """Prune: cutting a cache to a size or an age, least recently used first, and sweeping what is left over.
 
 One walk by names and stats finds what there is; what goes is chosen from that, and looked at once more before it goes.
-An entry goes whole: its wheels, its tree, the pointers to it. It never waits: what is in use stays and is reported.
+An entry goes whole: its wheels, its tree, the pointers to it. What is in use stays, is reported, and is not waited for;
+a few refused folders are looked at again a moment later, for the reason that :mod:`._removal` gives.
 Any number of prunes may run at once, and beside anything else.
 """
 
