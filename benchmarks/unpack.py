@@ -14,6 +14,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,29 +73,32 @@ def download(folder: Path) -> tuple[list[Path], Path]:
 
 def run(*command: object, **environment: str) -> None:
     """Run a command, and show what it said if it fails."""
+    # A package that pip installed is compiled; one that is used from a checkout is only where that may be kept.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [str(part) for part in command],
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, **environment},
+        env={**inherited, **environment},
     )
     if done.returncode:
         raise SystemExit(f"{command[:4]}: {done.stdout.decode(errors='replace')[-2000:]}")
 
 
 def side_by_side(title: str, works: dict[str, Callable[[Path], None]], scratch: Path, rounds: int = ROUNDS) -> None:
-    """Let them take turns, each into an empty folder, and print the medians and their ratios to uv's."""
+    """Let them take turns, each into a new folder, and print the medians and their ratios to uv's."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(rounds + 1):
-        for name, work in works.items():
-            target = scratch / "target"
-            start = time.perf_counter()
-            work(target)
-            if number:  # the first round fills the caches of the system
-                seconds[name].append(time.perf_counter() - start)
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.rmtree(scratch / "empty", ignore_errors=True)
+    # Nothing is deleted until all is measured: for a minute and more, ext4 steps around inodes that were deleted
+    # (recently_deleted() in fs/ext4/ialloc.c of Linux), which makes mkdir many times as slow for whoever is next.
+    with tempfile.TemporaryDirectory(dir=scratch) as targets:
+        for number in range(rounds + 1):
+            for name, work in works.items():
+                target = Path(targets, f"{name}-{number}")
+                start = time.perf_counter()
+                work(target)
+                if number:  # the first round fills the caches of the system
+                    seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     base = medians.get("uv") or min(medians.values())
     print(title)
@@ -143,16 +147,20 @@ def slow(wheels: list[Path]) -> dict[str, Callable[[Path], None]]:
 
 def cold(large: Path, scratch: Path) -> dict[str, Callable[[Path], None]]:
     """One large wheel, with an empty cache where there is one."""
-    empty = scratch / "empty"
+
+    def empty(target: Path) -> Path:
+        """The cache of this turn."""
+        return target.with_name(f"{target.name}-cache")
+
     works: dict[str, Callable[[Path], None]] = {
-        "wheelcache": lambda target: run(sys.executable, "-c", PUT, empty, target, large),
+        "wheelcache": lambda target: run(sys.executable, "-c", PUT, empty(target), target, large),
         "zipfile": lambda target: run(sys.executable, "-m", "zipfile", "-e", large, target),
         **slow([large]),
     }
     if shutil.which("uv"):
-        uv = ["uv", "pip", "install", "-q", "--no-deps", "--offline", "--no-config", "--cache-dir", empty, "--no-index"]
+        uv = ["uv", "pip", "install", "-q", "--no-deps", "--offline", "--no-config", "--no-index"]
         uv += ["--python", sys.executable, "--link-mode", "hardlink"]
-        works["uv"] = lambda target: run(*uv, "--target", target, large)
+        works["uv"] = lambda target: run(*uv, "--cache-dir", empty(target), "--target", target, large)
     if shutil.which("unzip"):
         works["unzip"] = lambda target: run("unzip", "-q", large, "-d", target)
     if shutil.which("bsdtar"):
