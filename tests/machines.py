@@ -48,6 +48,14 @@ class FakeClock:
         return self._begun + self._passed
 
 
+class TickingClock(FakeClock):
+    """A clock on which whatever is timed takes a hundredth of a second: the disk seems to be a slow one."""
+
+    def monotonic(self) -> float:
+        self.advance(0.01)
+        return super().monotonic()
+
+
 class CountingFiles:
     """A file layer that writes down every call before it passes it on."""
 
@@ -89,10 +97,11 @@ class Machine:
 
     Args:
         files: the file layer below the counting, if not this machine's own.
+        clock: if not one that stands still.
     """
 
-    def __init__(self, files: FileSystem | None = None) -> None:
-        self.clock = FakeClock()
+    def __init__(self, files: FileSystem | None = None, clock: FakeClock | None = None) -> None:
+        self.clock = clock or FakeClock()
         self.files = CountingFiles(files or native())
         self.boot: str | None = "boot 1"
         self.holders: tuple[str, ...] = ()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from archives import FILENAME, INFO, Entry, archive, wheel, wheel_entries
-from faulty import FaultyFiles, Refuse, Refusing
+from faulty import FaultyFiles, FaultyFolder, Refuse, Refusing
 from folders import files_in, listing
-from machines import Machine
+from machines import Machine, TickingClock
 from marks import not_on_windows, on_windows
 
 from wheelcache import Cache, CachedWheel, InvalidWheelError, LinkMode, ReadOnlyError
@@ -230,6 +230,39 @@ def test_nothing_of_ours_runs_on(cache: Cache, tmp_path: Path) -> None:
     large = wheel([Entry(f"demo/{n}.bin", bytes([n]) * 100_000) for n in range(100)])
     cache.unpack(put(cache, tmp_path, FILENAME, large), tmp_path / "site")
     assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_threads_are_for_slow_disks(slow: bool, tmp_path: Path) -> None:
+    """Where each file takes long, threads link side by side; where it does not, they would only be in the way."""
+    files = WatchedFiles()
+    machine = Machine(files, TickingClock() if slow else None)
+    large = wheel([Entry(f"demo/{n}/{n}.py", b"%d" % n) for n in range(200)])
+    with machine.cache(tmp_path / "cache") as cache:
+        found = put(cache, tmp_path, FILENAME, large)
+        cache.unpack(found)
+        files.threads.clear()
+        files.waits = slow
+        cache.unpack(found, tmp_path / "site")
+    assert (len(files.threads) > 1) == slow
+
+
+class WatchedFiles(FaultyFiles):
+    """A file layer that writes down which threads open folders, and lets the first wait until there is another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[int] = set()
+        self.another = threading.Event()
+        self.waits = False
+
+    def folder(self, path: str) -> FaultyFolder:
+        self.threads.add(threading.get_ident())
+        if len(self.threads) > 1:
+            self.another.set()
+        elif self.waits and path.endswith("199"):
+            self.another.wait(10)
+        return super().folder(path)
 
 
 # Out of it

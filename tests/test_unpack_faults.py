@@ -7,6 +7,7 @@ is left open, and the same call made again puts everything right.
 from __future__ import annotations
 
 import itertools
+import random
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import pytest
 from archives import FILENAME, Entry, wheel, wheel_entries
 from faulty import MOMENTS, Dead, Die, FailNth, FaultyFiles, Plan, code_text
 from folders import files_in
-from machines import Machine
+from machines import Machine, TickingClock
 from oracle import check_error
 
 from wheelcache import Cache, CachedWheel, UnsafeWheelError
@@ -32,27 +33,34 @@ ENTRIES = [
     Entry("demo/a.py", b"a = 1\n"),
     Entry("demo/sub/run", b"x" * 99, mode=0o100755),
 ]
-WHEEL = wheel(ENTRIES)
-ALL = {str(entry.name): entry.data for entry in wheel_entries(ENTRIES)}
+# Enough bytes for threads that inflate, and enough files for threads that link where the disk is slow.
+LARGE = [
+    *ENTRIES,
+    Entry("demo/large.bin", random.Random(1).randbytes(1 << 14) * 200),
+    *(Entry(f"demo/{number % 5}/{number}.py", b"%d\n" % number) for number in range(110)),
+]
 
 CODES = ("EACCES", "ENOSPC", "EIO", "EMFILE", 5, 32, 17, 396, "EXDEV", "ENOTSUP", 1142, "ENOENT")
 LASTING = ("ENOSPC", "EIO", 32)
 
 # Under Wine a file call costs many times what it does elsewhere: there it is every thirtieth.
 STEP = 30 if sys.platform == "win32" else 1
+LARGE_STEP = 2003 if sys.platform == "win32" else 401
 
 
 class World:
     """A cache folder with the wheel in it, on a machine whose file calls go by a plan."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, entries: list[Entry] = ENTRIES) -> None:
         self.folder = folder
         self.site = folder / "site"
+        self.all = {str(entry.name): entry.data for entry in wheel_entries(entries)}
+        self.is_large = entries is LARGE
         folder.mkdir()
         source = folder / FILENAME
-        source.write_bytes(WHEEL)
+        source.write_bytes(wheel(entries))
         self.files = FaultyFiles()
-        self.machine = Machine(self.files)
+        self.machine = Machine(self.files, TickingClock() if self.is_large else None)
         with self.cache() as cache:
             self.wheel: CachedWheel = cache.put(source)
 
@@ -66,14 +74,14 @@ class World:
         trees = Trees(Layout(str(self.folder / "cache")), writable=False)
         for entry in trees.all(call.disk):
             if trees.check(call, entry) == []:
-                assert files_in(Path(entry.folder)) == ALL
+                assert files_in(Path(entry.folder)) == self.all
         if self.site.exists():
             whole = {name: data for name, data in files_in(self.site).items() if not is_spare(name.rpartition("/")[2])}
-            assert whole.items() <= ALL.items()
+            assert whole.items() <= self.all.items()
 
 
 def make(cache: Cache, world: World) -> None:
-    assert files_in(cache.unpack(world.wheel).path) == ALL
+    assert files_in(cache.unpack(world.wheel).path) == world.all
 
 
 def link(cache: Cache, world: World) -> None:
@@ -88,7 +96,7 @@ def copy(cache: Cache, world: World) -> None:
 
 def check_out(world: World) -> None:
     found = files_in(world.site)
-    assert {name: data for name, data in found.items() if not is_spare(name.rpartition("/")[2])} == ALL
+    assert {name: data for name, data in found.items() if not is_spare(name.rpartition("/")[2])} == world.all
 
 
 def nothing(world: World) -> None:
@@ -119,7 +127,7 @@ def half_out(world: World) -> None:
     """Some files are in the caller's folder already."""
     made(world)
     (world.site / "demo").mkdir(parents=True)
-    (world.site / "demo" / "a.py").write_bytes(ALL["demo/a.py"])
+    (world.site / "demo" / "a.py").write_bytes(world.all["demo/a.py"])
 
 
 SCENARIOS: dict[str, tuple[Callable[[World], None], Callable[[Cache, World], None]]] = {
@@ -138,21 +146,29 @@ def scenario(request: pytest.FixtureRequest) -> tuple[Callable[[World], None], C
     return request.param
 
 
-def worlds(tmp_path: Path, before: Callable[[World], None]) -> Iterator[tuple[int, World, int]]:
+SIZES = pytest.mark.parametrize(
+    ("entries", "step"), [(ENTRIES, STEP), (LARGE, LARGE_STEP)], ids=["small wheel", "large wheel"]
+)
+
+
+def worlds(
+    tmp_path: Path, before: Callable[[World], None], entries: list[Entry], step: int
+) -> Iterator[tuple[int, World, int]]:
     """Yield a fresh world for each call to come, its number, and how many calls were made before."""
-    for number in itertools.count(1, STEP):
-        world = World(tmp_path / str(number))
+    for number in itertools.count(1, step):
+        world = World(tmp_path / str(number), entries)
         before(world)
         yield number, world, len(world.files.trace)
         shutil.rmtree(world.folder)
 
 
+@SIZES
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
-def test_every_call_refused(scenario, lasting: bool, tmp_path: Path) -> None:
+def test_every_call_refused(scenario, lasting: bool, entries: list[Entry], step: int, tmp_path: Path) -> None:
     """Each call is refused in one of many ways: an error that says everything or a success, and never a wrong file."""
     before, act = scenario
     codes = LASTING if lasting else CODES
-    for number, world, begun in worlds(tmp_path, before):
+    for number, world, begun in worlds(tmp_path, before, entries, step):
         code = codes[number % len(codes)]
         plan = world.files.plan = FailNth(begun + number, code, forever=lasting)
         try:
@@ -178,11 +194,12 @@ def test_every_call_refused(scenario, lasting: bool, tmp_path: Path) -> None:
             return
 
 
+@SIZES
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_every_call(scenario, moment: str, tmp_path: Path) -> None:
+def test_killed_at_every_call(scenario, moment: str, entries: list[Entry], step: int, tmp_path: Path) -> None:
     """Whatever the last call of a process is, no tree is wrong and a second run completes the first."""
     before, act = scenario
-    for number, world, begun in worlds(tmp_path, before):
+    for number, world, begun in worlds(tmp_path, before, entries, step):
         plan = world.files.plan = Die(begun + number, moment)
         try:
             with world.cache() as cache:
@@ -210,7 +227,7 @@ def test_a_refused_wheel_leaves_nothing_where_deleting_works(tmp_path: Path) -> 
     """A file whose bytes are damaged in the middle of the archive takes all others with it."""
     world = World(tmp_path / "world")
     source = tmp_path / FILENAME
-    data = bytearray(WHEEL)
+    data = bytearray(wheel(ENTRIES))
     data[data.index(b"x" * 99)] = 0
     source.write_bytes(data)
     with world.cache() as cache:

@@ -30,7 +30,12 @@ from ._refusal import Refusal, is_lasting, refusal_of
 from ._tree import remove_folder, untrusted
 from ._wheel import LinkMode
 
-_WORTH_THREADS = 100
+# A second thread costs more than it brings where the system answers within some microseconds, since both want the
+# interpreter's lock after each call: a warm install on a local disk of Linux takes a quarter longer with it. Where a
+# file takes longer than this, a network drive, a scanner that looks at each, copies of large ones, waiting overlaps.
+_SLOW_SECONDS = 60e-6
+_SAMPLE = 100
+_THREADS = 4
 _COPY_CHUNK = 1 << 26
 # Seconds after which nobody is still copying one file, and its temporary one was left by a killed process.
 _LEFT_OVER_AFTER = 3600
@@ -180,11 +185,10 @@ class _Spreading:
         return mode if mode is not LinkMode.AUTO else self._spread.ways(mode, self._dest)[0]
 
     def run(self, tasks: list[_Task]) -> None:
-        """Do all of it, with a second thread where that pays; the first error is raised when both have stopped."""
+        """Do all of it, in more threads where that pays; the first error is raised when all have stopped."""
         rest = iter(tasks)
-        threads = []
-        if sum(len(task.folder.names) for task in tasks) >= _WORTH_THREADS and len(tasks) > 1:
-            threads.append(threading.Thread(target=self._work, args=(rest,), daemon=True))
+        count = _THREADS - 1 if self._is_slow(rest) else 0
+        threads = [threading.Thread(target=self._work, args=(rest,), daemon=True) for _ in range(count)]
         for thread in threads:
             thread.start()
         self._work(rest)
@@ -192,6 +196,17 @@ class _Spreading:
             thread.join()
         if self._error is not None:
             raise self._error
+
+    def _is_slow(self, rest: Iterator[_Task]) -> bool:
+        """Do the first of it, and return whether the rest is worth threads."""
+        clock = self._disk.system.monotonic
+        start, done = clock(), 0
+        for task in rest:
+            self._folder(*task)
+            done += 1 + len(task.folder.names)
+            if done >= _SAMPLE:
+                return clock() - start > done * _SLOW_SECONDS
+        return False
 
     def _work(self, rest: Iterator[_Task]) -> None:
         try:
@@ -249,8 +264,13 @@ class _Spreading:
         return ways
 
     def _open(self, path: str) -> OpenFolder:
+        files = self._disk.files
         try:
-            return self._disk.perform("open", path, lambda: self._disk.files.folder(path))
+            return files.folder(path)
+        except OSError:
+            pass  # it is tried again, with patience
+        try:
+            return self._disk.perform("open", path, lambda: files.folder(path))
         except OSError as error:
             if is_missing(error, path) and path.startswith(self._root):
                 raise TreeGoneError from error
