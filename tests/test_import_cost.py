@@ -48,12 +48,29 @@ def test_nothing_heavy_is_imported(code: str, wheel: Wheel, tmp_path: Path) -> N
     assert loaded(code) & HEAVY - loaded("pass") == set()
 
 
+def test_what_a_hit_does_not_need_is_not_imported(wheel: Wheel, tmp_path: Path) -> None:
+    """Neither downloading nor unpacking, keeping or awaiting is loaded before it is called for."""
+    source = tmp_path / wheel.filename
+    source.write_bytes(wheel.data)
+    with Cache(tmp_path / "cache") as cache:
+        cache.put(source)
+    later = {"_async", "_archive", "_download", "_fill", "_installer", "_metadata", "_partial", "_prune", "_verify"}
+    modules = set(modules_after(GET.format(path=str(tmp_path / "cache"), digest=wheel.digest)))
+    assert "wheelcache._lookup" in modules
+    assert modules & {f"wheelcache.{name}" for name in later} == set()
+
+
 def loaded(code: str) -> set[str]:
     """Return the top names of the modules that are there after some code has run."""
+    return {name.partition(".")[0] for name in modules_after(code)}
+
+
+def modules_after(code: str) -> list[str]:
     code = f"{code}; import sys, json; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return {name.partition(".")[0] for name in json.loads(done.stdout)}
+    found: list[str] = json.loads(done.stdout)
+    return found
 
 
 def test_this_test_can_tell() -> None:

@@ -51,7 +51,6 @@ __version__ = "0.1.0"
 
 import typing
 
-from ._async import AsyncCache
 from ._cache import Cache
 from ._digest import Hashes
 from ._errors import (
@@ -66,14 +65,15 @@ from ._errors import (
     UnsafeWheelError,
     WheelCacheError,
 )
-from ._installer import LinkDestination, TreeSource
 from ._limits import Keep
 from ._progress import Phase, Progress, ProgressEvent
-from ._reports import Action, Check, DoctorReport, Problem, ProblemKind, PruneReport, Skipped, Stats, VerifyReport
 from ._request import WheelRequest
 from ._wheel import CachedWheel, LinkMode, Status, Unpacked
 
 if typing.TYPE_CHECKING:
+    from ._async import AsyncCache
+    from ._installer import LinkDestination, TreeSource
+    from ._reports import Action, Check, DoctorReport, Problem, ProblemKind, PruneReport, Skipped, Stats, VerifyReport
     from ._transport import CacheTransport
 
 __all__ = [
@@ -113,11 +113,29 @@ __all__ = [
     "WheelRequest",
 ]
 
+# Imported when they are asked for, since the start of a process counts and most need none of them. A transport is a
+# class of httpx's besides, and importing wheelcache does not import httpx.
+_LATER = {
+    "_async": ["AsyncCache"],
+    "_installer": ["LinkDestination", "TreeSource"],
+    "_reports": [
+        *("Action", "Check", "DoctorReport", "Problem", "ProblemKind", "PruneReport", "Skipped", "Stats"),
+        "VerifyReport",
+    ],
+    "_transport": ["CacheTransport"],
+}
+
 
 def __getattr__(name: str) -> object:
-    # A transport is a class of httpx's, and importing wheelcache does not import httpx.
-    if name == "CacheTransport":
-        from ._transport import CacheTransport
+    for module, names in _LATER.items():
+        if name in names:
+            import importlib
 
-        return CacheTransport
+            value = getattr(importlib.import_module(f".{module}", __name__), name)
+            globals()[name] = value
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

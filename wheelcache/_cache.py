@@ -1,6 +1,7 @@
 """The façade: a cache folder and its operations. ``fetch`` reads as the way a wheel takes; nothing here does I/O.
 
-What keeps a cache is imported when it is called for: a hit needs none of it, and the start of a process counts.
+What a hit does not need is imported when it is called for: a download, what keeps a cache. The start of a process
+counts.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from . import _digest, _limits, _local, _opening
+from . import _digest, _limits, _opening
 from ._call import CURRENT_STOP, Call
 from ._ceiling import Ceiling
 from ._commit import Commit
 from ._deliver import Deliver
 from ._digest import Hashes
 from ._disk import Disk
-from ._download import Downloader
 from ._errors import (
     Cause,
     CommitError,
@@ -35,22 +35,16 @@ from ._ladder import Ladder
 from ._layout import Layout, Stamp
 from ._limits import Keep, Limits
 from ._lookup import Found, Lookup
-from ._many import Plan, Request, fetch_in_threads, one_at_a_time
-from ._metadata import Metadata, NoRangesError
-from ._partial import Partials
 from ._patience import Patience
 from ._pointers import Pointers
 from ._progress import Phase, Progress
-from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
 from ._request import Wanted, check_filename, check_wheel_name, parse_request
 from ._spread import Spread
-from ._stage import Sealed, Stage
 from ._system import System
 from ._tally import Tally
 from ._tree import TreeEntry
 from ._unpack import Unpack
 from ._urls import Known, Urls
-from ._visit import Visit
 from ._wheel import CachedWheel, LinkMode, Status, Unpacked
 from ._wire import Wire
 
@@ -59,6 +53,11 @@ if TYPE_CHECKING:
     from typing import Self
 
     import httpx
+
+    from ._many import Request
+    from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
+    from ._stage import Stage
+    from ._visit import Visit
 
 # How often a file that security software takes away between writing and committing is downloaded: it may have been an
 # accident once, and it is said the second time.
@@ -151,10 +150,7 @@ class Cache:
         self._flights = Flights(self._layout, float(lock_timeout))
         self._lock_timeout = float(lock_timeout)
         self._client = client
-        self._partials = Partials(self._layout)
-        self._metadata = Metadata(self._layout, writable=not read_only)
         self._wire = Wire(client)
-        self._downloader = Downloader(self._wire)
 
     # In
 
@@ -227,6 +223,8 @@ class Cache:
             lock = packaging.pylock.Pylock.from_dict(tomllib.loads(text))
             wheels = cache.fetch_all(wheel for package in lock.packages for wheel in package.wheels or ())
         """
+        from ._many import Plan, fetch_in_threads, one_at_a_time
+
         plan = Plan(requests, jobs)
         self._call()
         listener = one_at_a_time(progress)
@@ -255,16 +253,15 @@ class Cache:
             raise AssertionError("the last try returns or raises")
 
     def _download(self, call: Call, wanted: Wanted, known: Known | None, *, refresh: bool) -> CachedWheel:
+        from ._download import Downloader
+        from ._partial import Partials
+
         if wanted.url.startswith("file:"):
-            temporary = self._layout.new_temporary(self._stamp())
-            with Stage(call.disk, temporary, expected=wanted.hashes, size=wanted.size, shown=wanted.shown) as stage:
-                _local.fill(stage, wanted, call)
-                # A record holds no path of this machine: the cache may be used on another one.
-                return self._add(call, stage, wanted.filename, None, Status.ADDED)
+            return self._copy(call, wanted)
         there = known and self._lookup.find(call, known.sha256, wanted.filename)
         conditions = known.conditions(refresh=refresh) if known and there else {}
-        with self._partials.begin(call, wanted) as partial:
-            answer = self._downloader.fill(partial, wanted, call, conditions)
+        with Partials(self._layout).begin(call, wanted) as partial:
+            answer = Downloader(self._wire).fill(partial, wanted, call, conditions)
             if there and not answer.modified:
                 wheel = _wheel(self._under_its_name(call, there, wanted.filename), Status.REVALIDATED)
             else:
@@ -273,6 +270,16 @@ class Cache:
         if not wanted.hashes:
             self._urls[0].write(call.disk, wanted.url, wheel.hashes["sha256"], answer, known)
         return wheel
+
+    def _copy(self, call: Call, wanted: Wanted) -> CachedWheel:
+        from . import _local
+        from ._stage import Stage
+
+        temporary = self._layout.new_temporary(self._stamp())
+        with Stage(call.disk, temporary, expected=wanted.hashes, size=wanted.size, shown=wanted.shown) as stage:
+            _local.fill(stage, wanted, call)
+            # A record holds no path of this machine: the cache may be used on another one.
+            return self._add(call, stage, wanted.filename, None, Status.ADDED)
 
     def put(
         self, source: str | os.PathLike[str] | BinaryIO, *, filename: str | None = None, hashes: Hashes | None = None
@@ -291,6 +298,9 @@ class Cache:
             ReadOnlyError: where the cache is read-only.
             CommitError: where the file system refuses.
         """
+        from . import _local
+        from ._stage import Stage
+
         expected = _digest.parse_hashes(hashes)
         _digest.require_strong(expected)
         if filename is None:
@@ -326,27 +336,30 @@ class Cache:
             HashMismatchError: where the ``.metadata`` file is not the one that the index tells of.
             DownloadError, OfflineError: where it cannot be had.
         """
+        from ._metadata import Metadata, NoRangesError
+
+        metadata = Metadata(self._layout, writable=not self._read_only)
         wanted = parse_request(url, hashes, None, None)
         expected = _digest.parse_hashes(metadata_hashes)
         _digest.require_strong(expected)
         call = self._call(wanted.filename)
         wheel = self._find(call, wanted)
         if wheel is None:
-            kept = self._metadata.kept(call, wanted, expected)
+            kept = metadata.kept(call, wanted, expected)
             if kept is not None:
                 return kept
             self._may_ask(wanted)
             try:
                 if not wanted.url.startswith("file:"):
-                    return self._metadata.fetch(call, self._wire, wanted, expected)
+                    return metadata.fetch(call, self._wire, wanted, expected)
             except NoRangesError:
                 pass  # then the whole wheel has to come
             wheel = self._get_in(call, wanted)
-        return self._metadata.of_wheel(call, str(wheel.path), wanted)
+        return metadata.of_wheel(call, str(wheel.path), wanted)
 
     def _add(self, call: Call, stage: Stage, filename: str, url: str | None, status: Status) -> CachedWheel:
         """Make a finished stage an entry."""
-        sealed: Sealed = stage.seal()
+        sealed = stage.seal()
         found = self._commit.add(call, sealed, filename, url)
         stage.moved()
         repaired = self._lookup.remember(found)
@@ -615,6 +628,8 @@ class Cache:
 
     def _visit(self, url: str, *, refresh: bool) -> Visit:
         """Say what is known of a URL to a client that passes by: see :class:`CacheTransport`."""
+        from ._visit import Visit
+
         wanted = parse_request(url, None, None, None)
         call = self._call(wanted.filename)
         check_wheel_name(wanted.filename, operation="fetch", url=wanted.shown)
@@ -670,7 +685,7 @@ class Cache:
         kept = _naming.kept(call.disk.hurried(), self._finding(call), keep)
         if not dry_run:
             self._writable("prune")
-        return _prune.Prune(self._layout, self._tally).run(call.disk, replace(limits, keep=kept), dry_run=dry_run)
+        return _prune.Prune(self._layout, self._tally).run(call.disk, limits._replace(keep=kept), dry_run=dry_run)
 
     def remove(self, *names: str | CachedWheel, dry_run: bool = False) -> PruneReport:
         """Take wheels out of this cache, with their trees and pointers. Layers keep theirs.
@@ -780,7 +795,6 @@ class Cache:
         self._process = os.getpid()
         self._flights = Flights(self._layout, self._lock_timeout)
         self._wire = Wire(self._client)
-        self._downloader = Downloader(self._wire)
         self._count()
 
     def _count(self) -> None:

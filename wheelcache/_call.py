@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ._disk import Disk
 from ._progress import Phase, Progress, ProgressEvent
@@ -66,8 +66,7 @@ CURRENT_STOP: ContextVar[Stop | None] = ContextVar("wheelcache_stop", default=No
 """The token of the public calls made in this context; whoever runs a call in a thread of its own sets it there."""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """What the stations of one call share.
 
     Attributes:

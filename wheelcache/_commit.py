@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import errno
 import stat as modes
-from dataclasses import replace
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from ._call import Call
 from ._disk import refused
@@ -19,7 +19,9 @@ from ._ladder import Ladder
 from ._layout import Layout
 from ._lookup import Found, hash_file, put_aside, write_record
 from ._record import Record, Seen, decode_record
-from ._stage import Sealed
+
+if TYPE_CHECKING:
+    from ._stage import Sealed
 
 # Each place that is taken is one more damaged file that cannot be moved, deleted or read.
 _PLACES = 10
@@ -58,7 +60,7 @@ class Commit:
         """
         known = found.record
         place = self._settle(call, found.path, known.sha256, known.size, filename, keep=True)
-        return self._record(call, replace(known, filename=filename, place=place))
+        return self._record(call, known._replace(filename=filename, place=place))
 
     def _settle(self, call: Call, source: str, sha256: str, size: int, filename: str, *, keep: bool) -> int:
         """Find a place for the blob, and put it there."""
@@ -119,7 +121,7 @@ class Commit:
             gone = FileNotFoundError(errno.ENOENT, "the wheel is gone right after it was put there", path)
             raise refused(gone, "commit", path, cause=Cause.REMOVED)
         seen = Seen(stat.st_mtime_ns, stat.st_ino, disk.system.boot())
-        record = replace(record, seen=seen, created=int(disk.system.now()))
+        record = record._replace(seen=seen, created=int(disk.system.now()))
         now = disk.system.now()
         is_new = not self._is_recorded(call, record)
         if not is_new:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ._request import text_key
 
@@ -49,8 +49,7 @@ _TREE_DIGITS = 20
 _STAMP = re.compile(r"(?P<time>\d{10,})-(?P<boot>[0-9a-f]{8})-(?P<pid>\d+)-(?P<nonce>[0-9a-f]{8})")
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(NamedTuple):
     """Who made an unfinished file, and when: carried in its name, so that it can be told when it may be swept.
 
     Attributes:

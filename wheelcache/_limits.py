@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ._wheel import CachedWheel
 
@@ -17,8 +16,7 @@ Keep: TypeAlias = str | CachedWheel | os.PathLike[str]
 """What stays: a digest ``"sha256:<hex>"``, a wheel, or the path of a ``pylock.toml``."""
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What must hold after pruning; where nothing is said, no entry goes.
 
     Attributes:

@@ -8,7 +8,7 @@ unless a file has to be hashed. The marker carries a checksum, as records do: a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ._record import decode, encode
 
@@ -22,8 +22,7 @@ IMAGE = "m"
 EXECUTABLE_IMAGE = "b"
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
+class Folder(NamedTuple):
     """The files of one folder of a tree, in columns.
 
     Attributes:
@@ -58,8 +57,7 @@ class Folder:
         return f"{self.path}/{name}" if self.path else name
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """What a tree holds.
 
     Attributes:
@@ -87,8 +85,8 @@ class Listing:
 
     def stamped(self, stamps: list[list[int]], boot: str | None) -> Listing:
         """The listing after every file was looked at again."""
-        folders = [replace(folder, stamps=column) for folder, column in zip(self.folders, stamps, strict=True)]
-        return replace(self, folders=folders, boot=boot)
+        folders = [folder._replace(stamps=column) for folder, column in zip(self.folders, stamps, strict=True)]
+        return self._replace(folders=folders, boot=boot)
 
 
 def is_executable(kind: str) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ._call import Call
 from ._digest import MultiHash
@@ -32,8 +32,7 @@ _MOST_TRUSTED = 10_000
 _DAY = 86_400.0
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """An entry that may be believed.
 
     Attributes:
@@ -111,7 +110,7 @@ class Lookup:
         if not self._writable or abs(now - found.used) < _DAY:
             return found
         disk.touch(self._layout.record(found.record.sha256, found.record.filename), now)
-        return replace(found, used=now)
+        return found._replace(used=now)
 
     def _recorded(self, disk: Disk, sha256: str, filename: str) -> Found | None:
         data, used = disk.read_dated(self._layout.record(sha256, filename)) or (b"", 0.0)
@@ -151,7 +150,7 @@ class Lookup:
         ):
             self._damaged(call.disk, known, stat)
             return None
-        renewed = replace(known, record=record.seen_as(seen, hashes))
+        renewed = known._replace(record=record.seen_as(seen, hashes))
         if self._writable and renewed.record != record:
             self._renew(call.disk, renewed.record, known.used)
         return renewed

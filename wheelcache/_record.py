@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """A file as it was when its bytes were hashed: the same size, time stamp and inode within the same boot are trust.
 
     Attributes:
@@ -29,8 +28,7 @@ class Seen:
     boot: str | None
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """What is known of one wheel.
 
     Attributes:
@@ -48,7 +46,7 @@ class Record:
     sha256: str
     size: int
     seen: Seen
-    hashes: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = MappingProxyType({})
     url: str | None = None
     created: int = 0
     place: int = 0
@@ -60,7 +58,7 @@ class Record:
     def seen_as(self, seen: Seen, hashes: Mapping[str, str]) -> Record:
         """The record after the blob was hashed again, with what was computed."""
         more = {name: value for name, value in hashes.items() if name != "sha256"}
-        return replace(self, seen=seen, hashes={**self.hashes, **more})
+        return self._replace(seen=seen, hashes={**self.hashes, **more})
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:
@@ -92,7 +90,7 @@ def _check(body: str) -> str:
 
 def encode_record(record: Record) -> bytes:
     """Write a record."""
-    return encode(asdict(record))
+    return encode({**record._asdict(), "seen": record.seen._asdict(), "hashes": dict(record.hashes)})
 
 
 def decode_record(data: bytes, sha256: str) -> Record | None:

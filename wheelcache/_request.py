@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from . import _digest
@@ -37,7 +38,7 @@ class WheelRequest:
     """
 
     url: str
-    hashes: Hashes | None = field(default=None)
+    hashes: Hashes | None = None
     size: int | None = None
     filename: str | None = None
 
@@ -46,8 +47,7 @@ class WheelRequest:
         return f"WheelRequest({', '.join(shown)})"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A place to get the bytes from.
 
     Attributes:
@@ -58,11 +58,13 @@ class Source:
 
     url: str
     shown: str
-    auth: tuple[str, str] | None = field(repr=False)
+    auth: tuple[str, str] | None
+
+    def __repr__(self) -> str:
+        return f"Source({self.shown!r})"
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A request, checked and taken apart.
 
     Attributes:
@@ -77,11 +79,14 @@ class Wanted:
 
     url: str
     shown: str
-    auth: tuple[str, str] | None = field(repr=False)
+    auth: tuple[str, str] | None
     filename: str
     hashes: Mapping[str, str]
     size: int | None
     mirrors: tuple[Source, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Wanted({self.filename!r}, {self.shown!r})"
 
     @property
     def sources(self) -> tuple[Source, ...]:

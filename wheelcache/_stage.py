@@ -7,9 +7,8 @@ an error or by Ctrl-C, leaves no file behind.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 from ._call import Call
 from ._digest import MultiHash
@@ -25,8 +24,7 @@ _END_RECORD_SIZE = 22
 _END_RECORD_REACH = _END_RECORD_SIZE + (1 << 16)
 
 
-@dataclass(frozen=True)
-class Sealed:
+class Sealed(NamedTuple):
     """A finished temporary file: what it holds is known and is what was asked for.
 
     Attributes:

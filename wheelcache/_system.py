@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from . import _fs
 from ._fs import FileSystem
 from ._holders import holders_of
-from ._volume import Surroundings, Volume
 
 if sys.platform == "win32":
     from ._boot_windows import boot_identity
@@ -22,6 +21,8 @@ else:
 
 if TYPE_CHECKING:
     import socket
+
+    from ._volume import Surroundings, Volume
 
 # One boot is one answer, and a hit asks for it.
 _boot = cache(boot_identity)

@@ -15,7 +15,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ._disk import Disk, write_all
 from ._errors import CommitError
@@ -26,8 +26,7 @@ _LONG = 1 << 16
 _SETTLED = 3600.0
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(NamedTuple):
     """What was counted; ``growth`` is the bytes of wheels and trees that came, less those that went."""
 
     hits: int = 0

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import stat as modes
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ._call import Call
 from ._disk import Disk, is_missing
@@ -41,8 +41,7 @@ from ._lookup import hash_file
 _NUMBERS = 100
 
 
-@dataclass(frozen=True)
-class TreeEntry:
+class TreeEntry(NamedTuple):
     """A tree as its marker tells it, not checked.
 
     Attributes:
@@ -199,7 +198,7 @@ class Trees:
             entry = self._entry(disk, folder) if marked else None
             stat = entry and disk.stat(entry.marker)
             if entry and stat:
-                yield replace(entry, used=stat.st_mtime)
+                yield entry._replace(used=stat.st_mtime)
 
     def debris(self, disk: Disk) -> Iterator[str]:
         """Yield the absolute paths of folders without a good marker, and of markers without a folder.

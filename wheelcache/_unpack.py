@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from . import _fill
 from ._call import Call
 from ._layout import Layout, Stamp, spare_name
 from ._listing import Listing
@@ -63,6 +62,8 @@ class Unpack:
             InvalidWheelError, UnsafeWheelError: where it may not be unpacked; nothing of it stays.
             CommitError: where the file system refuses.
         """
+        from . import _fill  # most calls find the tree, and the start of a process counts
+
         trees, disk, sha256 = self._trees[0], call.disk, wheel.record.sha256
         folder = trees.claim(disk, sha256)
         try:
@@ -99,6 +100,8 @@ class Unpack:
         Raises:
             As :meth:`make` and :meth:`out`.
         """
+        from . import _fill
+
         disk = call.disk
         disk.make_folder(dest)
         folder = os.path.join(dest, spare_name(Stamp.new(disk.system.now(), disk.system.boot())))

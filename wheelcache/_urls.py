@@ -7,17 +7,17 @@ secret and is there as a hash only; of the answer's header fields only those of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from ._digest import checked
 from ._disk import Disk
-from ._download import Answer
-from ._freshness import KEPT, freshness
 from ._pointers import Pointers
 
+if TYPE_CHECKING:
+    from ._download import Answer
 
-@dataclass(frozen=True)
-class Known:
+
+class Known(NamedTuple):
     """What is known of a URL.
 
     Attributes:
@@ -67,6 +67,9 @@ class Urls:
 
     def write(self, disk: Disk, url: str, sha256: str, answer: Answer, before: Known | None = None) -> None:
         """Take down what a server said of a URL; with an answer that nothing was modified, what it said ``before``."""
+        # Only who asked a server needs it, and the start of a process counts.
+        from ._freshness import KEPT, freshness
+
         if answer.url != url:
             return  # a mirror's word says nothing of this URL
         headers = {} if answer.modified or before is None else dict(before.headers)
