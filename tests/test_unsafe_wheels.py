@@ -47,7 +47,7 @@ from installer import install
 from installer.destinations import SchemeDictionaryDestination
 from installer.sources import WheelFile
 
-from wheelcache import Cache, InvalidWheelError, UnsafeWheelError
+from wheelcache import Cache, InvalidWheelError, UnsafeWheelError, _inflate
 
 ZEROS = bytes(1 << 20)
 
@@ -96,7 +96,17 @@ def overlapping() -> bytes:
 
 SIZELESS = f"demo/a.py,sha256={urlsafe(b'x = 1' + bytes([10]))},\n" + record_of(wheel_entries()[:-1])
 
+
+@pytest.fixture(autouse=True, params=["zlib", "zlib_ng"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With zlib and with the library of the extra, everything is refused, and everything taken, in the same way."""
+    library = zlib if request.param == "zlib" else pytest.importorskip("zlib_ng.zlib_ng")
+    monkeypatch.setattr(_inflate, "_engine", library)
+
+
 NAMES = {
+    "of an unfinished file": ".wheelcache-1800000000-00000000-0-00000000.tmp",
+    "of an unfinished folder": "demo/.wheelcache-1800000000-00000000-0-00000000.tmp/a.py",
     "parent": "../evil.py",
     "parent inside": "demo/../../evil.py",
     "parent that stays inside": "demo/../evil.py",

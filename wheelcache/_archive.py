@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from . import _inflate, _zip
 from ._errors import InvalidWheelError, UnsafeWheelError
+from ._layout import is_spare
 from ._zip import BadZipError, Member
 
 # Deflate makes at most 1032 bytes of one (https://zlib.net/zlib_tech.html): who claims more lies.
@@ -284,7 +285,7 @@ def _problem_of_name(name: str) -> str:
         return "is longer or deeper than systems bear"
     found = _PROBLEM.search(name.removesuffix("/"))
     if found is None:
-        return ""
+        return "is kept for files that are not finished" if any(map(is_spare, name.split("/"))) else ""
     return next(text for group, text in _PROBLEMS.items() if found[group] is not None)
 
 
