@@ -96,13 +96,16 @@ class TreeSource(WheelSource):
 
     def read_dist_info(self, filename: str) -> str:
         """Return the text of a file in the ``.dist-info`` folder."""
-        data = self._disk.read(os.path.join(self._root, self._dist_info, *filename.split("/")))
+        path = os.path.join(self._root, self._dist_info, *filename.split("/"))
+        data = self._disk.read(path)
+        if data is None and filename in self.dist_info_filenames:
+            raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned meanwhile: make it again", path)
         if data is None:
             raise KeyError(filename)
         return data.decode("utf-8")
 
-    def validate_record(self) -> None:
-        """Do nothing: every file was checked against ``RECORD`` when the tree was made."""
+    def validate_record(self, *, validate_contents: bool = True) -> None:
+        """Do nothing: every file was checked against ``RECORD`` when the tree was made, whatever is asked for now."""
 
     def get_contents(self) -> Iterator[WheelContentElement]:
         """Yield every file: what ``RECORD`` says of it, a stream, and whether it is executable."""
