@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from machines import Machine, TickingClock
 from marks import not_on_windows, on_windows
 
 from wheelcache import Cache, CachedWheel, InvalidWheelError, LinkMode, ReadOnlyError
+from wheelcache._fs import native
 
 FILES = {
     "demo/__init__.py": b"",
@@ -281,6 +285,80 @@ def test_files_go_out(mode: LinkMode, cache: Cache, found: CachedWheel, tmp_path
     assert mode in {LinkMode.AUTO, unpacked.mode}
 
 
+@pytest.mark.parametrize("mode", [LinkMode.AUTO, LinkMode.CLONE])
+def test_files_go_out_as_clones(mode: LinkMode, tmp_path: Path) -> None:
+    """Where the volume clones, every file does, by itself too; it is its owner's to write, and a program stays one."""
+    machine = Machine(CloningFiles())
+    with machine.cache(tmp_path / "cache") as cache:
+        found = put(cache, tmp_path, FILENAME, WHEEL)
+        unpacked = cache.unpack(found, tmp_path / "site", mode=mode)
+        assert unpacked.mode is LinkMode.CLONE
+        check_own(cache.unpack(found).path, tmp_path / "site")
+
+
+@pytest.mark.parametrize("mode", [LinkMode.AUTO, LinkMode.CLONE])
+def test_files_go_out_as_clones_for_real(mode: LinkMode, cloning: Path) -> None:
+    """On a volume that clones: what the played one shows is so."""
+    with Cache(cloning / "cache") as cache:
+        found = put(cache, cloning, FILENAME, WHEEL)
+        assert cache.link(found, cloning / "out.whl", mode=mode) is LinkMode.CLONE
+        assert (cloning / "out.whl").read_bytes() == WHEEL
+        unpacked = cache.unpack(found, cloning / "site", mode=mode)
+        assert unpacked.mode is LinkMode.CLONE
+        check_own(cache.unpack(found).path, cloning / "site")
+
+
+def check_own(tree: Path, site: Path) -> None:
+    """The files are those of the tree, and none shares more than blocks with it."""
+    assert files_in(site) == ALL
+    for name in ALL:
+        assert not os.path.samefile(site / name, tree / name)
+        assert os.access(site / name, os.W_OK)
+    if os.name == "posix":
+        assert [name for name in ALL if (site / name).stat().st_mode & stat.S_IXUSR] == ["demo/run.sh"]
+    (site / "top.py").write_bytes(b"mine")
+    assert (tree / "top.py").read_bytes() == ALL["top.py"]
+
+
+class CloningFiles(FaultyFiles):
+    """A file layer whose volume seems to clone."""
+
+    def folder(self, path: str) -> CloningFolder:
+        return CloningFolder(self, self.inner.folder(path), path)
+
+
+class CloningFolder(FaultyFolder):
+    def clone(self, name: str, target: FaultyFolder, new: str, permissions: int) -> None:
+        with target.inner.create(new, permissions) as file:
+            file.write(Path(self.path, name).read_bytes())
+
+
+@pytest.fixture
+def cloning(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a volume that clones: where the tests run, else one that is made for it, which only root can."""
+    (tmp_path / "a").write_bytes(b"a")
+    try:
+        native().clone(str(tmp_path / "a"), str(tmp_path / "b"))
+    except OSError:
+        pass
+    else:
+        yield tmp_path
+        return
+    if not (hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mkfs.xfs")):
+        pytest.skip("no volume that clones: run the tests on btrfs, xfs or APFS, or as root with mkfs.xfs")
+    with (tmp_path / "image").open("wb") as image:
+        image.truncate(512 << 20)
+    mounted = tmp_path / "volume"
+    mounted.mkdir()
+    subprocess.run(["mkfs.xfs", "-q", tmp_path / "image"], check=True)
+    if subprocess.run(["mount", "-o", "loop", tmp_path / "image", mounted], capture_output=True).returncode:
+        pytest.skip("no volume that clones: this machine may not mount one")
+    try:
+        yield mounted
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+
+
 def test_a_copy_is_a_file_of_its_own(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
     """Whoever edits it harms nobody, and it has the permissions of any new file."""
     cache.unpack(found, tmp_path / "site", mode="copy")
@@ -317,11 +395,12 @@ def test_packages_share_a_folder(cache: Cache, found: CachedWheel, tmp_path: Pat
 @pytest.mark.parametrize("mode", ["hardlink", "copy"])
 @pytest.mark.parametrize("first", ["hardlink", "copy"])
 def test_twice_is_fine(first: str, mode: str, cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """The same file with the same bytes is left as it is; what is missing is added."""
+    """The same file with the same bytes is left as it is and told as what it is; what is missing is added."""
     cache.unpack(found, tmp_path / "site", mode=first)
     before = listing(tmp_path / "site")
-    cache.unpack(found, tmp_path / "site", mode=mode)
+    again = cache.unpack(found, tmp_path / "site", mode=mode)
     assert listing(tmp_path / "site") == before
+    assert again.mode == first
     (tmp_path / "site" / "demo" / "a.py").unlink()
     cache.unpack(found, tmp_path / "site", mode=mode)
     assert files_in(tmp_path / "site") == ALL
@@ -445,6 +524,10 @@ def test_a_read_only_cache_without_a_tree(cache: Cache, found: CachedWheel, mach
         unpacked = reader.unpack(found, tmp_path / "site")
         with pytest.raises(ReadOnlyError):
             reader.unpack(found)
+        for mode in (LinkMode.CLONE, LinkMode.HARDLINK):
+            with pytest.raises(ReadOnlyError):
+                reader.unpack(found, tmp_path / "elsewhere", mode=mode)
+    assert not (tmp_path / "elsewhere").exists()
     assert listing(cache.path) == before
     assert files_in(tmp_path / "site") == ALL
     assert unpacked.mode is LinkMode.COPY

@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 _COMMIT_TRIES = 2
 # How often a tree that is pruned between making and using it is made.
 _TREE_TRIES = 3
+# By these, the files of a wheel can go out although there is no tree and none may be made.
+_WITHOUT_TREE = {LinkMode.AUTO, LinkMode.COPY}
 
 
 class Cache:
@@ -569,7 +571,8 @@ class Cache:
             InvalidWheelError: where it is broken, or a file does not have the hash in ``RECORD``.
             FileExistsError: where a file is in the way, with other bytes; the error names it.
             FileNotFoundError: where neither the wheel nor its tree is in the cache any more.
-            ReadOnlyError: where the cache is read-only, has no tree of this wheel, and ``dest`` is ``None``.
+            ReadOnlyError: where the cache is read-only, has no tree of this wheel, and one is needed: for ``dest`` of
+                ``None``, and to clone or hard-link from.
             CommitError: where the file system refuses.
 
         Example::
@@ -584,7 +587,7 @@ class Cache:
             # A tree that goes out is looked at folder by folder on its way, where that is enough; else before.
             tree = None if number or target is None else self._unpack.promising(call, _sha256(wheel))
             check = tree is not None
-            tree = tree or self._tree(call, wheel, needed=target is None)
+            tree = tree or self._tree(call, wheel, needed=target is None or mode not in _WITHOUT_TREE)
             if target is None and tree is not None:
                 return Unpacked(Path(tree.folder), None, tuple(tree.listing.files()))
             if target is not None and tree is None:

@@ -42,6 +42,10 @@ _LEFT_OVER_AFTER = 3600
 _WRITABLE, _EXECUTABLE = 0o666, 0o777
 
 
+# How the files of a call went is told by the one that shares most with the cache.
+_SHARED_MOST = (LinkMode.HARDLINK, LinkMode.CLONE, LinkMode.COPY)
+
+
 class TreeGoneError(Exception):
     """A file of the tree is not there any more: it was pruned meanwhile, or damaged. It is made again."""
 
@@ -66,11 +70,13 @@ class Spread:
             TreeGoneError: where the tree lost a file, or one changed.
             CommitError: where the file system refuses.
         """
-        missing, there = _Look(call, root, listing, dest).look()
+        look = _Look(call, root, listing, dest)
+        missing, there = look.look()
         call.disk.make_folder(dest)
         spreading = _Spreading(call, self, root, dest, mode, check=check)
+        spreading.used |= look.seen
         spreading.run([_Task(each, each.path in missing, there.get(each.path, _NONE)) for each in listing.folders])
-        return spreading.used(mode)
+        return next(way for way in _SHARED_MOST if way in spreading.used)
 
     def one(self, call: Call, root: str, folder: Folder, number: int, *, target: str, mode: LinkMode) -> None:
         """Put one file of a tree to the absolute path ``target``, under its own name.
@@ -103,6 +109,7 @@ class _Look:
     """What is in the target folder already, before anything is written."""
 
     def __init__(self, call: Call, root: str, listing: Listing, dest: str) -> None:
+        self.seen: set[LinkMode] = set()
         self._call = call
         self._root = root
         self._listing = listing
@@ -147,7 +154,9 @@ class _Look:
         for number, name in enumerate(folder.names):
             if name in names or name.lower() in folded:
                 source = _below(self._root, folder.relative(name))
-                if check_same(self._call, source, folder, number, _below(self._dest, folder.relative(name))):
+                there = check_same(self._call, source, folder, number, _below(self._dest, folder.relative(name)))
+                if there is not None:
+                    self.seen.add(there)
                     yield name
 
 
@@ -173,16 +182,9 @@ class _Spreading:
         self._root = root
         self._dest = dest
         self._mode = mode
-        self._used: set[LinkMode] = set()
+        self.used: set[LinkMode] = set()
         self._lock = threading.Lock()
         self._error: BaseException | None = None
-
-    def used(self, mode: LinkMode) -> LinkMode:
-        """Return how the files went: by hard link as soon as one of them did, since that one is shared."""
-        for way in (LinkMode.HARDLINK, LinkMode.CLONE, LinkMode.COPY):
-            if way in self._used:
-                return way
-        return mode if mode is not LinkMode.AUTO else self._spread.ways(mode, self._dest)[0]
 
     def run(self, tasks: list[_Task]) -> None:
         """Do all of it, in more threads where that pays; the first error is raised when all have stopped."""
@@ -253,9 +255,9 @@ class _Spreading:
                     linked = True
                     continue
             file = _File(self._call, self._spread, folder, number, way)
-            file.put(self._ways(folder.kinds[number]), self._dest, self._used)
+            file.put(self._ways(folder.kinds[number]), self._dest, self.used)
         if linked:
-            self._used.add(LinkMode.HARDLINK)
+            self.used.add(LinkMode.HARDLINK)
 
     def _ways(self, kind: str) -> list[LinkMode]:
         ways = self._spread.ways(self._mode, self._dest)
@@ -310,7 +312,8 @@ class _File:
             except OSError as error:
                 refusal = _refusal_behind(error, self._target)
                 if refusal is Refusal.EXISTS:
-                    check_same(self._call, self._source, self._folder, self._number, self._target)
+                    there = check_same(self._call, self._source, self._folder, self._number, self._target)
+                    used.add(there or LinkMode.COPY)
                     return
                 if refusal is Refusal.MISSING and self._disk.stat(self._source) is None:
                     raise TreeGoneError from error
@@ -350,22 +353,25 @@ class _File:
                 pass
 
 
-def check_same(call: Call, source: str, folder: Folder, number: int, target: str) -> bool:
-    """See that what stands at the target is the file that should go there; return whether anything does.
+def check_same(call: Call, source: str, folder: Folder, number: int, target: str) -> LinkMode | None:
+    """See that what stands at the target is the file that should go there; ``None`` where nothing does.
+
+    Returns:
+        Whether it shares its bytes with the tree (a hard link) or not: a clone cannot be told from a copy.
 
     Raises:
         FileExistsError: where it is not.
     """
     there = call.disk.stat(target)
     if there is None:
-        return False
+        return None
     if modes.S_ISREG(there.st_mode) and there.st_size == folder.sizes[number]:
         ours = call.disk.stat(source)
         if ours is not None and (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-            return True
+            return LinkMode.HARDLINK
         hashes = hash_file(call, target, (), there.st_size)
         if hashes is not None and hashes["sha256"] == folder.digest(number):
-            return True
+            return LinkMode.COPY
     raise FileExistsError(errno.EEXIST, "a file with other bytes is there, or no file", target)
 
 

@@ -76,7 +76,8 @@ class Unpacked:
     Attributes:
         path: the absolute path of the folder: the one that was given, or the tree in the cache.
         mode: how the files came to that folder: ``hardlink`` where any of them shares its bytes with the cache, so that
-            who edits one edits both; ``None`` where the folder is the tree in the cache itself.
+            who edits one edits both; ``None`` where the folder is the tree in the cache itself. Files that were there
+            already count as what they are: a hard link or, else, a copy.
         files: the names of the wheel's files, relative to ``path``, with slashes.
     """
 
