@@ -9,21 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faulty import FaultyFiles, Refuse, Refusing
+from faulty import FaultyFiles, FileCall, Plan, Refuse, Refusing
 from folders import files_in, quarantined
 from machines import Machine
 from wheels import make_wheel, wheel_filename
 
 from wheelcache import Action, Cache, CachedWheel, Phase, ProblemKind, ProgressEvent
+from wheelcache._call import CURRENT_STOP, Stop, StoppedError
 
 SIZE = 3000
 
 
-def fill(cache: Cache, folder: Path, count: int = 3) -> list[CachedWheel]:
+def fill(cache: Cache, folder: Path, count: int = 3, size: int = SIZE) -> list[CachedWheel]:
     found = []
     for number in range(count):
         source = folder / wheel_filename(f"p{number}")
-        source.write_bytes(make_wheel(f"p{number}", size=SIZE))
+        source.write_bytes(make_wheel(f"p{number}", size=size))
         found.append(cache.put(source))
     return found
 
@@ -179,3 +180,61 @@ def test_progress_comes_one_by_one_and_stops_it(cache: Cache, tmp_path: Path) ->
         cache.verify(progress=stop)
     assert threading.active_count() == before
     assert cache.verify().ok
+
+
+def test_a_large_wheel_is_looked_at_as_a_small_one_is(cache: Cache, tmp_path: Path) -> None:
+    """One altered byte in the middle of a wheel of some hundred kilobytes is found, and nothing besides."""
+    wheels = fill(cache, tmp_path, size=300_000)
+    data = bytearray(wheels[1].path.read_bytes())
+    data[150_000] ^= 1
+    keep_stamp(wheels[1].path, bytes(data))
+    report = cache.verify()
+    assert [(problem.kind, problem.path) for problem in report.problems] == [(ProblemKind.ALTERED, wheels[1].path)]
+    assert report.checked == 3
+
+
+class Together(Plan):
+    """Every call takes a second; two threads must come to wheels at once, after the first so many of them."""
+
+    def __init__(self, machine: Machine, alone: int) -> None:
+        self.met = threading.Barrier(2)
+        self._machine = machine
+        self._left = alone
+        self._lock = threading.Lock()
+
+    def before(self, call: FileCall) -> None:
+        self._machine.clock.advance(1.0)
+        if call.operation != "open_read" or not call.path.endswith(".whl"):
+            return
+        with self._lock:
+            self._left -= 1
+            waits = self._left in {-1, -2}
+        if waits:
+            self.met.wait(30)
+
+
+def test_where_file_calls_take_long_several_threads_make_them(tmp_path: Path) -> None:
+    """On a slow file system two wheels are opened at a time, and what is wrong with one is found there too."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        wheels = fill(cache, tmp_path, 60)
+        keep_stamp(wheels[1].path, bytes(SIZE))
+        files.plan = Together(machine, 40)
+        report = cache.verify()
+        assert [problem.path for problem in report.problems] == [wheels[1].path]
+        assert not files.plan.met.broken
+
+
+def test_it_is_stopped_with_a_listener_as_without(cache: Cache, tmp_path: Path) -> None:
+    """Whoever runs it in a thread and gives it up, as the asynchronous cache does, is not kept waiting to its end."""
+    fill(cache, tmp_path)
+    stop = Stop()
+    stop.set()
+    token = CURRENT_STOP.set(stop)
+    try:
+        for listener in (None, lambda event: None):
+            with pytest.raises(StoppedError):
+                cache.verify(progress=listener)
+    finally:
+        CURRENT_STOP.reset(token)

@@ -121,6 +121,11 @@ def naming_hash(hashes: Mapping[str, str]) -> str | None:
     return None
 
 
+def sha256_of(data: bytes) -> str:
+    """Return the sha256 of some bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
 class MultiHash:
     """Several hashes of one stream of bytes, computed as the bytes pass; sha256 is always among them."""
 

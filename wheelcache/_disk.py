@@ -45,16 +45,25 @@ class Disk:
             OSError: as it came, where the file is missing or exists: that is an answer.
             CommitError: for every other refusal, when the time is up, or at once where it cannot pass.
         """
-        trial = _Trial(self, operation, path, target)
+        started = self.system.monotonic()
+        try:
+            return action()
+        except OSError as error:
+            first = error
+        # Only now: nearly nothing is refused, and hits and walks are counted in microseconds.
+        return self._insist(_Trial(self, operation, path, target, started), action, first)
 
+    def _insist(self, trial: _Trial, action: Callable[[], _T], first: OSError) -> _T:
         def once() -> _T:
             trial.tries += 1
+            if trial.tries == 1:
+                raise first
             return action()
 
         try:
             return self.patience.retry(once, passing=trial.passing, waiting=trial.look)
         except OSError as error:
-            if isinstance(error, CommitError) or is_answer(error, path):
+            if isinstance(error, CommitError) or is_answer(error, trial.path):
                 raise
             raise trial.told(error) from error
 
@@ -210,13 +219,13 @@ class Disk:
 class _Trial:
     """One operation that is tried until it is done, and what is known of its refusals."""
 
-    def __init__(self, disk: Disk, operation: str, path: str, target: str) -> None:
+    def __init__(self, disk: Disk, operation: str, path: str, target: str, started: float) -> None:
         self.tries = 0
+        self.path = path
         self._disk = disk
         self._operation = operation
-        self._path = path
         self._target = target
-        self._started = disk.system.monotonic()
+        self._started = started
         self._cause: Cause | None = None
         self._looked = False
         # Made at the first refusal: most operations never need one, and a hit is counted in microseconds.
@@ -226,13 +235,13 @@ class _Trial:
         """Return whether another try may do better."""
         if isinstance(error, CommitError) or not isinstance(error, OSError):
             return False  # what is told already was waited for already
-        if refusal_of(error, self._path) is not Refusal.PASSING:
+        if refusal_of(error, self.path) is not Refusal.PASSING:
             return False
-        self._watch = self._watch or self._disk.watch(self._path, self._target)
+        self._watch = self._watch or self._disk.watch(self.path, self._target)
         if is_denial(error) and self._operation in _LOOKED_INTO and not self._looked:
             self._looked = True
             making, folder = _LOOKED_INTO[self._operation], self._operation == "mkdir"
-            at = self._target or self._path
+            at = self._target or self.path
             self._cause = final_cause(self._disk.system, at, making=making, folder=folder)
         return self._cause is None
 
@@ -248,11 +257,11 @@ class _Trial:
         return refused(
             error,
             self._operation,
-            self._path,
+            self.path,
             target=self._target,
             attempts=self.tries,
             elapsed=self._disk.system.monotonic() - self._started,
-            cause=self._cause or self._disk.cause(error, self._target or self._path, self._watch),
+            cause=self._cause or self._disk.cause(error, self._target or self.path, self._watch),
             holders=self._watch.holders if self._watch is not None else (),
         )
 

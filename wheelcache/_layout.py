@@ -84,6 +84,8 @@ class Layout:
 
     def __init__(self, root: str) -> None:
         self.root = root
+        # Not os.path.join for each: it would be a tenth of a walk over a million entries.
+        self._wheels = os.path.join(root, VERSION, "wheels", "")
         self.tag = os.path.join(root, "CACHEDIR.TAG")
         self.gitignore = os.path.join(root, ".gitignore")
         self.version = os.path.join(root, VERSION)
@@ -99,16 +101,16 @@ class Layout:
 
     def entry(self, sha256: str) -> str:
         """The folder of everything with this sha256."""
-        return os.path.join(self.wheels, sha256[:2], sha256[2:])
+        return f"{self._wheels}{sha256[:2]}{os.sep}{sha256[2:]}"
 
     def record(self, sha256: str, filename: str) -> str:
         """The record of a wheel."""
-        return os.path.join(self.wheels, sha256[:2], sha256[2:], record_name(filename))
+        return f"{self.entry(sha256)}{os.sep}{record_name(filename)}"
 
     def blob(self, sha256: str, filename: str, place: int) -> str:
         """The bytes of a wheel: beside the record, or in a numbered folder beside it."""
         folder = self.entry(sha256)
-        return os.path.join(folder, filename) if place == 0 else os.path.join(folder, str(place), filename)
+        return f"{folder}{os.sep}{filename}" if place == 0 else os.path.join(folder, str(place), filename)
 
     def tree_shard(self, sha256: str) -> str:
         """The folder of the trees of this sha256, and of others that begin alike."""

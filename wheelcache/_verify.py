@@ -1,7 +1,8 @@
 """Verify: looking at every byte of a cache folder, and putting right what can be.
 
 Several threads hash at once, since hashlib lets go of the interpreter while it works. They draw entries from one walk,
-so that memory holds a folder for each thread and one shard's names, however many entries there are.
+so that memory holds a folder for each thread and one shard's names, however many entries there are. Who draws looks at
+what is small at once, and hands out what is large or not plainly sound: see :class:`_Crew`.
 
 What looks wrong is looked at twice, the second time when the walk is over: a wheel that is being committed beside has
 its blob before its record, and one that is being removed its record after its blob.
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from . import _inventory
 from ._call import Call
+from ._digest import sha256_of
 from ._disk import Disk
 from ._errors import CommitError
 from ._inventory import Blob, Entry
@@ -32,6 +34,13 @@ from ._reports import Action, Problem, ProblemKind, VerifyReport
 from ._tree import TreeEntry, Trees
 
 _MOST_THREADS = 8
+# Hashing so many bytes takes about as long as giving them to another thread.
+_SMALL = 1 << 16
+# Seconds for a small entry after which waiting, and not working, is what takes them; entries that are measured
+# together, so that a pause of the machine does not count; and entries until it is measured again.
+_LONG = 0.0005
+_ROUND = 32
+_SLOW_ROUND = 1024
 
 
 @dataclass(frozen=True)
@@ -179,7 +188,7 @@ class Verify:
     def _hash(self, call: Call, blob: Blob, hashed: dict[int, str | None]) -> str | None:
         """Return the sha256 of a blob, of each file once whatever its names; ``None`` where it is gone."""
         if blob.inode not in hashed:
-            named = Call(call.disk, blob.filename, call.progress)
+            named = _about(call, blob.filename)
             hashes = hash_file(named, blob.path, (), blob.size)
             hashed[blob.inode] = None if hashes is None else hashes["sha256"]
         return hashed[blob.inode]
@@ -307,6 +316,10 @@ def _removed(call: Call, path: str) -> Action:
     return Action.REMOVED if call.disk.discard(path) else Action.NONE
 
 
+def _about(call: Call, wheel: str) -> Call:
+    return Call(call.disk, wheel, call.progress, call.stop)
+
+
 def _one_at_a_time(call: Call) -> Call:
     """Return the same call with a listener that is never called by two threads at once."""
     listener = call.progress
@@ -318,19 +331,27 @@ def _one_at_a_time(call: Call) -> Call:
         with lock:
             listener(event)
 
-    return Call(call.disk, call.wheel, tell)
+    return Call(call.disk, call.wheel, tell, call.stop)
 
 
 class _Crew:
-    """Threads that check entries and trees, each drawing the next one from the same walk."""
+    """Threads that check entries and trees, each drawing the next one from the same walk.
+
+    A small entry is a few calls of microseconds, and threads that make such calls side by side hand the interpreter to
+    and fro for each of them: together they take longer than one alone. So the thread whose turn it is goes on until
+    something is worth a thread: a large file, a tree, or an entry that is not plainly sound. Where the calls themselves
+    take long (a file server, a cold disk), everything is.
+    """
 
     def __init__(self, call: Call, layout: Layout, check: Callable[[Call, str | TreeEntry], list[_Suspect]]) -> None:
         self.checked = 0
         self._call = call
+        self._layout = layout
         self._check = check
         self._suspects: list[_Suspect] = []
-        self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._over = False
+        self._pace = _Pace()
         disk = call.disk.hurried()
         self._walk: Iterator[str | TreeEntry] = chain(
             _inventory.digests(disk, layout, self._refused), Trees(layout, writable=False).all(disk)
@@ -349,19 +370,70 @@ class _Crew:
 
     def _work(self) -> None:
         try:
-            while not self._over and (what := self._next()) is not None:
-                suspects = self._check(self._call, what)
-                self._suspects += suspects
+            while (what := self._next()) is not None:
+                self._suspects += self._check(self._call, what)
                 self._call.report(Phase.CHECKING, detail=f"{self.checked} checked")
         except BaseException:
             self._over = True
             raise
 
     def _next(self) -> str | TreeEntry | None:
-        with self._lock:
-            what = next(self._walk, None)
-            self.checked += what is not None
-            return what
+        """Return what is worth a thread, ``None`` when all is done."""
+        with self._turn:
+            for what in self._walk:
+                if self._over:
+                    break
+                self.checked += 1
+                if not (isinstance(what, str) and self._pace.is_quick() and self._is_sound(what)):
+                    return what
+        return None
+
+    def _is_sound(self, sha256: str) -> bool:
+        """Whether an entry is small and plainly sound. Whatever else it is, the check tells."""
+        clock = self._call.disk.system.monotonic
+        began = clock()
+        try:
+            record = _inventory.plain(self._call.disk.files, self._layout, sha256)
+            data = None if record is None else self._small_blob(record)
+        except OSError:
+            return False
+        finally:
+            self._pace.took(clock() - began)
+        if record is None or data is None or sha256_of(data) != sha256:
+            return False
+        call = self._call if self._call.progress is None else _about(self._call, record.filename)
+        call.report(Phase.CHECKING, record.size, record.size, f"{self.checked} checked")
+        return True
+
+    def _small_blob(self, record: Record) -> bytes | None:
+        if record.size > _SMALL:
+            return None
+        with self._call.disk.files.open_read(self._layout.blob(record.sha256, record.filename, 0)) as file:
+            # One byte more than there should be, and never more than that: nobody knows what it has grown to.
+            data = file.read(record.size + 1)
+        return data if len(data) == record.size else None
 
     def _refused(self, folder: str, _: CommitError) -> None:
         self._suspects.append(_Suspect(ProblemKind.UNREADABLE, folder))
+
+
+class _Pace:
+    """Whether one thread reads small files sooner than several do: it is measured, and now and then again."""
+
+    def __init__(self) -> None:
+        self._quick = True
+        self._left = _ROUND
+        self._spent = 0.0
+
+    def is_quick(self) -> bool:
+        """Return whether the next entry is to be looked at on the spot."""
+        if self._left == 0:
+            self._quick = not self._quick or self._spent < _ROUND * _LONG
+            self._left = _ROUND if self._quick else _SLOW_ROUND
+            self._spent = 0.0
+        self._left -= 1
+        return self._quick
+
+    def took(self, seconds: float) -> None:
+        """Count what that one has taken."""
+        self._spent += seconds
