@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
+from faulty import Doing, FaultyFiles
 from folders import files_in
 from machines import Machine
 from marks import not_on_windows
@@ -123,3 +125,79 @@ def test_trees_are_as_open_as_the_cache(tmp_path: Path, root_mode: int, mode: in
         os.umask(before)
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.rglob("*") if file.is_file()} == {mode}
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in root.rglob("*") if folder.is_dir()} == {root_mode}
+
+
+def test_what_does_not_belong_to_a_tree_is_told(cache: Cache, wheels: list[CachedWheel]) -> None:
+    """Files in a tree that are not the wheel's, and files between trees, are foreign; repaired, the trees stay."""
+    folder = tree(cache, wheels[0])
+    foreign = [
+        folder / "mine.py",
+        folder / "__pycache__/mine.pyc",
+        folder.parent / "mine.json",
+        folder.parent.parent / "x",
+    ]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    assert {(problem.kind, problem.path) for problem in cache.verify().problems} == {
+        (ProblemKind.FOREIGN, path) for path in foreign
+    }
+    assert cache.prune(max_age=3600 * DAY).skipped == ()
+    assert {problem.action for problem in cache.verify(repair=True).problems} == {Action.QUARANTINED}
+    assert cache.verify().problems == ()
+    assert tree(cache, wheels[0]) == folder
+    assert cache.stats().trees == 3
+
+
+def test_a_tree_that_lost_its_marker_is_told(machine: Machine, cache: Cache, wheels: list[CachedWheel]) -> None:
+    """A torn marker at once, a folder without one when it is old, for somebody may be filling it."""
+    torn, old, young = (tree(cache, wheel) for wheel in wheels)
+    markers = [path.with_name(path.name + ".json") for path in (torn, old, young)]
+    os.truncate(markers[0], 30)
+    for path, marker, age in ((old, markers[1], 1.1 * DAY), (young, markers[2], 0.9 * DAY)):
+        marker.unlink()
+        os.utime(path, (machine.clock.now() - age,) * 2)
+    assert {(problem.kind, problem.path) for problem in cache.verify().problems} == {
+        (ProblemKind.TORN, markers[0]),
+        (ProblemKind.ORPHANED, old),
+    }
+    assert {problem.action for problem in cache.verify(repair=True).problems} == {Action.REMOVED}
+    assert (markers[0].exists(), old.exists(), young.exists()) == (False, False, True)
+    assert [cache.unpack(wheel).path.is_dir() for wheel in wheels] == [True] * 3
+
+
+def test_permissions_that_an_archive_lost_are_no_damage(cache: Cache, wheels: list[CachedWheel]) -> None:
+    """Whoever uses the tree gives them back; its bytes are right, so that verifying has nothing to say."""
+    for path in tree(cache, wheels[0]).rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+    assert cache.verify().problems == ()
+
+
+@pytest.mark.parametrize("inner", ["", "p0-1.0.dist-info"])
+def test_a_file_in_the_place_of_a_trees_folder_is_damage(
+    machine: Machine, cache: Cache, wheels: list[CachedWheel], inner: str
+) -> None:
+    """It is told as missing files, and whoever wants the tree makes it again."""
+    folder = tree(cache, wheels[0])
+    shutil.rmtree(folder / inner)
+    (folder / inner).write_text("mine")
+    kinds = {problem.kind for problem in cache.verify().problems}
+    assert kinds == ({ProblemKind.MISSING} if inner else {ProblemKind.ALTERED, ProblemKind.FOREIGN})
+    with machine.cache(cache.path) as fresh:
+        assert (fresh.unpack(wheels[0]).path / "p0-1.0.dist-info").is_dir()
+        assert fresh.verify().problems == ()
+
+
+def test_a_tree_that_is_pruned_meanwhile_is_no_damage(tmp_path: Path) -> None:
+    """Its files go while they are looked at: what is gone with its marker is not told as missing."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        source = tmp_path / wheel_filename()
+        source.write_bytes(make_wheel())
+        wheel = cache.put(source)
+        folder = str(cache.unpack(wheel).path)
+        files.plan = Doing("open_read", lambda call: cache.remove(wheel), path=f"{folder}*")
+        assert cache.verify(repair=True).problems == ()
+        assert files.plan.done

@@ -12,6 +12,7 @@ import pytest
 from faulty import FaultyFiles, FileCall, Plan, Refuse, Refusing
 from folders import files_in, quarantined
 from machines import Machine
+from marks import not_on_windows
 from wheels import make_wheel, wheel_filename
 
 from wheelcache import Action, Cache, CachedWheel, Phase, ProblemKind, ProgressEvent
@@ -44,6 +45,12 @@ def move(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
     return target
+
+
+def write(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine")
+    return path
 
 
 Damage = Callable[[Path, CachedWheel], Path]
@@ -97,6 +104,26 @@ DAMAGES: dict[str, tuple[Damage, ProblemKind, Action, bool]] = {
         lambda root, wheel: move(wheel.path, root / "v1/wheels/00" / ("0" * 62) / wheel.filename),
         ProblemKind.ALTERED, Action.QUARANTINED, False,
     ),
+    "a folder in an entry's folder": (
+        lambda root, wheel: (wheel.path.parent / "mine").mkdir() or wheel.path.parent / "mine",
+        ProblemKind.FOREIGN, Action.NONE, True,
+    ),
+    "a file that is not finished by nobody": (
+        lambda root, wheel: write(root / "v1/tmp/notes.txt"),
+        ProblemKind.FOREIGN, Action.QUARANTINED, True,
+    ),
+    "a file between downloads": (
+        lambda root, wheel: write(root / "v1/partial/00/notes.txt"),
+        ProblemKind.FOREIGN, Action.QUARANTINED, True,
+    ),
+    "a file between pointers": (
+        lambda root, wheel: write(root / "v1/urls/00/notes.txt"),
+        ProblemKind.FOREIGN, Action.QUARANTINED, True,
+    ),
+    "a file between locks": (
+        lambda root, wheel: write(root / "v1/locks/notes.txt"),
+        ProblemKind.FOREIGN, Action.QUARANTINED, True,
+    ),
     "a torn pointer": (
         lambda root, wheel: move(shutil.copy(record(wheel), root / "copy"), root / "v1/urls/00/0.json"),
         ProblemKind.TORN, Action.REMOVED, True,
@@ -128,6 +155,24 @@ def test_each_kind_of_damage_is_told_and_repaired(machine: Machine, cache: Cache
     with machine.cache(cache.path) as fresh:
         left = {wheel.digest for wheel in fresh.entries()}
     assert left == {wheel.digest for wheel in wheels if wheel is not wheels[1] or stays}
+
+
+@not_on_windows("Windows has no such files")
+@pytest.mark.parametrize("name", ["other-1.0-py3-none-any.whl", "other-1.0-py3-none-any.json"])
+def test_a_pipe_is_not_waited_for(cache: Cache, tmp_path: Path, name: str) -> None:
+    """Opening one waits for its writer, for ever; in an entry and between pointers it is told, and put aside."""
+    wheels = fill(cache, tmp_path)
+    pipes = [wheels[1].path.parent / name, cache.path / "v1/urls/00/00.json"]
+    pipes[1].parent.mkdir(parents=True, exist_ok=True)
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    report = cache.verify(repair=True)
+    assert {problem.path for problem in report.problems} == set(pipes)
+    assert {(problem.kind, problem.action) for problem in report.problems} == {
+        (ProblemKind.FOREIGN, Action.QUARANTINED)
+    }
+    os.mkfifo(pipes[1])
+    assert cache.prune().swept == (pipes[1],)
 
 
 def test_a_sound_cache_has_no_problems(cache: Cache, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ A walk reads no record: it costs what a bare walk over the same files costs, and
 from __future__ import annotations
 
 import os
+import stat as modes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -47,7 +48,8 @@ class Entry:
         folder: its path.
         names: the file names of the wheels that have a record.
         blobs: those beside the records first, then those in numbered folders.
-        others: the paths of files that are neither.
+        others: the paths of files that are neither, and of what is no file.
+        folders: the paths of folders that are none of ours.
         used: seconds since the epoch when any of its wheels was used last, to the day; 0 without a record.
         changed: the latest time stamp of its blobs, or the folder's own where there is no file.
     """
@@ -57,6 +59,7 @@ class Entry:
     names: tuple[str, ...]
     blobs: tuple[Blob, ...]
     others: tuple[str, ...]
+    folders: tuple[str, ...]
     used: float
     changed: float
 
@@ -97,14 +100,19 @@ def digests(disk: Disk, layout: Layout, refused: Refused | None = None) -> Itera
     Raises:
         CommitError: as for :func:`walk`.
     """
-    for shard in _names(disk, layout.wheels, refused):
-        for name in _names(disk, os.path.join(layout.wheels, shard), refused):
+    for shard in names_of_folders(disk, layout.wheels, refused):
+        for name in names_of_folders(disk, os.path.join(layout.wheels, shard), refused):
             digest = layout.digest_of(shard, name)
             if digest is not None:
                 yield digest
 
 
-def _names(disk: Disk, folder: str, refused: Refused | None) -> list[str]:
+def names_of_folders(disk: Disk, folder: str, refused: Refused | None) -> list[str]:
+    """Return the names of the folders in a folder, in order.
+
+    Raises:
+        CommitError: as for :func:`walk`.
+    """
     try:
         return sorted(entry.name for entry in disk.scan(folder) if entry.is_dir(follow_symlinks=False))
     except CommitError as error:
@@ -125,18 +133,23 @@ def look(disk: Disk, layout: Layout, sha256: str) -> Entry | None:
     blobs: list[Blob] = []
     placed: list[Blob] = []
     others: list[str] = []
+    folders: list[str] = []
     used = changed = 0.0
     for name, is_folder in _files(disk, folder):
         # os.path.join would be a fifth of the walk.
         path = f"{folder}{os.sep}{name}"
         if is_folder:
             if is_place(name):
-                placed += _placed(disk, path)
+                _look_into_place(disk, path, placed, others)
+            else:
+                folders.append(path)
             continue
         stat = disk.stat(path)
         if stat is None:
             continue
-        if is_record(name):
+        if not modes.S_ISREG(stat.st_mode):
+            others.append(path)  # a link, or what would be waited for for ever
+        elif is_record(name):
             names.append(wheel_name(name))
             used = max(used, stat.st_mtime)
         elif is_blob(name):
@@ -150,7 +163,7 @@ def look(disk: Disk, layout: Layout, sha256: str) -> Entry | None:
         if stat is None:
             return None
         changed = stat.st_mtime
-    return Entry(sha256, folder, tuple(names), (*blobs, *placed), tuple(others), used, changed)
+    return Entry(sha256, folder, tuple(names), (*blobs, *placed), tuple(others), tuple(folders), used, changed)
 
 
 def plain(files: FileSystem, layout: Layout, sha256: str) -> Record | None:
@@ -173,9 +186,13 @@ def _files(disk: Disk, folder: str) -> list[tuple[str, bool]]:
     return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in disk.scan(folder))
 
 
-def _placed(disk: Disk, folder: str) -> Iterator[Blob]:
+def _look_into_place(disk: Disk, folder: str, blobs: list[Blob], others: list[str]) -> None:
     for name, is_folder in _files(disk, folder):
         path = os.path.join(folder, name)
-        stat = None if is_folder or not is_blob(name) else disk.stat(path)
-        if stat is not None:
-            yield Blob(name, path, stat)
+        stat = None if is_folder else disk.stat(path)
+        if stat is None:
+            continue
+        if is_blob(name) and modes.S_ISREG(stat.st_mode):
+            blobs.append(Blob(name, path, stat))
+        else:
+            others.append(path)

@@ -48,6 +48,13 @@ _TREE_DIGITS = 20
 
 _STAMP = re.compile(r"(?P<time>\d{10,})-(?P<boot>[0-9a-f]{8})-(?P<pid>\d+)-(?P<nonce>[0-9a-f]{8})")
 
+_SHARD = re.compile(r"[0-9a-f]{2}", re.ASCII)
+_REST = re.compile(r"\A[0-9a-f]{62}\Z", re.ASCII)
+_NOTE = re.compile(r"\A[0-9a-f]+\.json\Z", re.ASCII)
+_TREE = re.compile(rf"\A[0-9a-f]{{{_TREE_DIGITS}}}-[0-9]+\Z", re.ASCII)
+_MARKER = re.compile(rf"\A[0-9a-f]{{{_TREE_DIGITS}}}-[0-9]+\.json\Z", re.ASCII)
+_LOCK = re.compile(rf"\A[0-9a-f]{{{_KEY_DIGITS}}}\.lock\Z", re.ASCII)
+
 
 class Stamp(NamedTuple):
     """Who made an unfinished file, and when: carried in its name, so that it can be told when it may be swept.
@@ -77,6 +84,25 @@ class Stamp(NamedTuple):
 def boot_tag(boot: str | None) -> str:
     """Return what stamps have of a boot identity."""
     return text_key(boot or "")[:8]
+
+
+class Shape(NamedTuple):
+    """What a folder holds, by the names: of files, and of folders; ``None`` for none of them.
+
+    Attributes:
+        folder: its absolute path.
+        in_shards: whether folders lie between, by the first digits.
+    """
+
+    folder: str
+    in_shards: bool
+    files: re.Pattern[str] | None = None
+    folders: re.Pattern[str] | None = None
+
+    def is_ours(self, name: str, is_folder: bool) -> bool:
+        """Whether something in it is what it should be."""
+        pattern = self.folders if is_folder else self.files
+        return pattern is not None and pattern.search(name) is not None
 
 
 class Layout:
@@ -167,10 +193,29 @@ class Layout:
         """Whether a file beside the tally is such a one."""
         return name.startswith("tally-") and name.endswith(".log")
 
-    def own_names(self) -> set[str]:
-        """The names beside each other in the folder of this version."""
+    def is_own(self, name: str, is_folder: bool) -> bool:
+        """Whether something beside the folders of this version is one of them, or the tally."""
         folders = (self.wheels, self.trees, self.urls, self.partial, self.tmp, self.locks, self.quarantine)
-        return {os.path.basename(path) for path in (*folders, self.descriptions, self.tally)}
+        if is_folder:
+            return name in {os.path.basename(path) for path in (*folders, self.descriptions)}
+        return name == os.path.basename(self.tally) or self.is_sealed_tally(name)
+
+    @staticmethod
+    def is_shard(name: str, is_folder: bool) -> bool:
+        """Whether something in a folder that is divided into shards is one."""
+        return is_folder and bool(_SHARD.fullmatch(name))
+
+    def shapes(self) -> tuple[Shape, ...]:
+        """What the folders hold; anything goes in quarantine."""
+        return (
+            Shape(self.wheels, in_shards=True, folders=_REST),
+            Shape(self.trees, in_shards=True, files=_MARKER, folders=_TREE),
+            Shape(self.urls, in_shards=True, files=_NOTE),
+            Shape(self.descriptions, in_shards=True, files=_NOTE),
+            Shape(self.partial, in_shards=True, files=_STAMP),
+            Shape(self.tmp, in_shards=False, files=_STAMP),
+            Shape(self.locks, in_shards=False, files=_LOCK),
+        )
 
     def digest_of(self, shard: str, name: str) -> str | None:
         """The sha256 of the entry in a folder of these names, ``None`` where it is no entry's."""
@@ -213,6 +258,16 @@ def is_place(name: str) -> bool:
 def marker_path(folder: str) -> str:
     """The marker of the tree in this folder."""
     return folder + ".json"
+
+
+def is_note(name: str) -> bool:
+    """Whether a name in a shard of pointers or of METADATA is that of one."""
+    return _NOTE.search(name) is not None
+
+
+def is_tree(name: str) -> bool:
+    """Whether a name beside trees is that of one."""
+    return _TREE.search(name) is not None
 
 
 def tree_folder(marker: str) -> str:

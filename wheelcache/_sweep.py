@@ -8,6 +8,7 @@ long as it takes.
 from __future__ import annotations
 
 import os
+import stat as modes
 from collections.abc import Callable, Iterator
 
 from ._errors import CommitError
@@ -80,7 +81,8 @@ class Sweep:
         """Take away the pointers that lead to no entry, or nowhere at all."""
         for path, stat in self._files(self._layout.urls):
             try:
-                sha256 = target_of(self._disk.read(path))
+                # Who reads from a pipe waits for its writer.
+                sha256 = target_of(self._disk.read(path)) if modes.S_ISREG(stat.st_mode) else None
             except CommitError as error:
                 self._removal.skip(path, error)
                 continue

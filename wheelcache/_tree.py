@@ -14,6 +14,7 @@ with ``verify="full"`` only.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat as modes
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,8 @@ from ._call import Call
 from ._disk import Disk, is_missing
 from ._errors import CommitError
 from ._fs import OpenFolder
-from ._layout import Layout, Stamp, marker_path, tree_folder
+from ._inventory import Refused, names_of_folders
+from ._layout import Layout, Stamp, is_tree, marker_path, tree_folder
 from ._listing import (
     EXECUTABLE,
     EXECUTABLE_IMAGE,
@@ -100,7 +102,7 @@ class Trees:
     def recorded(self, disk: Disk, sha256: str) -> Iterator[TreeEntry]:
         """Yield the trees of a wheel as their markers tell them, not checked."""
         first = self._layout.tree(sha256, 0)
-        entry = self._entry(disk, first)
+        entry = self.at(disk, first)
         if entry is not None and entry.sha256 == sha256:
             yield entry
         # Where the first number is the tree, as nearly always, nobody asks for the second, and nothing is scanned.
@@ -108,12 +110,14 @@ class Trees:
         shard = self._layout.tree_shard(sha256)
         for name in sorted(other.name for other in disk.scan(shard)):
             if name.startswith(prefix) and name.endswith(".json") and tree_folder(name) != f"{prefix}0":
-                entry = self._entry(disk, tree_folder(os.path.join(shard, name)))
+                entry = self.at(disk, tree_folder(os.path.join(shard, name)))
                 if entry is not None and entry.sha256 == sha256:
                     yield entry
 
-    def check(self, call: Call, entry: TreeEntry) -> list[str]:
+    def check(self, call: Call, entry: TreeEntry, *, bytes_only: bool = False) -> list[str]:
         """Return the absolute paths of the files that are missing or damaged, hashing those that could have changed.
+
+        With ``bytes_only``, lost permissions are no damage: whoever uses the tree gives them back.
 
         Raises:
             CommitError: where a file cannot be looked at, or is held for too long.
@@ -125,7 +129,11 @@ class Trees:
         hashed = False
         for folder in listing.folders:
             checked = _CheckedFolder(
-                call, os.path.join(entry.folder, *folder.path.split("/")), folder, writable=self._writable
+                call,
+                os.path.join(entry.folder, *folder.path.split("/")),
+                folder,
+                writable=self._writable,
+                bytes_only=bytes_only,
             )
             checked.run(trusted=trusted)
             problems += checked.problems
@@ -194,8 +202,8 @@ class Trees:
 
     def all(self, disk: Disk) -> Iterator[TreeEntry]:
         """Yield every tree that has a good marker, not checked."""
-        for folder, marked in self._folders(disk):
-            entry = self._entry(disk, folder) if marked else None
+        for folder, marked in self.folders(disk):
+            entry = self.at(disk, folder) if marked else None
             stat = entry and disk.stat(entry.marker)
             if entry and stat:
                 yield entry._replace(used=stat.st_mtime)
@@ -206,8 +214,8 @@ class Trees:
         A tree that is being filled just now is among them: its folder's time stamp says how old it is.
         :func:`remove_folder` deletes it.
         """
-        for folder, marked in self._folders(disk):
-            if not marked or self._entry(disk, folder) is None:
+        for folder, marked in self.folders(disk):
+            if not marked or self.at(disk, folder) is None:
                 yield folder if disk.stat(folder) is not None else marker_path(folder)
 
     def remove(self, disk: Disk, entry: TreeEntry) -> bool:
@@ -223,7 +231,8 @@ class Trees:
             return is_missing(error, entry.marker) and disk.hurried().stat(entry.folder) is None
         return remove_folder(disk, entry.folder)
 
-    def _entry(self, disk: Disk, folder: str) -> TreeEntry | None:
+    def at(self, disk: Disk, folder: str) -> TreeEntry | None:
+        """Return the tree in a folder as its marker tells it, not checked; ``None`` where none is believed."""
         marker = marker_path(folder)
         data = disk.read(marker)
         listing = None if data is None else decode_marker(data)
@@ -235,21 +244,32 @@ class Trees:
     def _belongs(self, sha256: str, folder: str) -> bool:
         return self._layout.tree(sha256, 0)[:-1] == folder[: folder.rindex("-") + 1]
 
-    def _folders(self, disk: Disk) -> Iterator[tuple[str, bool]]:
-        """Yield the path of every folder, with whether there is a file of the marker's name."""
-        for shard in sorted(entry.name for entry in disk.scan(self._layout.trees)):
+    def folders(self, disk: Disk, refused: Refused | None = None) -> Iterator[tuple[str, bool]]:
+        """Yield the path of every folder that is, was or will be a tree, with whether there is a file to mark it.
+
+        Raises:
+            CommitError: where a folder cannot be looked into, and nobody takes the refusal.
+        """
+        for shard in names_of_folders(disk, self._layout.trees, refused):
             path = os.path.join(self._layout.trees, shard)
-            names = {entry.name for entry in disk.scan(path)}
-            for name in sorted({tree_folder(name) for name in names}):
+            try:
+                names = {entry.name for entry in disk.scan(path)}
+            except CommitError as error:
+                if refused is None:
+                    raise
+                refused(path, error)
+                continue
+            for name in sorted(filter(is_tree, {tree_folder(name) for name in names})):
                 yield os.path.join(path, name), marker_path(name) in names
 
 
 class _CheckedFolder:
     """One folder of a tree, looked at file by file."""
 
-    def __init__(self, call: Call, path: str, folder: Folder, *, writable: bool) -> None:
+    def __init__(self, call: Call, path: str, folder: Folder, *, writable: bool, bytes_only: bool) -> None:
         self._call = call
         self._writable = writable
+        self._bytes_only = bytes_only
         self._path = path
         self._folder = folder
         self.problems: list[str] = []
@@ -264,12 +284,23 @@ class _CheckedFolder:
         try:
             files = self._call.disk.files.folder(self._path)
         except OSError:
-            # Whatever is the matter, it will be told for each file.
-            self._slowly(range(len(folder.names)))
+            if self._is_none():
+                self.problems += [os.path.join(self._path, name) for name in folder.names]
+            else:
+                # Whatever is the matter, it will be told for each file.
+                self._slowly(range(len(folder.names)))
             return
         with files:
             changed = untrusted(self._call.disk, files, folder) if trusted else range(len(folder.names))
         self._slowly(changed)
+
+    def _is_none(self) -> bool:
+        """Whether something else stands where the folder should be, or where one above it should."""
+        try:
+            stat = self._call.disk.stat(self._path)
+        except CommitError as error:
+            return bool(error.errno == errno.ENOTDIR)
+        return stat is not None and not modes.S_ISDIR(stat.st_mode)
 
     def _slowly(self, numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -284,7 +315,8 @@ class _CheckedFolder:
         if stat is None or hashes is None or hashes["sha256"] != folder.digest(number):
             self.problems.append(path)
             return
-        if not _has_kind(disk, stat, folder.kinds[number]) and not self._protected(path, folder.kinds[number]):
+        kind = folder.kinds[number]
+        if not (self._bytes_only or _has_kind(disk, stat, kind) or self._protected(path, kind)):
             self.problems.append(path)
             return
         if not self.hashed:

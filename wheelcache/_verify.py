@@ -2,10 +2,10 @@
 
 Several threads hash at once, since hashlib lets go of the interpreter while it works. They draw entries from one walk,
 so that memory holds a folder for each thread and one shard's names, however many entries there are. Who draws looks at
-what is small at once, and hands out what is large or not plainly sound: see :class:`_Crew`.
+what is small at once, and hands out what is large or not plainly sound: see :mod:`._crew`.
 
 What looks wrong is looked at twice, the second time when the walk is over: a wheel that is being committed beside has
-its blob before its record, and one that is being removed its record after its blob.
+its blob before its record, one that is being removed its record after its blob, and a tree loses its files one by one.
 """
 
 from __future__ import annotations
@@ -14,44 +14,35 @@ import os
 import stat as modes
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import _inventory
 from ._call import Call
-from ._digest import sha256_of
+from ._crew import Crew, TreeFolder, about
 from ._disk import Disk
 from ._errors import CommitError
 from ._inventory import Blob, Entry
-from ._layout import Layout, Stamp
+from ._layout import Layout, Stamp, is_note, marker_path
 from ._lookup import hash_file, put_aside, write_record
 from ._pointers import target_of
-from ._progress import Phase, ProgressEvent
+from ._progress import ProgressEvent
 from ._record import Record, Seen, decode_record
 from ._reports import Action, Problem, ProblemKind, VerifyReport
-from ._tree import TreeEntry, Trees
-
-_MOST_THREADS = 8
-# Hashing so many bytes takes about as long as giving them to another thread.
-_SMALL = 1 << 16
-# Seconds for a small entry after which waiting, and not working, is what takes them; entries that are measured
-# together, so that a pause of the machine does not count; and entries until it is measured again.
-_LONG = 0.0005
-_ROUND = 32
-_SLOW_ROUND = 1024
+from ._strangers import in_tree, strangers
+from ._sweep import TEMPORARY_AGE
+from ._tree import Trees, remove_folder
 
 
 @dataclass(frozen=True)
 class _Suspect:
-    """Something that looks wrong, and what may be done about it."""
+    """Something that looks wrong, what may be done about it, and how to look again where that is not at the entry."""
 
     kind: ProblemKind
     path: str
     sha256: str | None = None
     repair: Callable[[Call], Action] = lambda _: Action.NONE
-    is_final: bool = False
+    again: Callable[[Call], list[_Suspect]] | None = None
 
     def same_as(self, other: _Suspect) -> bool:
         """Whether both tell of the same."""
@@ -73,20 +64,18 @@ class Verify:
     def run(self, call: Call) -> VerifyReport:
         """Look at everything, and return what is wrong. ``Cache.verify`` is the contract."""
         call = _one_at_a_time(call)
-        crew = _Crew(call, self._layout, self._check_one)
+        crew = Crew(call, self._layout, self._check_one, lambda folder: _Suspect(ProblemKind.UNREADABLE, folder))
         suspects = crew.run()
         suspects += self._foreign(call.disk)
         suspects += self._pointers(call.disk)
         problems = [problem for suspect in suspects if (problem := self._settle(call, suspect)) is not None]
         return VerifyReport(crew.checked, tuple(sorted(problems, key=lambda problem: (problem.path, problem.kind))))
 
-    def _settle(self, call: Call, suspect: _Suspect) -> Problem | None:
+    def _settle(self, call: Call, first: _Suspect) -> Problem | None:
         """Look again, and do what may be done; ``None`` where nothing is wrong any more."""
-        if suspect.sha256 is not None and not suspect.is_final:
-            again = [one for one in self._check(call, suspect.sha256) if one.same_as(suspect)]
-            if not again:
-                return None
-            suspect = again[0]
+        suspect = next((one for one in self._again(call, first) if one.same_as(first)), None)
+        if suspect is None:
+            return None
         action = Action.NONE
         if self._repair:
             try:
@@ -96,8 +85,16 @@ class Verify:
         digest = suspect.sha256 and f"sha256:{suspect.sha256}"
         return Problem(suspect.kind, Path(suspect.path), digest, action)
 
-    def _check_one(self, call: Call, what: str | TreeEntry) -> list[_Suspect]:
-        return self._check(call, what) if isinstance(what, str) else self._check_tree(call, what)
+    def _again(self, call: Call, suspect: _Suspect) -> list[_Suspect]:
+        try:
+            if suspect.again is not None:
+                return suspect.again(call)
+            return [suspect] if suspect.sha256 is None else self._check(call, suspect.sha256)
+        except CommitError:
+            return [suspect]
+
+    def _check_one(self, call: Call, what: str | TreeFolder) -> list[_Suspect]:
+        return self._check(call, what) if isinstance(what, str) else self._check_tree(call, what.path)
 
     # One entry
 
@@ -188,86 +185,99 @@ class Verify:
     def _hash(self, call: Call, blob: Blob, hashed: dict[int, str | None]) -> str | None:
         """Return the sha256 of a blob, of each file once whatever its names; ``None`` where it is gone."""
         if blob.inode not in hashed:
-            named = _about(call, blob.filename)
+            named = about(call, blob.filename)
             hashes = hash_file(named, blob.path, (), blob.size)
             hashed[blob.inode] = None if hashes is None else hashes["sha256"]
         return hashed[blob.inode]
 
     def _strangers(self, entry: Entry) -> list[_Suspect]:
         # A probe of the ladder may have been left over; it says whose it is, and prune sweeps it.
-        return [
-            _Suspect(ProblemKind.FOREIGN, path, entry.sha256, lambda call, path=path: self._put_aside(call, path))  # type: ignore[misc]
-            for path in entry.others
-            if Stamp.of(os.path.basename(path)) is None
-        ]
+        files = [path for path in entry.others if Stamp.of(os.path.basename(path)) is None]
+        found = [self._stranger(path) for path in files]
+        found += [self._stranger(path, is_folder=True) for path in entry.folders]
+        return [replace(one, sha256=entry.sha256) for one in found]
 
     # One tree
 
-    def _check_tree(self, call: Call, tree: TreeEntry) -> list[_Suspect]:
-        """Return what is wrong in an unpacked wheel. It is made whole before its marker, so one look is enough."""
-        try:
-            paths = Trees(self._layout, writable=False, full=True).check(call, tree)
-        except CommitError as error:
-            return [_Suspect(ProblemKind.UNREADABLE, error.path or tree.folder, tree.sha256, is_final=True)]
+    def _check_tree(self, call: Call, folder: str) -> list[_Suspect]:
+        """Return what is wrong in the folder of an unpacked wheel."""
+        trees, disk = Trees(self._layout, writable=False, full=True), call.disk.hurried()
+        seen: list[list[_Suspect]] = []
 
-        def repair(call: Call) -> Action:
+        def again(call: Call) -> list[_Suspect]:
+            # One look for all that is wrong in it: whoever pruned it meanwhile took all of it.
+            if not seen:
+                seen.append(self._check_tree(call, folder))
+            return seen[0]
+
+        try:
+            tree = trees.at(disk, folder)
+            if tree is None:
+                return [replace(one, again=again) for one in self._no_tree(disk, folder)]
+            is_there = disk.files.is_folder(folder)
+            damaged = trees.check(call, tree, bytes_only=True) if is_there else [folder]
+            found = [(_damage(disk, path), path) for path in damaged]
+            # Else they go with it.
+            foreign = [] if damaged else list(in_tree(disk, folder, tree.listing))
+        except CommitError as error:
+            return [_Suspect(ProblemKind.UNREADABLE, error.path or folder, again=again)]
+
+        def remove(call: Call) -> Action:
             return Action.REMOVED if Trees(self._layout, writable=True).remove(call.disk, tree) else Action.NONE
 
-        disk = call.disk.hurried()
         return [
-            _Suspect(
-                ProblemKind.MISSING if disk.stat(path) is None else ProblemKind.ALTERED,
-                path,
-                tree.sha256,
-                repair,
-                is_final=True,
-            )
-            for path in paths
+            *(_Suspect(kind, path, tree.sha256, remove, again) for kind, path in found),
+            *(replace(self._stranger(path), sha256=tree.sha256, again=again) for path in foreign),
         ]
+
+    def _no_tree(self, disk: Disk, folder: str) -> list[_Suspect]:
+        """Return what is wrong where nothing says what a folder holds: somebody may be filling it just now."""
+        marker = marker_path(folder)
+        if disk.stat(marker) is not None:
+            return [_Suspect(ProblemKind.TORN, marker, repair=lambda call: _removed(call, marker))]
+        stat = disk.stat(folder)
+        if stat is None or disk.system.now() - stat.st_mtime <= TEMPORARY_AGE:
+            return []
+
+        def remove(call: Call) -> Action:
+            return Action.REMOVED if remove_folder(call.disk, folder) else Action.NONE
+
+        return [_Suspect(ProblemKind.ORPHANED, folder, repair=remove)]
 
     # Elsewhere
 
-    def _foreign(self, disk: Disk) -> list[_Suspect]:
-        """Return what stands between the folders that wheelcache makes."""
-        layout, hurried = self._layout, disk.hurried()
-        suspects = [
-            self._stranger(layout.version, entry)
-            for entry in hurried.scan(layout.version)
-            if entry.name not in layout.own_names() and not layout.is_sealed_tally(entry.name)
-        ]
-        for shard in hurried.scan(layout.wheels):
-            if not shard.is_dir(follow_symlinks=False):
-                suspects.append(self._stranger(layout.wheels, shard))
-                continue
-            folder = os.path.join(layout.wheels, shard.name)
-            try:
-                entries = hurried.scan(folder)
-            except CommitError:
-                suspects.append(_Suspect(ProblemKind.UNREADABLE, folder))
-                continue
-            suspects += [
-                self._stranger(folder, entry)
-                for entry in entries
-                if not entry.is_dir(follow_symlinks=False) or layout.digest_of(shard.name, entry.name) is None
-            ]
-        return suspects
+    def _foreign(self, disk: Disk) -> Iterator[_Suspect]:
+        """Yield what stands between the folders that wheelcache makes."""
+        unreadable: list[_Suspect] = []
 
-    def _stranger(self, folder: str, entry: os.DirEntry[str]) -> _Suspect:
-        path = os.path.join(folder, entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            return _Suspect(ProblemKind.FOREIGN, path)  # no folder is ever renamed, and deleting is not ours to decide
-        return _Suspect(ProblemKind.FOREIGN, path, None, lambda call: self._put_aside(call, path))
+        def refused(folder: str, _: CommitError) -> None:
+            unreadable.append(_Suspect(ProblemKind.UNREADABLE, folder))
+
+        for path, is_folder in strangers(disk.hurried(), self._layout, refused):
+            yield self._stranger(path, is_folder=is_folder)
+        yield from unreadable
+
+    def _stranger(self, path: str, *, is_folder: bool = False) -> _Suspect:
+        def again(call: Call) -> list[_Suspect]:
+            return [] if call.disk.stat(path) is None else [suspect]
+
+        def put_aside(call: Call) -> Action:
+            # No folder is ever renamed, and deleting is not ours to decide.
+            return Action.NONE if is_folder else self._put_aside(call, path)
+
+        suspect = _Suspect(ProblemKind.FOREIGN, path, None, put_aside, again)
+        return suspect
 
     def _pointers(self, disk: Disk) -> Iterator[_Suspect]:
         hurried = disk.hurried()
         for shard in hurried.scan(self._layout.urls):
             if not shard.is_dir(follow_symlinks=False):
-                yield self._stranger(self._layout.urls, shard)
                 continue
             folder = os.path.join(self._layout.urls, shard.name)
             for entry in hurried.scan(folder):
                 path = os.path.join(folder, entry.name)
-                kind = self._pointer_problem(hurried, path)
+                is_ours = is_note(entry.name) and entry.is_file(follow_symlinks=False)
+                kind = self._pointer_problem(hurried, path) if is_ours else None
                 if kind is not None:
                     yield _Suspect(kind, path, None, lambda call, path=path: _removed(call, path))  # type: ignore[misc]
 
@@ -312,12 +322,13 @@ class Verify:
         return _removed(call, path)
 
 
+def _damage(disk: Disk, path: str) -> ProblemKind:
+    is_there = disk.files.is_folder(os.path.dirname(path)) and disk.stat(path) is not None
+    return ProblemKind.ALTERED if is_there else ProblemKind.MISSING
+
+
 def _removed(call: Call, path: str) -> Action:
     return Action.REMOVED if call.disk.discard(path) else Action.NONE
-
-
-def _about(call: Call, wheel: str) -> Call:
-    return Call(call.disk, wheel, call.progress, call.stop)
 
 
 def _one_at_a_time(call: Call) -> Call:
@@ -332,108 +343,3 @@ def _one_at_a_time(call: Call) -> Call:
             listener(event)
 
     return Call(call.disk, call.wheel, tell, call.stop)
-
-
-class _Crew:
-    """Threads that check entries and trees, each drawing the next one from the same walk.
-
-    A small entry is a few calls of microseconds, and threads that make such calls side by side hand the interpreter to
-    and fro for each of them: together they take longer than one alone. So the thread whose turn it is goes on until
-    something is worth a thread: a large file, a tree, or an entry that is not plainly sound. Where the calls themselves
-    take long (a file server, a cold disk), everything is.
-    """
-
-    def __init__(self, call: Call, layout: Layout, check: Callable[[Call, str | TreeEntry], list[_Suspect]]) -> None:
-        self.checked = 0
-        self._call = call
-        self._layout = layout
-        self._check = check
-        self._suspects: list[_Suspect] = []
-        self._turn = threading.Lock()
-        self._over = False
-        self._pace = _Pace()
-        disk = call.disk.hurried()
-        self._walk: Iterator[str | TreeEntry] = chain(
-            _inventory.digests(disk, layout, self._refused), Trees(layout, writable=False).all(disk)
-        )
-
-    def run(self) -> list[_Suspect]:
-        """Check every entry; an exception of one thread ends them all and comes out."""
-        threads = min(_MOST_THREADS, (os.cpu_count() or 1) + 1)
-        with ThreadPoolExecutor(threads, thread_name_prefix="wheelcache-verify") as pool:
-            try:
-                for future in [pool.submit(self._work) for _ in range(threads)]:
-                    future.result()
-            finally:
-                self._over = True
-        return self._suspects
-
-    def _work(self) -> None:
-        try:
-            while (what := self._next()) is not None:
-                self._suspects += self._check(self._call, what)
-                self._call.report(Phase.CHECKING, detail=f"{self.checked} checked")
-        except BaseException:
-            self._over = True
-            raise
-
-    def _next(self) -> str | TreeEntry | None:
-        """Return what is worth a thread, ``None`` when all is done."""
-        with self._turn:
-            for what in self._walk:
-                if self._over:
-                    break
-                self.checked += 1
-                if not (isinstance(what, str) and self._pace.is_quick() and self._is_sound(what)):
-                    return what
-        return None
-
-    def _is_sound(self, sha256: str) -> bool:
-        """Whether an entry is small and plainly sound. Whatever else it is, the check tells."""
-        clock = self._call.disk.system.monotonic
-        began = clock()
-        try:
-            record = _inventory.plain(self._call.disk.files, self._layout, sha256)
-            data = None if record is None else self._small_blob(record)
-        except OSError:
-            return False
-        finally:
-            self._pace.took(clock() - began)
-        if record is None or data is None or sha256_of(data) != sha256:
-            return False
-        call = self._call if self._call.progress is None else _about(self._call, record.filename)
-        call.report(Phase.CHECKING, record.size, record.size, f"{self.checked} checked")
-        return True
-
-    def _small_blob(self, record: Record) -> bytes | None:
-        if record.size > _SMALL:
-            return None
-        with self._call.disk.files.open_read(self._layout.blob(record.sha256, record.filename, 0)) as file:
-            # One byte more than there should be, and never more than that: nobody knows what it has grown to.
-            data = file.read(record.size + 1)
-        return data if len(data) == record.size else None
-
-    def _refused(self, folder: str, _: CommitError) -> None:
-        self._suspects.append(_Suspect(ProblemKind.UNREADABLE, folder))
-
-
-class _Pace:
-    """Whether one thread reads small files sooner than several do: it is measured, and now and then again."""
-
-    def __init__(self) -> None:
-        self._quick = True
-        self._left = _ROUND
-        self._spent = 0.0
-
-    def is_quick(self) -> bool:
-        """Return whether the next entry is to be looked at on the spot."""
-        if self._left == 0:
-            self._quick = not self._quick or self._spent < _ROUND * _LONG
-            self._left = _ROUND if self._quick else _SLOW_ROUND
-            self._spent = 0.0
-        self._left -= 1
-        return self._quick
-
-    def took(self, seconds: float) -> None:
-        """Count what that one has taken."""
-        self._spent += seconds
