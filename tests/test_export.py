@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from faulty import Doing, FaultyFiles
 from folders import files_in
 from machines import Machine
 from marks import with_uv
@@ -57,6 +58,21 @@ def test_two_wheels_of_one_name_are_refused_before_anything_is_written(
     assert wheels["alpha"].digest in str(caught.value)
     assert other.digest in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_pruned_meanwhile_does_not_stop_the_rest(tmp_path: Path) -> None:
+    """Where all go out, a wheel that goes between listing and linking is left out; one that was named is an error."""
+    files = FaultyFiles()
+    with Machine(files).cache(tmp_path / "cache") as cache:
+        for name in NAMES:
+            (tmp_path / wheel_filename(name)).write_bytes(make_wheel(name))
+        wheels = [cache.put(tmp_path / wheel_filename(name)) for name in NAMES]
+        files.plan = Doing("mkdir", lambda call: cache.remove("beta"), path="*out")
+        paths = cache.export(tmp_path / "out")
+        assert sorted(path.name for path in paths) == [wheel_filename("alpha"), wheel_filename("gamma")]
+        assert set(files_in(tmp_path / "out")) == {path.name for path in paths}
+        with pytest.raises(FileNotFoundError, match="no longer in the cache"):
+            cache.export(tmp_path / "named", wheels)
 
 
 def test_a_file_with_other_bytes_is_left_alone(cache: Cache, wheels: dict[str, Wheel], tmp_path: Path) -> None:

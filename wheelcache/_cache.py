@@ -524,7 +524,8 @@ class Cache:
 
         Args:
             dest: the folder.
-            wheels: those that go out; ``None`` for all of this cache, layers not included.
+            wheels: those that go out; ``None`` for all of this cache, layers not included, but those that another
+                process prunes meanwhile.
             mode: as for :meth:`link`.
 
         Returns:
@@ -533,13 +534,14 @@ class Cache:
         Raises:
             ValueError: where two different wheels have one file name; nothing is written then.
             FileExistsError: where a file with other bytes has the name of a wheel.
+            FileNotFoundError: where one of those that were given is no longer in the cache.
             CommitError: where the file system refuses.
         """
         from . import _export
 
         mode = LinkMode(mode)
         chosen = self.entries() if wheels is None else wheels
-        return _export.export(self._call(), self._deliver, chosen, dest, mode)
+        return _export.export(self._call(), self._deliver, chosen, dest, mode, each=wheels is not None)
 
     def unpack(
         self,

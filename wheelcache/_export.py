@@ -12,9 +12,15 @@ from ._wheel import CachedWheel, LinkMode
 
 
 def export(
-    call: Call, deliver: Deliver, wheels: Iterable[CachedWheel], dest: str | os.PathLike[str], mode: LinkMode
+    call: Call,
+    deliver: Deliver,
+    wheels: Iterable[CachedWheel],
+    dest: str | os.PathLike[str],
+    mode: LinkMode,
+    *,
+    each: bool,
 ) -> list[Path]:
-    """Link wheels into a folder. ``Cache.export`` is the contract."""
+    """Link wheels into a folder; with ``each``, one that is gone is an error. ``Cache.export`` is the contract."""
     folder = os.path.abspath(dest)
     chosen: dict[str, CachedWheel] = {}
     for wheel in wheels:
@@ -29,6 +35,11 @@ def export(
     paths = []
     for wheel in chosen.values():
         path = os.path.join(folder, wheel.filename)
-        deliver.link(call, wheel, path, mode)
+        try:
+            deliver.link(call, wheel, path, mode)
+        except FileNotFoundError:
+            if each:
+                raise
+            continue  # it was pruned since it was listed
         paths.append(Path(path))
     return paths

@@ -25,7 +25,7 @@ def command(*, dest: str, names: tuple[str, ...], mode: str, cache_dir: str | No
     pip and uv install from there with --no-index --find-links DIR.
     """
     with Cache(cache_dir) as cache:
-        paths = cache.export(dest, chosen(cache, names), mode=mode)
+        paths = cache.export(dest, chosen(cache, names) if names else None, mode=mode)
     if as_json:
         _output.print_json({"paths": [str(path) for path in paths]})
     elif not quiet:
