@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import random
 import shutil
@@ -224,6 +226,8 @@ def test_keep_without_limits_leaves_what_a_lock_file_names(machine: Machine, cac
         ({"keep": "no such file.toml"}, "no such file.toml"),
         ({"keep": "torn.toml"}, "torn.toml: "),
         ({"keep": "other.toml"}, "other.toml: "),
+        ({"keep": "."}, "this is a folder, and no lock file"),
+        ({"keep": ""}, "empty string"),
     ],
     ids=str,
 )
@@ -257,6 +261,21 @@ def test_a_cache_keeps_to_its_size(machine: Machine, tmp_path: Path) -> None:
     with machine.cache(tmp_path / "tiny", max_size=SIZE // 2) as cache:
         (only,) = fill(machine, cache, tmp_path, 1)
         assert Path(only).exists()
+
+
+def test_a_wheel_that_has_come_is_given_though_others_cannot_be_looked_at(tmp_path: Path) -> None:
+    """The prune after a commit skips the entry that it is refused, and no error comes of it."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache", max_size=2 * SIZE) as cache:
+        wheels = fill(machine, cache, tmp_path, 2)
+        source = tmp_path / wheels[1].filename
+        cache.put(source, hashes="sha512:" + hashlib.sha512(source.read_bytes()).hexdigest())
+        files.plan = Refusing(Refuse("scan stat", "EACCES", f"*{wheels[1].path.parent}"))
+        third = make_wheel("other", size=SIZE)
+        wheel = cache.put(io.BytesIO(third), filename=wheel_filename("other"))
+        assert wheel.path.read_bytes() == third
+        assert [skipped.path for skipped in cache.prune().skipped if skipped.path == wheels[1].path.parent]
 
 
 def test_a_commit_under_the_limit_walks_nothing(machine: Machine, tmp_path: Path) -> None:
@@ -396,12 +415,15 @@ def test_remove_takes_digests_projects_and_wheels(machine: Machine, cache: Cache
 
 
 def test_two_names_of_one_wheel_go_one_by_one(cache: Cache, tmp_path: Path) -> None:
-    """Removing a project takes its name of the bytes only; the other project's entry stays good."""
+    """Removing a project takes its name only, and counts the bytes that go with it; the other's entry stays good."""
     data = make_wheel()
     for name in ("one", "two"):
         (tmp_path / wheel_filename(name)).write_bytes(data)
         cache.put(tmp_path / wheel_filename(name))
-    assert [wheel.filename for wheel in cache.remove("one").removed] == [wheel_filename("one")]
+    before = cache.stats().wheel_bytes
+    report = cache.remove("one")
+    assert [wheel.filename for wheel in report.removed] == [wheel_filename("one")]
+    assert report.freed == before - cache.stats().wheel_bytes
     (left,) = cache.entries()
     assert (left.filename, left.path.read_bytes()) == (wheel_filename("two"), data)
 

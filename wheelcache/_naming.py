@@ -106,6 +106,8 @@ def kept(disk: Disk, find: Find, keep: Keep | Iterable[Keep] | None) -> frozense
             found.add(one.digest.removeprefix("sha256:"))
         elif isinstance(one, str) and _is_hash(one):
             found.update(filter(None, [_sha256(one, find)]))
+        elif not one and isinstance(one, str):
+            raise ValueError("a digest, a wheel or the path of a pylock.toml is kept, not an empty string")
         elif isinstance(one, str | os.PathLike):
             found.update(_locked(disk, os.path.abspath(one), find))
         else:
@@ -120,6 +122,8 @@ def _locked(disk: Disk, path: str, find: Find) -> set[str]:
 
     from packaging.pylock import Pylock, PylockValidationError
 
+    if disk.files.is_folder(path):
+        raise IsADirectoryError(errno.EISDIR, "this is a folder, and no lock file", path)
     data = disk.read(path)
     if data is None:
         raise FileNotFoundError(errno.ENOENT, "there is no such lock file", path)

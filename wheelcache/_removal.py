@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import _inventory
@@ -98,6 +98,9 @@ class Removal:
             self.shrunk += before
             self._take_rest(found)
             return self._take_trees(sha256)
+        # Each name may be of a file of its own, where there was no other way to give it one.
+        left = tuple(blob for blob in found.blobs if blob.filename not in gone)
+        self.shrunk += before - replace(found, blobs=left).size
         return len(gone) == len(going)
 
     def _look(self, sha256: str, *, again: bool) -> Entry | None:

@@ -83,10 +83,11 @@ class Sweep:
             try:
                 # Who reads from a pipe waits for its writer.
                 sha256 = target_of(self._disk.read(path)) if modes.S_ISREG(stat.st_mode) else None
+                stays = not self._everything and sha256 is not None and is_there(sha256)
             except CommitError as error:
                 self._removal.skip(path, error)
                 continue
-            if self._everything or sha256 is None or not is_there(sha256):
+            if not stays:
                 self._removal.leftover(path, stat.st_size)
 
     def remains(self, entry: Entry) -> None:
