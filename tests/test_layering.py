@@ -31,7 +31,7 @@ LAYERS = [
         *("_opening", "_lookup", "_pointers", "_flight", "_download", "_local", "_stage", "_ladder", "_commit"),
         *("_deliver", "_survey", "_tally", "_doctor", "_export"),
         *("_inventory", "_naming", "_removal", "_sweep", "_prune", "_ceiling", "_verify", "_crew", "_strangers"),
-        *("_wire", "_bridge", "_partial", "_receive", "_freshness", "_urls", "_many", "_visit", "_metadata"),
+        *("_wire", "_waking", "_bridge", "_partial", "_receive", "_freshness", "_urls", "_many", "_visit", "_metadata"),
         *("_inflate", "_archive", "_fill", "_tree", "_spread", "_unpack"),
     },
     {"_cache"},

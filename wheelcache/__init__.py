@@ -13,7 +13,8 @@ Architecture, for contributors. A wheel goes through one module a station, each 
     _urls       without a hash: what the URL gave last, and whether that still holds (_freshness, _pointers)
     _flight     one download of a wheel at a time, among threads and processes
     _partial    the unfinished file: an earlier one that is nobody's, or a new one
-    _download   the bytes from one source after the other            (_wire: requests; _receive: bodies; _local: files)
+    _download   the bytes from one source after the other            (_wire: requests; _receive: bodies; _local: files;
+                                                                 _waking: a server that is waited for no more)
     _stage      a temporary file that hashes what is written to it
     _commit     the file gets its final name by the _ladder, then its record makes it an entry
     _deliver    out of the cache: clone, hard link, copy          (_export: many of them)

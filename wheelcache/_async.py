@@ -1,8 +1,8 @@
 """AsyncCache: the operations of :class:`Cache`, awaitable, under asyncio and trio.
 
 There is one implementation, the sync one: each method runs whole in a worker thread. Cancelling stops it at its next
-step, at the latest between two chunks of a transfer, and wakes it where it waits for bytes; the awaiting task goes on
-when the thread has left everything in order, so that nothing is locked or half there afterwards.
+step, at the latest between two chunks of a transfer, and wakes it where it waits for a server; the awaiting task goes
+on when the thread has left everything in order, so that nothing is locked or half there afterwards.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class AsyncCache:
     The parameters are those of :class:`Cache`, and so is what its methods do, return and raise. Many tasks may use one
     object. Listeners (``progress``) are called in worker threads.
 
-    Cancelling a call stops it between two chunks and leaves nothing locked. Only a server that has not begun to answer
-    is waited for, up to the read time-out, with the cache's own client; with an ``httpx.AsyncClient`` it is not.
+    Cancelling a call stops it between two chunks and leaves nothing locked. Only a connection that is just being made
+    is waited for, up to the connect time-out, with the cache's own client; with an ``httpx.AsyncClient`` it is not.
 
     Args:
         client: an :class:`httpx.AsyncClient`, which is used as it is and never closed; ``None`` for a client of the

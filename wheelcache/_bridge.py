@@ -31,8 +31,8 @@ class Bridge:
         """The credentials that the caller gave the client."""
         return self._client.auth
 
-    def build_request(self, method: str, url: str, *, headers: Mapping[str, str]) -> httpx.Request:
-        """Make a request with what the client adds to every one."""
+    def build_request(self, method: str, url: str, *, headers: Mapping[str, str], **_: object) -> httpx.Request:
+        """Make a request with what the client adds to every one; a trace is for clients that block."""
         return self._client.build_request(method, url, headers=headers)
 
     def send(self, request: httpx.Request, **options: object) -> httpx.Response:

@@ -152,7 +152,7 @@ class Cache:
         self._flights = Flights(self._layout, float(lock_timeout))
         self._lock_timeout = float(lock_timeout)
         self._client = client
-        self._wire = Wire(client)
+        self._wire = Wire(client, self._system.wake)
 
     # In
 
@@ -769,7 +769,10 @@ class Cache:
         return examine(self._system, self._layout, writable=not self._read_only)
 
     def close(self) -> None:
-        """Write down what was counted, and close the connections; twice is fine. Paths that were given stay good."""
+        """Write down what was counted, and close the connections; twice is fine. Paths that were given stay good.
+
+        What waits for a server in another thread ends with the ``ValueError`` of a closed cache.
+        """
         if not self._closed:
             self._tally.write(self._call().disk.hurried())
             self._closed = True
@@ -799,7 +802,7 @@ class Cache:
         """Leave the parent what is the parent's: locks of its threads, and sockets that two must not talk through."""
         self._process = os.getpid()
         self._flights = Flights(self._layout, self._lock_timeout)
-        self._wire = Wire(self._client)
+        self._wire = Wire(self._client, self._system.wake)
         self._count()
 
     def _count(self) -> None:

@@ -19,10 +19,19 @@ class StoppedError(BaseException):
     """A call was told to stop. No ``Exception``, as with Ctrl-C: nothing on the way may take it for a failure."""
 
 
-class Stop:
-    """Says to a call in another thread that nobody waits for it any more."""
+class ClosedError(ValueError):
+    """What a call was using has been closed by another thread."""
 
-    def __init__(self) -> None:
+
+class Stop:
+    """Says to a call in another thread that nobody waits for it any more.
+
+    Args:
+        error: makes what ends the call.
+    """
+
+    def __init__(self, error: Callable[[], BaseException] = StoppedError) -> None:
+        self._error = error
         self._lock = threading.Lock()
         self._set = False
         self._wakers: dict[object, Callable[[], object]] = {}
@@ -44,9 +53,9 @@ class Stop:
         return self._set
 
     def check(self) -> None:
-        """Raise :class:`StoppedError` once it was said."""
+        """Raise :class:`StoppedError`, or what takes its place, once it was said."""
         if self._set:
-            raise StoppedError
+            raise self._error()
 
     @contextmanager
     def waking(self, wake: Callable[[], object]) -> Iterator[None]:

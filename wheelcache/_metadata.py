@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import _digest
-from ._call import Call
+from ._call import Call, ClosedError
 from ._digest import MultiHash
 from ._disk import reading
 from ._errors import CommitError, DownloadError, HashMismatchError, InvalidWheelError
@@ -57,6 +57,8 @@ def read_metadata(file: BinaryIO, wanted: Wanted) -> bytes:
     try:
         with zipfile.ZipFile(file) as archive:
             return _read_entry(archive, wanted)
+    except ClosedError:
+        raise  # it is read from the network, and says nothing of the archive
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
         raise InvalidWheelError(
             f"its METADATA cannot be read ({error})", operation="read metadata of", url=wanted.shown

@@ -16,12 +16,12 @@ The client's read time-out holds for each read, as before.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ._call import Call
 from ._partial import Partial
 from ._progress import Phase
+from ._waking import socket_of
 from ._wire import FailedTryError, length
 
 if TYPE_CHECKING:
@@ -53,10 +53,9 @@ def receive(response: httpx.Response, partial: Partial, call: Call) -> None:
     partial.resumable = not encoded
     call.report(Phase.DOWNLOADING, partial.stage.written, partial.total)
     begun = partial.stage.written
-    with _wakeable(response, call):
-        for chunk in _chunks(response, declared, encoded=encoded):
-            partial.write(chunk)
-            call.report(Phase.DOWNLOADING, partial.stage.written, partial.total)
+    for chunk in _chunks(response, declared, encoded=encoded):
+        partial.write(chunk)
+        call.report(Phase.DOWNLOADING, partial.stage.written, partial.total)
     received = response.num_bytes_downloaded if encoded else partial.stage.written - begun
     if declared is not None and not there and received != declared:
         raise FailedTryError(f"the body ended after {received} of {declared} bytes", passing=True)
@@ -84,16 +83,12 @@ def _chunks(response: httpx.Response, declared: int | None, *, encoded: bool) ->
 
 def _socket_of(response: httpx.Response) -> socket.socket | None:
     """Return the socket that the body comes from as it is, ``None`` where there is none such."""
-    import socket
     import ssl
 
     stream = response.extensions.get("network_stream")
-    if stream is None or response.http_version != "HTTP/1.1":
+    if response.http_version != "HTTP/1.1" or stream is None:
         return None
-    connection = stream.get_extra_info("socket")
-    if not isinstance(connection, socket.socket) or isinstance(stream.get_extra_info("ssl_object"), ssl.SSLObject):
-        return None
-    return connection
+    return None if isinstance(stream.get_extra_info("ssl_object"), ssl.SSLObject) else socket_of(stream)
 
 
 def _straight(connection: socket.socket, left: int, response: httpx.Response) -> Iterator[memoryview]:
@@ -113,16 +108,3 @@ def _straight(connection: socket.socket, left: int, response: httpx.Response) ->
             return
         left -= count
         yield buffer[:count]
-
-
-@contextmanager
-def _wakeable(response: httpx.Response, call: Call) -> Iterator[None]:
-    """While bytes are waited for, let a stop end the waiting: it shuts the socket, which is this answer's alone."""
-    connection = None if call.stop is None else _socket_of(response)
-    if call.stop is None or connection is None:
-        yield
-        return
-
-    wake = call.disk.system.wake
-    with call.stop.waking(lambda: wake(connection)):
-        yield

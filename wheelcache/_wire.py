@@ -12,14 +12,18 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import __version__
+from ._call import ClosedError, Stop
 from ._request import Source, redact
+from ._waking import Waker, socket_of
 
 if TYPE_CHECKING:
+    import socket
+
     import httpx
 
 _REDIRECTS = 20
@@ -72,7 +76,9 @@ class Client(Protocol):
         """The credentials that the caller gave the client."""
         ...
 
-    def build_request(self, method: str, url: str, *, headers: Mapping[str, str]) -> httpx.Request:
+    def build_request(
+        self, method: str, url: str, *, headers: Mapping[str, str], extensions: dict[str, Any]
+    ) -> httpx.Request:
         """Make a request with what the client adds to every one."""
         ...
 
@@ -93,18 +99,26 @@ class Wire:
 
     Args:
         client: the caller's, or ``None`` for one of our own, made at the first request and closed by :meth:`close`.
+        wake: ends the reading of a socket in another thread.
     """
 
-    def __init__(self, client: Client | None) -> None:
+    def __init__(self, client: Client | None, wake: Callable[[socket.socket], None]) -> None:
         self._client = client
         self._own: httpx.Client | None = None
         self._lock = threading.Lock()
+        self._closing = Stop(lambda: ClosedError("the cache is closed"))
+        self._waker = Waker(wake, self._closing)
 
     def client(self) -> Client:
-        """The caller's client, or our own."""
-        if self._client is not None:
-            return self._client
+        """The caller's client, or our own.
+
+        Raises:
+            ClosedError: after :meth:`close`.
+        """
         with self._lock:
+            self._closing.check()
+            if self._client is not None:
+                return self._client
             if self._own is None:
                 import httpx
 
@@ -115,7 +129,8 @@ class Wire:
             return self._own
 
     def close(self) -> None:
-        """Close our own client. The caller's is the caller's."""
+        """Stop what is under way, and close our own client. The caller's is the caller's."""
+        self._closing.set()
         with self._lock:
             if self._own is not None:
                 self._own.close()
@@ -127,6 +142,7 @@ class Wire:
 
         Raises:
             FailedTryError: where no answer comes, or its body breaks off.
+            StoppedError, ClosedError: where nobody wants it any more.
         """
         import httpx
 
@@ -139,6 +155,7 @@ class Wire:
             failure.at = way[-1]
             raise
         except (httpx.TransportError, httpx.DecodingError, httpx.InvalidURL) as error:
+            self._waker.check()
             received = 0 if response is None else response.num_bytes_downloaded
             failed = FailedTryError(_explain(error, received), passing=not _is_final(error))
             failed.at = way[-1]
@@ -150,16 +167,23 @@ class Wire:
         client = self.client()
         own = self._client is None
         # Encoded bytes would have to be decoded before they can be hashed, and a wheel is compressed already.
-        request = client.build_request("GET", source.url, headers={"Accept-Encoding": "identity", **headers})
+        request = client.build_request(
+            "GET",
+            source.url,
+            headers={"Accept-Encoding": "identity", **headers},
+            extensions={"trace": self._waker.trace()},
+        )
         auth = _auth(client, source, own=own)
         seen = {str(request.url)}
         hops: list[httpx.Response] = []
         while True:
-            response = _send(client, request, auth)
+            with self._waker.waiting():
+                response = _send(client, request, auth)
             response.history = hops
             try:
                 if response.next_request is None:
-                    yield response
+                    with self._waker.reading(_alone(response)):
+                        yield response
                     return
                 following = response.next_request
             finally:
@@ -179,6 +203,11 @@ class Wire:
                 following.headers.pop("Authorization", None)
                 auth = _no_auth(own=own)
             request = following
+
+
+def _alone(response: httpx.Response) -> socket.socket | None:
+    """Return the socket that an answer comes from and nothing else does, ``None`` where there is none such."""
+    return None if response.http_version != "HTTP/1.1" else socket_of(response.extensions.get("network_stream"))
 
 
 def failed_status(response: httpx.Response, now: float) -> FailedTryError:

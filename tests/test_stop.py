@@ -1,0 +1,227 @@
+"""A stop while a server does not answer: whoever waits for the head of an answer is woken, as for its bytes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from folders import unfinished
+from machines import Machine
+from server import Exchange, Server, plain, stalled
+from wheels import Wheel, make_wheel, wheel_filename
+
+from wheelcache import AsyncCache, Cache, ProgressEvent, WheelRequest
+
+MANY = [Wheel(wheel_filename(f"many{n}"), make_wheel(f"many{n}", size=2000)) for n in range(4)]
+BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine
+
+
+class Silent:
+    """An answer that does not begin until the test is over, and who waits for it."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.never = threading.Event()
+        self.reached = threading.Semaphore(0)
+        self.let_go: list[Exchange] = []
+        self.clients: set[tuple[str, int]] = set()
+        self._at = at
+
+    def __call__(self, exchange: Exchange) -> None:
+        self.clients.add(exchange.client)
+        self.reached.release()
+        try:
+            stalled(self._at, self.never)(exchange)
+        finally:
+            self.let_go.append(exchange)
+
+    def wait_for(self, count: int) -> None:
+        for _ in range(count):
+            assert self.reached.acquire(timeout=60)
+
+
+@pytest.fixture
+def silent() -> Iterator[Silent]:
+    """Let go of who waits at the end of the test."""
+    silent = Silent()
+    yield silent
+    silent.never.set()
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    """A client that waits for ever."""
+    with httpx.Client(timeout=None) as client:
+        yield client
+
+
+def connected(server: Server, fetch_all: Callable[[list[WheelRequest]], object]) -> set[tuple[str, int]]:
+    """Fetch other wheels, all at once, so that the pool has a connection for each of ``MANY``; return those."""
+    together = threading.Barrier(len(MANY))
+    clients: set[tuple[str, int]] = set()
+
+    def answer(exchange: Exchange) -> None:
+        clients.add(exchange.client)
+        together.wait(60)
+        plain(exchange)
+
+    before = [Wheel(wheel_filename(f"before{n}"), make_wheel(f"before{n}", size=2000)) for n in range(len(MANY))]
+    fetch_all([WheelRequest(wheel.on(server, how=answer), wheel.digest) for wheel in before])
+    return clients
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_an_interrupt(
+    reused: bool, silent: Silent, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
+) -> None:
+    """Ctrl-C ends a fetch of many whose requests nobody answers, on new connections and on used ones."""
+    answered = MANY[3].filename
+
+    def interrupt(event: ProgressEvent) -> None:
+        if event.wheel == answered:
+            silent.wait_for(3)
+            raise KeyboardInterrupt
+
+    with machine.cache(tmp_path / "cache", client=client) as cache:
+        clients = connected(server, cache.fetch_all) if reused else set()
+        wanted = [WheelRequest(wheel.on(server, how=silent), wheel.digest) for wheel in MANY[:3]]
+        wanted.append(WheelRequest(MANY[3].on(server), MANY[3].digest))
+        with pytest.raises(KeyboardInterrupt):
+            cache.fetch_all(wanted, progress=interrupt)
+        assert silent.let_go == []  # the server has not given up yet: it was not what ended the waiting
+        assert not reused or silent.clients <= clients
+        assert unfinished(cache) == []
+
+
+@pytest.mark.parametrize("at", [None, 500])
+@pytest.mark.parametrize("whose", ["own", "callers"])
+@pytest.mark.parametrize("many", [False, True])
+def test_closing_in_another_thread(
+    at: int | None, whose: str, many: bool, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
+) -> None:
+    """Closing a cache ends what waits for a server in other threads, as the use of a closed one, and nothing stays."""
+    silent = Silent(at)
+    wheel = MANY[0]
+    url = wheel.on(server, how=silent)
+    cache = machine.cache(tmp_path / "cache", client=client if whose == "callers" else None)
+
+    arrived = threading.Event()
+
+    def listen(event: ProgressEvent) -> None:
+        if event.done:
+            arrived.set()
+
+    def fetch() -> None:
+        if many:
+            cache.fetch_all([WheelRequest(url, wheel.digest)], progress=listen)
+        else:
+            cache.fetch(url, hashes=wheel.digest, progress=listen)
+
+    with ThreadPoolExecutor(1) as threads:
+        fetching = threads.submit(fetch)
+        silent.wait_for(1)
+        assert at is None or arrived.wait(60)
+        cache.close()
+        error = fetching.exception(60)
+    assert silent.let_go == []
+    assert server.count() == 1
+    if many:
+        assert isinstance(error, ExceptionGroup)
+        (error,) = error.exceptions
+    assert isinstance(error, ValueError)
+    assert "closed" in str(error)
+    assert unfinished(cache) == []
+    silent.never.set()
+
+
+def test_closing_ends_no_request_of_the_callers(
+    silent: Silent, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
+) -> None:
+    """What the caller asks for themselves, on a connection that the cache has made, is theirs."""
+    server.serve("/theirs", b"their answer", how=silent)
+    with machine.cache(tmp_path / "cache", client=client) as cache, ThreadPoolExecutor(1) as threads:
+        clients = connected(server, cache.fetch_all)
+        asking = threads.submit(client.get, server.url("/theirs"))
+        silent.wait_for(1)
+        assert silent.clients <= clients
+        cache.close()
+        silent.never.set()
+        assert asking.result().content == b"their answer"
+    assert client.get(server.url("/theirs")).content == b"their answer"
+
+
+def test_closing_while_metadata_is_waited_for(
+    silent: Silent, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
+) -> None:
+    """Closing a cache ends the waiting for a wheel's end, too, and says nothing of the wheel."""
+    url = MANY[0].on(server, how=silent)
+    cache = machine.cache(tmp_path / "cache", client=client)
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(cache.metadata, url)
+        silent.wait_for(1)
+        cache.close()
+        with pytest.raises(ValueError, match="closed"):
+            asking.result(60)
+    assert silent.let_go == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", BACKENDS)
+@pytest.mark.parametrize("whose", ["own", "callers"])
+@pytest.mark.parametrize("reused", [False, True])
+async def test_cancelling(
+    reused: bool, whose: str, silent: Silent, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
+) -> None:
+    """A cancelled task ends although the server has not begun to answer, and others go on."""
+
+    class PatientCache(machine.cache_class):  # type: ignore[name-defined, misc]
+        # As with a client of the cache's own, but that it waits for ever.
+        def __init__(self, *args: Any, client: Any, **options: Any) -> None:
+            super().__init__(*args, client=client or patient, **options)
+
+    class MachineAsyncCache(AsyncCache):
+        _cache_class = PatientCache
+
+    patient = client
+    async with httpx.AsyncClient(timeout=None) as theirs:
+        cached = MachineAsyncCache(
+            tmp_path / "cache", client=theirs if whose == "callers" else None, lock_timeout=float("inf")
+        )
+        async with cached:
+            if reused:
+                clients: set[tuple[str, int]] = set()
+                together = threading.Barrier(2)
+
+                def answer(exchange: Exchange) -> None:
+                    clients.add(exchange.client)
+                    together.wait(60)
+                    plain(exchange)
+
+                before = [WheelRequest(wheel.on(server, how=answer), wheel.digest) for wheel in MANY[2:]]
+                await cached.fetch_all(before)
+            first = MANY[0].on(server, how=silent)
+            other = MANY[1].on(server, how=silent)
+            found = []
+
+            async def fetch_other() -> None:
+                found.append(await cached.fetch(other, hashes=MANY[1].digest))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(fetch_other)
+                async with anyio.create_task_group() as inner:
+                    inner.start_soon(lambda: cached.fetch(first, hashes=MANY[0].digest))
+                    await anyio.to_thread.run_sync(silent.wait_for, 2)
+                    inner.cancel_scope.cancel()
+                assert silent.let_go == []
+                assert not reused or silent.clients <= clients
+                silent.never.set()
+            assert found[0].path.read_bytes() == MANY[1].data
+            assert server.count(other) == 1
+    with Cache(cached.path) as cache:
+        assert unfinished(cache) == []
