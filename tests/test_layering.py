@@ -120,7 +120,7 @@ def who_imports(package: str) -> set[str]:
     [
         ("filelock", {"_lock"}),
         ("httpx", {"_wire", "_receive", "_bridge", "_transport"}),
-        ("anyio", {"_async", "_bridge"}),
+        ("anyio", {"_async", "_bridge", "_transport"}),
         ("tenacity", {"_patience"}),
         ("packaging", {"_request", "_naming"}),
         ("platformdirs", {"_opening"}),

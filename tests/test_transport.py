@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 
@@ -12,9 +13,12 @@ import pytest
 from faulty import FailNth, FaultyFiles, Plan
 from folders import unfinished
 from machines import Machine
+from server import Server
 from wheels import Wheel, hex_of
 
 from wheelcache import Cache, CacheTransport, Status
+
+BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine
 
 
 @dataclass
@@ -168,24 +172,68 @@ def test_encoded_bodies_and_pages_are_not_kept(client: httpx.Client, behind: Nex
     assert unfinished(cache) == []
 
 
-def test_refreshing_asks(client: httpx.Client, behind: Next) -> None:
-    """A client that says no-cache gets the server's word."""
+@pytest.mark.parametrize("told", ["no-cache", "max-age=0", "Max-Age = 0"])
+def test_refreshing_asks(told: str, client: httpx.Client, behind: Next) -> None:
+    """A client that says so gets the server's word."""
     behind.headers = {"Cache-Control": "max-age=60"}
     client.get(url_of(behind.wheel))
-    response = client.get(url_of(behind.wheel), headers={"Cache-Control": "no-cache"})
+    response = client.get(url_of(behind.wheel), headers={"Cache-Control": told})
     assert response.extensions["wheelcache"] is Status.REVALIDATED
-    assert behind.requests[-1].headers["Cache-Control"] == "no-cache"
+    assert behind.requests[-1].headers["Cache-Control"] == told
 
 
-def test_a_cache_that_fails_is_passed_by(wheel: Wheel, tmp_path) -> None:
-    """Whatever the disk refuses, the client gets its bytes."""
+def test_the_clients_request_stays_as_it_is(cache: Cache, wheel: Wheel, other_wheel: Wheel) -> None:
+    """What the cache asks goes nowhere else: a redirect that a client follows brings the file, and no bare 304."""
+    moved = False
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if moved and request.url.path == f"/{wheel.filename}":
+            return httpx.Response(302, headers={"Location": f"/there/{wheel.filename}"})
+        if request.headers.get("If-None-Match") == '"1"':
+            return httpx.Response(304, headers={"ETag": '"1"'})
+        return httpx.Response(200, headers={"ETag": '"1"'}, content=(other_wheel if moved else wheel).data)
+
+    transport = CacheTransport(cache, next=httpx.MockTransport(answer))
+    with httpx.Client(transport=transport, follow_redirects=True) as client:
+        assert client.get(url_of(wheel)).content == wheel.data
+        again = client.get(url_of(wheel))
+        assert again.extensions["wheelcache"] is Status.REVALIDATED
+        assert "If-None-Match" not in again.request.headers
+        moved = True
+        found = client.get(url_of(wheel))
+        assert (found.status_code, found.content) == (200, other_wheel.data)
+
+
+def test_an_early_close_leaves_nothing(client: httpx.Client, behind: Next, cache: Cache) -> None:
+    """Who closes an answer and still holds its iterator leaves no temporary file."""
+    with client.stream("GET", url_of(behind.wheel)) as response:
+        chunks = response.iter_raw()
+        next(chunks)
+    assert unfinished(cache) == []
+    del chunks
+
+
+def test_less_than_was_declared_is_not_kept(cache: Cache, machine: Machine, wheel: Wheel) -> None:
+    """A body that a transport lets end too soon is not kept, even where it looks like an archive."""
+    behind = Next(machine, Wheel(wheel.filename, wheel.data[5000:]), {"Content-Length": str(wheel.size)})
+    with httpx.Client(transport=CacheTransport(cache, next=behind)) as client:
+        client.get(url_of(wheel))
+    assert list(cache.entries()) == []
+    assert unfinished(cache) == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_cache_that_fails_is_passed_by(there: bool, wheel: Wheel, tmp_path) -> None:
+    """Whatever the disk refuses, the client gets its bytes, of a wheel that is cached, too."""
     for number in range(200):
         machine = Machine(files := FaultyFiles())
         with machine.cache(tmp_path / str(number), io_timeout=0.1) as cache:
-            behind = Next(machine, wheel)
+            behind = Next(machine, wheel, {"Cache-Control": "max-age=60"})
             plan = FailNth(number, "EIO")
-            files.plan = plan
             with httpx.Client(transport=CacheTransport(cache, next=behind)) as client:
+                if there:
+                    client.get(url_of(wheel))
+                files.plan = plan
                 assert client.get(url_of(wheel)).content == wheel.data
             files.plan = Plan()
         if not plan.met:
@@ -210,3 +258,68 @@ def test_a_read_only_cache_gives_and_does_not_take(behind: Next, cache: Cache, m
     ):
         assert client.get(url_of(behind.wheel)).content == behind.wheel.data
     assert list(cache.entries()) == []
+
+
+@dataclass
+class AsyncBody(httpx.AsyncByteStream):
+    """A body in pieces."""
+
+    data: bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self.data), 1000):
+            yield self.data[start : start + 1000]
+
+
+@dataclass
+class AsyncNext(httpx.AsyncBaseTransport):
+    """The transport behind an async client: it answers as the other one."""
+
+    behind: Next
+    closed: bool = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = self.behind.handle_request(request)
+        stream = AsyncBody(self.behind.wheel.data if answer.status_code != 304 else b"")
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=stream)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", BACKENDS)
+async def test_an_async_client(behind: Next, cache: Cache, machine: Machine) -> None:
+    """Under an AsyncClient it is the same: kept, taken from the file, revalidated, passed by, and not kept unread."""
+    behind.headers = {"Cache-Control": "max-age=60"}
+    transport = CacheTransport(cache, next=(next_one := AsyncNext(behind)))
+    async with httpx.AsyncClient(transport=transport) as client:
+        url = url_of(behind.wheel)
+        async with client.stream("GET", url):
+            pass
+        assert list(cache.entries()) == []
+        assert (await client.get(url)).content == behind.wheel.data
+        second = await client.get(url)
+        assert (second.content, second.extensions["wheelcache"]) == (behind.wheel.data, Status.HIT)
+        machine.clock.advance(61)
+        third = await client.get(url)
+        assert (third.content, third.extensions["wheelcache"]) == (behind.wheel.data, Status.REVALIDATED)
+        assert (await client.get("https://example.org/simple/")).content == behind.wheel.data
+        assert len(behind.requests) == 4
+        assert not next_one.closed
+    assert next_one.closed
+    assert unfinished(cache) == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", BACKENDS)
+async def test_a_transport_of_its_own(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """Without a next transport there is one of the client's kind, and one of the other kind is told."""
+    url = wheel.on(server)
+    async with httpx.AsyncClient(transport=CacheTransport(cache)) as client:
+        assert (await client.get(url)).content == wheel.data
+    with httpx.Client(transport=CacheTransport(cache)) as client:
+        assert client.get(f"{url}#{wheel.digest.replace(':', '=')}").extensions["wheelcache"] is Status.HIT
+    transport = CacheTransport(cache, next=httpx.AsyncHTTPTransport())
+    with pytest.raises(TypeError, match="blocks"), httpx.Client(transport=transport) as client:
+        client.get(url)

@@ -4,12 +4,15 @@ Only a plain GET of a URL whose path ends in a wheel's file name is looked at. W
 answered from its file; what has to be asked for goes to the next transport, and its body is kept while the client reads
 it, once it was read whole. Everything else, every other answer to such a request too, passes through untouched: the
 client's own redirects, authentication and retries see what they always saw. A cache that fails is passed by.
+
+What is to be asked is decided in one place, :meth:`CacheTransport._answers`; who asks is a blocking client or an event
+loop, for which everything that touches a file is done in a worker thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar
 
 import httpx
 
@@ -18,16 +21,21 @@ from ._wheel import Status
 
 if TYPE_CHECKING:
     from ._cache import Cache
-    from ._visit import Visit
+    from ._visit import Keep, Visit
 
+_R = TypeVar("_R")
 _CHUNK = 1 << 18
 _OK, _NOT_MODIFIED = 200, 304
 # A request with one of these wants something else than the whole file, or knows better than the cache.
 _SPECIAL = ("Range", "If-Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 
+_Answers: TypeAlias = Generator[httpx.Request, httpx.Response, httpx.Response]
 
-class CacheTransport(httpx.BaseTransport):
-    """A transport for an :class:`httpx.Client` that has the wheels of a cache, and puts those that it brings there.
+
+class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """A transport for httpx clients that has the wheels of a cache, and puts those that it brings there.
+
+    It serves an :class:`httpx.Client` or an :class:`httpx.AsyncClient` (under asyncio or trio), not both at once.
 
     A ``#sha256=...`` fragment of a URL is checked: what is in the cache is taken without asking, and other bytes are
     never kept. Without one the rules of HTTP decide, as for :meth:`Cache.fetch`. An answer from the cache has the
@@ -35,7 +43,8 @@ class CacheTransport(httpx.BaseTransport):
 
     Args:
         cache: stays the caller's to close.
-        next: the transport that makes the requests; ``None`` for one of its own. It is closed with this one.
+        next: the transport that makes the requests, of the client's kind; ``None`` for one of its own. It is closed
+            with this one.
 
     Example::
 
@@ -43,72 +52,193 @@ class CacheTransport(httpx.BaseTransport):
             client.get("https://example.org/six-1.17.0-py2.py3-none-any.whl")
     """
 
-    def __init__(self, cache: Cache, next: httpx.BaseTransport | None = None) -> None:  # noqa: A002 - the API's name
+    def __init__(
+        self,
+        cache: Cache,
+        next: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,  # noqa: A002 - the API's name
+    ) -> None:
         self._cache = cache
-        self._next = httpx.HTTPTransport() if next is None else next
+        self._next = next
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request from the cache, or from the next transport."""
+        if self._next is None:
+            self._next = httpx.HTTPTransport()
+        if not isinstance(self._next, httpx.BaseTransport):
+            raise TypeError(f"an httpx.Client needs a transport that blocks, not {self._next!r}")
+        if not _is_of_interest(request):
+            return self._next.handle_request(request)
+        answers = self._answers(request)
+        asked, answer = _step(answers, None)
+        while asked is not None:
+            response = self._next.handle_request(asked)
+            asked, answer = _step(answers, response)
+            if answer is not response:
+                response.close()
+        assert answer is not None
+        return answer
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """As :meth:`handle_request`, for an :class:`httpx.AsyncClient`."""
+        if self._next is None:
+            self._next = httpx.AsyncHTTPTransport()
+        if not isinstance(self._next, httpx.AsyncBaseTransport):
+            raise TypeError(f"an httpx.AsyncClient needs a transport that is awaited, not {self._next!r}")
+        if not _is_of_interest(request):
+            return await self._next.handle_async_request(request)
+        answers = self._answers(request)
+        asked, answer = await _in_thread(lambda: _step(answers, None))
+        while asked is not None:
+            response = await self._next.handle_async_request(asked)
+            try:
+                asked, answer = await _in_thread(lambda: _step(answers, response))  # noqa: B023 - run at once
+            except BaseException:
+                await response.aclose()
+                raise
+            if answer is not response:
+                await response.aclose()
+        assert answer is not None
+        return answer
+
+    def _answers(self, request: httpx.Request) -> _Answers:
+        """Yield what to ask the next transport, are sent its answers, and return what the client gets."""
         visit = self._visit(request)
         if visit is None:
-            return self._next.handle_request(request)
-        file = visit.open() if visit.holds else None
+            return (yield request)
+        file = _opened(visit) if visit.holds else None
         if file is not None:
             return _from_file(file, visit, Status.HIT)
         conditions = visit.conditions()
-        request.headers.update(conditions)
-        response = self._next.handle_request(request)
+        response = yield _with(request, conditions) if conditions else request
         if response.status_code == _NOT_MODIFIED and conditions:
-            response.close()
             visit.revalidated(_fields(response))
-            file = visit.open()
+            file = _opened(visit)
             if file is not None:
                 return _from_file(file, visit, Status.REVALIDATED)
             # It was removed meanwhile, and the client never asked whether it changed.
-            for name in conditions:
-                del request.headers[name]
-            return self._next.handle_request(request)
+            response = yield request
         if response.status_code == _OK and "Content-Encoding" not in response.headers:
-            assert isinstance(response.stream, httpx.SyncByteStream)
-            response.stream = _Kept(response.stream, visit, _fields(response))
+            _keep(response, visit)
         return response
 
     def _visit(self, request: httpx.Request) -> Visit | None:
-        name = request.url.path.rpartition("/")[2]
-        special = any(field in request.headers for field in _SPECIAL)
-        told = request.headers.get("Cache-Control", "")
-        if request.method != "GET" or not name.endswith(".whl") or special or "no-store" in told:
-            return None
+        told = request.headers.get("Cache-Control", "").replace(" ", "").lower().split(",")
+        refresh = "no-cache" in told or "max-age=0" in told
         try:
-            return self._cache._visit(str(request.url), refresh="no-cache" in told)  # noqa: SLF001 - one package
+            return self._cache._visit(str(request.url), refresh=refresh)  # noqa: SLF001 - one package
         except (WheelCacheError, ValueError):
             return None  # no wheel's name, or a cache that cannot be used: that is not the client's concern
 
     def close(self) -> None:
         """Close the next transport."""
-        self._next.close()
+        if isinstance(self._next, httpx.BaseTransport):
+            self._next.close()
+
+    async def aclose(self) -> None:
+        """Close the next transport."""
+        if isinstance(self._next, httpx.AsyncBaseTransport):
+            await self._next.aclose()
 
 
-class _Kept(httpx.SyncByteStream):
+def _is_of_interest(request: httpx.Request) -> bool:
+    special = any(field in request.headers for field in _SPECIAL)
+    no_store = "no-store" in request.headers.get("Cache-Control", "").lower()
+    return request.method == "GET" and request.url.path.endswith(".whl") and not special and not no_store
+
+
+def _step(answers: _Answers, response: httpx.Response | None) -> tuple[httpx.Request | None, httpx.Response | None]:
+    """Return what to ask next, or what the client gets."""
+    try:
+        return next(answers) if response is None else answers.send(response), None
+    except StopIteration as end:
+        return None, end.value
+
+
+async def _in_thread(action: Callable[[], _R]) -> _R:
+    from anyio import to_thread
+
+    return await to_thread.run_sync(action)
+
+
+def _with(request: httpx.Request, conditions: dict[str, str]) -> httpx.Request:
+    """Return a request with more header fields; the client's own stays as it is, since redirects are made from it."""
+    headers = httpx.Headers(request.headers)
+    headers.update(conditions)
+    return httpx.Request(
+        request.method, request.url, headers=headers, stream=request.stream, extensions=request.extensions
+    )
+
+
+def _opened(visit: Visit) -> BinaryIO | None:
+    try:
+        return visit.open()
+    except WheelCacheError:
+        return None
+
+
+def _keep(response: httpx.Response, visit: Visit) -> None:
+    """Let a body be written down while it is read, or now if a transport has read it already."""
+    if not response.is_stream_consumed:
+        response.stream = _Kept(response.stream, visit, _fields(response))
+        return
+    keep = visit.keep(_fields(response))
+    keep.write(response.content)
+    keep.finish()
+
+
+class _Kept(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A body that is written down while it is read."""
 
-    def __init__(self, body: httpx.SyncByteStream, visit: Visit, fields: dict[str, str]) -> None:
+    def __init__(
+        self, body: httpx.SyncByteStream | httpx.AsyncByteStream, visit: Visit, fields: dict[str, str]
+    ) -> None:
         self._body = body
         self._visit = visit
         self._fields = fields
+        self._keep: Keep | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        with self._visit.keeping(self._fields) as keep:
+        assert isinstance(self._body, httpx.SyncByteStream)
+        keep = self._begin()
+        try:
             for chunk in self._body:
                 keep.write(chunk)
                 yield chunk
             keep.finish()
+        finally:
+            keep.drop()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        assert isinstance(self._body, httpx.AsyncByteStream)
+        keep = await _in_thread(self._begin)
+        try:
+            async for chunk in self._body:
+                await _in_thread(lambda: keep.write(chunk))  # noqa: B023 - run at once
+                yield chunk
+            await _in_thread(keep.finish)
+        finally:
+            # As short as it must be where a task is cancelled.
+            keep.drop()
+
+    def _begin(self) -> Keep:
+        self._keep = self._visit.keep(self._fields)
+        return self._keep
 
     def close(self) -> None:
-        self._body.close()
+        # Who closes it early may still hold the iterator.
+        if self._keep is not None:
+            self._keep.drop()
+        if isinstance(self._body, httpx.SyncByteStream):
+            self._body.close()
+
+    async def aclose(self) -> None:
+        if self._keep is not None:
+            self._keep.drop()
+        if isinstance(self._body, httpx.AsyncByteStream):
+            await self._body.aclose()
 
 
-class _FileStream(httpx.SyncByteStream):
+class _FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
@@ -116,7 +246,14 @@ class _FileStream(httpx.SyncByteStream):
         while chunk := self._file.read(_CHUNK):
             yield chunk
 
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while chunk := await _in_thread(lambda: self._file.read(_CHUNK)):
+            yield chunk
+
     def close(self) -> None:
+        self._file.close()
+
+    async def aclose(self) -> None:
         self._file.close()
 
 

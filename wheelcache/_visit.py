@@ -6,8 +6,7 @@ nothing is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -18,6 +17,7 @@ from ._request import Wanted
 from ._stage import Stage
 from ._urls import Known, Urls
 from ._wheel import CachedWheel
+from ._wire import length
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,9 @@ class Visit:
         if self.wheel is not None and self.temporary is not None:
             self._note(self.wheel, fields, modified=False)
 
-    @contextmanager
-    def keeping(self, fields: Mapping[str, str]) -> Iterator[Keep]:
-        """Keep a body that comes with these fields of its answer."""
-        keep = Keep(self._stage())
-        try:
-            yield keep
-            if keep.stage is not None and keep.is_whole:
-                wheel = self.add(self.call, keep.stage, self.wanted)
-                if not self.wanted.hashes:
-                    self._note(wheel, fields, modified=True)
-        except WheelCacheError:
-            pass  # these are other bytes than those of the hash, or the disk refuses
-        finally:
-            keep.drop()
+    def keep(self, fields: Mapping[str, str]) -> Keep:
+        """Begin to keep a body that comes with these fields of its answer."""
+        return Keep(self, self._stage(), fields)
 
     def _stage(self) -> Stage | None:
         if self.temporary is None:
@@ -84,32 +73,45 @@ class Visit:
         except WheelCacheError:
             return None
 
+    def came(self, stage: Stage, fields: Mapping[str, str]) -> None:
+        """Make an entry of a body that was read to its end."""
+        wheel = self.add(self.call, stage, self.wanted)
+        if not self.wanted.hashes:
+            self._note(wheel, fields, modified=True)
+
     def _note(self, wheel: CachedWheel, fields: Mapping[str, str], *, modified: bool) -> None:
         answer = Answer(modified, fields, self.asked, self.wanted.url)
         self.urls.write(self.call.disk, self.wanted.url, wheel.hashes["sha256"], answer, self.known)
 
 
 class Keep:
-    """A body on its way past."""
+    """A body on its way past. Nothing that goes wrong with it is raised: then it is not kept."""
 
-    def __init__(self, stage: Stage | None) -> None:
-        self.stage = stage
-        self.is_whole = False
+    def __init__(self, visit: Visit, stage: Stage | None, fields: Mapping[str, str]) -> None:
+        self._visit = visit
+        self._stage = stage
+        self._fields = fields
 
     def write(self, data: bytes) -> None:
         """Take the next bytes; where they cannot be kept, nothing is."""
-        if self.stage is not None:
+        if self._stage is not None:
             try:
-                self.stage.write(data)
+                self._stage.write(data)
             except WheelCacheError:
                 self.drop()
 
     def finish(self) -> None:
         """The body was read to its end."""
-        self.is_whole = True
+        # Not every transport sees that a body is shorter than it was to be.
+        if self._stage is not None and length(self._fields.get("content-length")) in {None, self._stage.written}:
+            try:
+                self._visit.came(self._stage, self._fields)
+            except WheelCacheError:
+                pass  # these are other bytes than those of the hash, or the disk refuses
+        self.drop()
 
     def drop(self) -> None:
         """Keep nothing; of what has become an entry nothing is lost."""
-        if self.stage is not None:
-            self.stage.__exit__(None, None, None)
-            self.stage = None
+        if self._stage is not None:
+            self._stage.__exit__(None, None, None)
+            self._stage = None
