@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from machines import Machine
 from wheels import Wheel
 
-from wheelcache import Cache, DownloadError, OfflineError, Status
+from wheelcache import Cache, CacheTransport, DownloadError, OfflineError, Status
 from wheelcache._freshness import freshness
 
 DAY = 86_400.0
@@ -99,6 +99,7 @@ def test_what_is_fresh_is_not_asked_for(origin: Origin, asking: Cache, machine: 
         ({"Cache-Control": "max-age=soon"}, 0),
         ({"Cache-Control": "max-age=100", "Age": "40"}, 60),
         ({"Cache-Control": "max-age=100", "Age": "400"}, 0),
+        ({"Cache-Control": "max-age=100", "Age": "40, 10"}, 60),
         ({"Cache-Control": "max-age=100", "Age": "x"}, 100),
         ({"Cache-Control": "no-cache, max-age=100"}, 0),
         ({"Cache-Control": 'no-cache="set-cookie", max-age=100'}, 0),
@@ -239,6 +240,39 @@ def test_a_redirect_holds_no_longer_than_it_says(redirects, status: Status, orig
     origin.headers, origin.redirects = {"ETag": '"1"', "Cache-Control": "max-age=3600"}, redirects
     asking.fetch(origin.url)
     assert asking.fetch(origin.url).status is status
+
+
+@pytest.mark.parametrize("validator", ["ETag", "Last-Modified"])
+def test_a_redirect_that_leads_elsewhere_brings_another_file(
+    validator: str, machine: Machine, wheel: Wheel, other_wheel: Wheel, tmp_path: Path
+) -> None:
+    """That nothing was modified counts only where it was said: another file may have the same ETag, or be older."""
+    files = {"old": wheel, "new": other_wheel}
+    current, requests = "old", []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        place = request.url.path.split("/")[1]
+        if place not in files:
+            return httpx.Response(302, headers={"Location": f"/{current}/{wheel.filename}?signed={len(requests)}"})
+        said = '"1"' if validator == "ETag" else formatdate(1_600_000_000, usegmt=True)
+        asked = request.headers.get("If-None-Match", request.headers.get("If-Modified-Since"))
+        status = 304 if asked == said else 200
+        return httpx.Response(status, headers={validator: said}, content=files[place].data if status == 200 else b"")
+
+    with (
+        httpx.Client(transport=httpx.MockTransport(answer)) as client,
+        machine.cache(tmp_path / "cache", client=client) as cache,
+    ):
+        url = f"https://example.org/{wheel.filename}"
+        assert cache.fetch(url).path.read_bytes() == wheel.data
+        assert cache.fetch(url).status is Status.REVALIDATED
+        current = "new"
+        assert cache.fetch(url).path.read_bytes() == other_wheel.data
+        assert cache.fetch(url).status is Status.REVALIDATED
+        with httpx.Client(transport=CacheTransport(cache, next=httpx.MockTransport(answer))) as other:
+            assert other.get(url).status_code == 302
+        assert "If-None-Match" not in requests[-1].headers
 
 
 def test_a_mirrors_word_is_not_the_urls(origin: Origin, asking: Cache) -> None:

@@ -18,6 +18,7 @@ from server import (
     Exchange,
     Server,
     plain,
+    redirect,
     refused_range,
     reset,
     status,
@@ -146,6 +147,56 @@ def test_content_that_changes_between_two_tries(server: Server, cache: Cache, bi
         server.serve(big.path, big.data)
 
     server.script(url, replaced)
+    assert cache.fetch(url).path.read_bytes() == big.data
+
+
+def test_a_rest_of_another_file_is_not_put_to_the_first_bytes(
+    server: Server, cache: Cache, big: Wheel, changed: Wheel
+) -> None:
+    """A server that passes over If-Range gives a rest that does not fit; without a hash its ETag tells."""
+
+    def rest(exchange: Exchange) -> None:
+        found = exchange.request.headers.get("range", "")
+        if not found:
+            plain(exchange)
+            return
+        first = int(found.removeprefix("bytes=").removesuffix("-"))
+        headers = {"ETag": exchange.file.etag, "Content-Range": f"bytes {first}-{SIZE - 1}/{SIZE}"}
+        exchange.send(206, headers, exchange.body[first:])
+
+    def replaced(exchange: Exchange) -> None:
+        truncated(SIZE // 2)(exchange)
+        server.serve(big.path, big.data, how=rest)
+
+    url = server.serve(big.path, changed.data)
+    server.script(url, replaced)
+    assert cache.fetch(url).path.read_bytes() == big.data
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_redirect_that_leads_elsewhere_by_now(
+    again: bool, server: Server, cache: Cache, big: Wheel, changed: Wheel
+) -> None:
+    """Bytes of two places are not put together without a hash, even where both files have the same ETag."""
+    same = {"ETag": '"1"'}
+
+    def with_that_etag(exchange: Exchange) -> None:
+        found = exchange.request.headers.get("range", "bytes=0-")
+        first = int(found.removeprefix("bytes=").removesuffix("-"))
+        headers = {**same, "Content-Range": f"bytes {first}-{SIZE - 1}/{SIZE}"} if first else same
+        exchange.send(206 if first else 200, headers, exchange.body[first:])
+
+    def cut(exchange: Exchange) -> None:
+        exchange.start(200, same, length=SIZE)
+        exchange.write(exchange.body[: SIZE // 2])
+        exchange.hang_up()
+
+    server.serve("/old", changed.data, how=cut)
+    server.serve("/new", big.data, how=with_that_etag)
+    url = server.serve(big.path, how=redirect("/new"))
+    server.script(url, redirect("/old"))
+    if again:
+        interrupted(cache, url, None)
     assert cache.fetch(url).path.read_bytes() == big.data
 
 

@@ -255,13 +255,13 @@ class Cache:
             raise AssertionError("the last try returns or raises")
 
     def _download(self, call: Call, wanted: Wanted, known: Known | None, *, refresh: bool) -> CachedWheel:
-        from ._download import Downloader
+        from ._download import Conditions, Downloader
         from ._partial import Partials
 
         if wanted.url.startswith("file:"):
             return self._copy(call, wanted)
         there = known and self._lookup.find(call, known.sha256, wanted.filename)
-        conditions = known.conditions(refresh=refresh) if known and there else {}
+        conditions = Conditions(known.conditions(refresh=refresh), known.place) if known and there else None
         with Partials(self._layout).begin(call, wanted) as partial:
             answer = Downloader(self._wire).fill(partial, wanted, call, conditions)
             if there and not answer.modified:

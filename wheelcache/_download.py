@@ -22,7 +22,7 @@ from ._call import Call
 from ._errors import DownloadError, HashMismatchError, InvalidWheelError, SizeMismatchError
 from ._partial import Origin, Partial, strong_validator
 from ._progress import Phase
-from ._request import Source, Wanted
+from ._request import Source, Wanted, text_key
 from ._wire import FailedTryError, Wire, failed_status, length
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Answer:
         asked: when the last request was made, in seconds since the epoch.
         url: where it was made.
         hops: the headers of the redirects on the way.
+        place: where these led, see :func:`place_of`.
     """
 
     modified: bool
@@ -69,6 +70,29 @@ class Answer:
     asked: float
     url: str
     hops: tuple[Mapping[str, str], ...] = ()
+    place: str = ""
+
+
+def place_of(response: httpx.Response) -> str:
+    """Return the key of the URL that redirects led to, empty where there were none.
+
+    What a server says of a file holds where it said it: a redirect may lead to another file with the same ETag, or to
+    an older one. The query is left out, since it often is a signature that is made anew each time.
+    """
+    return text_key(str(response.request.url.copy_with(query=None, fragment=None))) if response.history else ""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What asks whether a file is still the one that is known.
+
+    Attributes:
+        headers: header fields such as If-None-Match.
+        place: where they are from, see :func:`place_of`.
+    """
+
+    headers: Mapping[str, str]
+    place: str
 
 
 @dataclass
@@ -90,10 +114,10 @@ class Downloader:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
-    def fill(self, partial: Partial, wanted: Wanted, call: Call, conditions: Mapping[str, str] | None = None) -> Answer:
+    def fill(self, partial: Partial, wanted: Wanted, call: Call, conditions: Conditions | None = None) -> Answer:
         """Write the bytes of a wheel into its partial file, and see that they have the hashes asked for.
 
-        With ``conditions``, header fields such as If-None-Match, the answer may be that nothing was modified.
+        With ``conditions`` the answer may be that nothing was modified.
 
         Raises:
             DownloadError: where they cannot be had.
@@ -102,13 +126,13 @@ class Downloader:
             InvalidWheelError: where no hash was asked for, and they are no wheel.
             CommitError: where they cannot be written.
         """
-        return _Transfer(self._wire, partial, wanted, call, conditions or {}).run()
+        return _Transfer(self._wire, partial, wanted, call, conditions).run()
 
 
 class _Transfer:
     """One download with all its tries."""
 
-    def __init__(self, wire: Wire, partial: Partial, wanted: Wanted, call: Call, conditions: Mapping[str, str]) -> None:
+    def __init__(self, wire: Wire, partial: Partial, wanted: Wanted, call: Call, conditions: Conditions | None) -> None:
         self._wire = wire
         self._partial = partial
         self._wanted = wanted
@@ -210,7 +234,8 @@ class _Transfer:
         headers = self._headers(route)
         with self._wire.get(route.source, headers) as response:
             hops = tuple(map(_lower, response.history))
-            answer = Answer(response.status_code != _NOT_MODIFIED, _lower(response), asked, route.source.url, hops)
+            modified, place = response.status_code != _NOT_MODIFIED, place_of(response)
+            answer = Answer(modified, _lower(response), asked, route.source.url, hops, place)
             if self._begin(route, response, headers):
                 _receive.receive(response, partial, self._call)
         if answer.modified:
@@ -227,7 +252,7 @@ class _Transfer:
             partial.restart()
             written = 0
         if not written:
-            return dict(self._conditions) if route is self._first else {}
+            return dict(self._conditions.headers) if self._conditions and route is self._first else {}
         if validator is None:
             partial.doubtful = True
             return {"Range": f"bytes={written}-"}
@@ -245,7 +270,10 @@ class _Transfer:
         if status == _PARTIAL_CONTENT and ranged:
             return self._begin_rest(route, response)
         if status == _NOT_MODIFIED and headers and not ranged:
-            return False
+            if self._conditions is not None and self._conditions.place == place_of(response):
+                return False
+            self._conditions = None
+            raise FailedTryError("the URL leads to another file by now", passing=True, pause=False)
         if status == _PRECONDITION_FAILED and ranged:
             partial.restart()
             raise FailedTryError("the file changed since its first bytes came", passing=True, pause=False)
@@ -267,7 +295,9 @@ class _Transfer:
         said = length(response.headers.get("Content-Length"))
         if declared <= 0 or said not in {None, declared}:
             raise self._no_ranges(route, "the server answers with a range that cannot be")
-        if None not in {total, partial.total} and total != partial.total and partial.doubtful:
+        differs = None not in {total, partial.total} and total != partial.total and partial.doubtful
+        # Under a hash it is tried, since mirrors name the same bytes differently; without, nothing would tell.
+        if differs or not (self._wanted.hashes or self._origin(route, response).continues(partial.origin)):
             partial.restart()
             raise FailedTryError("the file changed since its first bytes came", passing=True, pause=False)
         self._learn(route, response, partial.total if total is None else total)
@@ -294,7 +324,10 @@ class _Transfer:
                 elapsed=self._system.monotonic() - self._started,
                 advice="The file at the source is not the one that was asked for: check the size, or the source.",
             )
-        self._partial.comes_from(Origin.of(route.source.url, strong_validator(response.headers)), total)
+        self._partial.comes_from(self._origin(route, response), total)
+
+    def _origin(self, route: _Route, response: httpx.Response) -> Origin:
+        return Origin.of(route.source.url, strong_validator(response.headers), place_of(response))
 
 
 def _enough(missing: int | None) -> int:

@@ -90,8 +90,9 @@ def _lifetime(headers: Mapping[str, str], directives: Mapping[str, str]) -> floa
 def _age(headers: Mapping[str, str], asked: float, came: float) -> float:
     """Seconds since the answer was made, as far as can be told: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.3."""
     date = _date(headers.get("date"))
+    # Of several, which it should not have, the first counts: https://www.rfc-editor.org/rfc/rfc9111#section-5.1
     apparent = 0.0 if date is None else max(0.0, came - date)
-    return max(apparent, _seconds(headers.get("age", "")) + (came - asked))
+    return max(apparent, _seconds(headers.get("age", "").partition(",")[0]) + (came - asked))
 
 
 def _seconds(text: str) -> float:

@@ -40,15 +40,23 @@ class Origin:
     Attributes:
         url: the key of the URL, which itself may be secret.
         validator: the strong ETag, or the time stamp, that more of the same bytes can be asked for by; or ``None``.
+        place: the key of the URL that redirects led to, empty where there were none.
     """
 
     url: str
     validator: str | None
+    place: str = ""
 
     @classmethod
-    def of(cls, url: str, validator: str | None) -> Origin:
+    def of(cls, url: str, validator: str | None, place: str = "") -> Origin:
         """Return the origin of bytes that a URL gave."""
-        return cls(text_key(url), validator)
+        return cls(text_key(url), validator, place)
+
+    def continues(self, other: Origin | None) -> bool:
+        """Whether these are more bytes of the same file, as far as the server says: it may not say it again."""
+        if other is None or (self.url, self.place) != (other.url, other.place):
+            return False
+        return self.validator in {None, other.validator}
 
     def is_of(self, url: str) -> bool:
         """Whether this is the origin of the bytes of a URL."""
@@ -327,13 +335,18 @@ def _read_note(disk: Disk, path: str) -> tuple[Origin | None, int | None]:
     except OSError:
         fields = {}
     match fields:
-        case {"url": str(url), "validator": str() | None as validator, "total": int() | None as total}:
-            return Origin(url, validator), total
+        case {
+            "url": str(url),
+            "validator": str() | None as validator,
+            "total": int() | None as total,
+            "place": str(place),
+        }:
+            return Origin(url, validator, place), total
     return None, None
 
 
 def _write_note(disk: Disk, path: str, origin: Origin, total: int | None) -> None:
-    data = encode({"url": origin.url, "validator": origin.validator, "total": total})
+    data = encode({"url": origin.url, "validator": origin.validator, "total": total, "place": origin.place})
     try:
         with disk.files.create(path) as file:
             file.write(data)

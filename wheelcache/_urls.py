@@ -25,12 +25,14 @@ class Known(NamedTuple):
         until: seconds since the epoch until which the server need not be asked.
         may_be_stale: whether it may be used later, where the server cannot be asked.
         headers: what the server said of it.
+        place: where redirects led, see :func:`._download.place_of`.
     """
 
     sha256: str
     until: float
     may_be_stale: bool
     headers: Mapping[str, str]
+    place: str
 
     def holds(self, now: float, *, offline: bool) -> bool:
         """Whether it may be used without asking."""
@@ -58,9 +60,10 @@ class Urls:
                 "until": float() | int() as until,
                 "may_be_stale": bool(may_be_stale),
                 "headers": dict(headers),
+                "place": str(place),
             }:
                 try:
-                    return Known(checked("sha256", sha256)[1], until, may_be_stale, headers)
+                    return Known(checked("sha256", sha256)[1], until, may_be_stale, headers, place)
                 except ValueError:
                     return None
         return None
@@ -81,5 +84,5 @@ class Urls:
         if not fresh.storable:
             self._pointers.forget(disk, url)
             return
-        more = {"until": fresh.until, "may_be_stale": fresh.may_be_stale, "headers": headers}
+        more = {"until": fresh.until, "may_be_stale": fresh.may_be_stale, "headers": headers, "place": answer.place}
         self._pointers.write(disk, url, sha256, more)

@@ -48,7 +48,8 @@ class Visit:
 
     def conditions(self) -> dict[str, str]:
         """Return the header fields that ask whether what is there still holds."""
-        if self.wheel is None or self.known is None:
+        # What was said behind a redirect is nothing to ask with before it: the client follows it by itself.
+        if self.wheel is None or self.known is None or self.known.place:
             return {}
         return self.known.conditions(refresh=False)
 
