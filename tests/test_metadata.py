@@ -76,6 +76,33 @@ def test_the_index_file_must_have_its_hash(server: Server, cache: Cache, big: Wh
     assert cache.metadata(url, metadata_hashes=hashes) == metadata_of(big)
 
 
+@pytest.mark.parametrize("where", ["the wheel's end", "the whole wheel", "the cached wheel"])
+def test_what_the_index_tells_holds_wherever_it_is_from(where: str, server: Server, cache: Cache, big: Wheel) -> None:
+    """Without a .metadata file, too, the metadata must have the hash that the index tells; else nothing is kept."""
+    url = big.on(server, how=without_ranges if where == "the whole wheel" else plain)
+    if where == "the cached wheel":
+        cache.fetch(url, hashes=big.digest)
+    for _ in range(2):
+        with pytest.raises(HashMismatchError):
+            cache.metadata(url, hashes=big.digest, metadata_hashes={"sha256": "0" * 64})
+    right = {"sha256": hex_of(metadata_of(big))}
+    assert cache.metadata(url, hashes=big.digest, metadata_hashes=right) == metadata_of(big)
+
+
+def test_ranges_that_never_fit(server: Server, cache: Cache, big: Wheel) -> None:
+    """A server that answers with another range than the one asked for, again and again, gives the whole wheel."""
+
+    def first_bytes(exchange: Exchange) -> None:
+        if "range" in exchange.request.headers:
+            exchange.send(206, {"Content-Range": f"bytes 0-9/{SIZE}"}, exchange.body[:10])
+        else:
+            plain(exchange)
+
+    url = big.on(server, how=first_bytes)
+    assert cache.metadata(url, hashes=big.digest) == metadata_of(big)
+    assert server.count(url) == 3
+
+
 @pytest.mark.parametrize("beside", [status(404), status(403), html])
 @pytest.mark.parametrize("redirected", [False, True])
 def test_from_the_end_of_the_wheel(beside, redirected: bool, server: Server, cache: Cache, big: Wheel) -> None:

@@ -335,7 +335,7 @@ class Cache:
 
         Raises:
             ValueError, InvalidWheelError: for what cannot be a wheel's URL or hash, or a file that is no wheel.
-            HashMismatchError: where the ``.metadata`` file is not the one that the index tells of.
+            HashMismatchError: where the metadata is not what the index tells of, wherever it comes from.
             DownloadError, OfflineError: where it cannot be had.
         """
         from ._metadata import Metadata, NoRangesError
@@ -357,7 +357,7 @@ class Cache:
             except NoRangesError:
                 pass  # then the whole wheel has to come
             wheel = self._get_in(call, wanted)
-        return metadata.of_wheel(call, str(wheel.path), wanted)
+        return metadata.of_wheel(call, str(wheel.path), wanted, expected)
 
     def _add(self, call: Call, stage: Stage, filename: str, url: str | None, status: Status) -> CachedWheel:
         """Make a finished stage an entry."""

@@ -81,11 +81,31 @@ def _same(folder: str, stem: list[str]) -> bool:
     return re.sub(r"[-_.]+", "_", folder).lower() == re.sub(r"[-_.]+", "_", "-".join(stem)).lower()
 
 
+def check_metadata(data: bytes, wanted: Wanted, hashes: Mapping[str, str]) -> bytes:
+    """Return the metadata if it has these hashes, wherever it is from.
+
+    Raises:
+        HashMismatchError: where it is not what the index has told of.
+    """
+    running = MultiHash(hashes)
+    running.update(data)
+    actual = running.hexdigests()
+    if any(actual[name] != value for name, value in hashes.items()):
+        raise HashMismatchError(
+            "the metadata does not have the hash asked for",
+            operation="check metadata of",
+            url=wanted.shown,
+            expected=hashes,
+            actual=actual,
+            advice="What the index tells of the metadata is not what it or the wheel has: tell whoever runs the index.",
+        )
+    return data
+
+
 def beside(wire: Wire, wanted: Wanted, hashes: Mapping[str, str], now: float) -> bytes | None:
     """Return the ``.metadata`` file of the index, ``None`` where it has none.
 
     Raises:
-        HashMismatchError: where it is not the one that the index has told of.
         FailedTryError: where it cannot be had just now.
     """
     url, question, query = wanted.url.partition("?")
@@ -98,17 +118,6 @@ def beside(wire: Wire, wanted: Wanted, hashes: Mapping[str, str], now: float) ->
             return None
         data = _body(response)
     if hashes:
-        running = MultiHash(hashes)
-        running.update(data)
-        actual = running.hexdigests()
-        if any(actual[name] != value for name, value in hashes.items()):
-            raise HashMismatchError(
-                "the metadata file does not have the hash asked for",
-                operation="check",
-                url=f"{wanted.shown}.metadata",
-                expected=hashes,
-                actual=actual,
-            )
         return data
     # A page that says "not found" with 200 is none; every METADATA begins with fields.
     return data if re.search(rb"^Metadata-Version:", data, re.MULTILINE | re.IGNORECASE) else None
@@ -161,6 +170,9 @@ class _Remote(io.RawIOBase):
         self._parts.append((int(found[1]), data))
         return int(found[3])
 
+    def _has(self, start: int, data: bytes) -> bool:
+        return start <= self._at < start + len(data)
+
     def readable(self) -> bool:
         return True
 
@@ -179,13 +191,13 @@ class _Remote(io.RawIOBase):
         if count == 0:
             return 0
         for start, data in self._parts:
-            if start <= self._at < start + len(data):
+            if self._has(start, data):
                 part = data[self._at - start : self._at - start + count]
                 buffer[: len(part)] = part
                 self._at += len(part)
                 return len(part)
         last = min(self._size, self._at + max(count, _TAIL)) - 1
-        if self._ask(f"bytes={self._at}-{last}") != self._size or self._parts[-1][0] > self._at:
+        if self._ask(f"bytes={self._at}-{last}") != self._size or not self._has(*self._parts[-1]):
             raise NoRangesError
         return self.readinto(buffer)
 
@@ -202,13 +214,17 @@ class Metadata:
         self._layout = layout
         self._writable = writable
 
-    def of_wheel(self, call: Call, path: str, wanted: Wanted) -> bytes:
-        """Return the METADATA of a wheel that is there."""
+    def of_wheel(self, call: Call, path: str, wanted: Wanted, hashes: Mapping[str, str]) -> bytes:
+        """Return the METADATA of a wheel that is there.
+
+        Raises:
+            HashMismatchError, InvalidWheelError: where it is not what it should be.
+        """
         file = call.disk.open_read(path)
         if file is None:
             raise InvalidWheelError("the wheel is gone", operation="read metadata of", path=path)
         with reading(file):
-            return read_metadata(file, wanted)
+            return check_metadata(read_metadata(file, wanted), wanted, hashes)
 
     def kept(self, call: Call, wanted: Wanted, hashes: Mapping[str, str]) -> bytes | None:
         """Return what was kept for these hashes. What a hash names never changes."""
@@ -225,7 +241,7 @@ class Metadata:
             DownloadError: where nothing is to be had.
             HashMismatchError, InvalidWheelError: where it is not what it should be.
         """
-        data = self._tried(call, wire, wanted, hashes)
+        data = check_metadata(self._tried(call, wire, wanted, hashes), wanted, hashes)
         key = _key(wanted, hashes)
         if key and self._writable:
             system = call.disk.system
