@@ -19,6 +19,7 @@ from server import Server, asks_for, gzipped, redirect, stalled, status, truncat
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import AsyncCache, Cache, DownloadError, HashMismatchError, Phase, ProgressEvent, Status, WheelRequest
+from wheelcache._async import _Work
 
 BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine
 
@@ -218,6 +219,16 @@ async def test_a_task_cancelled_by_asyncio_itself(
         await asyncio.wait_for(task, 20)
     with Cache(cached.path) as cache:
         assert unfinished(cache) == []
+
+
+def test_a_thread_that_starts_late_does_nothing(cache: Cache, anyio_backend: str) -> None:
+    """What was cancelled before its thread began is not begun any more: nobody waits for it."""
+    done: list[Cache] = []
+    work = _Work(done.append, cache)
+    work.stop.set()
+    work()
+    assert done == []
+    assert not work.is_running
 
 
 async def test_what_was_cancelled_is_gone_on_with(never, server: Server, cached: AsyncCache) -> None:

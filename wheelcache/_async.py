@@ -233,8 +233,10 @@ class _Work(Generic[_R]):
     def __call__(self) -> None:
         # The thread runs in a copy of the task's context: this reaches no other call.
         CURRENT_STOP.set(self.stop)
+        # In this order: who stops it says so first and looks then, and a thread may start late.
         self.is_running = True
         try:
+            self.stop.check()
             self._value = self._action(self._cache)
         except BaseException as error:
             self._error = error
