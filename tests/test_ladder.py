@@ -6,7 +6,10 @@ The refusals are put in at the file layer, since no system gives them all on dem
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from wheels import Wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, Cause, CommitError, LinkMode, Status, WheelCacheError
 from wheelcache._layout import Stamp
+from wheelcache._patience import Patience
 
 # What can pass, what a volume cannot do, and what it cannot do with one file.
 PASSING: tuple[Code, ...] = (5, 32, 33, 303, 1224)
@@ -201,6 +205,82 @@ def test_the_seconds_are_those_of_the_call(
     machine.clock.slept.clear()
     refused(cache, source_of(other_wheel, source.parent))
     assert sum(machine.clock.slept) == pytest.approx(PATIENCE)
+
+
+class Hanging(Refusing):
+    """Refuse what a rule names, each time after so many seconds: so a server that is gone does it."""
+
+    def __init__(self, machine: Machine, seconds: float, *rules: Refuse) -> None:
+        super().__init__(*rules)
+        self.machine = machine
+        self.seconds = seconds
+
+    def before(self, call: FileCall) -> None:
+        if any(rule.wants(call) for rule in self.rules):
+            self.machine.clock.advance(self.seconds)
+        super().before(call)
+
+
+@pytest.mark.parametrize(("operation", "path", "code"), [("mkdir", "*wheels*", 64), ("rename link", BLOB, 121)])
+def test_a_refusal_that_hangs_is_waited_for(
+    machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path, operation: str, path: str, code: Code
+) -> None:
+    """What hangs for 20 s before it is refused costs these seconds too: a minute is over after a few of them."""
+    with machine.cache(tmp_path / "cache") as cache:
+        rules = [Refuse(operation, code, path)]
+        if operation != "mkdir":
+            rules.append(Refuse("open_read", code, UNFINISHED))
+        files.plan = Hanging(machine, 20.0, *rules)
+        begun = machine.clock.monotonic()
+        error = refused(cache, source)
+    assert error.winerror == code
+    # The refusal that the time ran out with is one of them: a round of three steps is the most it takes beyond.
+    assert 60 <= machine.clock.monotonic() - begun <= 60 + 3 * 20
+    assert error.attempts <= 4
+
+
+def test_slow_answers_to_who_holds_it_are_part_of_the_wait(
+    machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path
+) -> None:
+    """Asking for the holder may take as long as it likes: the deadline does not move."""
+
+    def ask(paths: object) -> tuple[str, ...]:
+        machine.clock.advance(5.0)
+        return ("slow.exe (pid 7)",)
+
+    machine.cache_class._system = replace(machine.cache_class._system, holders=ask)
+    with machine.cache(tmp_path / "cache") as cache:
+        files.plan = refuse_all(32)
+        error = refused(cache, source)
+    assert error.holders == ("slow.exe (pid 7)",)
+    assert 60 <= error.elapsed <= 60 + 5
+
+
+def test_threads_that_hang_together_spend_it_once(machine: Machine) -> None:
+    """Two operations of one call that are refused at the same time cost the seconds of one."""
+    patience = Patience(60.0, machine.cache_class._system)
+    both = threading.Barrier(2, timeout=60)
+    tries = [0, 0]
+
+    def hang(number: int) -> None:
+        tries[number] += 1
+        if tries[number] == 1:
+            both.wait()
+            if number == 0:
+                machine.clock.advance(20.0)
+            both.wait()
+            raise os_error(64)
+
+    threads = [
+        threading.Thread(target=patience.retry, args=(partial(hang, number),), kwargs={"passing": lambda _: True})
+        for number in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert tries == [2, 2]
+    assert patience.left == pytest.approx(40.0, abs=0.1)
 
 
 # What never passes

@@ -2,12 +2,16 @@
 
 A tree of 5,000 held files does not wait 5,000 times: the seconds are those of the call, and operations that wait side
 by side in several threads spend them once.
+
+What is refused and can pass costs all the time that goes by with it, and not the sleep between two tries alone: a
+server that is gone lets every call hang for 20 s before it refuses it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from ._system import System
@@ -33,6 +37,7 @@ class Patience:
         self._lock = threading.Lock()
         self._waiting = 0
         self._since = 0.0
+        self._until = system.monotonic()
 
     @property
     def left(self) -> float:
@@ -41,20 +46,21 @@ class Patience:
             left = self._left - (self._system.monotonic() - self._since if self._waiting else 0.0)
         return left if left > _LEAST_WAIT else 0.0
 
-    def sleep(self, seconds: float) -> None:
-        """Wait, and spend it; several threads that wait at once spend it once."""
-        seconds = min(seconds, self.left)
+    @contextmanager
+    def _spending(self, since: float) -> Iterator[None]:
+        """Spend what goes by, from a moment that may have passed; what several threads spend at once is spent once."""
         with self._lock:
-            if self._waiting == 0:
-                self._since = self._system.monotonic()
+            since = max(since, self._until)
+            self._since = min(self._since, since) if self._waiting else since
             self._waiting += 1
         try:
-            self._system.sleep(seconds)
+            yield
         finally:
             with self._lock:
                 self._waiting -= 1
                 if self._waiting == 0:
-                    self._left -= self._system.monotonic() - self._since
+                    self._until = self._system.monotonic()
+                    self._left -= self._until - self._since
 
     def retry(
         self,
@@ -67,12 +73,25 @@ class Patience:
 
         ``waiting`` is called now and then meanwhile, while what is waited for is still to be seen.
         """
+        begun = self._system.monotonic()
         try:
             return operation()
         except BaseException as error:
-            # tenacity is imported when something was refused, not before: most processes never need it.
-            if not passing(error) or self.left <= 0:
+            if not passing(error):
                 raise
+            with self._spending(begun):
+                if self.left <= 0:
+                    raise
+        with self._spending(self._system.monotonic()):
+            return self._again(operation, passing, waiting)
+
+    def _again(
+        self,
+        operation: Callable[[], _T],
+        passing: Callable[[BaseException], bool],
+        waiting: Callable[[], None] | None,
+    ) -> _T:
+        # It is imported when something was refused, not before: most processes never need it.
         import tenacity
 
         def spent(_: RetryCallState) -> bool:
@@ -81,9 +100,9 @@ class Patience:
         def pause(seconds: float) -> None:
             if waiting is not None:
                 waiting()
-            self.sleep(seconds)
+            self._sleep(seconds)
 
-        self.sleep(_FIRST_WAIT)
+        self._sleep(_FIRST_WAIT)
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception(passing),
             wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT),
@@ -92,3 +111,6 @@ class Patience:
             reraise=True,
         )
         return again(operation)
+
+    def _sleep(self, seconds: float) -> None:
+        self._system.sleep(min(seconds, self.left))
