@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from faulty import FaultyFiles, Refuse, Refusing
+from faulty import Both, Doing, FaultyFiles, Refuse, Refusing
 from folders import listing
-from machines import Machine
+from machines import FakeClock, Machine
 from marks import with_scanner
 from wheels import Wheel
 
@@ -157,6 +159,74 @@ def test_it_never_fails(operation: str, code: int | str, files: FaultyFiles, mac
     assert not files.open_handles
 
 
+@pytest.mark.parametrize(("offset", "good"), [(0.0, True), (-3600.0, False)])
+def test_a_probe_that_takes_long_is_no_clock_that_is_off(
+    offset: float, good: bool, files: FaultyFiles, machine: Machine, tmp_path: Path
+) -> None:
+    """Time stamps are held against the clock as it was when they were made; one that is off is told all the same."""
+    machine = Machine(files, FakeClock(time.time() + offset))
+    files.plan = Doing("replace", lambda call: machine.clock.advance(15.0))
+    with machine.cache(tmp_path / "cache") as cache:
+        found = named(cache.doctor())["time stamps"]
+    assert found.ok is good
+    assert ("this machine's clock" in found.detail) is good
+    assert ("off" in found.detail) is not good
+
+
+def test_a_folder_that_is_held_is_taken_away_later(files: FaultyFiles, machine: Machine, cache: Cache) -> None:
+    """The folder that was made to see whether one can be goes at the end, or with a prune when nobody holds it."""
+    files.plan = Refusing(Refuse("rmdir", 32, "*.tmp"))
+    before = set(listing(cache.path))
+    report = cache.doctor()
+    assert named(report)["clean-up"].code == "winerror 32"
+    (left,) = set(listing(cache.path)) - before - {"v1/tmp"}
+    files.plan = Refusing()
+    machine.clock.advance(86_401)
+    assert list(cache.prune(dry_run=True).swept) == []  # its owner, this process, lives
+    machine.reboot()
+    assert list(cache.prune(dry_run=True).swept) == list(cache.prune().swept) == [cache.path / left]
+    assert left not in listing(cache.path)
+    # Held until a later probe: it goes with the rest.
+    let_go = Doing("create", lambda call: setattr(files, "plan", Refusing()), path="*-case*")
+    files.plan = Both(let_go, Refusing(Refuse("rmdir", 32, "*.tmp")))
+    report = cache.doctor()
+    assert let_go.done
+    assert not named(report)["folders"].ok
+    assert named(report)["clean-up"].ok
+    assert set(listing(cache.path)) - {"v1/tmp"} == before - {"v1/tmp"}
+
+
+HOSTS = ("", None, "/opt/blender/blender", "C:\\Program Files\\Host\\Host.exe", "/usr/bin/uwsgi", "pythonservice.exe")
+PYTHONS = ("python", "python3", "python3.13t", "python.exe", "pythonw.exe", "python_d.exe", "pypy3.11", "Python.exe")
+
+
+@pytest.mark.parametrize("program", HOSTS)
+def test_a_program_that_is_no_python_is_not_started(
+    program: str | None, machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Python is built into another program, that is not started as if it were Python: it is told, as no fault."""
+
+    def start(command: list[str], **_: object) -> None:
+        raise AssertionError(command)
+
+    monkeypatch.setattr(subprocess, "run", start)
+    monkeypatch.setattr(sys, "executable", program)
+    found = named(cache.doctor())["lock between processes"]
+    assert found.ok
+    assert "no Python that could be started" in found.detail
+
+
+@pytest.mark.parametrize("program", PYTHONS)
+def test_a_python_that_does_not_answer_is_told(
+    program: str, machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every Python is tried under the name that it has; one that cannot be started is told, as no fault."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / program))
+    found = named(cache.doctor())["lock between processes"]
+    assert found.ok
+    assert "FileNotFoundError" in found.detail
+
+
 @pytest.mark.parametrize(
     ("volume", "around", "bad", "word"),
     [
@@ -248,4 +318,4 @@ def test_a_scanner_at_work_is_seen(share: str, tmp_path: Path) -> None:
         report = cache.doctor()
     # What it saw of the scanner depends on who was quicker.
     assert named(report)["way in"].ok
-    assert all(check.ok or check.code == "winerror 32" for check in report.checks)
+    assert [check for check in report.checks if not (check.ok or check.code == "winerror 32")] == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat as modes
 import subprocess
 import sys
@@ -38,6 +39,8 @@ _CHILD = (
     "import sys; sys.path[:] = sys.argv[2:]; from wheelcache._doctor import answer_for_lock; "
     "sys.exit(answer_for_lock(sys.argv[1]))"
 )
+# pythonw, python_d, python3.13t, pypy3.11; and no pythonservice, which only looks like one.
+_PYTHON = re.compile(r"(python|pypy|graalpy)[\d.]*[wt]?(_?d)?", re.IGNORECASE)
 _LAST = "clean-up"
 _LITTLE_SPACE = 1 << 30
 _LONG_PATH = 300
@@ -93,7 +96,8 @@ class _Examination:
         self._volume: Volume = system.volume(layout.root)
         self._around = system.surroundings()
         self._made: list[str] = []
-        self._stamps: list[int] = []
+        # Of each file that was made its time stamp, and what the clock said then.
+        self._stamps: list[tuple[int, float]] = []
         self._works: set[str] = set()
 
     def report(self) -> DoctorReport:
@@ -211,11 +215,13 @@ class _Examination:
         file = self._disk.create(path)
         try:
             write_all(file, _CONTENT)
+            # Now, since closing it and all that follows may take long where somebody looks at new files.
+            written = self._system.now()
         finally:
             close_quietly(file)
         stat = self._disk.stat(path)
         if stat is not None:
-            self._stamps.append(stat.st_mtime_ns)
+            self._stamps.append((stat.st_mtime_ns, written))
         return path
 
     def _try(self, operation: str, path: str, action: Callable[[], object], target: str = "") -> _Outcome:
@@ -280,7 +286,13 @@ class _Examination:
         return self._deleted(self._new_file()).finding("right after writing")
 
     def _deleted(self, path: str) -> _Outcome:
-        return self._try("delete", path, lambda: self._disk.files.unlink(path))
+        files = self._disk.files
+        delete = files.rmdir if files.is_folder(path) else files.unlink
+        return self._try("delete", path, lambda: delete(path))
+
+    def _is_gone(self, path: str) -> bool:
+        """Delete what a probe has made, without a wait, and return whether it is gone."""
+        return self._disk.remove_folder(path) if self._disk.files.is_folder(path) else self._disk.discard(path)
 
     def _delete_while_open(self) -> _Finding:
         path = self._new_file()
@@ -305,7 +317,7 @@ class _Examination:
         return outcome.finding("made and deleted")
 
     def _lock(self) -> _Finding:
-        if getattr(sys, "frozen", False) or not sys.executable:
+        if not _can_start_another():
             return _Finding("not tried: this program is no Python that could be started a second time")
         path = self._name()
         lock = FileLock(self._disk, path)
@@ -352,8 +364,9 @@ class _Examination:
     def _time_stamps(self) -> _Finding:
         if not self._stamps:
             return _Finding("not tried: no file could be made", ok=False)
-        grain = math.gcd(*self._stamps)
-        skew = self._stamps[0] / 1e9 - self._system.now()
+        grain = math.gcd(*(stamp for stamp, _ in self._stamps))
+        # The least of them: a file that took long to write is no reason to suspect the clock.
+        skew = min((stamp / 1e9 - written for stamp, written in self._stamps), key=abs)
         clock = "this machine's clock" if abs(skew) < _CLOCK_SKEW else f"a clock that is {skew:+.0f} s off"
         detail = f"grain {_span(grain)}, by {clock}"
         advice = "Its time stamps are coarse, or its clock is off: give verify='full', or choose another volume."
@@ -383,7 +396,7 @@ class _Examination:
         return _Finding("none", ok=False)
 
     def _cleaned_up(self, *, had_folder: bool) -> _Finding:
-        left = [path for path in self._made if not self._disk.discard(path)]
+        left = [path for path in self._made if not self._is_gone(path)]
         held = [outcome.last for outcome in map(self._deleted, left) if outcome.last is not None]
         if held:
             return _Finding(f"{len(held)} probes are still held, and are swept later", ok=False, code=code_of(held[0]))
@@ -393,6 +406,17 @@ class _Examination:
             except OSError:
                 pass  # somebody else uses it by now
         return _Finding("nothing is left")
+
+
+def _can_start_another() -> bool:
+    """Return whether this Python can be started a second time.
+
+    A program that has Python built in names itself as the executable, or nothing: it would take what it is told for
+    documents to open, and show a window.
+    """
+    if getattr(sys, "frozen", False) or not sys.executable:
+        return False
+    return _PYTHON.fullmatch(os.path.splitext(os.path.basename(sys.executable))[0]) is not None
 
 
 def _is_unsupported(error: OSError) -> bool:

@@ -165,6 +165,11 @@ class Removal:
             self._swept.append(Path(path))
             self._swept_bytes += size
 
+    def empty_folder(self, path: str) -> None:
+        """Take away a folder that nobody needs any more, if it is empty."""
+        if self.dry_run or self.disk.remove_folder(path):
+            self._swept.append(Path(path))
+
     def _tree_shards(self) -> AbstractSet[str]:
         """The shards with trees, asked for once: most caches have few trees, and many entries go."""
         if self._shards is None:

@@ -50,6 +50,7 @@ class Sweep:
         for folder, age in ((self._layout.tmp, TEMPORARY_AGE), (self._layout.partial, PARTIAL_AGE)):
             for path, stat in self._files(folder):
                 self._unfinished(path, stat, age)
+        self._probes()
         self.unmarked()
         for path, stat in self._files(self._layout.quarantine):
             stamp = Stamp.of(os.path.basename(path))
@@ -105,6 +106,19 @@ class Sweep:
                 self._removal.skip(path, f"in use by process {stamp.pid}")
         elif self._everything or self._now - last > age:
             self._removal.leftover(path, stat.st_size)
+
+    def _probes(self) -> None:
+        """Take away the folders that doctor made to see whether it can, and that were held when it was done."""
+        try:
+            entries = self._disk.scan(self._layout.tmp)
+        except CommitError:
+            return  # it is told already
+        for entry in entries:
+            stamp = Stamp.of(entry.name)
+            if stamp is None or not entry.is_dir(follow_symlinks=False) or self._is_alive(stamp, stamp.time):
+                continue
+            if self._everything or self._now - stamp.time > TEMPORARY_AGE:
+                self._removal.empty_folder(os.path.join(self._layout.tmp, entry.name))
 
     def _is_alive(self, stamp: Stamp, last: float) -> bool:
         if self._boot is not None and stamp.boot == self._boot.boot:
