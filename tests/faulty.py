@@ -193,6 +193,31 @@ class Both(Plan):
             plan.after(call)
 
 
+class RenumberingFiles:
+    """A file layer as FAT's: a file gets another number when it gets another name. Goes below :class:`FaultyFiles`."""
+
+    def __init__(self, inner: FileSystem | None = None) -> None:
+        self._inner = inner or native()
+        self._renamed: dict[str, int] = {}
+
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
+
+    def following(self, root: str) -> RenumberingFiles:
+        self._inner = self._inner.following(root) or self._inner
+        return self
+
+    def rename(self, source: str, target: str) -> None:
+        self._inner.rename(source, target)
+        self._renamed[target] = self._renamed.pop(source, 0) + 1
+
+    def stat(self, path: str) -> os.stat_result:
+        stat = self._inner.stat(path)
+        # As Windows gives it: fields that have only names are kept.
+        fields, named = stat.__reduce__()[1]
+        return os.stat_result((fields[0], stat.st_ino + self._renamed.get(path, 0), *fields[2:]), named)
+
+
 class Dead(BaseException):
     """The process is no more. Not an ``Exception``: nothing that is written for errors must catch it."""
 

@@ -13,7 +13,19 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from faulty import Both, Code, Doing, FaultyFiles, FileCall, Plan, Refuse, Refusing, code_text, os_error
+from faulty import (
+    Both,
+    Code,
+    Doing,
+    FaultyFiles,
+    FileCall,
+    Plan,
+    Refuse,
+    Refusing,
+    RenumberingFiles,
+    code_text,
+    os_error,
+)
 from machines import Machine
 from oracle import check_error, check_sound, leftovers
 from server import Server
@@ -22,6 +34,7 @@ from wheels import Wheel, wheel_filename
 from wheelcache import Cache, CachedWheel, Cause, CommitError, LinkMode, Status, WheelCacheError
 from wheelcache._layout import Stamp
 from wheelcache._patience import Patience
+from wheelcache._volume import Volume
 
 # What can pass, what a volume cannot do, and what it cannot do with one file.
 PASSING: tuple[Code, ...] = (5, 32, 33, 303, 1224)
@@ -523,6 +536,27 @@ def test_wrong_bytes_are_put_aside(
     assert Stamp.of(aside.name) is not None
     assert machine.clock.slept == []
     check_sound(machine, cache.path, {wheel.filename: wheel.data})
+
+
+@pytest.mark.parametrize("file_system", ["FAT32", "exFAT", "vfat"])
+def test_wrong_bytes_are_put_aside_on_fat(source: Path, wheel: Wheel, tmp_path: Path, file_system: str) -> None:
+    """Where a file gets another number with another name, it goes into quarantine all the same."""
+    machine = Machine(FaultyFiles(inner=RenumberingFiles()))
+    machine.volume = Volume(file_system=file_system)
+    with machine.cache(tmp_path / "cache", io_timeout=PATIENCE) as cache:
+        (bad,) = taken(cache, wheel)
+        assert cache.put(source).path == bad
+        assert bad.read_bytes() == wheel.data
+        (aside,) = (cache.path / "v1" / "quarantine").iterdir()
+        assert aside.read_bytes() == bytes(wheel.size)
+        check_sound(machine, cache.path, {wheel.filename: wheel.data})
+        # And a hit that finds it damaged:
+        bad.write_bytes(bytes(wheel.size))
+        machine.reboot()
+    with machine.cache(tmp_path / "cache", io_timeout=PATIENCE) as fresh:
+        assert fresh.get(wheel.digest) is None
+        assert not bad.exists()
+        assert len(list((fresh.path / "v1" / "quarantine").iterdir())) == 2
 
 
 def place_of(cache: Cache, wheel: Wheel, number: int = 0) -> Path:

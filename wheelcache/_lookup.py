@@ -253,7 +253,7 @@ def put_aside(disk: Disk, layout: Layout, path: str, looked_at: os.stat_result) 
         disk.hurried().make_folder(layout.quarantine)
         if _is_same(disk.files.stat(path), looked_at):
             disk.files.rename(path, target)
-            if not _is_same(disk.files.stat(target), looked_at):
+            if not _is_still(disk, target, looked_at):
                 disk.files.rename(target, path)
     except (FileNotFoundError, FileExistsError):
         return True
@@ -264,6 +264,20 @@ def put_aside(disk: Disk, layout: Layout, path: str, looked_at: os.stat_result) 
 
 def _is_same(stat: os.stat_result, other: os.stat_result) -> bool:
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns) == (other.st_ino, other.st_size, other.st_mtime_ns)
+
+
+def _is_still(disk: Disk, renamed: str, looked_at: os.stat_result) -> bool:
+    """Return whether a file that was renamed is the one that was looked at before.
+
+    FAT numbers files by where their names stand, so that another name may make another number: what is left to compare
+    has 2 s of grain, and a good file that came within them is put aside and fetched again.
+    https://learn.microsoft.com/windows/win32/api/fileapi/ns-fileapi-by_handle_file_information
+    """
+    stat = disk.files.stat(renamed)
+    if _is_same(stat, looked_at):
+        return True
+    alike = (stat.st_size, stat.st_mtime_ns) == (looked_at.st_size, looked_at.st_mtime_ns)
+    return alike and "fat" in disk.system.volume(renamed).file_system.lower()
 
 
 def write_record(disk: Disk, layout: Layout, record: Record, used: float) -> None:
