@@ -302,6 +302,32 @@ def test_a_read_that_stays_refused_names_the_holder(
         assert second.get(added.digest) is not None
 
 
+@pytest.mark.parametrize("operation", ["open_read", "read"])
+@pytest.mark.parametrize(
+    ("code", "holders", "cause"),
+    [(5, (), Cause.DENIED), (5, ("av.exe (pid 7)",), Cause.HELD), (32, (), Cause.HELD), (303, (), Cause.HELD)],
+)
+def test_a_read_that_stays_denied_is_a_permission(
+    operation: str,
+    code: int,
+    holders: tuple[str, ...],
+    cause: Cause,
+    files: FaultyFiles,
+    machine: Machine,
+    cache: Cache,
+    tmp_path: Path,
+) -> None:
+    """A holder keeps others from reading by another code: "access denied" with nobody named is a permission."""
+    wheel = put(cache, tmp_path)
+    machine.reboot()
+    machine.holders = holders
+    files.plan = Refusing(Refuse(operation, code, "*wheels*"), Refuse("read_dated", code, "*wheels*"))
+    with machine.cache(cache.path, io_timeout=1.0) as second, pytest.raises(CommitError) as caught:
+        second.get(wheel.digest, filename=wheel.filename)
+    assert caught.value.cause is cause
+    assert ("permission" in caught.value.advice) is (cause is Cause.DENIED)
+
+
 # The way out
 
 

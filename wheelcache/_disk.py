@@ -71,9 +71,11 @@ class Disk:
         """Return what asks who holds these files while an operation waits for them."""
         return Watch(self.system.holders, self.system.monotonic, *paths)
 
-    def cause(self, error: OSError, path: str, watch: Watch | None = None) -> Cause:
+    def cause(self, error: OSError, path: str, watch: Watch | None = None, *, reading: bool = False) -> Cause:
         """Return the class of what is behind a refusal, by all that is there to see."""
-        return Cause.HELD if watch is not None and watch.holders else cause_seen(self.system, error, path)
+        if watch is not None and watch.holders:
+            return Cause.HELD
+        return cause_seen(self.system, error, path, reading=reading)
 
     def create(self, path: str) -> BinaryIO:
         """Create a file, and the folders above it where they are missing.
@@ -254,6 +256,7 @@ class _Trial:
         """Return the error that tells everything."""
         if self._watch is not None and self.tries > 1:
             self._watch.look(last=True)
+        reading = _LOOKED_INTO.get(self._operation) is False
         return refused(
             error,
             self._operation,
@@ -261,7 +264,7 @@ class _Trial:
             target=self._target,
             attempts=self.tries,
             elapsed=self._disk.system.monotonic() - self._started,
-            cause=self._cause or self._disk.cause(error, self._target or self.path, self._watch),
+            cause=self._cause or self._disk.cause(error, self._target or self.path, self._watch, reading=reading),
             holders=self._watch.holders if self._watch is not None else (),
         )
 

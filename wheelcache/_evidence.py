@@ -58,13 +58,17 @@ def takes_new(system: System, parent: str, *, folder: bool = False) -> bool:
     return True
 
 
-def cause_seen(system: System, error: OSError, path: str) -> Cause:
-    """Return the class of what is behind a refusal, by its code and by the volume that it happened on."""
+def cause_seen(system: System, error: OSError, path: str, *, reading: bool = False) -> Cause:
+    """Return the class of what is behind a refusal, by its code and by the volume that it happened on.
+
+    Who holds a file keeps others from ``reading`` it by another code than "access denied": that is a permission then.
+    """
     cause = cause_of(error, path)
-    if cause is Cause.UNSUPPORTED or (cause is Cause.HELD and is_denial(error)):
+    denied = cause is Cause.HELD and is_denial(error)
+    if denied or cause is Cause.UNSUPPORTED:
         volume = system.volume(path)
         if volume.cloud:
             return Cause.CLOUD
         if volume.mapped or volume.remote:
             return Cause.MAPPED
-    return cause
+    return Cause.DENIED if denied and reading else cause
