@@ -27,7 +27,7 @@ if sys.platform == "win32":
     from wheelcache._volume_windows import volume_of
     from wheelcache._win32 import Handle, extended
 
-DELETE_EX, RENAME_EX = 21, 22
+BASIC, DISPOSITION, DELETE_EX, RENAME_EX = 0, 4, 21, 22
 
 
 @pytest.fixture
@@ -83,6 +83,24 @@ def test_a_volume_without_cloning_says_so_and_leaves_nothing(files, tmp_path: Pa
 
 
 @on_windows
+def test_a_clone_that_cannot_be_taken_back_keeps_its_code(tmp_path: Path) -> None:
+    """Where what was begun can be deleted by nobody just then, the error is still why it came to nothing."""
+
+    def refuse(handle: Handle, kind: int, information: bytes, target: str | None) -> None:
+        raise OSError(None, "held", handle.path, 32, target)
+
+    def control(handle: int, code: int, given: bytes, room: int, *, path: str, target: str) -> bytes:
+        if code == GET_INTEGRITY:
+            return struct.pack("<HHIII", 0, 0, 0, 65536, 4096)
+        raise OSError(None, "full", path, 112, target)
+
+    with pytest.raises(OSError) as caught:
+        WindowsFiles(refuse, control).clone(make(tmp_path, "source"), str(tmp_path / "target"))
+    assert caught.value.winerror == 112
+    assert (tmp_path / "target").exists()
+
+
+@on_windows
 @pytest.mark.parametrize("action", ["rename", "unlink", "replace"])
 def test_our_handles_keep_nobody_out(action: str, files, tmp_path: Path) -> None:
     """A file that is open for reading, writing or appending can be renamed, deleted, replaced and read by everybody."""
@@ -112,6 +130,34 @@ def test_a_read_only_file_is_deleted_and_its_other_names_stay_read_only(files, t
     assert not os.path.exists(path)
     assert not os.stat(other).st_mode & stat.S_IWRITE
     os.chmod(other, stat.S_IWRITE)
+
+
+@on_windows
+@pytest.mark.parametrize("disposition", [None, 32])
+def test_an_attribute_that_cannot_be_put_back_hides_nothing(disposition: int | None, tmp_path: Path) -> None:
+    """A read-only file is gone although the attribute of its other names is refused, or the holder's code is told."""
+    asked = []
+
+    def refuse(handle: Handle, kind: int, information: bytes, target: str | None) -> None:
+        asked.append(kind)
+        code = {DELETE_EX: 87, BASIC: 5 if asked.count(BASIC) == 2 else None}.get(kind)
+        if kind == DISPOSITION:
+            code = 5 if asked.count(DISPOSITION) == 1 else disposition
+        if code is not None:
+            raise OSError(None, "no", handle.path, code, target)
+        handle.set(kind, information, target)
+
+    path = make(tmp_path, "file")
+    os.chmod(path, stat.S_IREAD)
+    if disposition is None:
+        WindowsFiles(refuse).unlink(path)
+        assert not os.path.exists(path)
+    else:
+        with pytest.raises(OSError) as caught:
+            WindowsFiles(refuse).unlink(path)
+        assert caught.value.winerror == disposition
+        os.chmod(path, stat.S_IWRITE)
+    assert asked == [DELETE_EX, DISPOSITION, BASIC, DISPOSITION, BASIC]
 
 
 @on_windows
@@ -156,6 +202,8 @@ def test_posix_semantics_are_asked_for_once(code: int, tmp_path: Path) -> None:
     asked = []
 
     def refuse(handle: Handle, kind: int, information: bytes, target: str | None) -> None:
+        if kind not in {RENAME_EX, DELETE_EX}:
+            return handle.set(kind, information, target)
         asked.append(kind)
         raise OSError(None, "no", handle.path, code, target)
 

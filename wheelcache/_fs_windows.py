@@ -17,7 +17,7 @@ import struct
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeAlias
 
 if sys.platform != "win32":  # pragma: no cover - mypy reads this module for Linux too
     raise ImportError("this is the file layer of Windows")
@@ -48,6 +48,8 @@ _REPLACE_POSIX_READ_ONLY_TOO = 0x01 | 0x02 | 0x40
 # Invalid function, not supported, invalid parameter (of a class or flag that is not known), not implemented.
 _NO_POSIX_SEMANTICS = {1, _win32.NOT_SUPPORTED, 87, 120}
 _INVALID_DIRECTORY_NAME = 267
+
+_SetInformation: TypeAlias = Callable[[Handle, int, bytes, str | None], None]
 
 
 class _File(io.FileIO):
@@ -116,13 +118,17 @@ class WindowsFiles:
 
     Args:
         set_information: sets information of a kind on a handle. Tests lend the answers of other volumes.
+        control: asks the file system behind a handle, as :func:`._win32.control` does; lent in the same way.
     """
 
     has_permissions = False
     keeps_images = True
 
-    def __init__(self, set_information: Callable[[Handle, int, bytes, str | None], None] = Handle.set) -> None:
+    def __init__(
+        self, set_information: _SetInformation = Handle.set, control: Callable[..., bytes] = _win32.control
+    ) -> None:
         self._set_information = set_information
+        self._control = control
         self._without_posix: set[tuple[int, str]] = set()
 
     def following(self, root: str) -> None:
@@ -188,14 +194,15 @@ class WindowsFiles:
 
         with self.open_read(source) as reader:
             size = os.fstat(reader.fileno()).st_size
-            control = partial(_win32.control, path=source, target=target)
+            control = partial(self._control, path=source, target=target)
             cloning = Cloning(msvcrt.get_osfhandle(reader.fileno()), size, control)
             with self.create(target) as writer:
                 try:
                     cloning.into(msvcrt.get_osfhandle(writer.fileno()), lambda: writer.truncate(size))
                 except BaseException:
-                    writer.close()
-                    self.unlink(target)
+                    # Why it came to nothing is the one thing to tell.
+                    _quietly(writer.close)
+                    _quietly(partial(self.unlink, target))
                     raise
 
     def copy(self, source: BinaryIO, target: BinaryIO, count: int) -> int:
@@ -221,7 +228,7 @@ class WindowsFiles:
     def _delete(self, path: str, flags: int) -> None:
         posix = struct.pack("I", _DELETE_POSIX_READ_ONLY_TOO)
         if not self._by_posix(_DISPOSITION_EX, path, flags, posix):
-            _delete(path, flags)
+            _delete(self._set_information, path, flags)
 
     def _by_posix(self, kind: int, path: str, flags: int, information: bytes, target: str | None = None) -> bool:
         """Do something in POSIX semantics; return whether this volume has them."""
@@ -250,10 +257,10 @@ def _is_read_only(path: str) -> bool:
     return attributes != _NO_ATTRIBUTES and bool(attributes & _READ_ONLY)
 
 
-def _delete(path: str, flags: int) -> None:
+def _delete(set_information: _SetInformation, path: str, flags: int) -> None:
     try:
         with Handle(path, _win32.DELETE, flags=flags) as handle:
-            handle.set(_DISPOSITION, b"\1")
+            set_information(handle, _DISPOSITION, b"\1", None)
     except OSError as error:
         # 5 has other reasons too, and they must not be hidden behind what making it writable would say.
         if error.winerror != ACCESS_DENIED or not _is_read_only(path):
@@ -262,12 +269,20 @@ def _delete(path: str, flags: int) -> None:
         return
     attributes: int = _GetFileAttributesW(extended(path))
     with Handle(path, _win32.DELETE | _win32.WRITE_ATTRIBUTES, flags=flags) as handle:
-        handle.set(_BASIC, _basic(attributes & ~_READ_ONLY or _win32.NORMAL))
+        set_information(handle, _BASIC, _basic(attributes & ~_READ_ONLY or _win32.NORMAL), None)
         try:
-            handle.set(_DISPOSITION, b"\1")
+            set_information(handle, _DISPOSITION, b"\1", None)
         finally:
             # The attribute is the file's and not the name's: other links of it are as read-only as they were.
-            handle.set(_BASIC, _basic(attributes))
+            _quietly(partial(set_information, handle, _BASIC, _basic(attributes), None))
+
+
+def _quietly(action: Callable[[], None]) -> None:
+    """Do what can be left undone."""
+    try:
+        action()
+    except OSError:
+        pass  # what was done or refused before says more
 
 
 def _basic(attributes: int) -> bytes:
