@@ -20,11 +20,13 @@ _OpenProcess = function("OpenProcess", wintypes.DWORD, wintypes.BOOL, wintypes.D
 _GetExitCodeProcess = function("GetExitCodeProcess", wintypes.HANDLE, ctypes.POINTER(wintypes.DWORD))
 _CloseHandle = function("CloseHandle", wintypes.HANDLE)
 _CancelIoEx = function("CancelIoEx", wintypes.HANDLE, wintypes.LPVOID)
+_GetComputerNameW = function("GetComputerNameW", wintypes.LPWSTR, ctypes.POINTER(wintypes.DWORD))
 
 _QUERY_LIMITED_INFORMATION = 0x1000
 # What OpenProcess says of a number that no process has, and GetExitCodeProcess of one that has not ended.
 _INVALID_PARAMETER = 87
 _STILL_ACTIVE = 259
+_LONGEST_NAME = 256
 
 
 def process_alive(pid: int) -> bool:
@@ -41,8 +43,27 @@ def process_alive(pid: int) -> bool:
 
 
 def process_space() -> str:
-    """Return what process numbers mean something within: on Windows, all of the machine."""
-    return ""
+    """Return what process numbers mean something within: the machine, or a container, which has a name of its own.
+
+    Containers that share the kernel of their machine share its boot too, and see no process of each other.
+    """
+    if not is_contained():
+        return ""
+    size = wintypes.DWORD(_LONGEST_NAME)
+    name = ctypes.create_unicode_buffer(size.value)
+    return name.value if _GetComputerNameW(name, ctypes.byref(size)) else "a container"
+
+
+def is_contained() -> bool:
+    """Return whether this process runs in a container: Windows writes down there which kind it is, and nowhere else."""
+    import winreg
+
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\CurrentControlSet\Control") as key:
+            winreg.QueryValueEx(key, "ContainerType")
+    except OSError:
+        return False
+    return True
 
 
 def wake_reader(connection: socket.socket) -> None:

@@ -17,6 +17,7 @@ if sys.platform != "win32":  # pragma: no cover - mypy reads this module for Lin
 from ctypes import wintypes
 
 from . import _win32
+from ._process_windows import is_contained
 from ._volume import Surroundings, Volume, cloud_by_name
 from ._win32 import Handle, extended, function
 
@@ -25,11 +26,12 @@ _ROOM = 1024
 _REMOTE_DRIVE = 4
 
 # A reparse point of these kinds, or one of these attributes, is a file whose bytes may be in the cloud:
-# https://learn.microsoft.com/windows/win32/fileio/reparse-point-tags and .../file-attribute-constants
+# https://learn.microsoft.com/windows/win32/fileio/reparse-point-tags and .../file-attribute-constants.
+# 0x00040000 is left out: "recall on open" is told in listings of folders only, and of a file that is asked itself the
+# same bit says that it has extended attributes, as all has that was made from WSL.
 _CLOUD_TAG, _CLOUD_TAG_MASK = 0x9000001A, 0xFFFF0FFF
 _CLOUD_ATTRIBUTES = {
     0x00001000: "offline",
-    0x00040000: "recall on open",
     0x00080000: "pinned",
     0x00100000: "unpinned",
     0x00400000: "recall on data access",
@@ -125,14 +127,20 @@ def _cloud(path: str) -> str:
             stat = os.lstat(extended(folder))
         except OSError:
             continue
-        marks = [name for bit, name in _CLOUD_ATTRIBUTES.items() if stat.st_file_attributes & bit]
-        if stat.st_reparse_tag & _CLOUD_TAG_MASK == _CLOUD_TAG or marks:
-            return f"{cloud_by_name(path) or 'a cloud service'} ({', '.join(marks) or 'cloud files'})"
+        marks = cloud_marks(stat.st_file_attributes, stat.st_reparse_tag)
+        if marks:
+            return f"{cloud_by_name(path) or 'a cloud service'} ({marks})"
     for variable in ("OneDrive", "OneDriveConsumer", "OneDriveCommercial"):
         root = os.environ.get(variable)
         if root and (os.path.normcase(path) + "\\").startswith(os.path.normcase(root).rstrip("\\") + "\\"):
             return "OneDrive"
     return cloud_by_name(path)
+
+
+def cloud_marks(attributes: int, tag: int) -> str:
+    """Return what says that a file or folder is kept in the cloud; empty where nothing does."""
+    marks = [name for bit, name in _CLOUD_ATTRIBUTES.items() if attributes & bit]
+    return ", ".join(marks) or ("cloud files" if tag & _CLOUD_TAG_MASK == _CLOUD_TAG else "")
 
 
 def _upwards(path: str) -> Iterator[str]:
@@ -146,12 +154,4 @@ def _upwards(path: str) -> Iterator[str]:
 
 def surroundings() -> Surroundings:
     """Return what this process runs in."""
-    import winreg
-
-    try:
-        # Windows writes down in a container which kind it is, and nowhere else.
-        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\CurrentControlSet\Control") as key:
-            winreg.QueryValueEx(key, "ContainerType")
-    except OSError:
-        return Surroundings()
-    return Surroundings(container="Windows container")
+    return Surroundings(container="Windows container" if is_contained() else "")

@@ -1,0 +1,193 @@
+"""What is made of Windows' answers about the machine: who holds a file, what this process runs in, which boot it is.
+
+Wine names no holders and runs in no container of Windows: where it has no answer, the answer is lent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from marks import on_windows
+
+from wheelcache import Cache, Cause, CommitError
+
+if sys.platform == "win32":
+    import winreg
+    from ctypes import wintypes
+
+    from wheelcache._boot_windows import TimeOfDay, boot_identity
+    from wheelcache._holders_windows import Process, holders_of, listed
+    from wheelcache._process_windows import is_contained, process_space
+    from wheelcache._volume_windows import cloud_marks, surroundings
+
+pytestmark = on_windows
+
+MORE_DATA = 234
+
+
+# Who holds a file
+
+
+def test_the_list_of_holders_has_the_form_that_windows_gives_it() -> None:
+    """Sizes and places are those of RM_PROCESS_INFO in restartmanager.h: a list is read at the right steps."""
+    assert ctypes.sizeof(Process) == 668
+    places = {"pid": 0, "started": 4, "application": 12, "service": 524, "kind": 652, "status": 656, "session": 660}
+    assert {name: getattr(Process, name).offset for name in places} == places
+    assert Process.restartable.offset == 664
+
+
+class RestartManager:
+    """The Restart Manager as it answers: with a list that may have grown since its length was told."""
+
+    def __init__(self, *lengths: int, code: int = 0) -> None:
+        self.lengths = list(lengths)
+        self.code = code
+        self.rooms: list[int] = []
+
+    def __call__(self, session: object, needed: object, count: object, processes: object, reasons: object) -> int:
+        room = count._obj.value
+        self.rooms.append(room)
+        length = self.lengths.pop(0)
+        needed._obj.value = length
+        if length > room:
+            return MORE_DATA
+        count._obj.value = length
+        for number in range(length):
+            processes[number].pid = 100 + number
+            processes[number].application = f"program {number}"
+        return self.code
+
+
+@pytest.mark.parametrize(
+    ("lengths", "rooms"), [((0,), [0]), ((3, 3), [0, 4]), ((1, 6, 6), [0, 2, 7]), ((2, 1), [0, 3]), ((4, 5), [0, 5])]
+)
+def test_holders_are_asked_for_with_more_room(lengths: tuple[int, ...], rooms: list[int]) -> None:
+    """Told that there are more than there is room for, it asks again with room for them, as often as the list grows."""
+    manager = RestartManager(*lengths)
+    found = listed(wintypes.DWORD(1), manager)
+    assert manager.rooms == rooms
+    assert [(process.pid, process.application) for process in found] == [
+        (100 + number, f"program {number}") for number in range(lengths[-1])
+    ]
+
+
+def test_a_list_of_holders_that_always_grows_is_given_up() -> None:
+    """Who never gets the whole list names nobody, instead of asking for ever."""
+    manager = RestartManager(*range(1, 100, 3))
+    assert listed(wintypes.DWORD(1), manager) == []
+    assert 1 < len(manager.rooms) < 10
+
+
+def test_a_refusal_to_tell_names_nobody() -> None:
+    """An error of the Restart Manager is no list."""
+    assert listed(wintypes.DWORD(1), RestartManager(0, code=5)) == []
+
+
+def holder(pid: int, application: str = "program") -> Process:
+    process = Process()
+    process.pid, process.application = pid, application
+    return process
+
+
+def test_each_file_is_asked_about_for_itself(tmp_path: Path) -> None:
+    """Folders are not asked about, and a file of which nothing is told does not hide who holds the other."""
+    first, second, folder = tmp_path / "first", tmp_path / "second", tmp_path / "folder"
+    first.touch()
+    second.touch()
+    folder.mkdir()
+    asked = []
+
+    def ask(path: str) -> list[Process]:
+        asked.append(path)
+        return [] if path == str(first) else [holder(1 << 30, "AV"), holder(os.getpid()), holder(1 << 30, "AV")]
+
+    assert holders_of([str(first), str(folder), str(second)], ask) == (f"AV (pid {1 << 30})", "this process")
+    assert asked == [str(first), str(second)]
+
+
+# What it runs in
+
+
+@pytest.fixture
+def contained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container: its registry says so."""
+    genuine = winreg.QueryValueEx
+
+    def query(key: object, name: str) -> tuple[object, int]:
+        return (1, winreg.REG_DWORD) if name == "ContainerType" else genuine(key, name)
+
+    monkeypatch.setattr(winreg, "QueryValueEx", query)
+
+
+def test_outside_of_containers_process_numbers_are_those_of_the_machine() -> None:
+    """All processes of a machine see each other."""
+    assert not is_contained()
+    assert process_space() == ""
+    assert surroundings().container == ""
+
+
+@pytest.mark.usefixtures("contained")
+def test_in_a_container_process_numbers_are_its_own() -> None:
+    """Containers that share a cache are told apart by their names, and doctor tells that it runs in one."""
+    assert is_contained()
+    assert process_space().lower() == os.environ["COMPUTERNAME"].lower()
+    assert surroundings().container == "Windows container"
+
+
+def test_what_keeps_files_in_the_cloud_is_seen() -> None:
+    """Attributes and reparse points of cloud services are told; extended attributes and other links are not."""
+    directory = 0x10
+    assert cloud_marks(directory | 0x80000, 0) == "pinned"
+    assert cloud_marks(directory | 0x400000 | 0x1000, 0) == "offline, recall on data access"
+    assert cloud_marks(directory | 0x400, 0x9000001A) == "cloud files"
+    assert cloud_marks(directory | 0x400, 0x9000601A) == "cloud files"
+    assert cloud_marks(directory | 0x40000, 0) == ""
+    assert cloud_marks(directory | 0x400, 0xA0000003) == ""
+    assert cloud_marks(directory, 0) == ""
+
+
+def test_a_share_that_is_not_there_is_told() -> None:
+    """A cache folder on a server that has no such share is an error that names it, and blames nobody for holding it."""
+    with pytest.raises(CommitError) as caught:
+        Cache("\\\\127.0.0.1\\no share\\cache", io_timeout=0.5)
+    assert "\\\\127.0.0.1\\no share" in str(caught.value)
+    assert caught.value.cause is not Cause.HELD
+
+
+# Which boot it is
+
+
+def answer(boot: int, bias: int, code: int = 0) -> Callable[..., int]:
+    def query(kind: int, pointer: object, size: int, length: object) -> int:
+        assert (kind, size) == (3, ctypes.sizeof(TimeOfDay)) == (3, 48)
+        pointer._obj.boot_time, pointer._obj.boot_time_bias = boot, bias
+        return code
+
+    return query
+
+
+def test_the_boot_is_the_same_in_every_process() -> None:
+    """Another process of this boot gives the same answer, or a wheel would be hashed for each."""
+    mine = boot_identity()
+    assert mine
+    code = "from wheelcache._boot_windows import boot_identity; print(boot_identity())"
+    theirs = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert theirs == mine == boot_identity()
+
+
+def test_setting_the_clock_is_no_boot() -> None:
+    """Who sets the clock moves the time of the boot, and its bias as much; another boot has another time."""
+    assert boot_identity(answer(1000, 0)) == boot_identity(answer(1500, 500))
+    assert boot_identity(answer(1000, 0)) != boot_identity(answer(1500, 0))
+
+
+def test_a_boot_that_is_not_told_is_none() -> None:
+    """Where the system refuses, or says nothing, nothing is made up."""
+    assert boot_identity(answer(1000, 0, code=-1)) is None
+    assert boot_identity(answer(0, 0)) is None
