@@ -1,0 +1,229 @@
+r"""Paths on Windows as the system gets them: long ones with the prefix that has no limit, those of servers too.
+
+The one place where functions of the library are replaced: by themselves, and a list of what they were given.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+import ntpath
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from marks import on_windows
+from wheels import Wheel, wheel_filename
+
+from wheelcache._digest import MultiHash
+from wheelcache._fs import FileSystem
+from wheelcache._layout import Layout, Stamp
+from wheelcache._opening import cache_folder
+
+if sys.platform == "win32":
+    from wheelcache import _fs_windows, _holders_windows, _volume_windows, _win32
+    from wheelcache._fs_windows import WindowsFiles
+
+    NATIVE: tuple[ModuleType, ...] = (_fs_windows, _win32, _holders_windows, _volume_windows)
+
+pytestmark = on_windows
+
+LOCAL, SHARE = "\\\\?\\", "\\\\?\\UNC\\"
+# Paths with a folder of this name are those that are looked at; all of them are long.
+MARK = "m" * 230
+OF_PYTHON = ("stat", "lstat", "utime", "scandir")
+_RENAME_EX = 22
+# What is done through folders and open files has no path of its own.
+WITHOUT_PATH = {"copy", "copy_permissions", "protect"}
+
+
+class Spy:
+    """Every path below the marked folder that goes to the system, and to which function."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def note(self, name: str, value: object) -> None:
+        if isinstance(value, ctypes.Array):
+            for item in value:
+                self.note(name, item)
+        elif isinstance(value, str) and MARK in value:
+            self.seen.append((name, value))
+
+    def on(self, name: str, function: Callable[..., object]) -> Callable[..., object]:
+        def spied(*arguments: object, **options: object) -> object:
+            for value in arguments:
+                self.note(name, value)
+            return function(*arguments, **options)
+
+        return spied
+
+    def set_information(self, handle: object, kind: int, information: bytes, target: str | None) -> None:
+        """Note the path within what goes to the system, as FILE_RENAME_INFO has it."""
+        if kind == _RENAME_EX:
+            self.note("FILE_RENAME_INFO", information[20:].decode("utf-16-le", "replace").lstrip("\0"))
+        _win32.Handle.set(handle, kind, information, target)
+
+    def names(self) -> set[str]:
+        return {name for name, _ in self.seen}
+
+
+@pytest.fixture
+def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
+    """A spy on all that the file layer of Windows calls."""
+    spy = Spy()
+    foreign = type(ctypes.WinDLL("kernel32").CloseHandle).__mro__[-2]
+    for module in NATIVE:
+        for name, value in list(vars(module).items()):
+            if isinstance(value, foreign):
+                monkeypatch.setattr(module, name, spy.on(name.lstrip("_"), value))
+
+    def function(name: str, *arguments: object, **options: object) -> Callable[..., object]:
+        return spy.on(name, _win32.function(name, *arguments, **options))
+
+    monkeypatch.setattr(_volume_windows, "function", function)
+    for name in OF_PYTHON:
+        monkeypatch.setattr(os, name, spy.on(f"os.{name}", getattr(os, name)))
+    for name in ("isdir", "exists"):
+        monkeypatch.setattr(ntpath, name, spy.on(f"os.path.{name}", getattr(ntpath, name)))
+    return spy
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """A local folder whose path is too long to be taken without a prefix."""
+    path = f"{tmp_path}\\{MARK}"
+    os.makedirs(LOCAL + path)
+    return path
+
+
+def every_operation(files: FileSystem, folder: str) -> Iterator[Callable[[], object]]:
+    """Yield each of the file layer's operations on paths, in an order in which they can be done."""
+    one, two, three = (f"{folder}\\{name}" for name in ("one", "two", "three"))
+
+    def work(open_file: Callable[[str], object], path: str) -> None:
+        with open_file(path) as file:
+            file.tell()
+
+    def within(operation: str, *arguments: object) -> None:
+        with files.folder(folder) as first, files.folder(folder) as second:
+            given = [second if argument is None else argument for argument in arguments]
+            made = getattr(first, operation)(*given)
+            if operation == "create":
+                made.close()
+
+    def replace_while_held() -> None:
+        with open(LOCAL + two, "rb"):
+            files.replace(three, two)
+
+    yield lambda: files.following(folder)
+    yield lambda: work(files.create, one)
+    yield lambda: work(files.open_read, one)
+    yield lambda: work(files.open_write, one)
+    yield lambda: work(files.open_append, one)
+    yield lambda: files.read(one)
+    yield lambda: files.read_dated(one)
+    yield lambda: files.touch(one, 1e9)
+    yield lambda: files.stat(one)
+    yield lambda: files.is_folder(one)
+    yield lambda: files.scan(folder)
+    yield lambda: files.rename(one, two)
+    yield lambda: files.link(two, one)
+    yield lambda: files.clone(one, three)
+    yield lambda: work(files.create, three)
+    yield lambda: files.replace(three, two)
+    yield lambda: within("create", "four", 0)
+    yield lambda: within("stat", "four")
+    yield lambda: within("link", "four", None)
+    yield lambda: within("clone", "four", None, "five", 0)
+    yield lambda: _win32.Handle(two, _win32.GENERIC_READ).close()
+    # The older ways, which a read-only file needs in full.
+    yield lambda: work(files.create, three)
+    yield lambda: ctypes.WinDLL("kernel32").SetFileAttributesW(LOCAL + two, 1)
+    yield replace_while_held
+    yield lambda: files.replace(three, two)
+    yield lambda: ctypes.WinDLL("kernel32").SetFileAttributesW(LOCAL + two, 1)
+    yield lambda: files.unlink(two)
+    yield lambda: files.mkdir(two)
+    yield lambda: files.rmdir(two)
+    yield lambda: files.unlink(one)
+    yield lambda: _holders_windows.holders_of([one, folder])
+    yield lambda: _volume_windows.volume_of(folder)
+
+
+def test_every_operation_is_among_them() -> None:
+    """What the contract of the file layer gets is done here: a new operation must be added."""
+    source = inspect.getsource(every_operation)
+    operations = {name for name, value in vars(FileSystem).items() if inspect.isfunction(value) and name[0] != "_"}
+    assert {name for name in operations if f"files.{name}" not in source} == WITHOUT_PATH
+
+
+@pytest.mark.parametrize("refusing", [False, True])
+def test_every_long_path_reaches_the_system_with_its_prefix(spy: Spy, folder: str, refusing: bool) -> None:
+    r"""Whichever function of Windows or of Python gets a long path gets it with ``\\?\``, in the older ways too."""
+
+    def refuse(handle: object, kind: int, information: bytes, target: str | None) -> None:
+        spy.set_information(handle, kind, information, target)
+        if kind in {21, 22}:
+            raise OSError(None, "no", folder, 87, target)
+
+    files = WindowsFiles(refuse if refusing else spy.set_information)
+    for operation in every_operation(files, folder):
+        with suppress(OSError):
+            operation()
+    assert [call for call in spy.seen if not call[1].startswith(LOCAL)] == []
+    assert {"CreateFileW", "MoveFileExW", "CreateHardLinkW", "CreateDirectoryW", "GetFileAttributesW"} <= spy.names()
+    assert {"os.lstat", "os.stat", "os.utime", "os.scandir", "os.path.isdir", "FILE_RENAME_INFO"} <= spy.names()
+    assert {"RmRegisterResources", "GetVolumePathNameW", "GetDiskFreeSpaceExW"} <= spy.names()
+
+
+def test_the_paths_of_a_server_reach_the_system_with_theirs(spy: Spy) -> None:
+    r"""A long path ``\\server\share\…`` becomes ``\\?\UNC\server\share\…`` for every function."""
+    folder = f"\\\\127.0.0.1\\no share\\{MARK}"
+    files = WindowsFiles(spy.set_information)
+    for operation in every_operation(files, folder):
+        with suppress(OSError):
+            operation()
+    assert [call for call in spy.seen if not call[1].startswith(f"{SHARE}127.0.0.1\\no share\\{MARK}")] == []
+    assert {"CreateFileW", "MoveFileExW", "CreateHardLinkW", "CreateDirectoryW", "os.lstat"} <= spy.names()
+
+
+@pytest.mark.parametrize(
+    "given", ["\\\\server\\share\\cache", "//server/share/cache", "\\\\server\\share\\x\\..\\cache\\"]
+)
+def test_a_cache_folder_on_a_server(given: str, wheel: Wheel) -> None:
+    r"""Every path of a cache on a share is below it, and the long ones become ``\\?\UNC\server\share\…``."""
+    root = cache_folder(given)
+    assert root == "\\\\server\\share\\cache"
+    layout = Layout(root)
+    running = MultiHash()
+    running.update(wheel.data)
+    sha256 = running.hexdigests()["sha256"]
+    long_name = wheel_filename("a" * 150)
+    stamp = Stamp.new(1e9, None)
+    paths = [
+        *(layout.entry(sha256), layout.record(sha256, long_name), layout.blob(sha256, long_name, 0)),
+        *(
+            layout.blob(sha256, long_name, 3),
+            layout.tree(sha256, 0),
+            layout.pointer("https://example.org/" + long_name),
+        ),
+        *(layout.new_partial("key", stamp, "space"), layout.new_temporary(stamp), layout.quarantined(stamp, long_name)),
+    ]
+    assert all(path.startswith(root + "\\v1\\") for path in paths)
+    prefixed = [path for path in paths if len(path) > 240]
+    assert prefixed
+    for path in prefixed:
+        assert _win32.extended(path) == SHARE + path[2:]
+        assert os.path.dirname(_win32.extended(path)).startswith(SHARE + "server\\share\\cache\\v1")
+
+
+def test_the_root_of_a_share_is_where_its_paths_end() -> None:
+    """A share's root is its own parent, as a drive's is: whoever makes folders upwards ends there."""
+    root = cache_folder("\\\\server\\share\\")
+    assert os.path.dirname(root) == root
+    assert Layout(root).version.startswith("\\\\server\\share\\v1")
