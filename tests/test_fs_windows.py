@@ -14,12 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faulty import FaultyFiles
 from machines import Machine
 from marks import on_windows, with_scanner
 from wheels import Wheel, make_wheel, wheel_filename
 
-from wheelcache import Cache, LinkMode, Status
+from wheelcache import Cache, Cause, CommitError, LinkMode, Status
 from wheelcache._clone_windows import DUPLICATE_EXTENTS, GET_INTEGRITY, SET_INTEGRITY, Cloning, regions
+from wheelcache._disk import Disk
+from wheelcache._ladder import Ladder
+from wheelcache._patience import Patience
 
 if sys.platform == "win32":
     from wheelcache._fs_windows import WindowsFiles
@@ -378,6 +382,85 @@ def test_a_drive_root_is_a_cache_folder(root: str, wheel: Wheel, tmp_path: Path)
         assert str(cache.path) == root
         round_trip(cache, tmp_path, wheel)
         assert {".gitignore", "CACHEDIR.TAG", "v1"} <= set(os.listdir(root))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another volume than the test's own: in the lab, the memory of the machine below."""
+    shared = Path("Z:\\dev\\shm")
+    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second volume here")
+    folder = shared / f"wheelcache-{os.getpid()}-{os.urandom(4).hex()}"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+@on_windows
+def test_another_volume_is_reached_by_a_copy_at_once(elsewhere: Path, wheel: Wheel, tmp_path: Path) -> None:
+    """Windows itself refuses to rename and to link across volumes (17): the ladder copies, and remembers it."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    disk = Disk(machine.cache_class._system, Patience(60.0, machine.cache_class._system))
+    ladder = Ladder()
+    for name, tried in (("one", ["rename", "link", "create"]), ("two", ["create"])):
+        with pytest.raises(OSError) as caught:
+            files.inner.rename(make(tmp_path, name, wheel.data), str(elsewhere / name))
+        assert caught.value.winerror == 17
+        files.trace.clear()
+        target = str(elsewhere / name)
+        step = ladder.place(disk, str(tmp_path / name), target, scope=str(elsewhere), sha256=wheel.hex())
+        assert step == "copy"
+        ways = [call.operation for call in files.trace if target in {call.path, call.target}]
+        assert [way for way in ways if way in {"rename", "link", "create"}] == tried
+        assert Path(target).read_bytes() == wheel.data
+        assert not (tmp_path / name).exists()
+    assert machine.clock.slept == []
+
+
+@on_windows
+def test_a_wheel_leaves_for_another_volume_as_a_copy(elsewhere: Path, wheel: Wheel, tmp_path: Path) -> None:
+    """Linking out and unpacking across volumes copies without a wait, and a named mode is refused with the code."""
+    machine = Machine()
+    with machine.cache(tmp_path / "cache") as cache:
+        source = tmp_path / wheel.filename
+        source.write_bytes(wheel.data)
+        added = cache.put(source)
+        assert cache.link(added, elsewhere / "out.whl") is LinkMode.COPY
+        assert (elsewhere / "out.whl").read_bytes() == wheel.data
+        site = cache.unpack(added, elsewhere / "site")
+        assert site.mode is LinkMode.COPY
+        assert site.files
+        with pytest.raises(CommitError) as caught:
+            cache.link(added, elsewhere / "named.whl", mode="hardlink")
+    assert caught.value.winerror == 17
+    assert caught.value.cause is Cause.UNSUPPORTED
+    assert machine.clock.slept == []
+
+
+@on_windows
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_wheel_that_this_process_reads_is_pruned(ours: bool, wheel: Wheel, tmp_path: Path) -> None:
+    """A handle of ours on a wheel keeps no prune from it, and reads on; one of Python's own keeps the wheel whole."""
+    machine = Machine()
+    source = tmp_path / wheel.filename
+    source.write_bytes(wheel.data)
+    with machine.cache(tmp_path / "cache") as cache:
+        added = cache.put(source)
+        with WindowsFiles().open_read(str(added.path)) if ours else added.path.open("rb") as reader:
+            assert reader.read(100) == wheel.data[:100]
+            report = cache.prune(max_size=0)
+            assert machine.clock.slept == []
+            assert [gone.digest for gone in report.removed] == ([wheel.digest] if ours else [])
+            assert [skipped.path for skipped in report.skipped] == ([] if ours else [added.path])
+            for looking in (cache, machine.cache(cache.path)):
+                assert (looking.get(wheel.digest) is None) is ours
+            assert reader.read() == wheel.data[100:]
+        if ours:
+            assert cache.put(source).path.read_bytes() == wheel.data
+        assert [gone.digest for gone in cache.prune(max_size=0).removed] == [wheel.digest]
+        assert cache.get(wheel.digest) is None
+    assert [path.name for path in (tmp_path / "cache" / "v1" / "wheels").rglob("*") if path.is_file()] == []
 
 
 @on_windows
