@@ -6,6 +6,7 @@ import inspect
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ def test_a_thread_that_starts_late_does_nothing(cache: Cache, anyio_backend: str
     done: list[Cache] = []
     work = _Work(done.append, cache)
     work.stop.set()
-    work()
+    copy_context().run(work)
     assert done == []
     assert not work.is_running
 
