@@ -9,6 +9,7 @@ turns; what is not installed (uv, bsdtar, unzip) is left out. With ``zlib-ng`` i
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import statistics
@@ -46,6 +47,18 @@ with Cache(sys.argv[1]) as cache:
     for path in sys.argv[3:]:
         wheel = cache.put(path)
         cache.unpack(wheel, None if sys.argv[2] == "-" else sys.argv[2])
+"""
+# The least that there is to do, with nothing looked at and nothing checked.
+BARE = """
+import json, os, sys
+made = set()
+for root, names in json.load(open(sys.argv[1])):
+    for name in names:
+        folder = f"{sys.argv[2]}/{name}".rpartition("/")[0]
+        if folder not in made:
+            os.makedirs(folder, exist_ok=True)
+            made.add(folder)
+        os.link(f"{root}/{name}", f"{sys.argv[2]}/{name}")
 """
 INSTALLER = """
 import sys
@@ -86,11 +99,14 @@ def run(*command: object, **environment: str) -> None:
         raise SystemExit(f"{command[:4]}: {done.stdout.decode(errors='replace')[-2000:]}")
 
 
-def side_by_side(title: str, works: dict[str, Callable[[Path], None]], scratch: Path, rounds: int = ROUNDS) -> None:
+def side_by_side(
+    title: str, works: dict[str, Callable[[Path], None]], scratch: Path, rounds: int = ROUNDS, *, large: bool = False
+) -> None:
     """Let them take turns, each into a new folder, and print the medians and their ratios to uv's."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
-    # Nothing is deleted until all is measured: for a minute and more, ext4 steps around inodes that were deleted
-    # (recently_deleted() in fs/ext4/ialloc.c of Linux), which makes mkdir many times as slow for whoever is next.
+    # Links are not deleted until all is measured: for a minute and more, ext4 steps around inodes that were deleted
+    # (recently_deleted() in fs/ext4/ialloc.c of Linux), which makes mkdir many times as slow for whoever is next. Of
+    # what takes gigabytes a turn, mkdir is the least part.
     with tempfile.TemporaryDirectory(dir=scratch) as targets:
         for number in range(rounds + 1):
             for name, work in works.items():
@@ -99,11 +115,19 @@ def side_by_side(title: str, works: dict[str, Callable[[Path], None]], scratch: 
                 work(target)
                 if number:  # the first round fills the caches of the system
                     seconds[name].append(time.perf_counter() - start)
+                if large:
+                    shutil.rmtree(target)
+                    shutil.rmtree(empty(target), ignore_errors=True)
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     base = medians.get("uv") or min(medians.values())
     print(title)
     for name, median in sorted(medians.items(), key=lambda item: item[1]):
         print(f"  {name:28} {median * 1e3:8.0f} ms   {median / base:5.2f}")
+
+
+def empty(target: Path) -> Path:
+    """The cache of one turn."""
+    return target.with_name(f"{target.name}-cache")
 
 
 def warm(wheels: list[Path], scratch: Path, mode: str) -> dict[str, Callable[[Path], None]]:
@@ -113,10 +137,16 @@ def warm(wheels: list[Path], scratch: Path, mode: str) -> dict[str, Callable[[Pa
     from wheelcache import Cache
 
     with Cache(cache) as opened:
-        digests.write_text("".join(f"{opened.put(path).digest}\n" for path in wheels))
+        found = [opened.put(path) for path in wheels]
+        digests.write_text("".join(f"{wheel.digest}\n" for wheel in found))
+        trees = [opened.unpack(wheel) for wheel in found]
+    listing = scratch / "listing"
+    listing.write_text(json.dumps([(str(tree.path), tree.files) for tree in trees]))
     works: dict[str, Callable[[Path], None]] = {
         "wheelcache": lambda target: run(sys.executable, "-c", INSTALL, cache, digests, target, mode)
     }
+    if mode == "hardlink":
+        works["bare loop of mkdir and link"] = lambda target: run(sys.executable, "-c", BARE, listing, target)
     if shutil.which("uv"):
         uv = ["uv", "pip", "install", "-q", "--no-deps", "--offline", "--no-config", "--cache-dir", uv_cache]
         uv += ["--python", sys.executable, "--link-mode", mode, "--no-index"]
@@ -147,11 +177,6 @@ def slow(wheels: list[Path]) -> dict[str, Callable[[Path], None]]:
 
 def cold(large: Path, scratch: Path) -> dict[str, Callable[[Path], None]]:
     """One large wheel, with an empty cache where there is one."""
-
-    def empty(target: Path) -> Path:
-        """The cache of this turn."""
-        return target.with_name(f"{target.name}-cache")
-
     works: dict[str, Callable[[Path], None]] = {
         "wheelcache": lambda target: run(sys.executable, "-c", PUT, empty(target), target, large),
         "zipfile": lambda target: run(sys.executable, "-m", "zipfile", "-e", large, target),
@@ -179,8 +204,8 @@ def main() -> None:
     try:
         for mode in ("hardlink", "copy"):
             side_by_side(f"warm, {len(wheels)} wheels, {mode}", warm(wheels, scratch, mode), scratch)
-        side_by_side("the same, unpacked every time", slow(wheels), scratch, rounds=1)
-        side_by_side(f"cold, {large.name}", cold(large, scratch), scratch, rounds=3)
+        side_by_side("the same, unpacked every time", slow(wheels), scratch, rounds=1, large=True)
+        side_by_side(f"cold, {large.name}", cold(large, scratch), scratch, rounds=3, large=True)
     finally:
         shutil.rmtree(scratch)
 
