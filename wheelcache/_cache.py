@@ -560,9 +560,10 @@ class Cache:
 
         Args:
             wheel: one that this cache gave.
-            dest: the folder for the files, which may hold other packages; it is made where it is missing. ``None`` for
-                the tree in the cache: read it, never write to it. ``.data`` folders stay as they are: to install
-                them where they belong, see :class:`TreeSource`.
+            dest: the folder for the files, which may hold other packages; it is made where it is missing, and a link to
+                a folder in it is followed. ``None`` for the tree in the cache: read it, never write to it. ``.data``
+                folders stay as they are: to install them where they belong, see :class:`TreeSource`. Files get the
+                permissions that the umask leaves, and programs the right to be executed by whoever may read them.
             mode: ``"auto"`` takes the first that works of clone (shares blocks, independent), hard link (shares the
                 file: on POSIX it is read-only, and who edits it all the same edits the cache's, which is noticed) and
                 copy. On Windows it copies programs and libraries instead of linking them, since a loaded one cannot be
