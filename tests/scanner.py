@@ -77,7 +77,10 @@ def holding(*paths: str | Path, share: str, ms: int | str = "forever", access: s
 
 @contextmanager
 def watching(folder: str | Path, *, share: str, ms: int | str = "forever", only: str = "both") -> Iterator[Scanner]:
-    """Hold all that appears below a folder from now on."""
+    """Hold all that appears below a folder from now on, but for what appears in folders that are there already.
+
+    Of those Wine tells nothing: https://gitlab.winehq.org/wine/wine/-/blob/wine-8.0/server/change.c.
+    """
     with _running("watch", str(folder), "--share", share, "--ms", str(ms), "--only", only) as scanner:
         scanner.wait_for("ready")
         yield scanner

@@ -2,63 +2,96 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from archives import FILENAME, Entry, wheel, wheel_entries
+from faulty import FaultyFiles
 from folders import files_in
+from machines import Machine
+from marks import with_scanner
+from scanner import SHARES, holding, watching
 
-from wheelcache import Cache
+from wheelcache import Cache, LinkMode
 from wheelcache._layout import is_spare
+from wheelcache._system import System
 
-SCANNER = os.environ.get("WHEELCACHE_SCANNER", "")
+pytestmark = with_scanner
 
-pytestmark = pytest.mark.skipif(sys.platform != "win32" or not SCANNER, reason="the scanner is the Windows lab's")
-
-ENTRIES = [Entry(f"demo/sub{n % 5}/{n}.py", b"x = %d\n" % n) for n in range(40)] + [
-    Entry("demo/native.pyd", b"MZ" * 50)
-]
-ALL = {str(entry.name): entry.data for entry in wheel_entries(ENTRIES)}
+MODULES = [Entry(f"demo/sub{n % 5}/{n}.py", b"x = %d\n" % n) for n in range(40)]
+LIBRARY = Entry("demo/native.pyd", b"MZ" * 50)
 
 
-@contextmanager
-def scanner(folder: Path, log: Path, *options: str) -> Iterator[None]:
-    """Hold all that appears below a folder for 30 seconds."""
-    stop = log.with_suffix(".stop")
-    with log.open("wb") as out:
-        command = [SCANNER, "watch", str(folder), "--ms", "30000", *options, "--stop-file", str(stop)]
-        process = subprocess.Popen([*command, "--seconds", "90"], stdout=out)
-    try:
-        while b"ready" not in log.read_bytes():
-            time.sleep(0.01)
-        yield
-    finally:
-        stop.touch()
-        assert process.wait(20) == 0
+def lasting(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder; a temporary name of a copied library is held too, and cannot go yet (rule 8)."""
+    return {name: data for name, data in files_in(folder).items() if not is_spare(name.rpartition("/")[2])}
 
 
-@pytest.mark.parametrize("share", ["r", "rw"])
+def source_of(entries: list[Entry], folder: Path) -> Path:
+    source = folder / FILENAME
+    source.write_bytes(wheel(entries))
+    return source
+
+
+@pytest.mark.parametrize("share", [share for share in SHARES if share != "none"])
 def test_everything_new_is_held(share: str, tmp_path: Path) -> None:
-    """Nothing is renamed that anybody could hold, so the tree is made and linked out while everything is."""
-    source = tmp_path / FILENAME
-    source.write_bytes(wheel(ENTRIES))
-    watched = tmp_path / "watched"
-    watched.mkdir()
-    log = tmp_path / "scanner.log"
-    with Cache(watched / "cache", io_timeout=60) as cache:
-        found = cache.put(source)
-        with scanner(watched, log, "--share", share):
+    """Nothing is renamed that anybody could hold, so the tree is made and linked out at once while everything is."""
+    entries = [*MODULES, LIBRARY]
+    everything = {str(entry.name): entry.data for entry in wheel_entries(entries)}
+    out = tmp_path / "out"
+    out.mkdir()
+    machine = Machine()
+    with machine.cache(tmp_path / "cache") as cache:
+        found = cache.put(source_of(entries, tmp_path))
+        # Wine tells nothing of folders that were there before in a folder that is watched: the wheel itself is free.
+        with watching(cache.path / "v1", share=share) as inside, watching(out, share=share) as outside:
             tree = cache.unpack(found)
-            site = cache.unpack(found, watched / "site")
-            assert files_in(tree.path) == ALL
-            # A temporary name of the copied library is held too, and cannot be deleted yet (rule 8).
-            found_there = files_in(site.path)
-            assert {name: data for name, data in found_there.items() if not is_spare(name.rpartition("/")[2])} == ALL
-    held = log.read_text("utf-8", "replace")
-    assert held.count("held ") > len(ALL), held
+            site = cache.unpack(found, out / "site")
+            assert cache.unpack(found).path == tree.path
+            assert machine.clock.slept == []
+            assert site.mode is LinkMode.HARDLINK
+            assert files_in(tree.path) == lasting(site.path) == everything
+            for folder, scanner in ((tree.path, inside), (site.path, outside)):
+                for path in (folder, folder / "demo", *(folder / name for name in everything)):
+                    scanner.wait_for(f"held {path}")
+            inside.wait_for(f"held {tree.path}.json")
+    with Cache(cache.path) as after:
+        assert after.unpack(found).path == tree.path
+        assert lasting(site.path) == everything
+
+
+def test_who_shares_nothing_keeps_nobody_from_unpacking(tmp_path: Path) -> None:
+    """With each new file and folder held so that nobody may even read it, the tree is made, and at once."""
+    machine = Machine()
+    with machine.cache(tmp_path / "cache") as cache:
+        found = cache.put(source_of(MODULES, tmp_path))
+        with watching(cache.path / "v1", share="none") as scanner:
+            tree = cache.unpack(found)
+            assert machine.clock.slept == []
+            scanner.wait_for(f"held {tree.path}")
+            scanner.wait_for(f"held {tree.path}.json")
+        assert files_in(tree.path) == {str(entry.name): entry.data for entry in wheel_entries(MODULES)}
+    with Cache(cache.path) as after:
+        assert after.unpack(found).path == tree.path
+
+
+def test_who_shares_nothing_is_waited_for_where_it_must_be_read(tmp_path: Path) -> None:
+    """A tree whose marker nobody may read just now is linked out when its holder lets go, and not made again."""
+    entries = [*MODULES, LIBRARY]
+    files = FaultyFiles()
+
+    class RealCache(Cache):
+        _system = replace(System(), files=files)
+
+    with RealCache(tmp_path / "cache") as cache:
+        found = cache.put(source_of(entries, tmp_path))
+        tree = cache.unpack(found)
+        held = [f"{tree.path}.json", *(path for path in tree.path.rglob("*") if path.is_file())]
+        files.trace.clear()
+        with holding(*held, share="none", ms=3000):
+            site = cache.unpack(found, tmp_path / "site")
+        assert files.count("read", "*trees*.json") > 1
+        assert files.count("mkdir", "*trees*") == 0
+    assert site.mode is LinkMode.HARDLINK
+    assert files_in(site.path) == {str(entry.name): entry.data for entry in wheel_entries(entries)}

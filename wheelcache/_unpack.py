@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ._call import Call
+from ._errors import CommitError
 from ._layout import Layout, Stamp, spare_name
 from ._listing import Listing
 from ._lookup import Found
@@ -70,8 +72,7 @@ class Unpack:
             listing = _fill.fill(
                 call, wheel.path, wheel.record.filename, sha256=sha256, root=folder, permissions=_fill.PROTECTED
             )
-            # Who went on without a lock may have lost the race: theirs is in use, and one tree is enough.
-            theirs = trees.find(call, sha256)
+            theirs = _found_at_once(trees, call, sha256)
             if theirs is None:
                 return trees.mark(disk, folder, listing)
         except BaseException:
@@ -116,3 +117,14 @@ class Unpack:
         finally:
             remove_folder(disk, folder)
         return listing
+
+
+def _found_at_once(trees: Trees, call: Call, sha256: str) -> TreeEntry | None:
+    """Return the tree of who was quicker, where that can be seen without waiting.
+
+    Who went on without a lock may have lost the race: theirs is in use, and one tree is enough. Two are no harm.
+    """
+    try:
+        return trees.find(replace(call, disk=call.disk.hurried()), sha256)
+    except CommitError:
+        return None
