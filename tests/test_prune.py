@@ -338,6 +338,17 @@ def unfinished(cache: Cache, machine: Machine, folder: str, age: float, *, pid: 
 NOBODY = 2**22 + 1
 
 
+def test_a_line_that_was_torn_counts_for_nothing(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """What a machine that lost its power left of a line does not run into the next one."""
+    (wheel,) = fill(machine, cache, tmp_path, 1)
+    with (cache.path / "v1/tally.log").open("ab") as file:
+        file.write(b"99")
+    with machine.cache(cache.path) as other:
+        other.fetch(f"https://example.org/{wheel.filename}", hashes=wheel.digest)
+    stats = cache.stats()
+    assert (stats.hits, stats.bytes_saved) == (1, SIZE)
+
+
 def test_leftovers_go_when_they_are_old_and_nobodys(machine: Machine, cache: Cache, tmp_path: Path) -> None:
     """Temporary files after a day, partial downloads after a week, quarantine after a month; a live owner's never."""
     fill(machine, cache, tmp_path, 1)

@@ -44,8 +44,8 @@ class Count(NamedTuple):
         )
 
     def line(self) -> bytes:
-        """It as a line."""
-        return f"{self.hits} {self.misses} {self.bytes_saved} {self.growth}\n".encode("ascii")
+        """It as a line, which begins anew: what a killed machine tore off before must not run into it."""
+        return f"\n{self.hits} {self.misses} {self.bytes_saved} {self.growth}\n".encode("ascii")
 
 
 class Tally:
