@@ -20,7 +20,7 @@ from machines import Machine
 from marks import not_on_windows
 from wheels import Wheel, make_wheel, wheel_filename
 
-from wheelcache import Cache, Cause, CommitError, OfflineError, ReadOnlyError, Status
+from wheelcache import Cache, Cause, CommitError, LinkMode, OfflineError, ReadOnlyError, Status
 
 pytestmark = not_on_windows("Windows has no such modes: folders hand down their access lists")
 
@@ -260,6 +260,30 @@ def test_no_call_writes_to_what_is_only_read(tmp_path: Path, wheel: Wheel, kind:
     assert (done.returncode, done.stdout) == (0, "hit\n" if kind == "read-only" else "layer\n"), done.stderr
     assert writes_below(trace, root) == []
     assert listing(root) == before
+
+
+@pytest.mark.parametrize("kind", ["read-only", "layer"])
+def test_what_goes_out_leaves_no_trace_in_what_is_only_read(tmp_path: Path, wheel: Wheel, kind: str) -> None:
+    """Linked, exported, unpacked and under another name: no file of it gets a link, unless that is asked for."""
+    root, main, out = tmp_path / "baked", tmp_path / "main", tmp_path / "out"
+    with Cache(root) as cache:
+        cache.unpack(cache.put(io.BytesIO(wheel.data), filename=wheel.filename))
+
+    def traces() -> dict[Path, tuple[int, int]]:
+        return {path: (path.stat().st_nlink, path.stat().st_ctime_ns) for path in root.rglob("*") if path.is_file()}
+
+    before = traces()
+    with Cache(root, read_only=True) if kind == "read-only" else Cache(main, layers=[root], offline=True) as cache:
+        found = cache.fetch(f"https://example.org/{wheel.filename}", hashes=wheel.digest)
+        assert found.path.is_relative_to(root)
+        cache.link(found, out / "a" / "")
+        cache.export(out / "b", [found])
+        cache.unpack(found, out / "c")
+        other = cache.fetch("https://example.org/other-1.0-py3-none-any.whl", hashes=wheel.digest)
+        assert other.path.is_relative_to(root) == (kind == "read-only")
+        assert traces() == before
+        assert cache.link(found, out / "d" / "", mode="hardlink") is LinkMode.HARDLINK
+    assert {name.rpartition("/")[2] for name in files_in(out)} >= {wheel.filename, "demo.py"}
 
 
 def test_the_trace_would_show_a_write(tmp_path: Path, wheel: Wheel) -> None:

@@ -146,9 +146,10 @@ class Cache:
         self._urls = [Urls(pointers) for pointers in self._pointers]
         ladder = Ladder()
         self._commit = Commit(self._layout, ladder)
-        self._deliver = Deliver(ladder)
+        untouched = [self._layout, *below] if read_only else below
+        self._deliver = Deliver(ladder, untouched)
         self._count()
-        self._unpack = Unpack([self._layout, *below], Spread(ladder), writable=not read_only, full=full)
+        self._unpack = Unpack([self._layout, *below], Spread(ladder, untouched), writable=not read_only, full=full)
         self._flights = Flights(self._layout, float(lock_timeout))
         self._lock_timeout = float(lock_timeout)
         self._client = client
@@ -500,7 +501,8 @@ class Cache:
             dest: a folder that exists, or a path that ends in a separator: the wheel goes there under its own name.
                 Else the path of the file to make.
             mode: ``"auto"`` takes the first that works of clone (shares blocks, independent), hard link (shares the
-                file: whoever edits one edits both) and copy. A mode that is named is taken or fails.
+                file: whoever edits one edits both) and copy; out of a layer or a read-only cache no hard link, since
+                that is written to the file. A mode that is named is taken or fails.
 
         Raises:
             FileExistsError: where the target exists with other bytes.
@@ -566,8 +568,9 @@ class Cache:
                 permissions that the umask leaves, and programs the right to be executed by whoever may read them.
             mode: ``"auto"`` takes the first that works of clone (shares blocks, independent), hard link (shares the
                 file: on POSIX it is read-only, and who edits it all the same edits the cache's, which is noticed) and
-                copy. On Windows it copies programs and libraries instead of linking them, since a loaded one cannot be
-                deleted under any of its names. A mode that is named is taken for every file or fails.
+                copy; out of a layer or a read-only cache no hard link, as for :meth:`link`. On Windows it copies
+                programs and libraries instead of linking them, since a loaded one cannot be deleted under any of its
+                names. A mode that is named is taken for every file or fails.
 
         Raises:
             UnsafeWheelError: where the archive would write outside, or two readers could read it differently.

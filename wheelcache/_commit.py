@@ -71,7 +71,16 @@ class Commit:
             # Twice: a damaged occupant is put aside the first time; who comes in between holds the same bytes.
             for _ in range(2):
                 try:
-                    self._ladder.place(disk, source, target, scope=layout.wheels, sha256=sha256, keep=keep)
+                    # A second name is written to the file, and those of layers are only read.
+                    self._ladder.place(
+                        disk,
+                        source,
+                        target,
+                        scope=layout.wheels,
+                        sha256=sha256,
+                        keep=keep,
+                        untouched=not layout.holds(source),
+                    )
                 except FileExistsError:
                     occupant = self._occupant(call, target, sha256, size)
                     if occupant is _Occupant.UNKNOWN:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
+from collections.abc import Sequence
 
 from ._call import Call
 from ._disk import Disk, reading, refused
 from ._errors import CommitError
 from ._ladder import Ladder
-from ._layout import Stamp, spare_name
+from ._layout import Layout, Stamp, spare_name
 from ._lookup import hash_file
 from ._refusal import Refusal, is_lasting, refusal_of
 from ._wheel import CachedWheel, LinkMode
@@ -22,10 +23,16 @@ _COPY_CHUNK = 1 << 26
 
 
 class Deliver:
-    """The way out of a cache."""
+    """The way out of a cache.
 
-    def __init__(self, ladder: Ladder) -> None:
+    Args:
+        ladder: how a copy gets its name.
+        untouched: the caches whose files get no second name unless that is asked for, since it is written to the file.
+    """
+
+    def __init__(self, ladder: Ladder, untouched: Sequence[Layout] = ()) -> None:
         self._ladder = ladder
+        self._untouched = untouched
         # Per folder: the modes that its volume refused for good, so that the second wheel pays nothing.
         self._lacking: set[tuple[LinkMode, str]] = set()
 
@@ -37,7 +44,7 @@ class Deliver:
         _require(call.disk, wheel)
         call.disk.make_folder(os.path.dirname(target))
         scope = os.path.dirname(target)
-        ways = [LinkMode.CLONE, LinkMode.HARDLINK, LinkMode.COPY] if mode is LinkMode.AUTO else [mode]
+        ways = self._ways(str(wheel.path)) if mode is LinkMode.AUTO else [mode]
         ways = [way for way in ways[:-1] if (way, scope) not in self._lacking] + ways[-1:]
         for way in ways:
             try:
@@ -56,6 +63,11 @@ class Deliver:
             else:
                 break
         return way
+
+    def _ways(self, source: str) -> list[LinkMode]:
+        if any(layout.holds(source) for layout in self._untouched):
+            return [LinkMode.CLONE, LinkMode.COPY]
+        return [LinkMode.CLONE, LinkMode.HARDLINK, LinkMode.COPY]
 
     def _take(self, way: LinkMode, call: Call, wheel: CachedWheel, target: str) -> None:
         source, disk = str(wheel.path), call.disk

@@ -44,11 +44,21 @@ class Ladder:
     def __init__(self) -> None:
         self._lacking: set[tuple[str, str]] = set()
 
-    def place(self, disk: Disk, source: str, target: str, *, scope: str, sha256: str, keep: bool = False) -> str:
+    def place(
+        self,
+        disk: Disk,
+        source: str,
+        target: str,
+        *,
+        scope: str,
+        sha256: str,
+        keep: bool = False,
+        untouched: bool = False,
+    ) -> str:
         """Give ``source`` the name ``target``; return the step that did it: ``rename``, ``link`` or ``copy``.
 
         ``scope`` is the folder whose volume's abilities are remembered. With ``keep`` the source stays, and no rename
-        is tried; without, it is gone, or left to be swept where somebody holds it.
+        is tried; without, it is gone, or left to be swept where somebody holds it. With ``untouched`` it is only read.
 
         Raises:
             FileExistsError: where the target exists; the caller looks at it.
@@ -62,7 +72,7 @@ class Ladder:
         def climb() -> str:
             nonlocal rounds
             rounds += 1
-            return self._round(disk, source, target, scope, sha256, keep=keep)
+            return self._round(disk, source, target, scope, self._steps(disk, sha256, keep=keep, untouched=untouched))
 
         def passing(error: BaseException) -> bool:
             nonlocal denied
@@ -88,14 +98,16 @@ class Ladder:
                 steps=all_refused.steps,
                 holders=watch.holders,
             ) from all_refused.telling
-        if step != "rename" and not keep:
+        if step != "rename" and not (keep or untouched):
             disk.discard(source)
         return step
 
-    def _round(self, disk: Disk, source: str, target: str, scope: str, sha256: str, *, keep: bool) -> str:
+    def _round(
+        self, disk: Disk, source: str, target: str, scope: str, ways: list[tuple[str, Callable[[str, str], None]]]
+    ) -> str:
         steps: list[tuple[str, str]] = []
         errors: list[OSError] = []
-        for step, action in self._steps(disk, sha256, keep=keep):
+        for step, action in ways:
             if (step, scope) in self._lacking:
                 continue
             try:
@@ -118,11 +130,15 @@ class Ladder:
                 return step
         raise _summed_up(target, errors, tuple(steps))
 
-    def _steps(self, disk: Disk, sha256: str, *, keep: bool) -> list[tuple[str, Callable[[str, str], None]]]:
+    def _steps(
+        self, disk: Disk, sha256: str, *, keep: bool, untouched: bool
+    ) -> list[tuple[str, Callable[[str, str], None]]]:
         def copy(source: str, target: str) -> None:
             checked_copy(disk, source, target, sha256)
 
         steps: list[tuple[str, Callable[[str, str], None]]] = [("link", disk.files.link), ("copy", copy)]
+        if untouched:
+            return steps[1:]
         return steps if keep else [("rename", disk.files.rename), *steps]
 
 

@@ -125,6 +125,10 @@ class Layout:
         self.descriptions = os.path.join(self.version, "metadata")
         self.tally = os.path.join(self.version, "tally.log")
 
+    def holds(self, path: str) -> bool:
+        """Whether an absolute path is one in this cache."""
+        return path.startswith(os.path.join(self.version, ""))
+
     def entry(self, sha256: str) -> str:
         """The folder of everything with this sha256."""
         return f"{self._wheels}{sha256[:2]}{os.sep}{sha256[2:]}"

@@ -15,7 +15,7 @@ import errno
 import os
 import stat as modes
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from ._call import Call
@@ -23,7 +23,7 @@ from ._disk import Disk, is_missing, refused
 from ._errors import CommitError
 from ._fs import OpenFolder
 from ._ladder import Ladder
-from ._layout import Stamp, is_spare, spare_name
+from ._layout import Layout, Stamp, is_spare, spare_name
 from ._listing import Folder, Listing, is_executable, is_image
 from ._lookup import hash_file
 from ._refusal import Refusal, is_lasting, refusal_of
@@ -51,10 +51,16 @@ class TreeGoneError(Exception):
 
 
 class Spread:
-    """The way out of the trees of a cache."""
+    """The way out of the trees of a cache.
 
-    def __init__(self, ladder: Ladder) -> None:
+    Args:
+        ladder: how a copy gets its name.
+        untouched: the caches whose files get no second name unless that is asked for, since it is written to the file.
+    """
+
+    def __init__(self, ladder: Ladder, untouched: Sequence[Layout] = ()) -> None:
         self._ladder = ladder
+        self._untouched = untouched
         # Per target folder: the modes that its volume refused for good, so that the second wheel pays nothing.
         self._lacking: set[tuple[LinkMode, str]] = set()
 
@@ -89,11 +95,13 @@ class Spread:
         spreading = _Spreading(call, self, root, target_folder, mode, check=False)
         spreading.put(folder.only(number), _NONE, source, target_folder)
 
-    def ways(self, mode: LinkMode, dest: str) -> list[LinkMode]:
-        """Return what is to be tried, in this order."""
+    def ways(self, mode: LinkMode, root: str, dest: str) -> list[LinkMode]:
+        """Return what is to be tried for the tree at ``root``, in this order."""
         if mode is not LinkMode.AUTO:
             return [mode]
         ways = [LinkMode.CLONE, LinkMode.HARDLINK]
+        if any(layout.holds(root) for layout in self._untouched):
+            ways.remove(LinkMode.HARDLINK)
         return [way for way in ways if (way, dest) not in self._lacking] + [LinkMode.COPY]
 
     def lacks(self, way: LinkMode, dest: str) -> None:
@@ -239,7 +247,7 @@ class _Spreading:
 
     def _files(self, folder: Folder, there: frozenset[str], way: _Way) -> None:
         opened, made = way.opened
-        link_first = self._spread.ways(self._mode, self._dest)[0] is LinkMode.HARDLINK
+        link_first = self._spread.ways(self._mode, self._root, self._dest)[0] is LinkMode.HARDLINK
         keeps_images = self._disk.files.keeps_images and self._mode is LinkMode.AUTO
         linked = False
         for number, name in enumerate(folder.names):
@@ -260,7 +268,7 @@ class _Spreading:
             self.used.add(LinkMode.HARDLINK)
 
     def _ways(self, kind: str) -> list[LinkMode]:
-        ways = self._spread.ways(self._mode, self._dest)
+        ways = self._spread.ways(self._mode, self._root, self._dest)
         if self._mode is LinkMode.AUTO and self._disk.files.keeps_images and is_image(kind):
             ways = [way for way in ways if way is not LinkMode.HARDLINK]
         return ways
