@@ -217,7 +217,7 @@ class Layout:
             Shape(self.urls, in_shards=True, files=_NOTE),
             Shape(self.descriptions, in_shards=True, files=_NOTE),
             Shape(self.partial, in_shards=True, files=_STAMP),
-            Shape(self.tmp, in_shards=False, files=_STAMP),
+            Shape(self.tmp, in_shards=False, files=_STAMP, folders=_STAMP),
             Shape(self.locks, in_shards=False, files=_LOCK),
         )
 

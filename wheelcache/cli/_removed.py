@@ -39,5 +39,5 @@ def _print(report: PruneReport) -> None:
     would = "would free" if report.dry_run else "freed"
     parts = [_output.count(len(report.removed), "wheel"), _output.count(len(report.swept), "leftover")]
     if report.skipped:
-        parts.append(f"{len(report.skipped)} in use")
+        parts.append(f"{len(report.skipped)} stay")
     _output.print_line(f"{would} {_output.human_size(report.freed)}: {', '.join(parts)}")
