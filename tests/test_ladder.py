@@ -252,6 +252,16 @@ def test_a_refusal_that_hangs_is_waited_for(
     assert error.attempts <= 4
 
 
+def test_the_first_refusal_counts_as_the_others_do(
+    machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path
+) -> None:
+    """One that hangs for longer than the call may wait is not tried a second time."""
+    with machine.cache(tmp_path / "cache") as cache:
+        files.plan = Hanging(machine, 70.0, Refuse("mkdir", 64, "*wheels*"))
+        error = refused(cache, source)
+    assert (error.attempts, error.elapsed) == (1, 70.0)
+
+
 def test_slow_answers_to_who_holds_it_are_part_of_the_wait(
     machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path
 ) -> None:

@@ -61,7 +61,7 @@ class Disk:
             return action()
 
         try:
-            return self.patience.retry(once, passing=trial.passing, waiting=trial.look)
+            return self.patience.retry(once, passing=trial.passing, waiting=trial.look, since=trial.started)
         except OSError as error:
             if isinstance(error, CommitError) or is_answer(error, trial.path):
                 raise
@@ -224,10 +224,10 @@ class _Trial:
     def __init__(self, disk: Disk, operation: str, path: str, target: str, started: float) -> None:
         self.tries = 0
         self.path = path
+        self.started = started
         self._disk = disk
         self._operation = operation
         self._target = target
-        self._started = started
         self._cause: Cause | None = None
         self._looked = False
         # Made at the first refusal: most operations never need one, and a hit is counted in microseconds.
@@ -263,7 +263,7 @@ class _Trial:
             self.path,
             target=self._target,
             attempts=self.tries,
-            elapsed=self._disk.system.monotonic() - self._started,
+            elapsed=self._disk.system.monotonic() - self.started,
             cause=self._cause or self._disk.cause(error, self._target or self.path, self._watch, reading=reading),
             holders=self._watch.holders if self._watch is not None else (),
         )

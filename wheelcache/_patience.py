@@ -68,12 +68,14 @@ class Patience:
         *,
         passing: Callable[[BaseException], bool],
         waiting: Callable[[], None] | None = None,
+        since: float | None = None,
     ) -> _T:
         """Do an operation again while its error can pass and seconds are left; then the last error is raised.
 
-        ``waiting`` is called now and then meanwhile, while what is waited for is still to be seen.
+        ``waiting`` is called now and then meanwhile, while what is waited for is still to be seen. Where the first try
+        was made before, it began at ``since``.
         """
-        begun = self._system.monotonic()
+        begun = self._system.monotonic() if since is None else since
         try:
             return operation()
         except BaseException as error:
