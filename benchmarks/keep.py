@@ -1,7 +1,7 @@
 """What keeping a cache costs for each entry, as it grows: against a bare walk of the same files, and a hit beside it.
 
-python benchmarks/keep.py [entries ...]          1000 10000 100000 where nothing is said; 1000000 takes 12 GB of disk and,
-                                                 where they do not fit into memory besides, half an hour
+python benchmarks/keep.py [entries ...]          1000 10000 100000 where nothing is said; 1000000 takes 12 GB of disk
+                                                 and, where they do not fit into memory besides, half an hour
 
 The entries are real records beside tiny blobs, so that what is measured is the work for an entry and not for its bytes.
 """

@@ -66,6 +66,14 @@ def test_remove_and_clear_take_trees(cache: Cache, wheels: list[CachedWheel]) ->
     assert [name for name in files_in(cache.path) if name.startswith(("v1/trees", "v1/wheels"))] == []
 
 
+def test_a_dry_run_of_clear_counts_each_wheel_once(cache: Cache, wheels: list[CachedWheel]) -> None:
+    """With a tree as without, it names what goes and how many bytes, as the run then does."""
+    plan = cache.clear(dry_run=True)
+    done = cache.clear()
+    assert [wheel.digest for wheel in plan.removed] == [wheel.digest for wheel in done.removed]
+    assert (len(plan.removed), plan.freed) == (3, done.freed)
+
+
 def test_a_cache_keeps_to_its_size_when_it_unpacks(machine: Machine, cache: Cache, wheels: list[CachedWheel]) -> None:
     """Trees count: unpacking over the limit lets the oldest go."""
     limit = 2 * SIZE + tree_bytes(cache)

@@ -88,12 +88,14 @@ class Prune:
         disk = disk.hurried()
         removal = Removal(disk, self._layout, dry_run=dry_run)
         sweep = Sweep(removal, everything=True)
+        trees = self._trees(removal)
         for entry in _inventory.walk(removal.disk, self._layout, removal.skip):
             if entry.names and entry.blobs:
                 removal.entry(entry.sha256)
+                trees.pop(entry.sha256, None)
             else:
                 sweep.remains(entry)
-        for sha256 in self._trees(removal):
+        for sha256 in trees:
             removal.entry(sha256)  # those whose wheel went before
         sweep.pointers(lambda _: False)
         sweep.run()
