@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ._call import Call
 from ._errors import CommitError
@@ -125,6 +124,6 @@ def _found_at_once(trees: Trees, call: Call, sha256: str) -> TreeEntry | None:
     Who went on without a lock may have lost the race: theirs is in use, and one tree is enough. Two are no harm.
     """
     try:
-        return trees.find(replace(call, disk=call.disk.hurried()), sha256)
+        return trees.find(call._replace(disk=call.disk.hurried()), sha256)
     except CommitError:
         return None
