@@ -162,7 +162,7 @@ def test_everything_is_held_as_it_appears(share: str, wheel: Wheel, server, tmp_
 def test_everything_is_held_and_pruned(
     share: str, machine: Machine, cache: Cache, wheel: Wheel, tmp_path: Path
 ) -> None:
-    """With each new file and folder held for ever, a prune takes what it can at once, and tells the rest; it goes later."""
+    """With each new file and folder held for ever, prune takes what it can at once; the rest is told and goes later."""
     with watching(cache.path / "v1", share=share) as scanner:
         added = put(cache, wheel, tmp_path)
         tree = cache.unpack(added) if share != "none" else None
