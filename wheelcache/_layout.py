@@ -46,14 +46,16 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # marker has the whole digest.
 _TREE_DIGITS = 20
 
-_STAMP = re.compile(r"(?P<time>\d{10,})-(?P<boot>[0-9a-f]{8})-(?P<pid>\d+)-(?P<nonce>[0-9a-f]{8})")
+_STAMP_FORM = r"(?P<time>\d{10,})-(?P<boot>[0-9a-f]{8})-(?P<pid>\d+)-(?P<nonce>[0-9a-f]{8})"
+_STAMP = re.compile(_STAMP_FORM)
 
-_SHARD = re.compile(r"[0-9a-f]{2}", re.ASCII)
-_REST = re.compile(r"\A[0-9a-f]{62}\Z", re.ASCII)
-_NOTE = re.compile(r"\A[0-9a-f]+\.json\Z", re.ASCII)
-_TREE = re.compile(rf"\A[0-9a-f]{{{_TREE_DIGITS}}}-[0-9]+\Z", re.ASCII)
-_MARKER = re.compile(rf"\A[0-9a-f]{{{_TREE_DIGITS}}}-[0-9]+\.json\Z", re.ASCII)
-_LOCK = re.compile(rf"\A[0-9a-f]{{{_KEY_DIGITS}}}\.lock\Z", re.ASCII)
+# Text and not compiled: only verifying and sweeping ask, and the start of a process counts.
+_SHARD = r"\A[0-9a-f]{2}\Z"
+_REST = r"\A[0-9a-f]{62}\Z"
+_NOTE = r"\A[0-9a-f]+\.json\Z"
+_TREE = rf"\A[0-9a-f]{{{_TREE_DIGITS}}}-[0-9]+\Z"
+_MARKER = rf"\A[0-9a-f]{{{_TREE_DIGITS}}}-[0-9]+\.json\Z"
+_LOCK = rf"\A[0-9a-f]{{{_KEY_DIGITS}}}\.lock\Z"
 
 
 class Stamp(NamedTuple):
@@ -87,7 +89,7 @@ def boot_tag(boot: str | None) -> str:
 
 
 class Shape(NamedTuple):
-    """What a folder holds, by the names: of files, and of folders; ``None`` for none of them.
+    """What a folder holds, by patterns for the names of files, and of folders; empty where there are none.
 
     Attributes:
         folder: its absolute path.
@@ -96,13 +98,13 @@ class Shape(NamedTuple):
 
     folder: str
     in_shards: bool
-    files: re.Pattern[str] | None = None
-    folders: re.Pattern[str] | None = None
+    files: str = ""
+    folders: str = ""
 
     def is_ours(self, name: str, is_folder: bool) -> bool:
         """Whether something in it is what it should be."""
         pattern = self.folders if is_folder else self.files
-        return pattern is not None and pattern.search(name) is not None
+        return bool(pattern) and re.search(pattern, name) is not None
 
 
 class Layout:
@@ -207,7 +209,7 @@ class Layout:
     @staticmethod
     def is_shard(name: str, is_folder: bool) -> bool:
         """Whether something in a folder that is divided into shards is one."""
-        return is_folder and bool(_SHARD.fullmatch(name))
+        return is_folder and re.search(_SHARD, name) is not None
 
     def shapes(self) -> tuple[Shape, ...]:
         """What the folders hold; anything goes in quarantine."""
@@ -216,8 +218,8 @@ class Layout:
             Shape(self.trees, in_shards=True, files=_MARKER, folders=_TREE),
             Shape(self.urls, in_shards=True, files=_NOTE),
             Shape(self.descriptions, in_shards=True, files=_NOTE),
-            Shape(self.partial, in_shards=True, files=_STAMP),
-            Shape(self.tmp, in_shards=False, files=_STAMP, folders=_STAMP),
+            Shape(self.partial, in_shards=True, files=_STAMP_FORM),
+            Shape(self.tmp, in_shards=False, files=_STAMP_FORM, folders=_STAMP_FORM),
             Shape(self.locks, in_shards=False, files=_LOCK),
         )
 
@@ -266,12 +268,12 @@ def marker_path(folder: str) -> str:
 
 def is_note(name: str) -> bool:
     """Whether a name in a shard of pointers or of METADATA is that of one."""
-    return _NOTE.search(name) is not None
+    return re.search(_NOTE, name) is not None
 
 
 def is_tree(name: str) -> bool:
     """Whether a name beside trees is that of one."""
-    return _TREE.search(name) is not None
+    return re.search(_TREE, name) is not None
 
 
 def tree_folder(marker: str) -> str:
