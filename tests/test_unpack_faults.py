@@ -7,8 +7,10 @@ is left open, and the same call made again puts everything right.
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,7 +58,7 @@ class World:
         self.site = folder / "site"
         self.all = {str(entry.name): entry.data for entry in wheel_entries(entries)}
         self.is_large = entries is LARGE
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         source = folder / FILENAME
         source.write_bytes(wheel(entries))
         self.files = FaultyFiles()
@@ -223,6 +225,35 @@ def test_killed_at_every_call(scenario, moment: str, entries: list[Entry], step:
             return
 
 
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_for_real(moment: str, tmp_path: Path) -> None:
+    """The same with processes of their own that are killed as the system does it, here and there on the way."""
+    unharmed = World(tmp_path / "unharmed", LARGE)
+    begun = len(unharmed.files.trace)
+    with unharmed.cache() as cache:
+        link(cache, unharmed)
+    calls = len(unharmed.files.trace) - begun
+    for number in range(1, calls, calls // 5):
+        folder = tmp_path / str(number)
+        done = subprocess.run([sys.executable, __file__, folder, str(number), moment], capture_output=True, text=True)
+        # Threads take turns as they like: the last calls of one run may not come in another.
+        assert done.returncode in {KILLED, 0}, done.stderr
+        assert done.returncode == KILLED or number > calls // 2
+        world = World(folder, LARGE)
+        world.check()
+        with world.cache() as cache:
+            link(cache, world)
+        world.check()
+
+
+# What a process that :func:`kill` ended is said to have returned.
+KILLED = 9 if sys.platform == "win32" else -9
+
+
+def kill() -> None:
+    os.kill(os.getpid(), 9)
+
+
 def test_a_refused_wheel_leaves_nothing_where_deleting_works(tmp_path: Path) -> None:
     """A file whose bytes are damaged in the middle of the archive takes all others with it."""
     world = World(tmp_path / "world")
@@ -236,3 +267,10 @@ def test_a_refused_wheel_leaves_nothing_where_deleting_works(tmp_path: Path) -> 
             cache.unpack(found, world.site)
     assert not world.site.exists()
     assert list((tmp_path / "world/cache/v1/trees").rglob("*-0*")) == []
+
+
+if __name__ == "__main__":
+    doomed = World(Path(sys.argv[1]), LARGE)
+    doomed.files.plan = Die(len(doomed.files.trace) + int(sys.argv[2]), sys.argv[3], kill)
+    with doomed.cache() as opened:
+        link(opened, doomed)
