@@ -233,7 +233,7 @@ def test_killed_for_real(moment: str, tmp_path: Path) -> None:
     with unharmed.cache() as cache:
         link(cache, unharmed)
     calls = len(unharmed.files.trace) - begun
-    for number in range(1, calls, calls // 5):
+    for number in range(1, calls, calls // 3):
         folder = tmp_path / str(number)
         done = subprocess.run([sys.executable, __file__, folder, str(number), moment], capture_output=True, text=True)
         # Threads take turns as they like: the last calls of one run may not come in another.
