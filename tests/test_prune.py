@@ -440,14 +440,26 @@ def test_two_names_of_one_wheel_go_one_by_one(cache: Cache, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["nothing-here", "sha256:123", "sha256:" + "0" * 64, "md5:" + "0" * 32, "", "../p0", "sha257:00"]
+    "name",
+    [
+        "nothing-here",
+        "Nothing_1.0-py3-none-any.whl",
+        "sha256:123",
+        "sha256:" + "0" * 64,
+        "md5:" + "0" * 32,
+        "",
+        "../p0",
+        "sha257:00",
+    ],
 )
 def test_an_unknown_name_removes_nothing(machine: Machine, cache: Cache, tmp_path: Path, name: str) -> None:
     """Whatever stands beside it, one name that nothing has is an error that says it, and all stays."""
     wheels = fill(machine, cache, tmp_path, 2)
     before = files_in(cache.path)
-    with pytest.raises(ValueError, match=r"no wheel in this cache|hexadecimal|too weak|neither a digest|unknown hash"):
+    said = r"no wheel in this cache|hexadecimal|too weak|neither a digest|unknown hash"
+    with pytest.raises(ValueError, match=said) as caught:
         cache.remove("p0", wheels[1].digest, name)
+    assert name.partition(":")[0] in str(caught.value)
     assert files_in(cache.path) == before
 
 

@@ -32,13 +32,13 @@ def chosen(disk: Disk, layout: Layout, find: Find, names: Iterable[str | CachedW
         ValueError: for a digest or project name that cannot be one, or that nothing in the cache has.
     """
     found: dict[str, set[str] | None] = {}
-    projects: set[str] = set()
+    projects: dict[str, str] = {}
     for name in names:
         text = name.digest if isinstance(name, CachedWheel) else name
         if not isinstance(text, str):
             raise TypeError(f"a digest or the name of a project is a str, not {type(name).__name__}")
         if not _is_hash(text):
-            projects.add(_project(text))
+            projects[_project(text)] = text
             continue
         sha256 = _sha256(text, find)
         if sha256 is None or disk.stat(layout.entry(sha256)) is None:
@@ -49,8 +49,8 @@ def chosen(disk: Disk, layout: Layout, find: Find, names: Iterable[str | CachedW
     return found
 
 
-def _of_projects(disk: Disk, layout: Layout, projects: set[str]) -> dict[str, set[str] | None]:
-    """Walk by names alone to the wheels of these projects."""
+def _of_projects(disk: Disk, layout: Layout, projects: dict[str, str]) -> dict[str, set[str] | None]:
+    """Walk by names alone to the wheels of these projects, by their normalised names as they were given."""
     found: dict[str, set[str] | None] = {}
     if not projects:
         return found
@@ -62,7 +62,8 @@ def _of_projects(disk: Disk, layout: Layout, projects: set[str]) -> dict[str, se
         if meant:
             found[entry.sha256] = None if len(meant) == len(named) else meant
     if missing:
-        raise ValueError(f"no wheel in this cache is of the project {' or '.join(sorted(missing))}")
+        given = " or ".join(sorted(projects[name] for name in missing))
+        raise ValueError(f"no wheel in this cache is of the project {given}")
     return found
 
 
