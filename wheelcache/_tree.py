@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ._call import Call
+from ._digest import sha256_of
 from ._disk import Disk, is_missing
 from ._errors import CommitError
 from ._fs import OpenFolder
@@ -38,9 +39,12 @@ from ._listing import (
     is_executable,
 )
 from ._lookup import hash_file
+from ._progress import Phase
 
 # Each number that is taken is a folder that somebody fills, or that was left over and is not swept yet.
 _NUMBERS = 100
+# Most files of most wheels: they are read in one piece, with what is needed for one that is refused made only then.
+_SMALL = 1 << 16
 
 
 class TreeEntry(NamedTuple):
@@ -309,10 +313,8 @@ class _CheckedFolder:
     def _one(self, number: int) -> None:
         folder, disk = self._folder, self._call.disk
         path = os.path.join(self._path, folder.names[number])
-        stat = disk.stat(path)
-        right = stat is not None and modes.S_ISREG(stat.st_mode) and stat.st_size == folder.sizes[number]
-        hashes = hash_file(self._call, path, (), folder.sizes[number]) if right else None
-        if stat is None or hashes is None or hashes["sha256"] != folder.digest(number):
+        stat = self._small(path, number) or self._large(path, number)
+        if stat is None:
             self.problems.append(path)
             return
         kind = folder.kinds[number]
@@ -322,6 +324,30 @@ class _CheckedFolder:
         if not self.hashed:
             self.hashed, self.stamps = True, list(folder.stamps)
         self.stamps[number] = stat.st_mtime_ns
+
+    def _small(self, path: str, number: int) -> os.stat_result | None:
+        """Return what is known of a small file that is right; ``None`` for any other, which is then looked at well."""
+        size, files = self._folder.sizes[number], self._call.disk.files
+        if size > _SMALL:
+            return None
+        try:
+            stat = files.stat(path)
+            if not modes.S_ISREG(stat.st_mode) or stat.st_size != size:
+                return None
+            with files.open_read(path) as file:
+                data = file.read(size + 1)
+        except OSError:
+            return None
+        self._call.report(Phase.CHECKING, size, size)
+        return stat if sha256_of(data) == self._folder.digest(number) else None
+
+    def _large(self, path: str, number: int) -> os.stat_result | None:
+        size = self._folder.sizes[number]
+        stat = self._call.disk.stat(path)
+        if stat is None or not modes.S_ISREG(stat.st_mode) or stat.st_size != size:
+            return None
+        hashes = hash_file(self._call, path, (), size)
+        return stat if hashes is not None and hashes["sha256"] == self._folder.digest(number) else None
 
     def _protected(self, path: str, kind: str) -> bool:
         """Give a file its permissions back, which archives of a cache lose; return whether that could be done."""
