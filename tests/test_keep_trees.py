@@ -197,6 +197,19 @@ def test_a_file_in_the_place_of_a_trees_folder_is_damage(
         assert fresh.verify().problems == ()
 
 
+def test_a_wheel_that_is_pruned_before_it_is_unpacked_says_so(tmp_path: Path) -> None:
+    """Between looking it up and opening it another process may take it: the error tells what to do."""
+    files = FaultyFiles()
+    with Machine(files).cache(tmp_path / "cache") as cache:
+        source = tmp_path / wheel_filename()
+        source.write_bytes(make_wheel())
+        wheel = cache.put(source)
+        files.plan = Doing("open_read", lambda call: cache.remove(wheel), path=f"*{wheel.filename}")
+        with pytest.raises(FileNotFoundError, match="no longer in the cache: fetch it again"):
+            cache.unpack(wheel)
+        assert files.plan.done
+
+
 def test_a_tree_that_is_pruned_meanwhile_is_no_damage(tmp_path: Path) -> None:
     """Its files go while they are looked at: what is gone with its marker is not told as missing."""
     files = FaultyFiles()

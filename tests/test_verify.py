@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,19 @@ def test_it_is_stopped_with_a_listener_as_without(cache: Cache, tmp_path: Path) 
                 cache.verify(progress=listener)
     finally:
         CURRENT_STOP.reset(token)
+
+
+def test_what_is_just_being_written_is_no_damage(tmp_path: Path) -> None:
+    """A record that is torn at the first look, since another process is writing it, is whole a moment later."""
+    machine = Machine()
+    whole = b""
+
+    def sleep(seconds: float) -> None:
+        record(wheels[1]).write_bytes(whole)
+
+    with machine.cache(tmp_path / "cache") as cache:
+        wheels = fill(cache, tmp_path)
+        whole = record(wheels[1]).read_bytes()
+        record(wheels[1]).write_bytes(whole[:40])
+        cache._system = replace(cache._system, sleep=sleep)
+        assert cache.verify(repair=True).problems == ()

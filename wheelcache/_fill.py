@@ -8,6 +8,7 @@ that memory stays bounded whatever the archive claims.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -70,7 +71,10 @@ class _Reader:
     def __init__(self, disk: Disk, path: str) -> None:
         self._disk = disk
         self._path = path
-        self._file: BinaryIO = disk.perform("open", path, lambda: disk.files.open_read(path))
+        file = disk.open_read(path)
+        if file is None:
+            raise FileNotFoundError(errno.ENOENT, "the wheel is no longer in the cache: fetch it again", path)
+        self._file: BinaryIO = file
         try:
             self.size: int = disk.perform("read", path, lambda: self._file.seek(0, os.SEEK_END))
         except BaseException:

@@ -6,6 +6,7 @@ what is small at once, and hands out what is large or not plainly sound: see :mo
 
 What looks wrong is looked at twice, the second time when the walk is over: a wheel that is being committed beside has
 its blob before its record, one that is being removed its record after its blob, and a tree loses its files one by one.
+A record is made in its place, and is torn until it is written.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from ._reports import Action, Problem, ProblemKind, VerifyReport
 from ._strangers import in_tree, strangers
 from ._sweep import TEMPORARY_AGE
 from ._tree import Trees, remove_folder
+
+# Seconds in which who is just making or removing something is done with it; in a small cache nothing else goes by.
+_MOMENT = 0.25
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Verify:
         suspects = crew.run()
         suspects += self._foreign(call.disk)
         suspects += self._pointers(call.disk)
+        if suspects:
+            call.sleep(_MOMENT)
         problems = [problem for suspect in suspects if (problem := self._settle(call, suspect)) is not None]
         return VerifyReport(crew.checked, tuple(sorted(problems, key=lambda problem: (problem.path, problem.kind))))
 
