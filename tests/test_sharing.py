@@ -16,11 +16,23 @@ from pathlib import Path
 
 import pytest
 from folders import files_in, listing
+from installer import install
+from installer.destinations import SchemeDictionaryDestination
 from machines import Machine
 from marks import not_on_windows
 from wheels import Wheel, make_wheel, wheel_filename
 
-from wheelcache import Cache, Cause, CommitError, LinkMode, OfflineError, ReadOnlyError, Status
+from wheelcache import (
+    Cache,
+    Cause,
+    CommitError,
+    LinkDestination,
+    LinkMode,
+    OfflineError,
+    ReadOnlyError,
+    Status,
+    TreeSource,
+)
 
 pytestmark = not_on_windows("Windows has no such modes: folders hand down their access lists")
 
@@ -279,6 +291,9 @@ def test_what_goes_out_leaves_no_trace_in_what_is_only_read(tmp_path: Path, whee
         cache.link(found, out / "a" / "")
         cache.export(out / "b", [found])
         cache.unpack(found, out / "c")
+        schemes = dict.fromkeys(("purelib", "platlib", "scripts", "data", "headers"), str(out / "e"))
+        inner = SchemeDictionaryDestination(schemes, sys.executable, "posix")
+        install(TreeSource(cache, found), LinkDestination(inner), {})
         other = cache.fetch("https://example.org/other-1.0-py3-none-any.whl", hashes=wheel.digest)
         assert other.path.is_relative_to(root) == (kind == "read-only")
         assert traces() == before

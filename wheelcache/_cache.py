@@ -146,10 +146,12 @@ class Cache:
         self._urls = [Urls(pointers) for pointers in self._pointers]
         ladder = Ladder()
         self._commit = Commit(self._layout, ladder)
-        untouched = [self._layout, *below] if read_only else below
-        self._deliver = Deliver(ladder, untouched)
+        self._untouched = [self._layout, *below] if read_only else below
+        self._deliver = Deliver(ladder, self._untouched)
         self._count()
-        self._unpack = Unpack([self._layout, *below], Spread(ladder, untouched), writable=not read_only, full=full)
+        self._unpack = Unpack(
+            [self._layout, *below], Spread(ladder, self._untouched), writable=not read_only, full=full
+        )
         self._flights = Flights(self._layout, float(lock_timeout))
         self._lock_timeout = float(lock_timeout)
         self._client = client

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from ._call import Call
 from ._disk import Disk
 from ._ladder import Ladder
-from ._layout import marker_path
+from ._layout import Layout, marker_path
 from ._listing import Folder, decode_marker, is_executable
 from ._patience import Patience
 from ._spread import Spread
@@ -35,10 +35,16 @@ else:
 
 
 class _TreeStream(io.BufferedReader):
-    """A file of a tree that knows where it is, so that it can be linked instead of read."""
+    """A file of a tree that knows where it is, so that it can be linked instead of read.
 
-    def __init__(self, raw: io.RawIOBase, root: str, folder: Folder, number: int) -> None:
+    ``untouched`` are the caches whose files get no second name unless that is asked for.
+    """
+
+    def __init__(
+        self, raw: io.RawIOBase, root: str, folder: Folder, number: int, untouched: Sequence[Layout] = ()
+    ) -> None:
         super().__init__(raw)
+        self.untouched = untouched
         self.root = root
         self.folder = folder
         self.number = number
@@ -69,6 +75,7 @@ class TreeSource(WheelSource):
         self.version: str = version
         self._disk = _disk()
         self._root = str(cache.unpack(wheel).path)
+        self._untouched = cache._untouched  # noqa: SLF001 - one package
         data = self._disk.read(marker_path(self._root))
         listing = None if data is None else decode_marker(data)
         if listing is None:
@@ -117,7 +124,7 @@ class TreeSource(WheelSource):
                 if relative == f"{self._dist_info}/RECORD":
                     row = (relative, "", "")
                 with self._disk.perform("open", path, lambda path=path: self._disk.files.open_read(path)) as raw:  # type: ignore[misc]
-                    stream = _TreeStream(raw, self._root, folder, number)  # type: ignore[arg-type]
+                    stream = _TreeStream(raw, self._root, folder, number, self._untouched)  # type: ignore[arg-type]
                     yield row, stream, is_executable(folder.kinds[number])
 
 
@@ -139,7 +146,9 @@ class LinkDestination(WheelDestination):
         self._inner = inner
         self._mode = LinkMode(mode)
         self._call = Call(_disk(io_timeout))
-        self._spread = Spread(Ladder())
+        # Those of the source whose file it is; one destination may be given several sources, one after the other.
+        self._untouched: list[Layout] = []
+        self._spread = Spread(Ladder(), self._untouched)
 
     def write_script(self, name: str, module: str, attr: str, section: ScriptSection) -> RecordEntry:
         """Write a script for an entry point."""
@@ -178,6 +187,8 @@ class LinkDestination(WheelDestination):
         return os.path.join(os.path.abspath(self._inner.destdir), os.path.splitdrive(target)[1].lstrip("\\/"))
 
     def _link(self, stream: _TreeStream, target: str) -> None:
+        self._untouched[:] = stream.untouched
+
         def put() -> None:
             self._spread.one(self._call, stream.root, stream.folder, stream.number, target=target, mode=self._mode)
 
