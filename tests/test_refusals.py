@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty import Both, Doing, FaultyFiles, Refuse, Refusing
+from faulty import Both, Doing, FaultyFiles, FileCall, Plan, Refuse, Refusing, os_error
 from machines import Machine
 from oracle import check_error
 from server import Server
@@ -139,6 +139,36 @@ def test_a_question_that_fails_changes_nothing(files: FaultyFiles, machine: Mach
         put(cache, tmp_path)
     assert caught.value.holders == ()
     assert caught.value.cause is Cause.HELD
+
+
+class Leaving(Plan):
+    """A file that is deleted and still open somewhere: nothing can be done with its name until it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def before(self, call: FileCall) -> None:
+        if self.path in {call.path, call.target}:
+            raise os_error(303, call.path, call.target or None)
+
+
+def test_a_name_that_stays_after_its_deletion_is_not_waited_for(
+    files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """Where a reader still has the wheel open that a prune deleted, it comes back at once, in a place beside it."""
+    path = put(cache, tmp_path).path
+    cache.clear()
+    files.plan = Leaving(path)
+    added = put(cache, tmp_path)
+    assert machine.clock.slept == []
+    assert added.path == path.parent / "1" / path.name
+    assert added.path.read_bytes() == make_wheel()
+    for plan in (files.plan, Plan()):
+        files.plan = plan
+        with machine.cache(cache.path) as second:
+            found = second.get(added.digest)
+            assert found is not None
+            assert found.path == added.path
 
 
 # What can never pass

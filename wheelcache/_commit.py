@@ -19,6 +19,7 @@ from ._ladder import Ladder
 from ._layout import Layout
 from ._lookup import Found, hash_file, put_aside, write_record
 from ._record import Record, Seen, decode_record
+from ._refusal import is_leaving
 
 if TYPE_CHECKING:
     from ._stage import Sealed
@@ -31,7 +32,7 @@ _UNSEEN = Seen(0, 0, None)
 class _Occupant(Enum):
     RIGHT = "the same bytes"
     GONE = "no longer there"
-    UNKNOWN = "other bytes, or held so that they cannot be read"
+    UNKNOWN = "other bytes, or held so that they cannot be read, or deleted and still open"
 
 
 class Commit:
@@ -105,7 +106,12 @@ class Commit:
     def _occupant(self, call: Call, target: str, sha256: str, size: int) -> _Occupant:
         """Look at what stands where the blob should go, without waiting for anybody."""
         hurried = Call(call.disk.hurried(), call.wheel, call.progress)
-        stat = hurried.disk.stat(target)
+        try:
+            stat = hurried.disk.stat(target)
+        except CommitError as refusal:
+            if is_leaving(refusal):
+                return _Occupant.UNKNOWN
+            raise
         if stat is None:
             return _Occupant.GONE
         if not modes.S_ISREG(stat.st_mode):

@@ -17,7 +17,7 @@ from ._digest import MultiHash
 from ._disk import Disk, close_quietly, reading, refused, write_all
 from ._errors import Cause, CommitError
 from ._evidence import is_denial, takes_new
-from ._refusal import Refusal, code_of, is_lasting, refusal_of
+from ._refusal import Refusal, code_of, is_lasting, is_leaving, refusal_of
 
 _CHUNK = 1 << 20
 
@@ -116,7 +116,8 @@ class Ladder:
                 if isinstance(error, CommitError):
                     raise
                 refusal = refusal_of(error, target)
-                if refusal is Refusal.EXISTS:
+                if refusal is Refusal.EXISTS or (step == "copy" and is_leaving(error) and error.filename == target):
+                    # A file that is deleted and still open keeps its name for as long as its reader likes.
                     raise FileExistsError(*error.args) from error
                 if refusal is Refusal.MISSING:
                     _explain_missing(disk, source, target, error)
