@@ -246,6 +246,56 @@ def test_where_it_is_matters(
     assert any(word in advice for advice in report.advice)
 
 
+@pytest.mark.parametrize(
+    ("volume", "around", "probe", "said"),
+    [
+        (Volume(), Surroundings(), "network drive", "no"),
+        (Volume(), Surroundings(), "cloud folder", "no"),
+        (Volume(), Surroundings(), "WSL", "no"),
+        (Volume(), Surroundings(wsl="WSL1"), "WSL", "WSL1, and the folder is on its own volume"),
+        (Volume(), Surroundings(), "container", "no container seen"),
+        (Volume(), Surroundings(container="Windows container"), "container", "Windows container"),
+        (Volume(free=1), Surroundings(), "free space", "the system does not say"),
+        (Volume(), Surroundings(), "volume", "unknown file system at unknown place"),
+    ],
+)
+def test_where_it_is_may_be_no_matter(
+    volume: Volume, around: Surroundings, probe: str, said: str, machine: Machine, cache: Cache
+) -> None:
+    """What is as it should be, or is not told by the system, is said in a few words and is no fault."""
+    machine.volume, machine.surroundings = volume, around
+    report = cache.doctor()
+    assert named(report)[probe].detail.endswith(said)
+    assert wrong(report) == set()
+
+
+def test_a_machine_without_a_boot_is_told(machine: Machine, cache: Cache) -> None:
+    """Where nobody knows which boot it is, every process hashes again: that is worth a line."""
+    machine.boot = None
+    assert wrong(cache.doctor()) == {"boot identity"}
+
+
+@pytest.mark.parametrize(
+    ("code", "good", "said"),
+    [
+        (20, True, "one process keeps out the other"),
+        (21, False, "both processes had it at once"),
+        (22, False, "the other process can take no lock"),
+        (1, True, "not tried: the other process failed (exit code 1)"),
+    ],
+)
+def test_what_the_other_process_sees_of_a_lock_is_told(
+    code: int, good: bool, said: str, machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer decides: kept out is good, two owners at once are not, and one that fails says nothing of locks."""
+    monkeypatch.setattr(sys, "executable", "python")
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, code))
+    report = cache.doctor()
+    assert named(report)["lock between processes"].detail.startswith(said)
+    assert wrong(report) == (set() if good else {"lock between processes"})
+    assert any("Locks keep nobody apart" in advice for advice in report.advice) is not good
+
+
 def test_a_container_is_told(machine: Machine, cache: Cache) -> None:
     """That it runs in a container, with a folder from outside, is said and is no fault."""
     machine.volume, machine.surroundings = Volume(mapped=True), Surroundings(container="Docker")
