@@ -216,7 +216,7 @@ class Cache:
         Args:
             requests: each a URL, a :class:`WheelRequest`, or anything with the attributes ``url`` and ``hashes``, and
                 maybe ``size`` and ``filename``: a ``packaging.pylock.PackageWheel`` works as it is.
-            jobs: how many are fetched at a time; ``None`` for 16.
+            jobs: how many are fetched at a time; ``None`` for 8.
             progress: as for :meth:`fetch`, called by one thread at a time.
 
         Raises:

@@ -19,7 +19,7 @@ from ._wheel import CachedWheel
 
 # Servers of indexes bear with this many connections of one client; most of a small wheel's time is waiting for its
 # answer, and more than this bring nothing where there is something else to wait for.
-_JOBS = 16
+_JOBS = 8
 # Waiting for a thread without end cannot be interrupted on Windows.
 _LOOK_UP_SECONDS = 0.2
 

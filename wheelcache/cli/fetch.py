@@ -25,7 +25,7 @@ from ._resolve import PipOptions, resolve, texts_with_urls
 from ._secrets import Credentials, redact
 from ._sort import Wanted, sort_arguments
 
-_JOBS = 16
+_JOBS = 8
 _MOST_JOBS = 64
 _EXPECTED = (CommandError, WheelCacheError, OSError, ValueError)
 
