@@ -10,7 +10,6 @@ as a whole. The last column is the ratio to ``curl`` (8 at a time for the set) w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -86,27 +85,17 @@ with ThreadPoolExecutor(8) as pool:
 
 
 def make_wheels(folder: Path) -> dict[str, list[tuple[str, str, int]]]:
-    """Make files of these sizes that pass for wheels; the first bytes make them different, the end makes them whole."""
+    """Make wheels of these sizes, whose bytes do not compress."""
     sys.path.insert(0, str(HERE.parent / "tests"))
-    from wheels import make_wheel, wheel_filename
+    from wheels import make_wheel, sha256, wheel_filename
 
-    noise = os.urandom(1 << 20)
     found: dict[str, list[tuple[str, str, int]]] = {"one": [], "set": []}
     for kind, sizes in (("one", [LARGE]), ("set", SET)):
         for number, size in enumerate(sizes):
             name = wheel_filename(f"{kind}{number}")
-            small = make_wheel(f"{kind}{number}")
-            running = hashlib.sha256()
-            with (folder / name).open("wb") as file:
-                left = size - len(small)
-                while left > 0:
-                    part = noise[: min(left, len(noise))]
-                    file.write(part)
-                    running.update(part)
-                    left -= len(part)
-                file.write(small)
-                running.update(small)
-            found[kind].append((name, f"sha256:{running.hexdigest()}", size))
+            data = make_wheel(f"{kind}{number}", size=size)
+            (folder / name).write_bytes(data)
+            found[kind].append((name, sha256(data), size))
     return found
 
 
