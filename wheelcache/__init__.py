@@ -32,7 +32,7 @@ What keeps a cache goes over all of it, beside whoever uses it::
     _naming     which entries a caller means
     _ceiling    when a cache prunes itself
     _prune      what goes, oldest use first                     (_removal: how; _sweep: what is left over)
-    _verify     every byte once more
+    _verify     every byte once more                            (_crew: in threads; _strangers: what is not ours)
     _survey     how much there is
 
 ``_cache`` is the façade: ``Cache.fetch`` reads as this list; ``_many`` takes many at a time. ``_async`` runs it in
