@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import random
+import re
 import shutil
 import time
 from datetime import timedelta
@@ -384,6 +385,19 @@ def test_leftovers_go_when_they_are_old_and_nobodys(machine: Machine, cache: Cac
     assert report.freed == 4 * 5 + 1
     assert not any(path.exists() for path in [*old, empty])
     assert all(path.exists() for path in young)
+
+
+def test_a_lock_file_without_a_strong_hash_keeps_nobody_wrongly(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """A wheel of a lock file that only a weak hash names may be in the cache: it is an error, and nothing goes."""
+    wheels = fill(machine, cache, tmp_path, 2)
+    lock = tmp_path / "pylock.toml"
+    lock.write_text(
+        'lock-version = "1.0"\ncreated-by = "test"\n[[packages]]\nname = "p0"\nversion = "1.0"\n[[packages.wheels]]\n'
+        f'url = "https://example.org/{wheels[0].filename}"\nhashes = {{md5 = "{"0" * 32}"}}\n'
+    )
+    with pytest.raises(ValueError, match=re.escape(f"{lock}: {wheels[0].filename}")):
+        cache.prune(keep=lock)
+    assert len(list(cache.entries())) == 2
 
 
 def test_a_lock_that_is_held_is_not_stale(machine: Machine, cache: Cache) -> None:

@@ -95,7 +95,7 @@ def kept(disk: Disk, find: Find, keep: Keep | Iterable[Keep] | None) -> frozense
     """Return the sha256 of everything that stays, ``None`` where nothing was said.
 
     Raises:
-        ValueError: for a digest that cannot be one, or a lock file that does not parse.
+        ValueError: for a digest that cannot be one, or a lock file that does not parse or names no strong hash.
         OSError: where a lock file cannot be read.
     """
     if keep is None:
@@ -137,7 +137,10 @@ def _locked(disk: Disk, path: str, find: Find) -> set[str]:
         for wheel in package.wheels or ():
             hashes = _digest.parse_hashes({name: value for name, value in wheel.hashes.items() if _known(name)})
             key = _digest.naming_hash(hashes)
-            sha256 = hashes.get("sha256") or (key and find(key))
+            if key is None:
+                # It may be in the cache, and would go: who cannot say what stays is not to say what goes.
+                raise ValueError(f"a wheel without a strong hash (sha256 or better): {path}: {wheel.filename}")
+            sha256 = hashes.get("sha256") or find(key)
             if sha256:
                 found.add(sha256)
     return found
