@@ -143,13 +143,13 @@ SCENARIOS: dict[str, tuple[Callable[[World], None], Callable[[Cache, World], Non
 }
 
 
-@pytest.fixture(params=SCENARIOS.values(), ids=SCENARIOS)
-def scenario(request: pytest.FixtureRequest) -> tuple[Callable[[World], None], Callable[[Cache, World], None]]:
-    return request.param
+# Those in which several threads work on one wheel.
+THREADED = ["make and link", "copy", "repair"]
 
-
-SIZES = pytest.mark.parametrize(
-    ("entries", "step"), [(ENTRIES, STEP), (LARGE, LARGE_STEP)], ids=["small wheel", "large wheel"]
+CASES = pytest.mark.parametrize(
+    ("name", "entries", "step"),
+    [(name, ENTRIES, STEP) for name in SCENARIOS] + [(name, LARGE, LARGE_STEP) for name in THREADED],
+    ids=[*SCENARIOS, *(f"{name}, large wheel" for name in THREADED)],
 )
 
 
@@ -164,11 +164,11 @@ def worlds(
         shutil.rmtree(world.folder)
 
 
-@SIZES
+@CASES
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
-def test_every_call_refused(scenario, lasting: bool, entries: list[Entry], step: int, tmp_path: Path) -> None:
+def test_every_call_refused(name: str, lasting: bool, entries: list[Entry], step: int, tmp_path: Path) -> None:
     """Each call is refused in one of many ways: an error that says everything or a success, and never a wrong file."""
-    before, act = scenario
+    before, act = SCENARIOS[name]
     codes = LASTING if lasting else CODES
     for number, world, begun in worlds(tmp_path, before, entries, step):
         code = codes[number % len(codes)]
@@ -196,11 +196,11 @@ def test_every_call_refused(scenario, lasting: bool, entries: list[Entry], step:
             return
 
 
-@SIZES
+@CASES
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_every_call(scenario, moment: str, entries: list[Entry], step: int, tmp_path: Path) -> None:
+def test_killed_at_every_call(name: str, moment: str, entries: list[Entry], step: int, tmp_path: Path) -> None:
     """Whatever the last call of a process is, no tree is wrong and a second run completes the first."""
-    before, act = scenario
+    before, act = SCENARIOS[name]
     for number, world, begun in worlds(tmp_path, before, entries, step):
         plan = world.files.plan = Die(begun + number, moment)
         try:

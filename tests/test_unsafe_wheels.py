@@ -8,6 +8,8 @@ unpacks it.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import io
 import os
 import random
@@ -97,11 +99,20 @@ def overlapping() -> bytes:
 SIZELESS = f"demo/a.py,sha256={urlsafe(b'x = 1' + bytes([10]))},\n" + record_of(wheel_entries()[:-1])
 
 
-@pytest.fixture(autouse=True, params=["zlib", "zlib_ng"])
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+LIBRARIES = ["zlib", *(["zlib_ng.zlib_ng"] if importlib.util.find_spec("zlib_ng") else [])]
+
+
+@pytest.fixture(autouse=True, params=LIBRARIES)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With zlib and with the library of the extra, everything is refused, and everything taken, in the same way."""
-    library = zlib if request.param == "zlib" else pytest.importorskip("zlib_ng.zlib_ng")
-    monkeypatch.setattr(_inflate, "_engine", library)
+    monkeypatch.setattr(_inflate, "_engine", importlib.import_module(request.param))
+    return request.param
+
+
+@pytest.mark.skipif(len(LIBRARIES) < 2, reason="only zlib is tried: the extra 'fast' is not installed")
+def test_the_faster_library_is_tried_too(library: str) -> None:
+    """All of this file runs with each of the libraries that are there."""
+    assert _inflate.inflater().decompress(deflate(b"x" * 99)) == b"x" * 99
 
 
 NAMES = {
