@@ -298,13 +298,13 @@ def test_an_oversized_or_tiny_leftover_is_swept(hashed: bool, server: Server, ca
 # Whose file it is
 
 
-def left_by(cache: Cache, url: str, big: Wheel, owner: str) -> Path:
-    """Leave a partial file of this owner: its stamp says so."""
+def left_by(cache: Cache, url: str, big: Wheel, owner: str | int) -> Path:
+    """Leave a partial file of this owner, or of the process of this number: its stamp says so."""
     interrupted(cache, url, big.digest)
     (part,) = (cache.path / "v1" / "partial").rglob("*.part")
     key, stamp, space, ending = part.name.split(".")
     time, boot, _, nonce = stamp.split("-")
-    pid = str(os.getpid()) if owner == "alive" else "4711" if owner != "nobody" else "0"
+    pid = {"alive": os.getpid(), "nobody": 0}.get(owner, 4711) if isinstance(owner, str) else owner
     boot = "0123abcd" if owner in {"elsewhere", "long ago"} else boot
     space = "89abcdef" if owner == "container" else space
     other = part.with_name(f"{key}.{time}-{boot}-{pid}-{nonce}.{space}.{ending}")
@@ -337,6 +337,27 @@ def test_what_may_have_a_writer_is_copied_and_what_has_none_is_claimed(
             assert (len(theirs.read()) == size) is not claimed
         assert part.exists() is (owner in {"alive", "elsewhere", "container"})
         assert (found.path.stat().st_ino == inode) is claimed
+
+
+def test_what_an_owner_left_who_ends_meanwhile_goes_with_the_download(
+    server: Server, machine: Machine, big: Wheel, tmp_path: Path
+) -> None:
+    """A file that was copied from, since its owner was there, is gone when the owner and the download have ended."""
+    url = big.on(server)
+    with (
+        machine.cache(tmp_path / "cache") as cache,
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as owner,
+    ):
+        part = left_by(cache, url, big, owner.pid)
+
+        def end(event: ProgressEvent) -> None:
+            if event.phase is Phase.DOWNLOADING and owner.poll() is None:
+                assert part.exists()
+                owner.communicate(b"\n")
+
+        assert cache.fetch(url, hashes=big.digest, progress=end).status is Status.RESUMED
+    assert not part.exists()
+    assert not part.with_suffix(".json").exists()
 
 
 def test_two_claims_of_one_file_are_one(server: Server, machine: Machine, big: Wheel, tmp_path: Path) -> None:

@@ -190,7 +190,8 @@ class Partials:
     @contextmanager
     def begin(self, call: Call, wanted: Wanted) -> Iterator[Partial]:
         """Begin a download, with what an earlier one left of it. At the end it is kept only if that is of use."""
-        partial = self._taken_up(call, wanted)
+        left = self._left(call.disk, wanted)
+        partial = self._taken_up(call, wanted, left)
         if partial is None:
             path = self._new(call.disk, wanted)
             stage = Stage(call.disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown)
@@ -202,19 +203,24 @@ class Partials:
                 partial.settle(error)
                 raise
             partial.settle(None)
+        if not all(each.is_nobodys for each in left):
+            # Whose bytes were copied may be gone by now, and nobody asks for the rest of a wheel that is there.
+            for each in self._left(call.disk, wanted):
+                if each.is_nobodys:
+                    self._discard(call.disk, each.path)
 
     def _new(self, disk: Disk, wanted: Wanted) -> str:
         system = disk.system
         return self._layout.new_partial(wanted.key, Stamp.new(system.now(), system.boot()), system.space())
 
-    def _taken_up(self, call: Call, wanted: Wanted) -> Partial | None:
+    def _taken_up(self, call: Call, wanted: Wanted, left: list[_Left]) -> Partial | None:
         """Return the largest of the files that an earlier download of this wheel left, as our own."""
         found: Partial | None = None
-        for left in self._left(call.disk, wanted):
-            if found is None and _SMALLEST <= left.size <= (wanted.size or left.size):
-                found = self._claimed(call, wanted, left) if left.is_nobodys else self._copied(call, wanted, left)
-            if left.is_nobodys or (left.is_silent and found is not None):
-                self._discard(call.disk, left.path)
+        for each in left:
+            if found is None and _SMALLEST <= each.size <= (wanted.size or each.size):
+                found = self._claimed(call, wanted, each) if each.is_nobodys else self._copied(call, wanted, each)
+            if each.is_nobodys or (each.is_silent and found is not None):
+                self._discard(call.disk, each.path)
         return found
 
     def _left(self, disk: Disk, wanted: Wanted) -> list[_Left]:
