@@ -89,6 +89,20 @@ def test_prune_cuts_to_a_size_that_people_write(filled: Shell) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [("ls",), ("info", "one"), ("stats",), ("export", "out"), ("prune",), ("rm", "one"), ("clear", "-y"), ("verify",)],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_mistyped_folder_is_told_and_not_made(filled: Shell, arguments: tuple[str, ...]) -> None:
+    """What is about the contents of a cache makes none."""
+    missing = filled.folder / "mistyped"
+    ran = run(filled, *arguments, "--cache-dir", str(missing))
+    assert ran.code == 2
+    assert "does not exist" in ran.err
+    assert not missing.exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "code"),
     [
         (("prune", "--max-size", "lots"), 2),

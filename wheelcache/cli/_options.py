@@ -39,6 +39,13 @@ cache_dir = click.option(
     metavar="DIR",
     help="The cache folder. Default: WHEELCACHE_DIR, else the user's cache folder.",
 )
+# For commands about what is in a cache: a mistyped folder has nothing, and is not made.
+existing_cache_dir = click.option(
+    "--cache-dir",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="The cache folder, which must exist. Default: WHEELCACHE_DIR, else the user's cache folder.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, for machines.")
 dry_run = click.option("-n", "--dry-run", is_flag=True, help="Only say what would go.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")

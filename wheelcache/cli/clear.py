@@ -14,7 +14,7 @@ from . import _options, _output, _removed
 @click.command("clear", short_help="Take everything out of the cache.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @_options.dry_run
-@_options.cache_dir
+@_options.existing_cache_dir
 @_options.as_json
 @_options.quiet
 def command(*, yes: bool, dry_run: bool, cache_dir: str | None, as_json: bool, quiet: bool) -> int:

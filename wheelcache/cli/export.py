@@ -16,7 +16,7 @@ from ._choice import chosen
 @click.option(
     "--mode", type=click.Choice([mode.value for mode in LinkMode]), default="auto", show_default=True, help="How."
 )
-@_options.cache_dir
+@_options.existing_cache_dir
 @_options.as_json
 @_options.quiet
 def command(*, dest: str, names: tuple[str, ...], mode: str, cache_dir: str | None, as_json: bool, quiet: bool) -> int:

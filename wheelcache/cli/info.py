@@ -12,7 +12,7 @@ from ._choice import chosen, wheel_json
 
 @click.command("info", short_help="Tell all that is known of a wheel.")
 @click.argument("names", nargs=-1, required=True, metavar="[PROJECT | DIGEST | FILENAME]...")
-@_options.cache_dir
+@_options.existing_cache_dir
 @_options.as_json
 def command(*, names: tuple[str, ...], cache_dir: str | None, as_json: bool) -> int:
     """Tell all that is known of the wheels of these names."""

@@ -17,7 +17,7 @@ _SHORT = len("sha256:") + 12
 
 @click.command("ls", short_help="List the wheels of the cache.")
 @click.argument("names", nargs=-1, metavar="[PROJECT | DIGEST | FILENAME]...")
-@_options.cache_dir
+@_options.existing_cache_dir
 @_options.as_json
 def command(*, names: tuple[str, ...], cache_dir: str | None, as_json: bool) -> int:
     """List the wheels of the cache, or those that are named. A damaged wheel is not listed."""

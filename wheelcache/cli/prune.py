@@ -20,7 +20,7 @@ from . import _options, _removed
     "else goes.",
 )
 @_options.dry_run
-@_options.cache_dir
+@_options.existing_cache_dir
 @_options.as_json
 @_options.quiet
 def command(

@@ -12,7 +12,7 @@ from . import _options, _removed
 @click.command("rm", short_help="Take wheels out of the cache.")
 @click.argument("names", nargs=-1, required=True, metavar="[PROJECT | DIGEST]...")
 @_options.dry_run
-@_options.cache_dir
+@_options.existing_cache_dir
 @_options.as_json
 @_options.quiet
 def command(*, names: tuple[str, ...], dry_run: bool, cache_dir: str | None, as_json: bool, quiet: bool) -> int:

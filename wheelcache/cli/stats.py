@@ -15,7 +15,7 @@ _COLUMNS = (Column(""), Column("number", "right"), Column("size", "right"))
 
 
 @click.command("stats", short_help="Tell how much there is, and what it was good for.")
-@_options.cache_dir
+@_options.existing_cache_dir
 @_options.as_json
 def command(*, cache_dir: str | None, as_json: bool) -> int:
     """Tell how much the cache holds, and how often it had what was wanted since it was made."""

@@ -21,7 +21,7 @@ _COLUMNS = (Column("problem"), Column("action"), Column("path", long=True))
 
 @click.command("verify", short_help="Look at every byte of the cache.")
 @click.option("--repair", is_flag=True, help="Put aside what is damaged, and put right what can be.")
-@_options.cache_dir
+@_options.existing_cache_dir
 @_options.as_json
 @_options.quiet
 def command(*, repair: bool, cache_dir: str | None, as_json: bool, quiet: bool) -> int:
