@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from server import Exchange, Server, plain, stalled
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import AsyncCache, Cache, ProgressEvent, WheelRequest
+from wheelcache._system import System
 
 MANY = [Wheel(wheel_filename(f"many{n}"), make_wheel(f"many{n}", size=2000)) for n in range(4)]
 BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine
@@ -138,6 +141,58 @@ def test_closing_in_another_thread(
     assert "closed" in str(error)
     assert unfinished(cache) == []
     silent.never.set()
+
+
+class DeafAtFirst:
+    """A way of waking that wakes nobody the first time: the thread was only about to wait."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, connection: socket.socket) -> None:
+        self.calls += 1
+        if self.calls > 1:
+            System().wake(connection)
+
+
+def deaf_at_first() -> type[Cache]:
+    class DeafCache(Cache):
+        _system = replace(System(), wake=DeafAtFirst())
+
+    return DeafCache
+
+
+def test_closing_is_said_again(silent: Silent, client: httpx.Client, server: Server, tmp_path: Path) -> None:
+    """Who was only about to wait when the cache was closed is woken all the same."""
+    url = MANY[0].on(server, how=silent)
+    cache = deaf_at_first()(tmp_path / "cache", client=client)
+    with ThreadPoolExecutor(1) as threads:
+        fetching = threads.submit(cache.fetch, url, hashes=MANY[0].digest)
+        silent.wait_for(1)
+        cache.close()
+        with pytest.raises(ValueError, match="closed"):
+            fetching.result(60)
+    assert silent.let_go == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", BACKENDS)
+async def test_cancelling_is_said_again(silent: Silent, client: httpx.Client, server: Server, tmp_path: Path) -> None:
+    """Whose task is cancelled while they are only about to wait is woken all the same."""
+
+    class PatientCache(deaf_at_first()):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "client": client})
+
+    class DeafAsyncCache(AsyncCache):
+        _cache_class = PatientCache
+
+    url = MANY[0].on(server, how=silent)
+    async with DeafAsyncCache(tmp_path / "cache") as cached, anyio.create_task_group() as group:
+        group.start_soon(lambda: cached.fetch(url, hashes=MANY[0].digest))
+        await anyio.to_thread.run_sync(silent.wait_for, 1)
+        group.cancel_scope.cancel()
+    assert silent.let_go == []
 
 
 def test_closing_ends_no_request_of_the_callers(

@@ -250,6 +250,11 @@ class _Work(Generic[_R]):
             await anyio.sleep_forever()
         finally:
             self.stop.set()
+            with anyio.CancelScope(shield=True):
+                # A thread that was only about to wait for a socket was not woken.
+                while self.is_running:
+                    await anyio.sleep(_LOOK_UP_SECONDS)
+                    self.stop.set()
 
     def result(self) -> _R:
         if self._error is not None:

@@ -782,7 +782,7 @@ class Cache:
         if not self._closed:
             self._tally.write(self._call().disk.hurried())
             self._closed = True
-            self._wire.close()
+            self._wire.close(self._system.sleep)
 
     def __enter__(self) -> Self:
         self._call()

@@ -52,6 +52,11 @@ class Stop:
         """Whether it was said."""
         return self._set
 
+    @property
+    def is_waited_past(self) -> bool:
+        """Whether somebody waits for a socket whom it should wake."""
+        return bool(self._wakers)
+
     def check(self) -> None:
         """Raise :class:`StoppedError`, or what takes its place, once it was said."""
         if self._set:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import httpx
 
 _REDIRECTS = 20
+_TOLD_AGAIN, _TOLD_AGAIN_SECONDS = 50, 0.02
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
 
@@ -128,9 +129,19 @@ class Wire:
                 )
             return self._own
 
-    def close(self) -> None:
-        """Stop what is under way, and close our own client. The caller's is the caller's."""
+    def close(self, sleep: Callable[[float], None]) -> None:
+        """Stop what is under way, and close our own client. The caller's is the caller's.
+
+        Args:
+            sleep: waits so many seconds, between telling those again who were only about to wait for a socket and so
+                were not woken. It takes a second at most.
+        """
         self._closing.set()
+        for _ in range(_TOLD_AGAIN):
+            if not self._closing.is_waited_past:
+                break
+            sleep(_TOLD_AGAIN_SECONDS)
+            self._closing.set()
         with self._lock:
             if self._own is not None:
                 self._own.close()
