@@ -17,8 +17,8 @@ from ._progress import Progress, ProgressEvent
 from ._request import WheelRequest, check_wheel_name, parse_request
 from ._wheel import CachedWheel
 
-# Servers of indexes bear with this many connections of one client; most of a small wheel's time is waiting for its
-# answer, and more than this bring nothing where there is something else to wait for.
+# Servers of indexes bear with this many connections of one client. More are slower: from 12 on the threads are in each
+# other's way, at 30 ms a request too (benchmarks/fetch.py, 80 wheels, two cores).
 _JOBS = 8
 # Waiting for a thread without end cannot be interrupted on Windows.
 _LOOK_UP_SECONDS = 0.2
