@@ -61,10 +61,14 @@ def test_a_cache_is_cut_in_half_while_others_use_it(tmp_path: Path, count: int) 
     assert reasons <= {"used meanwhile", "held by another process (winerror 32)"}
 
     with Cache(root) as cache:
+        half = [entry for entry in walk(cache._call().disk, cache._layout) if not entry.names or not entry.blobs]
+        # Who was fetching or reading a wheel just as it went may have made its blob anew, or kept its folder from
+        # going. That is no entry: it is swept when it is a day old, and the next who wants it makes it whole.
+        for tiny in (Tiny(numbers[f"sha256:{entry.sha256}"]) for entry in half):
+            assert tiny.number in used
+            cache.fetch((sources / tiny.filename).as_uri(), hashes=f"sha256:{tiny.sha256}")
         cache.prune(max_size=count * TINY_SIZE // 2)
         assert cache.stats().wheel_bytes <= count * TINY_SIZE // 2
-        disk = cache._call().disk
-        assert [entry for entry in walk(disk, cache._layout) if not entry.names or not entry.blobs] == []
         assert cache.verify().problems == ()
         for wheel in cache.entries():
             assert wheel.path.read_bytes() == Tiny(numbers[wheel.digest]).data
