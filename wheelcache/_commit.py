@@ -17,7 +17,7 @@ from ._disk import refused
 from ._errors import Cause, CommitError
 from ._ladder import Ladder
 from ._layout import Layout
-from ._lookup import Found, hash_file, put_aside, write_record
+from ._lookup import Found, hash_file, put_aside, write_first_record, write_record
 from ._record import Record, Seen, decode_record
 from ._refusal import is_leaving
 
@@ -138,11 +138,15 @@ class Commit:
         seen = Seen(stat.st_mtime_ns, stat.st_ino, disk.system.boot())
         record = record._replace(seen=seen, created=int(disk.system.now()))
         now = disk.system.now()
-        is_new = not self._is_recorded(call, record)
-        if not is_new:
-            disk.touch(self._layout.record(record.sha256, record.filename), now)
-        else:
-            write_record(disk, self._layout, record, now)
+        is_new = True
+        try:
+            write_first_record(disk, self._layout, record, now)
+        except FileExistsError:
+            is_new = not self._is_recorded(call, record)
+            if is_new:
+                write_record(disk, self._layout, record, now)
+            else:
+                disk.touch(self._layout.record(record.sha256, record.filename), now)
         return Found(record, path, now, is_new)
 
     def _is_recorded(self, call: Call, record: Record) -> bool:

@@ -49,6 +49,8 @@ class Disk:
         try:
             return action()
         except OSError as error:
+            if isinstance(error, CommitError) or is_answer(error, path):
+                raise
             first = error
         # Only now: nearly nothing is refused, and hits and walks are counted in microseconds.
         return self._insist(_Trial(self, operation, path, target, started), action, first)
@@ -184,12 +186,11 @@ class Disk:
             CommitError: where all ways are refused.
         """
         try:
-            # What is left of one that fails stays: it is none, and may by now be another process's that is one.
-            self._create_with(path, data)
+            self.create_small(path, data)
         except FileExistsError:
             try:
                 # Once, and not for each try: a scanner may hold it by then, and what is held can be renamed later.
-                self._create_with(spare, data)
+                self.create_small(spare, data)
                 self.perform("replace", spare, lambda: self._put_in_place(path, data, spare), target=path)
             except OSError as error:
                 self.discard(spare)
@@ -207,7 +208,13 @@ class Disk:
                 file.truncate()
             self.discard(spare)
 
-    def _create_with(self, path: str, data: bytes) -> None:
+    def create_small(self, path: str, data: bytes) -> None:
+        """Create a small file. What is left of one that fails stays: by now another process may have made it good.
+
+        Raises:
+            FileExistsError: where it is there.
+            CommitError: where it is refused.
+        """
         file = self.create(path)
         try:
             write_all(file, data)

@@ -93,8 +93,9 @@ class _Watch:
         self._is_there = is_there
         self._folder, self._prefix = layout.partials(key)
         self._timeout = timeout
-        self._seen = self._look()
-        self._since = call.disk.system.monotonic()
+        # Looked at when there is somebody to wait for, and kept for the next lock: the time of standing still is one.
+        self._seen: tuple[tuple[int, ...], int] | None = None
+        self._since = 0.0
 
     def wait(self, try_acquire: Callable[[], bool]) -> bool:
         """Wait for a lock while its owner makes progress; return whether it was had."""

@@ -22,7 +22,7 @@ from ._call import Call
 from ._digest import MultiHash
 from ._disk import Disk, reading
 from ._errors import CommitError
-from ._layout import Layout, Stamp, is_record, wheel_name
+from ._layout import Layout, Stamp, is_blob, is_record, wheel_name
 from ._progress import Phase
 from ._record import Record, Seen, decode_record, encode_record
 
@@ -82,15 +82,20 @@ class Lookup:
         hashed and given one; only who holds the entry's turn may ask for that. Who only looks, and does not ``use`` it,
         leaves its mark as it is.
         """
+        # Who adopts has missed once before: nearly always there is no folder, and one call tells.
+        names = _names_of_files(call.disk, self._layout.entry(sha256)) if adopt else None
+        if names == []:
+            return None
         if filename is not None:
             found = self._named(call, sha256, filename, algorithms, use=use)
             if found is not None:
                 return found
-        for name in self._other_names(call.disk, sha256, filename):
-            found = self._named(call, sha256, name, algorithms, use=use)
+        names = _names_of_files(call.disk, self._layout.entry(sha256)) if names is None else names
+        for name in _recorded_names(names):
+            found = None if name == filename else self._named(call, sha256, name, algorithms, use=use)
             if found is not None:
                 return found
-        return self._adopt(call, sha256, algorithms) if adopt and self._writable else None
+        return self._adopt(call, sha256, names, algorithms) if adopt and self._writable else None
 
     def _named(self, call: Call, sha256: str, filename: str, algorithms: Collection[str], *, use: bool) -> Found | None:
         known = self._trusted.get((sha256, filename)) or self._recorded(call.disk, sha256, filename)
@@ -172,17 +177,10 @@ class Lookup:
         if self._writable:
             put_aside(disk, self._layout, known.path, stat)
 
-    def _other_names(self, disk: Disk, sha256: str, filename: str | None) -> Iterator[str]:
-        files = [entry for entry in disk.scan(self._layout.entry(sha256)) if entry.is_file(follow_symlinks=False)]
-        names = sorted(entry.name for entry in files if is_record(entry.name))
-        return (wheel_name(name) for name in names if wheel_name(name) != filename)
-
-    def _adopt(self, call: Call, sha256: str, algorithms: Collection[str]) -> Found | None:
+    def _adopt(self, call: Call, sha256: str, names: Collection[str], algorithms: Collection[str]) -> Found | None:
         """Give a record to a blob that has none: its process was killed between the two, or the record was lost."""
-        for entry in call.disk.scan(self._layout.entry(sha256)):
-            if not entry.name.endswith(".whl") or not entry.is_file(follow_symlinks=False):
-                continue
-            path = self._layout.blob(sha256, entry.name, 0)
+        for name in filter(is_blob, names):
+            path = self._layout.blob(sha256, name, 0)
             stat = call.disk.stat(path)
             hashes = None if stat is None else hash_file(call, path, algorithms, stat.st_size)
             if stat is None or hashes is None:
@@ -192,7 +190,7 @@ class Lookup:
                 continue
             system = call.disk.system
             seen = Seen(stat.st_mtime_ns, stat.st_ino, system.boot())
-            record = Record(entry.name, sha256, stat.st_size, seen, created=int(system.now())).seen_as(seen, hashes)
+            record = Record(name, sha256, stat.st_size, seen, created=int(system.now())).seen_as(seen, hashes)
             found = Found(record, path, system.now())
             # What has no record is not trusted either, so that the next fetch tries again to give it one.
             if self._renew(call.disk, record, found.used):
@@ -216,10 +214,18 @@ class Lookup:
         """Yield every record, in the order of the folders, without looking at the blobs."""
         for shard in _folders(disk, self._layout.wheels):
             for rest in _folders(disk, os.path.join(self._layout.wheels, shard)):
-                for name in self._other_names(disk, shard + rest, None):
+                for name in _recorded_names(_names_of_files(disk, self._layout.entry(shard + rest))):
                     recorded = self._recorded(disk, shard + rest, name)
                     if recorded is not None:
                         yield recorded.record
+
+
+def _names_of_files(disk: Disk, folder: str) -> list[str]:
+    return sorted(entry.name for entry in disk.scan(folder) if entry.is_file(follow_symlinks=False))
+
+
+def _recorded_names(names: Collection[str]) -> Iterator[str]:
+    return map(wheel_name, filter(is_record, names))
 
 
 def _folders(disk: Disk, path: str) -> list[str]:
@@ -281,7 +287,7 @@ def _is_still(disk: Disk, renamed: str, looked_at: os.stat_result) -> bool:
 
 
 def write_record(disk: Disk, layout: Layout, record: Record, used: float) -> None:
-    """Write a record: from here on its blob is an entry, used last when it is said.
+    """Write a record, in the place of one that is there: from here on its blob is an entry, used last when it is said.
 
     Raises:
         CommitError: where it is refused.
@@ -290,4 +296,16 @@ def write_record(disk: Disk, layout: Layout, record: Record, used: float) -> Non
     path = layout.record(record.sha256, record.filename)
     disk.write_small(path, encode_record(record), layout.new_temporary(stamp))
     # A file server has a clock of its own, and marks are compared with each other.
+    disk.touch(path, used)
+
+
+def write_first_record(disk: Disk, layout: Layout, record: Record, used: float) -> None:
+    """Write the record of what has none yet, as :func:`write_record`.
+
+    Raises:
+        FileExistsError: where it has one.
+        CommitError: where it is refused.
+    """
+    path = layout.record(record.sha256, record.filename)
+    disk.create_small(path, encode_record(record))
     disk.touch(path, used)

@@ -119,11 +119,10 @@ def parse_request(
     _digest.require_strong(wanted)
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
         raise ValueError(f"size is a number of bytes, not {size!r}")
-    shown = redact(url)
+    source = _source(url, parts)
     if filename is None:
         filename = unquote(parts.path.rpartition("/")[2])
-    check_filename(filename, operation="fetch", url=shown)
-    source = _source(url, parts)
+    check_filename(filename, operation="fetch", url=source.shown)
     return Wanted(
         url=source.url,
         shown=source.shown,
