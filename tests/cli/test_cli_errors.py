@@ -222,6 +222,16 @@ class _Stalling:
         exchange.write(exchange.body[100:])
 
 
+def test_closed_streams_change_no_exit_code(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    """Started without stdout and stderr, as services are, a command does what it does and says it to nobody."""
+    monkeypatch.setenv("WHEELCACHE_DIR", str(shell.cache))
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["dir"]) == 0
+    assert main(["info", "no-such-project"]) == 1
+    assert main(["nonsense"]) == 2
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a test cannot send Ctrl-C to one process")
 def test_ctrl_c_ends_it_at_once_and_leaves_nothing(shell: Shell, server: Server):
     """In the middle of a download that stalls: exit code 130, one line, and no partial file."""

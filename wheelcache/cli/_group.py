@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 
 import click
@@ -57,6 +58,11 @@ def group() -> None:
 
 def run(arguments: Sequence[str] | None) -> int:
     """Run a command and return its exit code. Expected errors become one line; a bug keeps its traceback."""
+    with _streams():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = group.main(args=arguments, prog_name="wheelcache", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
@@ -70,6 +76,17 @@ def run(arguments: Sequence[str] | None) -> int:
         _output.print_error(_output.text_of(error))
         return FAILED
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    """Let what is printed go nowhere where a stream was closed before the program began: Python has ``None`` then."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, ExitStack() as redirected:
+        if sys.stdout is None:
+            redirected.enter_context(redirect_stdout(nowhere))
+        if sys.stderr is None:
+            redirected.enter_context(redirect_stderr(nowhere))
+        yield
 
 
 def _leave_behind(threads: str) -> None:
