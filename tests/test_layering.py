@@ -25,7 +25,7 @@ LAYERS = [
     {
         *("_fs", "_fs_posix", "_fs_windows", "_clone_windows", "_win32", "_boot_windows", "_process_windows"),
         *("_holders", "_holders_windows", "_volume", "_volume_posix", "_volume_windows"),
-        *("_refusal", "_system", "_evidence", "_patience", "_disk", "_lock", "_call"),
+        *("_refusal", "_system", "_evidence", "_patience", "_disk", "_lock", "_call", "_workers"),
     },
     {
         *("_opening", "_lookup", "_pointers", "_flight", "_download", "_local", "_stage", "_ladder", "_commit"),

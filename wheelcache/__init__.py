@@ -42,10 +42,10 @@ one of their requests), ``_metadata`` gets METADATA without the wheel.
 Below the stations is the system: ``_call`` is one public call, with what stops it, ``_fs`` is the contract of the file
 layer, ``_fs_windows`` and ``_fs_posix`` fulfil it, ``_refusal`` says what a refusal means, ``_patience`` waits,
 ``_evidence``, ``_holders`` and ``_volume`` look for what is behind a refusal, ``_disk`` does plain file work for one
-call, ``_lock`` is the one place that touches filelock. What Windows alone needs is in the modules that end in
-``_windows``, written with the calls of ``_win32``; ``_doctor`` tries everything in the real folder. Below that are the
-values: ``_errors``, ``_digest``, ``_layout`` (every path is formed there), ``_record``, ``_wheel``, ``_reports``,
-``_progress``. A test holds these layers against the imports.
+call, ``_lock`` is the one place that touches filelock, ``_workers`` are threads that share a piece of work. What
+Windows alone needs is in the modules that end in ``_windows``, written with the calls of ``_win32``; ``_doctor`` tries
+everything in the real folder. Below that are the values: ``_errors``, ``_digest``, ``_layout`` (every path is formed
+there), ``_record``, ``_wheel``, ``_reports``, ``_progress``. A test holds these layers against the imports.
 """
 
 __version__ = "0.1.0"

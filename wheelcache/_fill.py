@@ -21,6 +21,7 @@ from ._call import Call
 from ._disk import Disk, refused, write_all
 from ._fs import OpenFolder
 from ._listing import EXECUTABLE, EXECUTABLE_IMAGE, IMAGE, PLAIN, Folder, Listing
+from ._workers import Workers
 from ._zip import BadZipError
 
 _RUN = 1 << 20
@@ -127,15 +128,14 @@ class _Filling:
     def run(self, reader: _Reader) -> None:
         """Do all of it; the first error ends it, and is raised when every thread has stopped."""
         count = min(_MOST_THREADS, os.cpu_count() or 1) if self._total >= _WORTH_THREADS else 1
-        threads = [threading.Thread(target=self._help, args=(reader,), daemon=True) for _ in range(count - 1)]
-        for thread in threads:
-            thread.start()
+        workers = Workers(lambda: self._help(reader), count - 1, "wheelcache-unpack")
         try:
+            workers.start()
             self._work(reader)
+            workers.wait()
         except BaseException as error:
             self._fail(error)
-        for thread in threads:
-            thread.join()
+            workers.wait()
         if self._error is not None:
             raise self._error
 

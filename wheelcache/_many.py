@@ -16,12 +16,11 @@ from ._call import CURRENT_STOP, Stop, StoppedError
 from ._progress import Progress, ProgressEvent
 from ._request import WheelRequest, check_wheel_name, parse_request
 from ._wheel import CachedWheel
+from ._workers import Workers
 
 # Servers of indexes bear with this many connections of one client. More are slower: from 12 on the threads are in each
 # other's way, at 30 ms a request too (benchmarks/fetch.py, 80 wheels, two cores).
 _JOBS = 8
-# Waiting for a thread without end cannot be interrupted on Windows.
-_LOOK_UP_SECONDS = 0.2
 
 
 @runtime_checkable
@@ -149,25 +148,18 @@ def fetch_in_threads(plan: Plan, fetch: Callable[[WheelRequest], CachedWheel]) -
             fatal.append(error)
             stop.set()
 
-    threads = [
-        threading.Thread(target=copy_context().run, args=(work,), name=f"wheelcache-fetch-{number}")
-        for number in range(plan.jobs)
-    ]
+    def say_again() -> None:
+        if stop.is_set:
+            stop.set()
+
+    context = copy_context()
+    workers = Workers(lambda: context.copy().run(work), plan.jobs, "wheelcache-fetch")
     try:
-        for thread in threads:
-            thread.start()
-        _join(threads, stop)
+        workers.start()
+        workers.wait(say_again)
     except BaseException:
         stop.set()
-        _join(threads, stop)
+        workers.wait(say_again)
         raise
     if fatal:
         raise fatal[0]
-
-
-def _join(threads: Iterable[threading.Thread], stop: Stop) -> None:
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(_LOOK_UP_SECONDS)
-            if stop.is_set:
-                stop.set()

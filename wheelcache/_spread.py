@@ -29,6 +29,7 @@ from ._lookup import hash_file
 from ._refusal import Refusal, is_lasting, refusal_of
 from ._tree import remove_folder, untrusted
 from ._wheel import LinkMode
+from ._workers import Workers
 
 # A second thread costs more than it brings where the system answers within some microseconds, since both want the
 # interpreter's lock after each call: a warm install on a local disk of Linux takes a quarter longer with it. Where a
@@ -198,12 +199,14 @@ class _Spreading:
         """Do all of it, in more threads where that pays; the first error is raised when all have stopped."""
         rest = iter(tasks)
         count = _THREADS - 1 if self._is_slow(rest) else 0
-        threads = [threading.Thread(target=self._work, args=(rest,), daemon=True) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        self._work(rest)
-        for thread in threads:
-            thread.join()
+        workers = Workers(lambda: self._work(rest), count, "wheelcache-unpack")
+        try:
+            workers.start()
+            self._work(rest)
+            workers.wait()
+        except BaseException as error:
+            self._fail(error)
+            workers.wait()
         if self._error is not None:
             raise self._error
 
@@ -227,8 +230,11 @@ class _Spreading:
                     return
                 self._folder(*task)
         except BaseException as error:
-            with self._lock:
-                self._error = self._error or error
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = self._error or error
 
     def _folder(self, folder: Folder, missing: bool, there: frozenset[str]) -> None:
         source, target = _below(self._root, folder.path), _below(self._dest, folder.path)
