@@ -1,4 +1,4 @@
-"""Large bodies, which are read straight from their socket: the same bytes and the same errors as by the plain way."""
+"""Bodies that are read straight from their socket: the same bytes and the same errors as by the plain way."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from folders import unfinished
 from machines import Machine
 from server import (
     Answer,
+    Exchange,
     Server,
     chunked,
     gzipped,
@@ -25,10 +26,11 @@ from server import (
 )
 from wheels import Wheel, make_wheel, wheel_filename
 
-from wheelcache import DownloadError, HashMismatchError, SizeMismatchError, Status, WheelCacheError
+from wheelcache import DownloadError, HashMismatchError, SizeMismatchError, Status, WheelCacheError, _receive
 
-SIZE = 9 << 20
-LARGE = Wheel(wheel_filename("large"), make_wheel("large", size=SIZE))
+LARGE, MEDIUM = (
+    Wheel(wheel_filename(name), make_wheel(name, size=size)) for name, size in (("large", 9 << 20), ("medium", 300_000))
+)
 
 
 class NoSocket(httpx.BaseTransport):
@@ -46,35 +48,101 @@ class NoSocket(httpx.BaseTransport):
         self._inner.close()
 
 
-@pytest.fixture(params=[httpx.HTTPTransport, NoSocket], ids=["straight", "plain"])
-def client(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+@pytest.fixture(params=[LARGE, MEDIUM], ids=["large", "medium"])
+def wheel(request: pytest.FixtureRequest) -> Wheel:
+    """One that is worth a connection of its own, and one that is not."""
+    return request.param
+
+
+@pytest.fixture(params=["straight", "no reader", "no socket"])
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """A client of each kind, which does not wait long for the next byte."""
-    with httpx.Client(transport=request.param(), timeout=httpx.Timeout(10, read=2)) as client:
+    if request.param == "no reader":
+        monkeypatch.setattr(_receive, "_WAY_TO_READER", ("stream", "_elsewhere"))
+    transport = NoSocket() if request.param == "no socket" else httpx.HTTPTransport()
+    with httpx.Client(transport=transport, timeout=httpx.Timeout(10, read=2)) as client:
         yield client
 
 
+@pytest.fixture
+def chunks(server: Server) -> Callable[[httpx.Client, Wheel], Iterator[bytes | memoryview]]:
+    """Ask for a wheel, and return the pieces of the body."""
+
+    def asked(client: httpx.Client, wheel: Wheel) -> Iterator[bytes | memoryview]:
+        with client.stream("GET", wheel.on(server, how=noted)) as response:
+            yield from _receive._chunks(response, wheel.size, encoded=False)
+
+    return asked
+
+
+CONNECTIONS: list[tuple[str, int]] = []
+
+
+def noted(exchange: Exchange) -> None:
+    """The right answer; the connection that it went over is taken down."""
+    CONNECTIONS.append(exchange.client)
+    plain(exchange)
+
+
+def test_the_connection_is_good_for_the_next_request(chunks, wheel: Wheel) -> None:
+    """What was read straight from the socket, as is seen by its pieces, leaves it to the next request of the client."""
+    CONNECTIONS.clear()
+    with httpx.Client() as client:
+        for _ in range(3):
+            pieces = [(type(piece), bytes(piece)) for piece in chunks(client, wheel)]
+            assert b"".join(data for _, data in pieces) == wheel.data
+            assert memoryview in {kind for kind, _ in pieces}
+    assert len(CONNECTIONS) == 3
+    assert len(set(CONNECTIONS)) == 1
+
+
+def test_a_connection_with_half_a_body_is_never_used_again(chunks, wheel: Wheel) -> None:
+    """Who stops in the middle leaves bytes on the connection that would be taken for the next answer."""
+    CONNECTIONS.clear()
+    with httpx.Client() as client:
+        begun = chunks(client, wheel)
+        assert next(begun)
+        assert type(next(begun)) is memoryview
+        begun.close()
+        assert b"".join(bytes(piece) for piece in chunks(client, wheel)) == wheel.data
+    assert len(set(CONNECTIONS)) == 2
+
+
+def test_without_the_reader_only_a_large_body_is_worth_a_connection(
+    chunks, wheel: Wheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where h11 cannot be told, a connection is lost for a large body, and a medium one is read in the plain way."""
+    CONNECTIONS.clear()
+    monkeypatch.setattr(_receive, "_WAY_TO_READER", ("stream", "_elsewhere"))
+    with httpx.Client() as client:
+        for _ in range(2):
+            kinds = {type(piece) for piece in chunks(client, wheel)}
+            assert (memoryview in kinds) == (wheel is LARGE)
+    assert len(set(CONNECTIONS)) == (2 if wheel is LARGE else 1)
+
+
 @pytest.mark.parametrize("how", [plain, chunked, gzipped, until_closed], ids=lambda how: how.__name__)
-def test_every_way_of_sending(how: Answer, client, server: Server, machine: Machine, tmp_path: Path) -> None:
+def test_every_way_of_sending(how: Answer, wheel, client, server: Server, machine: Machine, tmp_path: Path) -> None:
     """However it travels, the bytes are the right ones, and the client goes on to work."""
     small = Wheel(wheel_filename("small"), make_wheel("small", size=5000))
     with machine.cache(tmp_path / "cache", client=client) as cache:
-        found = cache.fetch(LARGE.on(server, how=how), hashes=LARGE.digest)
-        assert (found.path.read_bytes(), found.status) == (LARGE.data, Status.DOWNLOADED)
+        found = cache.fetch(wheel.on(server, how=how), hashes=wheel.digest)
+        assert (found.path.read_bytes(), found.status) == (wheel.data, Status.DOWNLOADED)
         assert cache.fetch(small.on(server), hashes=small.digest).path.read_bytes() == small.data
         assert unfinished(cache) == []
 
 
-@pytest.mark.parametrize("at", [0, 1, 70_000, SIZE // 2, SIZE - 1])
+@pytest.mark.parametrize("at", [0, 1, 70_000, -150_000, -1])
 @pytest.mark.parametrize("ending", [truncated, reset])
 def test_cuts_are_gone_on_with(
-    at: int, ending: Callable[[int], Answer], client, server: Server, machine: Machine, tmp_path: Path
+    at: int, ending: Callable[[int], Answer], wheel, client, server: Server, machine: Machine, tmp_path: Path
 ) -> None:
     """A body that breaks off anywhere is gone on with where it was."""
-    url = LARGE.on(server)
-    server.script(url, ending(at))
+    url = wheel.on(server)
+    server.script(url, ending(at % wheel.size))
     with machine.cache(tmp_path / "cache", client=client) as cache:
-        assert cache.fetch(url, hashes=LARGE.digest).path.read_bytes() == LARGE.data
-    assert ending is reset or server.sent() <= SIZE + 1
+        assert cache.fetch(url, hashes=wheel.digest).path.read_bytes() == wheel.data
+    assert ending is reset or server.sent() <= wheel.size + 1
 
 
 @pytest.mark.parametrize(
@@ -87,22 +155,22 @@ def test_cuts_are_gone_on_with(
     ],
     ids=str,
 )
-def test_errors_are_the_same(how, error: type[WheelCacheError], client, server, machine, tmp_path: Path) -> None:
+def test_errors_are_the_same(how, error: type[WheelCacheError], wheel, client, server, machine, tmp_path) -> None:
     """What cannot be had is the error that the plain way gives."""
     with machine.cache(tmp_path / "cache", client=client) as cache:
         with pytest.raises(error):
-            cache.fetch(LARGE.on(server, how=how), hashes=LARGE.digest)
+            cache.fetch(wheel.on(server, how=how), hashes=wheel.digest)
         with pytest.raises(SizeMismatchError):
-            cache.fetch(LARGE.on(server), hashes=LARGE.digest, size=SIZE - 1)
+            cache.fetch(wheel.on(server), hashes=wheel.digest, size=wheel.size - 1)
 
 
-def test_a_body_that_stalls_is_left_after_the_read_timeout(client, server, machine: Machine, tmp_path: Path) -> None:
+def test_a_body_that_stalls_is_left_after_the_read_timeout(wheel, client, server, machine, tmp_path: Path) -> None:
     """The client's read time-out holds for every read, and the rest is asked for anew."""
     never = threading.Event()
-    url = LARGE.on(server)
-    server.script(url, stalled(SIZE // 2, never))
+    url = wheel.on(server)
+    server.script(url, stalled(wheel.size // 2, never))
     with machine.cache(tmp_path / "cache", client=client) as cache:
-        found = cache.fetch(url, hashes=LARGE.digest)
-        assert (found.path.read_bytes(), found.status) == (LARGE.data, Status.RESUMED)
+        found = cache.fetch(url, hashes=wheel.digest)
+        assert (found.path.read_bytes(), found.status) == (wheel.data, Status.RESUMED)
     never.set()
     assert server.count() == 2

@@ -1,10 +1,13 @@
 """Receive: the body of an answer into the partial file that waits for it.
 
-Of the time that httpx takes for a large body most is h11's copies and events. Where all of the following hold, the rest
-of a body is read from its socket into one buffer that is used again and again, and h11 never sees it:
+Of the time that httpx takes for a body most is h11's copies and events, five copies of every byte, and all of it while
+no other thread can run. Where all of the following hold, the rest of a body is read from its socket into one buffer
+that is used again and again, and h11 never sees it:
 
-- The answer is HTTP/1.1 with a Content-Length, travels as it is, and is large: after this the connection cannot be used
-  again, since h11 still waits for the body. httpcore closes one that is not at its end when the answer is closed.
+- The answer is HTTP/1.1 with a Content-Length, and travels as it is.
+- h11 can be told that the body has come (:func:`_unread`), so that the connection is good for the next request. Where
+  it cannot, it still waits for the body, and httpcore closes a connection that is not at its end when the answer is
+  closed: so only a large body is read so, which is worth another connection.
 - The socket is the connection's own: plain, or TLS straight on it. TLS within the TLS of a proxy has an object of its
   own that decrypts (``ssl.SSLObject``), and other transports (MockTransport, HTTP/2, an async client's) have no socket.
 - What h11 has read ahead came first: the first chunk of ``iter_raw()`` is all that it has of the body, since a reader
@@ -16,7 +19,7 @@ The client's read time-out holds for each read, as before.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._call import Call
 from ._partial import Partial
@@ -30,9 +33,13 @@ if TYPE_CHECKING:
     import httpx
 
 _PARTIAL_CONTENT = 206
+# What comes with the head and in the first read is not worth a buffer.
+_SMALL = 1 << 17
 # From here on a connection of its own is worth it: opening another costs less than h11 would.
 _LARGE = 8 << 20
 _BUFFER = 1 << 18
+# From an answer to what counts the rest of its body: in httpx, httpcore and h11, and none of it is promised by them.
+_WAY_TO_READER = ("stream", "_stream", "_httpcore_stream", "_stream", "_connection", "_h11_state", "_reader")
 
 
 def is_encoded(response: httpx.Response) -> bool:
@@ -68,17 +75,24 @@ def _chunks(response: httpx.Response, declared: int | None, *, encoded: bool) ->
     if encoded or response.is_stream_consumed:
         yield from response.iter_bytes()
         return
-    connection = None
-    if declared is not None and declared >= _LARGE and "Transfer-Encoding" not in response.headers:
-        connection = _socket_of(response)
+    connection = unread = None
+    if declared is not None and declared >= _SMALL and "Transfer-Encoding" not in response.headers:
+        connection, unread = _socket_of(response), _unread(response, declared)
     chunks = response.iter_raw()
-    if connection is None or declared is None:
+    if connection is None or declared is None or (unread is None and declared < _LARGE):
         yield from chunks
         return
     first = next(chunks, b"")
     yield first
-    if first:
-        yield from _straight(connection, declared - len(first), response)
+    if not first:
+        return
+    left = declared - len(first)
+    for chunk in _straight(connection, left, response):
+        left -= len(chunk)
+        yield chunk
+    if left == 0 and unread is not None:
+        unread._remaining = 0  # noqa: SLF001  - looked for and compared just before: there is no other way to say it
+        yield from chunks
 
 
 def _socket_of(response: httpx.Response) -> socket.socket | None:
@@ -89,6 +103,17 @@ def _socket_of(response: httpx.Response) -> socket.socket | None:
     if response.http_version != "HTTP/1.1" or stream is None:
         return None
     return None if isinstance(stream.get_extra_info("ssl_object"), ssl.SSLObject) else socket_of(stream)
+
+
+def _unread(response: httpx.Response, declared: int) -> Any:
+    """Return h11's reader of a body that has not begun, whose ``_remaining`` are the bytes that it still waits for.
+
+    ``None`` where it is not found just so: other releases may keep it elsewhere, and other transports have none.
+    """
+    found: Any = response
+    for name in _WAY_TO_READER:
+        found = getattr(found, name, None)
+    return found if getattr(found, "_remaining", None) == declared else None
 
 
 def _straight(connection: socket.socket, left: int, response: httpx.Response) -> Iterator[memoryview]:
