@@ -18,8 +18,8 @@ from ._request import WheelRequest, check_wheel_name, parse_request
 from ._wheel import CachedWheel
 from ._workers import Workers
 
-# Servers of indexes bear with this many connections of one client. More are slower: from 12 on the threads are in each
-# other's way, at 30 ms a request too (benchmarks/fetch.py, 80 wheels, two cores).
+# Servers of indexes bear with this many connections of one client. More bring nothing: 12 and 16 take as long, at 30 ms
+# a request too (benchmarks/fetch.py, 80 wheels, two cores).
 _JOBS = 8
 
 
