@@ -5,9 +5,9 @@ no other thread can run. Where all of the following hold, the rest of a body is 
 that is used again and again, and h11 never sees it:
 
 - The answer is HTTP/1.1 with a Content-Length, and travels as it is.
-- h11 can be told that the body has come (:func:`_unread`), so that the connection is good for the next request. Where
-  it cannot, it still waits for the body, and httpcore closes a connection that is not at its end when the answer is
-  closed: so only a large body is read so, which is worth another connection.
+- Between the answer and h11 is nothing but httpx's own: no transport of the caller's that wants to see the bytes. Then
+  h11 can be told that the body has come (:func:`_unread`), and the connection is good for the next request. One whose
+  body was not read to its end is closed by httpcore when the answer is, since h11 still waits for the rest.
 - The socket is the connection's own: plain, or TLS straight on it. TLS within the TLS of a proxy has an object of its
   own that decrypts (``ssl.SSLObject``), and other transports (MockTransport, HTTP/2, an async client's) have no socket.
 - What h11 has read ahead came first: the first chunk of ``iter_raw()`` is all that it has of the body, since a reader
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 _PARTIAL_CONTENT = 206
 # What comes with the head and in the first read is not worth a buffer.
 _SMALL = 1 << 17
-# From here on a connection of its own is worth it: opening another costs less than h11 would.
-_LARGE = 8 << 20
 _BUFFER = 1 << 18
-# From an answer to what counts the rest of its body: in httpx, httpcore and h11, and none of it is promised by them.
+# From an answer to what counts the rest of its body. None of it is promised: where another release of theirs has it
+# elsewhere, bodies are read in the plain way, and a test fails.
 _WAY_TO_READER = ("stream", "_stream", "_httpcore_stream", "_stream", "_connection", "_h11_state", "_reader")
+_THEIRS = {"httpx", "httpcore", "h11"}
 
 
 def is_encoded(response: httpx.Response) -> bool:
@@ -79,7 +79,7 @@ def _chunks(response: httpx.Response, declared: int | None, *, encoded: bool) ->
     if declared is not None and declared >= _SMALL and "Transfer-Encoding" not in response.headers:
         connection, unread = _socket_of(response), _unread(response, declared)
     chunks = response.iter_raw()
-    if connection is None or declared is None or (unread is None and declared < _LARGE):
+    if connection is None or declared is None or unread is None:
         yield from chunks
         return
     first = next(chunks, b"")
@@ -90,7 +90,7 @@ def _chunks(response: httpx.Response, declared: int | None, *, encoded: bool) ->
     for chunk in _straight(connection, left, response):
         left -= len(chunk)
         yield chunk
-    if left == 0 and unread is not None:
+    if left == 0:
         unread._remaining = 0  # noqa: SLF001  - looked for and compared just before: there is no other way to say it
         yield from chunks
 
@@ -108,11 +108,13 @@ def _socket_of(response: httpx.Response) -> socket.socket | None:
 def _unread(response: httpx.Response, declared: int) -> Any:
     """Return h11's reader of a body that has not begun, whose ``_remaining`` are the bytes that it still waits for.
 
-    ``None`` where it is not found just so: other releases may keep it elsewhere, and other transports have none.
+    ``None`` where it is not found just so, on a way of theirs alone.
     """
     found: Any = response
     for name in _WAY_TO_READER:
         found = getattr(found, name, None)
+        if type(found).__module__.partition(".")[0] not in _THEIRS:
+            return None
     return found if getattr(found, "_remaining", None) == declared else None
 
 
