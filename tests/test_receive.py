@@ -198,12 +198,14 @@ def test_errors_are_the_same(how, error: type[WheelCacheError], wheel, client, s
 
 
 def test_a_body_that_stalls_is_left_after_the_read_timeout(wheel, client, server, machine, tmp_path: Path) -> None:
-    """The client's read time-out holds for every read, and the rest is asked for anew."""
+    """The client's read time-out holds for every read, how far it came is told, and the rest is asked for anew."""
     never = threading.Event()
     url = wheel.on(server)
     server.script(url, stalled(wheel.size // 2, never))
+    said: list[str] = []
     with machine.cache(tmp_path / "cache", client=client) as cache:
-        found = cache.fetch(url, hashes=wheel.digest)
+        found = cache.fetch(url, hashes=wheel.digest, progress=lambda event: said.append(event.detail))
         assert (found.path.read_bytes(), found.status) == (wheel.data, Status.RESUMED)
     never.set()
     assert server.count() == 2
+    assert any(f"(after {wheel.size // 2} bytes)" in detail for detail in said)

@@ -89,6 +89,7 @@ def _chunks(response: httpx.Response, declared: int | None, *, encoded: bool) ->
     left = declared - len(first)
     for chunk in _straight(connection, left, response):
         left -= len(chunk)
+        response._num_bytes_downloaded += len(chunk)  # noqa: SLF001  - httpx gives it to who asks how far it came
         yield chunk
     if left == 0:
         unread._remaining = 0  # noqa: SLF001  - looked for and compared just before: there is no other way to say it
