@@ -29,7 +29,7 @@ from wheels import Wheel, make_wheel, wheel_filename
 from wheelcache import DownloadError, HashMismatchError, SizeMismatchError, Status, WheelCacheError, _receive
 
 LARGE, MEDIUM = (
-    Wheel(wheel_filename(name), make_wheel(name, size=size)) for name, size in (("large", 9 << 20), ("medium", 300_000))
+    Wheel(wheel_filename(name), make_wheel(name, size=size)) for name, size in (("large", 2 << 20), ("medium", 300_000))
 )
 
 
