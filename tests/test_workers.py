@@ -16,41 +16,50 @@ def running() -> list[str]:
 
 
 def test_all_of_them_work_and_have_ended() -> None:
-    """Each of three works beside the others, and none is left when they were waited for."""
-    together = threading.Barrier(3)
-    workers = Workers(lambda: together.wait(60), 3, "workers-test")
-    workers.start()
-    workers.wait()
+    """Each of three works beside the others and beside who waits for them, and none is left."""
+    together = threading.Barrier(4)
+    Workers(lambda: together.wait(60), 3, "workers-test").run(
+        lambda _: together.abort(), here=lambda: together.wait(60)
+    )
     assert not together.broken
     assert running() == []
 
 
 @not_on_windows("a thread cannot send another one Ctrl-C there")
-def test_who_is_interrupted_can_still_wait_for_them() -> None:
-    """After a Ctrl-C in the middle of waiting, who still works is waited for, and not taken for one that has ended."""
-    here, go_on = threading.get_ident(), threading.Event()
+def test_an_interrupt_comes_through_when_all_have_ended() -> None:
+    """Ctrl-C in the middle of waiting: who still works is told to stop, and waited for, not taken for ended."""
+    here, waited_for, go_on = threading.get_ident(), threading.Event(), threading.Event()
+    told: list[tuple[type[BaseException], list[str]]] = []
 
     def work() -> None:
+        waited_for.wait(60)
         signal.pthread_kill(here, signal.SIGINT)
         go_on.wait(60)
 
-    workers = Workers(work, 1, "workers-test")
-
-    def start_and_wait() -> None:
-        workers.start()
-        workers.wait()
+    def again() -> None:
+        (go_on if told else waited_for).set()
 
     with pytest.raises(KeyboardInterrupt):
-        start_and_wait()
-    assert running() == ["workers-test-0"]
-    looked = []
-    workers.wait(lambda: (looked.append(running()), go_on.set()))
-    assert looked == [["workers-test-0"]]
+        Workers(work, 1, "workers-test").run(lambda error: told.append((type(error), running())), again=again)
+    assert told == [(KeyboardInterrupt, ["workers-test-0"])]
+    assert go_on.is_set()
+    assert running() == []
+
+
+def test_what_is_raised_here_ends_the_others_first() -> None:
+    """An error of who works beside them stops them, and is raised when they have ended."""
+    go_on = threading.Event()
+
+    def fail() -> None:
+        raise OSError("here")
+
+    with pytest.raises(OSError, match="here"):
+        Workers(lambda: go_on.wait(60), 2, "workers-test").run(lambda _: go_on.set(), here=fail)
     assert running() == []
 
 
 def test_a_thread_that_cannot_be_started_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system gives no more threads, that is the error, and those that run are waited for."""
+    """Where the system gives no more threads, that is the error, and those that run are stopped and waited for."""
     start, started = threading.Thread.start, []
 
     def few(thread: threading.Thread) -> None:
@@ -60,10 +69,7 @@ def test_a_thread_that_cannot_be_started_is_not_waited_for(monkeypatch: pytest.M
         start(thread)
 
     go_on = threading.Event()
-    workers = Workers(lambda: go_on.wait(60), 2, "workers-test")
     monkeypatch.setattr(threading.Thread, "start", few)
     with pytest.raises(RuntimeError):
-        workers.start()
-    go_on.set()
-    workers.wait()
+        Workers(lambda: go_on.wait(60), 2, "workers-test").run(lambda _: go_on.set())
     assert running() == []

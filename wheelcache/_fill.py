@@ -126,16 +126,10 @@ class _Filling:
         self._error: BaseException | None = None
 
     def run(self, reader: _Reader) -> None:
-        """Do all of it; the first error ends it, and is raised when every thread has stopped."""
+        """Do all of it; an error ends it, and is raised when every thread has stopped."""
         count = min(_MOST_THREADS, os.cpu_count() or 1) if self._total >= _WORTH_THREADS else 1
         workers = Workers(lambda: self._help(reader), count - 1, "wheelcache-unpack")
-        try:
-            workers.start()
-            self._work(reader)
-            workers.wait()
-        except BaseException as error:
-            self._fail(error)
-            workers.wait()
+        workers.run(self._fail, here=lambda: self._work(reader))
         if self._error is not None:
             raise self._error
 

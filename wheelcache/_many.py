@@ -154,12 +154,6 @@ def fetch_in_threads(plan: Plan, fetch: Callable[[WheelRequest], CachedWheel]) -
 
     context = copy_context()
     workers = Workers(lambda: context.copy().run(work), plan.jobs, "wheelcache-fetch")
-    try:
-        workers.start()
-        workers.wait(say_again)
-    except BaseException:
-        stop.set()
-        workers.wait(say_again)
-        raise
+    workers.run(lambda _: stop.set(), again=say_again)
     if fatal:
         raise fatal[0]

@@ -200,13 +200,7 @@ class _Spreading:
         rest = iter(tasks)
         count = _THREADS - 1 if self._is_slow(rest) else 0
         workers = Workers(lambda: self._work(rest), count, "wheelcache-unpack")
-        try:
-            workers.start()
-            self._work(rest)
-            workers.wait()
-        except BaseException as error:
-            self._fail(error)
-            workers.wait()
+        workers.run(self._fail, here=lambda: self._work(rest))
         if self._error is not None:
             raise self._error
 

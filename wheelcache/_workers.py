@@ -29,23 +29,40 @@ class Workers:
         self._running = 0
         self._ended = threading.Condition()
 
-    def start(self) -> None:
-        """Start them. Where that fails in the middle, the others run."""
+    def run(
+        self,
+        stop: Callable[[BaseException], object],
+        *,
+        here: Callable[[], object] | None = None,
+        again: Callable[[], object] | None = None,
+    ) -> None:
+        """Start them, do ``here`` beside them, and wait until all have ended; meanwhile call ``again`` now and then.
+
+        What is raised here, an interrupt too, is given to ``stop``, which makes the others end; then it comes through.
+        """
+        try:
+            self._start()
+            if here is not None:
+                here()
+            self._wait(again)
+        except BaseException as error:
+            stop(error)
+            self._wait(again)
+            raise
+
+    def _start(self) -> None:
         for thread in self._threads:
             with self._ended:
                 self._running += 1
             try:
                 thread.start()
             except BaseException:
+                # One that was not even begun is not waited for; those before it are.
                 if thread.ident is None:
                     self._end()
                 raise
 
-    def wait(self, again: Callable[[], object] | None = None) -> None:
-        """Wait until all have ended; ``again`` is called now and then meanwhile.
-
-        Whoever is interrupted in it makes the work end, and waits once more.
-        """
+    def _wait(self, again: Callable[[], object] | None) -> None:
         while True:
             with self._ended:
                 over = self._ended.wait_for(lambda: self._running == 0, _LOOK_UP_SECONDS)
