@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from wheelcache import Cache
@@ -31,7 +31,8 @@ class FakeClock:
         self._passed = 0.0
         self._lock = threading.Lock()
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, look_up: Callable[[], object] = lambda: None) -> None:
+        look_up()
         with self._lock:
             self.slept.append(seconds)
             self._passed += seconds

@@ -16,10 +16,10 @@ import httpx
 import pytest
 from folders import unfinished
 from machines import Machine
-from server import Exchange, Server, plain, stalled
+from server import Exchange, Server, plain, stalled, status
 from wheels import Wheel, make_wheel, wheel_filename
 
-from wheelcache import AsyncCache, Cache, ProgressEvent, WheelRequest
+from wheelcache import AsyncCache, Cache, Phase, ProgressEvent, WheelRequest
 from wheelcache._system import System
 
 MANY = [Wheel(wheel_filename(f"many{n}"), make_wheel(f"many{n}", size=2000)) for n in range(4)]
@@ -34,13 +34,13 @@ class Silent:
         self.reached = threading.Semaphore(0)
         self.let_go: list[Exchange] = []
         self.clients: set[tuple[str, int]] = set()
-        self._at = at
+        self.at = at
 
     def __call__(self, exchange: Exchange) -> None:
         self.clients.add(exchange.client)
         self.reached.release()
         try:
-            stalled(self._at, self.never)(exchange)
+            stalled(self.at, self.never)(exchange)
         finally:
             self.let_go.append(exchange)
 
@@ -155,6 +155,14 @@ class DeafAtFirst:
             System().wake(connection)
 
 
+class Paused(threading.Event):
+    """Says that somebody sleeps."""
+
+    def __call__(self, seconds: float, look_up: Callable[[], object] = lambda: None) -> None:
+        self.set()
+        System().sleep(seconds, look_up)
+
+
 def deaf_at_first() -> type[Cache]:
     class DeafCache(Cache):
         _system = replace(System(), wake=DeafAtFirst())
@@ -173,6 +181,51 @@ def test_closing_is_said_again(silent: Silent, client: httpx.Client, server: Ser
         with pytest.raises(ValueError, match="closed"):
             fetching.result(60)
     assert silent.let_go == []
+
+
+@pytest.mark.parametrize("call", [Cache.fetch, Cache.metadata])
+def test_closing_ends_the_pause_before_the_next_try(
+    call: Callable[..., object], server: Server, tmp_path: Path
+) -> None:
+    """Closing a cache does not wait until a server may be asked again, and the server is not asked again."""
+    url = MANY[0].on(server, how=status(503, retry_after="59"))
+    cache = Cache(tmp_path / "cache")
+    paused = Paused()
+    cache._system = replace(cache._system, sleep=paused)
+    with ThreadPoolExecutor(1) as threads:
+        fetching = threads.submit(call, cache, url)
+        assert paused.wait(60)
+        asked = server.count()
+        cache.close()
+        with pytest.raises(ValueError, match="closed"):
+            fetching.result(30)
+    assert server.count() == asked
+    assert unfinished(cache) == []
+
+
+def test_closing_ends_the_waiting_for_another_download(silent: Silent, server: Server, tmp_path: Path) -> None:
+    """Closing a cache that waits for what another one downloads ends that waiting; the other one goes on."""
+    silent.at = 500
+    url = MANY[0].on(server, how=silent)
+    waiting = threading.Event()
+
+    def listen(event: ProgressEvent) -> None:
+        if event.phase is Phase.WAITING:
+            waiting.set()
+
+    with Cache(tmp_path / "cache") as other, ThreadPoolExecutor(2) as threads:
+        downloading = threads.submit(other.fetch, url, hashes=MANY[0].digest)
+        silent.wait_for(1)
+        cache = Cache(tmp_path / "cache")
+        fetching = threads.submit(cache.fetch, url, hashes=MANY[0].digest, progress=listen)
+        assert waiting.wait(60)
+        cache.close()
+        with pytest.raises(ValueError, match="closed"):
+            fetching.result(30)
+        assert not downloading.done()
+        silent.never.set()
+        assert downloading.result(60).path.read_bytes() == MANY[0].data
+    assert server.count() == 1
 
 
 @pytest.mark.anyio

@@ -291,7 +291,7 @@ def test_what_is_just_being_written_is_no_damage(tmp_path: Path) -> None:
     machine = Machine()
     whole = b""
 
-    def sleep(seconds: float) -> None:
+    def sleep(seconds: float, look_up: object = None) -> None:
         record(wheels[1]).write_bytes(whole)
 
     with machine.cache(tmp_path / "cache") as cache:

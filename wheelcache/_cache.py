@@ -131,6 +131,8 @@ class Cache:
         self._offline = offline
         self._read_only = read_only
         self._io_timeout = float(io_timeout)
+        self._client = client
+        self._wire = Wire(client, self._system.wake)
         self._layout = Layout(str(self.path))
         below = [Layout(os.path.abspath(os.fspath(layer))) for layer in layers]
         disk = self._call().disk
@@ -154,8 +156,6 @@ class Cache:
         )
         self._flights = Flights(self._layout, float(lock_timeout))
         self._lock_timeout = float(lock_timeout)
-        self._client = client
-        self._wire = Wire(client, self._system.wake)
 
     # In
 
@@ -777,7 +777,8 @@ class Cache:
     def close(self) -> None:
         """Write down what was counted, and close the connections; twice is fine. Paths that were given stay good.
 
-        What waits for a server in another thread ends with the ``ValueError`` of a closed cache.
+        What waits for a server in another thread, or for another download, ends with the ``ValueError`` of a closed
+        cache.
         """
         if not self._closed:
             self._tally.write(self._call().disk.hurried())
@@ -802,7 +803,8 @@ class Cache:
             raise ValueError(f"the cache {self.path} is closed")
         if self._process != os.getpid():
             self._after_fork()
-        return Call(Disk(self._system, Patience(self._io_timeout, self._system)), wheel, progress, CURRENT_STOP.get())
+        disk = Disk(self._system, Patience(self._io_timeout, self._system))
+        return Call(disk, wheel, progress, CURRENT_STOP.get(), self._wire.closing)
 
     def _after_fork(self) -> None:
         """Leave the parent what is the parent's: locks of its threads, and sockets that two must not talk through."""

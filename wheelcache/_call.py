@@ -11,9 +11,6 @@ from typing import NamedTuple
 from ._disk import Disk
 from ._progress import Phase, Progress, ProgressEvent
 
-# A wait is looked up from this often, so that a stop is not slept through.
-_SLICE = 0.1
-
 
 class StoppedError(BaseException):
     """A call was told to stop. No ``Exception``, as with Ctrl-C: nothing on the way may take it for a failure."""
@@ -88,12 +85,14 @@ class Call(NamedTuple):
         wheel: the file name of the wheel that it is about; empty where there is none yet.
         progress: the caller's listener, or ``None``.
         stop: what ends it from another thread, or ``None``.
+        closing: the stop of what it works for, or ``None``; it ends what waits.
     """
 
     disk: Disk
     wheel: str = ""
     progress: Progress | None = None
     stop: Stop | None = None
+    closing: Stop | None = None
 
     def report(self, phase: Phase, done: int = 0, total: int | None = None, detail: str = "") -> None:
         """Tell the listener. What it raises goes through: that is how a caller stops a fetch."""
@@ -104,10 +103,9 @@ class Call(NamedTuple):
 
     def sleep(self, seconds: float) -> None:
         """Wait, but not past a stop."""
-        if self.stop is None:
-            self.disk.system.sleep(seconds)
-            return
-        while seconds > 0:
-            self.stop.check()
-            self.disk.system.sleep(min(seconds, _SLICE))
-            seconds -= _SLICE
+        self.disk.system.sleep(seconds, self._look_up)
+
+    def _look_up(self) -> None:
+        for stop in (self.stop, self.closing):
+            if stop is not None:
+                stop.check()

@@ -44,7 +44,7 @@ class TreeFolder(NamedTuple):
 
 def about(call: Call, wheel: str) -> Call:
     """Return the same call, telling of this wheel."""
-    return Call(call.disk, wheel, call.progress, call.stop)
+    return call._replace(wheel=wheel)
 
 
 class Crew(Generic[_T]):

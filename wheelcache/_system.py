@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from . import _fs
 from ._fs import FileSystem
@@ -23,6 +23,26 @@ if TYPE_CHECKING:
     import socket
 
     from ._volume import Surroundings, Volume
+
+# A wait is looked up from this often, so that a stop is not slept through.
+_SLICE = 0.1
+
+
+def _sleep(seconds: float, look_up: Callable[[], object] = lambda: None) -> None:
+    """Wait so many seconds, unless ``look_up``, which is called now and then, raises something."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        look_up()
+        time.sleep(min(left, _SLICE))
+
+
+class Sleep(Protocol):
+    """Waiting that can be ended."""
+
+    def __call__(self, seconds: float, look_up: Callable[[], object] = ..., /) -> None:
+        """Wait so many seconds, unless ``look_up``, which is called now and then, raises something."""
+        ...
+
 
 # One boot is one answer, and a hit asks for it.
 _boot = cache(boot_identity)
@@ -53,7 +73,7 @@ class System:
         files: its file layer.
         now: seconds since the epoch.
         monotonic: seconds that never go back.
-        sleep: waits so many seconds.
+        sleep: waits so many seconds, or until what it calls meanwhile raises something.
         boot: what is the same until the machine starts again, ``None`` where nobody knows.
         alive: whether there is a process of this number.
         space: within what process numbers mean something, besides the boot.
@@ -66,7 +86,7 @@ class System:
     files: FileSystem = field(default_factory=_fs.native)
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Sleep = _sleep
     boot: Callable[[], str | None] = _boot
     alive: Callable[[int], bool] = process_alive
     space: Callable[[], str] = process_space

@@ -348,4 +348,4 @@ def _one_at_a_time(call: Call) -> Call:
         with lock:
             listener(event)
 
-    return Call(call.disk, call.wheel, tell, call.stop)
+    return call._replace(progress=tell)

@@ -98,6 +98,9 @@ class Client(Protocol):
 class Wire:
     """The way to the network.
 
+    Attributes:
+        closing: the stop of all that goes this way.
+
     Args:
         client: the caller's, or ``None`` for one of our own, made at the first request and closed by :meth:`close`.
         wake: ends the reading of a socket in another thread.
@@ -107,8 +110,8 @@ class Wire:
         self._client = client
         self._own: httpx.Client | None = None
         self._lock = threading.Lock()
-        self._closing = Stop(lambda: ClosedError("the cache is closed"))
-        self._waker = Waker(wake, self._closing)
+        self.closing = Stop(lambda: ClosedError("the cache is closed"))
+        self._waker = Waker(wake, self.closing)
 
     def client(self) -> Client:
         """The caller's client, or our own.
@@ -117,7 +120,7 @@ class Wire:
             ClosedError: after :meth:`close`.
         """
         with self._lock:
-            self._closing.check()
+            self.closing.check()
             if self._client is not None:
                 return self._client
             if self._own is None:
@@ -136,12 +139,12 @@ class Wire:
             sleep: waits so many seconds, between telling those again who were only about to wait for a socket and so
                 were not woken. It takes a second at most.
         """
-        self._closing.set()
+        self.closing.set()
         for _ in range(_TOLD_AGAIN):
-            if not self._closing.is_waited_past:
+            if not self.closing.is_waited_past:
                 break
             sleep(_TOLD_AGAIN_SECONDS)
-            self._closing.set()
+            self.closing.set()
         with self._lock:
             if self._own is not None:
                 self._own.close()
