@@ -224,7 +224,10 @@ def _no_wheel_name(filename: str, operation: str, url: str | None, why: str) -> 
         f"{filename[:300]!r} is not the file name of a wheel{why}",
         operation=operation,
         url=url,
-        advice="Give filename='<name>-<version>-<python>-<abi>-<platform>.whl'.",
+        advice=(
+            "Check the name: a wheel's is <name>-<version>-<python>-<abi>-<platform>.whl."
+            " In Python, filename= gives one where the source has another."
+        ),
     )
 
 
