@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import io
+import itertools
 import os
 import random
 import stat
@@ -50,6 +51,7 @@ from installer.destinations import SchemeDictionaryDestination
 from installer.sources import WheelFile
 
 from wheelcache import Cache, InvalidWheelError, UnsafeWheelError, _inflate
+from wheelcache._archive import are_plain, problem_of_name
 
 ZEROS = bytes(1 << 20)
 
@@ -438,6 +440,17 @@ def test_odd_wheel_names(filename: str, info: str, tmp_path: Path) -> None:
     with Cache(tmp_path / "cache") as cache:
         cache.unpack(cache.put(source), tmp_path / "site", mode="copy")
     assert contents(tmp_path / "site") == installed(source, tmp_path / "other")
+
+
+PIECES = ["demo", "/", ".", " ", "con", "NUL", "lpt¹", "com7", "conin$", "\n", "\x1f", ":", ".wheelcache-", ".tmp"]
+
+
+def test_names_looked_at_together_are_refused_as_one_by_one() -> None:
+    """The quick look at all names of an archive finds each that the look at one refuses, and takes all good ones."""
+    names = ["".join(pieces) for count in range(5) for pieces in itertools.product(PIECES, repeat=count)]
+    refused = list(filter(problem_of_name, names))
+    assert [name for name in refused if are_plain(["demo", name, "demo"])] == []
+    assert are_plain([name for name in names if ".wheelcache-" not in name and not problem_of_name(name)])
 
 
 def honest() -> bytes:

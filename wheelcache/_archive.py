@@ -10,13 +10,13 @@ from __future__ import annotations
 import binascii
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from . import _inflate, _zip
 from ._errors import InvalidWheelError, UnsafeWheelError
-from ._layout import is_spare
+from ._layout import SPARE, is_spare
 from ._zip import BadZipError, Member
 
 # Deflate makes at most 1032 bytes of one (https://zlib.net/zlib_tech.html): who claims more lies.
@@ -29,10 +29,11 @@ _LARGEST_RECORD = 64 << 20
 # Every folder of a name is remembered, so that a name of 65,535 bytes could ask for gigabytes. No system takes longer
 # parts or paths (https://man7.org/linux/man-pages/man7/path_resolution.7.html), and no wheel goes so deep.
 _LONGEST_NAME, _LONGEST_PART, _MOST_FOLDERS = 4096, 255, 100
+# No part of it can be too long, nor can there be too many.
+_SURELY_SHORT = 2 * _MOST_FOLDERS
 # A deflate stream of nothing has 2 bytes.
 _LARGEST_FOLDER = 64
 
-# One pattern for every name that is refused, since there are thousands of names and it hardly ever matches.
 # What Windows does not allow: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 _PROBLEM = re.compile(
     r"""(?P<character>[\x00-\x1f\x7f<>:"|?*\\])
@@ -48,6 +49,11 @@ _PROBLEMS = {
     "tail": "ends in a dot or a space, which Windows drops",
     "device": "is reserved on Windows",
 }
+
+# The same for all names of an archive together, each on a line: there are thousands, and hardly ever is one refused.
+_CHARACTER = re.compile(r"""[\x00-\x09\x0b-\x1f\x7f<>:"|?*\\]""")
+_CROOKED = ("//", "./", " /", ".\n", " \n", "/\n", "\n/", "\n\n")
+_DEVICE = re.compile(r"[/\n](?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\ *[./\n]", re.IGNORECASE)
 
 _TYPE, _REGULAR, _FOLDER = 0o170000, 0o100000, 0o040000
 _EXECUTE = 0o111
@@ -123,10 +129,12 @@ class Archive:
             problem, operation="unpack", path=self.path, advice="The wheel was built wrongly: tell its maintainers."
         )
 
-    def _check_names(self, members: Iterable[Member]) -> None:
+    def _check_names(self, members: Sequence[Member]) -> None:
         names = _Names()
+        plain = are_plain([member.name for member in members])
         for member in members:
-            problem = _problem_of_name(member.name) or _problem_of_type(member) or names.add(member.name)
+            problem = "" if plain else problem_of_name(member.name)
+            problem = problem or _problem_of_type(member) or names.add(member.name)
             if problem:
                 raise self.unsafe(f"{member.name!r} {problem}")
         both = names.file_and_folder()
@@ -199,7 +207,7 @@ class Archive:
     def _file(self, member: Member, told: str, size: str) -> WheelFile:
         algorithm, _, value = told.partition("=")
         try:
-            digest = binascii.a2b_base64(value.translate(_FROM_URLSAFE) + "=" * (-len(value) % 4))
+            digest = binascii.a2b_base64(value.replace("-", "+").replace("_", "/") + "=" * (-len(value) % 4))
             right = _RECORD_ALGORITHMS.get(algorithm.lower()) == len(digest) and (not size or int(size) == member.size)
         except ValueError:
             right = False
@@ -280,8 +288,22 @@ def _is_folder(member: Member) -> bool:
     return member.name.endswith("/")
 
 
-def _problem_of_name(name: str) -> str:
-    if len(name) > 2 * _MOST_FOLDERS and _is_too_long(name):
+def are_plain(names: Sequence[str]) -> bool:
+    """Return whether no name has a problem; where one might, :func:`problem_of_name` tells for each."""
+    lines = "\n".join(["", *(name.removesuffix("/") for name in names), ""])
+    return not (
+        lines.count("\n") != len(names) + 1
+        or _CHARACTER.search(lines)
+        or any(crooked in lines for crooked in _CROOKED)
+        or _DEVICE.search(lines)
+        or SPARE in lines
+        or max(map(len, names), default=0) > _SURELY_SHORT
+    )
+
+
+def problem_of_name(name: str) -> str:
+    """Return what is wrong with the name of a member, ``""`` where nothing is."""
+    if len(name) > _SURELY_SHORT and _is_too_long(name):
         return "is longer or deeper than systems bear"
     found = _PROBLEM.search(name.removesuffix("/"))
     if found is None:
@@ -308,9 +330,6 @@ def _folded(name: str) -> str:
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
-
-
-_FROM_URLSAFE: Mapping[int, str] = {ord("-"): "+", ord("_"): "/"}
 
 
 def _canonical(name: str) -> str:

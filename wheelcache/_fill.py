@@ -201,6 +201,7 @@ class _Writer:
     def __init__(self, filling: _Filling) -> None:
         self._filling = filling
         self._disk = filling.call.disk
+        self._name = ""
         self._path = ""
         self._folder: OpenFolder | None = None
 
@@ -249,8 +250,8 @@ class _Writer:
 
     def _create(self, file: WheelFile, check: _Check, write: Callable[[BinaryIO], None]) -> None:
         parent, _, name = file.name.rpartition("/")
-        folder = self._enter(os.path.join(self._filling.root, *parent.split("/")))
-        path = os.path.join(self._path, name)
+        folder = self._enter(parent)
+        path = f"{self._path}{os.sep}{name}"
         permissions = self._filling.permissions
         if file.executable:
             permissions |= (permissions & 0o444) >> 2
@@ -264,11 +265,12 @@ class _Writer:
         stamp = self._disk.perform("stat", path, lambda: folder.stat(name)).st_mtime_ns
         self._filling.done(file, stamp, check.kind(), check.digest())
 
-    def _enter(self, path: str) -> OpenFolder:
-        if self._folder is None or path != self._path:
+    def _enter(self, name: str) -> OpenFolder:
+        if self._folder is None or name != self._name:
             self._leave()
+            path = os.path.join(self._filling.root, *filter(None, name.split("/")))
             self._folder = self._disk.perform("open", path, lambda: self._disk.files.folder(path))
-            self._path = path
+            self._name, self._path = name, path
         return self._folder
 
 

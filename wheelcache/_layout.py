@@ -283,12 +283,12 @@ def tree_folder(marker: str) -> str:
 
 def spare_name(stamp: str) -> str:
     """The name of a temporary file in a folder that is not the cache's."""
-    return f"{_SPARE}{stamp}.tmp"
+    return f"{SPARE}{stamp}.tmp"
 
 
 def is_spare(name: str) -> bool:
     """Whether a name in a folder that is not the cache's is one of ours for what is not finished."""
-    return name.startswith(_SPARE) and name.endswith(".tmp")
+    return name.startswith(SPARE) and name.endswith(".tmp")
 
 
-_SPARE = ".wheelcache-"
+SPARE = ".wheelcache-"

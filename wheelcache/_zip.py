@@ -225,7 +225,7 @@ def _laid_out(found: list[Member], directory_start: int) -> list[Member]:
         length = end - member.offset
         if not _LOCAL.size + len(member.raw_name) + member.packed <= length <= longest:
             raise BadZipError(f"{member.name!r} overlaps what comes next, or leaves a gap before it")
-        laid_out.append(member._replace(end=end))
+        laid_out.append(Member._make((*member[:-1], end)))
     return laid_out
 
 
@@ -259,12 +259,11 @@ def check_descriptor(member: Member, rest: bytes) -> None:
     Raises:
         BadZipError: where they disagree.
     """
-    allowed = {b""}
-    if member.flags & _HAS_DESCRIPTOR:
-        allowed = {
-            signature + struct.pack(form, member.crc, member.packed, member.size)
-            for signature in (_DESCRIPTOR_SIGNATURE, b"")
-            for form in (("<LQQ", "<LLL") if max(member.packed, member.size) < _WHOLE32 else ("<LQQ",))
-        }
-    if rest not in allowed:
+    if not member.flags & _HAS_DESCRIPTOR:
+        right = not rest
+    else:
+        forms = ("<LLL", "<LQQ") if max(member.packed, member.size) < _WHOLE32 else ("<LQQ",)
+        told = [struct.pack(form, member.crc, member.packed, member.size) for form in forms]
+        right = rest.removeprefix(_DESCRIPTOR_SIGNATURE) in told or rest in told
+    if not right:
         raise BadZipError(f"there are bytes after {member.name!r} that do not belong there")
