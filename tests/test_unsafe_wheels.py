@@ -50,7 +50,7 @@ from installer import install
 from installer.destinations import SchemeDictionaryDestination
 from installer.sources import WheelFile
 
-from wheelcache import Cache, InvalidWheelError, UnsafeWheelError, _inflate
+from wheelcache import Cache, InvalidWheelError, TreeSource, UnsafeWheelError, _inflate
 from wheelcache._archive import are_plain, problem_of_name
 
 ZEROS = bytes(1 << 20)
@@ -247,6 +247,7 @@ STRUCTURES = {
 }
 
 INVALID = {
+    "no members": lambda: archive([]),
     "no archive": lambda: b"<html>not here</html>" * 20,
     "cut off": lambda: wheel([Entry("demo.py")])[:-30],
     "unlisted": lambda: wheel([Entry("demo.py", recorded=False)]),
@@ -440,6 +441,20 @@ def test_odd_wheel_names(filename: str, info: str, tmp_path: Path) -> None:
     with Cache(tmp_path / "cache") as cache:
         cache.unpack(cache.put(source), tmp_path / "site", mode="copy")
     assert contents(tmp_path / "site") == installed(source, tmp_path / "other")
+
+
+def test_a_wheel_under_the_name_of_another_project_is_refused_whatever_was_unpacked_before(tmp_path: Path) -> None:
+    """The same bytes under another project's name are refused too where their tree is there under the right name."""
+    data = archive(wheel_entries([Entry("demo.py")]))
+    with Cache(tmp_path / "cache") as cache:
+        cache.unpack(cache.put(io.BytesIO(data), filename=FILENAME))
+        other = cache.put(io.BytesIO(data), filename="other-1.0-py3-none-any.whl")
+        for dest in (None, tmp_path / "site"):
+            with pytest.raises(UnsafeWheelError, match="another project"):
+                cache.unpack(other, dest)
+        with pytest.raises(UnsafeWheelError, match="another project"):
+            TreeSource(cache, other)
+    assert not (tmp_path / "site").exists()
 
 
 PIECES = ["demo", "/", ".", " ", "con", "NUL", "lpt¹", "com7", "conin$", "\n", "\x1f", ":", ".wheelcache-", ".tmp"]

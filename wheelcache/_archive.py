@@ -17,6 +17,7 @@ from typing import NamedTuple
 from . import _inflate, _zip
 from ._errors import InvalidWheelError, UnsafeWheelError
 from ._layout import SPARE, is_spare
+from ._listing import check_project, is_dist_info
 from ._zip import BadZipError, Member
 
 # Deflate makes at most 1032 bytes of one (https://zlib.net/zlib_tech.html): who claims more lies.
@@ -151,16 +152,13 @@ class Archive:
             raise self.unsafe(f"it would unpack to {total} bytes, {total // max(size, 1)} times its size")
 
     def _find_dist_info(self, members: Iterable[Member], filename: str) -> str:
-        tops = {name for member in members if (name := member.name.partition("/")[0]).lower().endswith(".dist-info")}
+        tops = set(filter(is_dist_info, (member.name.partition("/")[0] for member in members)))
         if len(tops) != 1:
             raise self.unsafe(
                 f"it has {len(tops)} .dist-info folders: {', '.join(sorted(tops)) or 'there must be one'}"
             )
         (found,) = tops
-        # Old tools left dashes in the folder's name; those of the file name were never allowed to.
-        project = found[: -len(".dist-info")].rpartition("-")[0]
-        if _canonical(project) != _canonical(filename.partition("-")[0]):
-            raise self.unsafe(f"its {found} belongs to another project than its file name")
+        check_project(found, filename, self.path)
         return found
 
     def _recorded(self, members: Iterable[Member]) -> list[WheelFile]:
@@ -330,7 +328,3 @@ def _folded(name: str) -> str:
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

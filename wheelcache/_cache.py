@@ -34,6 +34,7 @@ from ._flight import Flights
 from ._ladder import Ladder
 from ._layout import Layout, Stamp
 from ._limits import Keep, Limits
+from ._listing import check_project
 from ._lookup import Found, Lookup
 from ._patience import Patience
 from ._pointers import Pointers
@@ -596,6 +597,9 @@ class Cache:
             tree = None if number or target is None else self._unpack.promising(call, _sha256(wheel))
             check = tree is not None
             tree = tree or self._tree(call, wheel, needed=target is None or mode not in _WITHOUT_TREE)
+            if tree is not None:
+                # It may have been made of the same bytes under another file name.
+                check_project(tree.listing.dist_info(), wheel.filename, str(wheel.path))
             if target is None and tree is not None:
                 return Unpacked(Path(tree.folder), None, tuple(tree.listing.files()))
             if target is not None and tree is None:

@@ -81,9 +81,7 @@ class TreeSource(WheelSource):
         if listing is None:
             raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned at once: try again", self._root)
         self._folders = listing.folders
-        self._dist_info = next(
-            folder.path for folder in listing.folders if folder.path.endswith(".dist-info") and "/" not in folder.path
-        )
+        self._dist_info = listing.dist_info()
 
     @property
     def dist_info_dir(self) -> str:

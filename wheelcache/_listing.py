@@ -7,12 +7,16 @@ unless a file has to be hashed. The marker carries a checksum, as records do: a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ._errors import UnsafeWheelError
 from ._record import decode, encode
 
 _DIGEST_DIGITS = 64
+_DIST_INFO = ".dist-info"
+_RUNS = re.compile(r"[-_.]+")
 
 # One letter for each file, since a string is the smallest column there is.
 PLAIN = "-"
@@ -79,6 +83,10 @@ class Listing(NamedTuple):
             for name in folder.names:
                 yield prefix + name
 
+    def dist_info(self) -> str:
+        """The name of the ``.dist-info`` folder, of which every wheel has one."""
+        return next(folder.path for folder in self.folders if is_dist_info(folder.path))
+
     def size(self) -> int:
         """The bytes of all files."""
         return sum(sum(folder.sizes) for folder in self.folders)
@@ -87,6 +95,32 @@ class Listing(NamedTuple):
         """The listing after every file was looked at again."""
         folders = [folder._replace(stamps=column) for folder, column in zip(self.folders, stamps, strict=True)]
         return self._replace(folders=folders, boot=boot)
+
+
+def is_dist_info(folder: str) -> bool:
+    """Whether a folder of a wheel is the one that tells of it."""
+    return folder.lower().endswith(_DIST_INFO) and "/" not in folder
+
+
+def check_project(dist_info: str, filename: str, path: str) -> None:
+    """Refuse the wheel at ``path`` where it tells of another project than its file name.
+
+    Raises:
+        UnsafeWheelError: where it does.
+    """
+    # Old tools left dashes in the folder's name; those of the file name were never allowed to.
+    project = dist_info[: -len(_DIST_INFO)].rpartition("-")[0]
+    if _canonical(project) != _canonical(filename.partition("-")[0]):
+        raise UnsafeWheelError(
+            f"its {dist_info} belongs to another project than its file name",
+            operation="unpack",
+            path=path,
+            advice="Check the file name, the URL and the hash that the wheel was fetched by: they do not go together.",
+        )
+
+
+def _canonical(name: str) -> str:
+    return _RUNS.sub("-", name).lower()
 
 
 def is_executable(kind: str) -> bool:

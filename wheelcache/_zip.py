@@ -215,12 +215,11 @@ def _agrees(field: bytes, numbers: tuple[int, ...]) -> bool:
 def _laid_out(found: list[Member], directory_start: int) -> list[Member]:
     """Give each member its end: where the next one begins. No byte is before, between or after them."""
     found.sort(key=lambda member: member.offset)
-    ends = [member.offset for member in found[1:]] + [directory_start]
-    first = found[0].offset if found else directory_start
-    if first != 0:
+    starts = [*(member.offset for member in found), directory_start]
+    if starts[0] != 0:
         raise BadZipError("there are bytes before the first member")
     laid_out = []
-    for member, end in zip(found, ends, strict=True):
+    for member, end in zip(found, starts[1:], strict=True):
         longest = _LOCAL.size + len(member.raw_name) + 0xFFFF + member.packed + _LONGEST_DESCRIPTOR
         length = end - member.offset
         if not _LOCAL.size + len(member.raw_name) + member.packed <= length <= longest:
