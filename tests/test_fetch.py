@@ -654,6 +654,15 @@ def test_the_folder_is_marked_as_a_cache(machine: Machine, tmp_path: Path) -> No
     assert tag.read_bytes() == b"mine"
 
 
+def test_a_folder_with_other_things_in_it_goes_on_being_seen(machine: Machine, tmp_path: Path) -> None:
+    """Where a project is named as the cache folder, git and backups pass over what is the cache's, and nothing else."""
+    (tmp_path / "setup.py").write_text("")
+    with machine.cache(tmp_path) as cache:
+        assert cache.verify().problems == ()
+    assert set(os.listdir(tmp_path)) == {"setup.py", "v1"}
+    assert {"CACHEDIR.TAG", ".gitignore"} <= set(os.listdir(tmp_path / "v1"))
+
+
 def test_a_relative_path_is_absolute_from_the_start(
     server: Server, machine: Machine, wheel: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

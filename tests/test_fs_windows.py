@@ -371,8 +371,6 @@ def root(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     yield "C:\\"
     shutil.rmtree("C:\\v1")
-    for name in (".gitignore", "CACHEDIR.TAG"):
-        os.unlink(f"C:\\{name}")
 
 
 @on_windows
@@ -381,7 +379,7 @@ def test_a_drive_root_is_a_cache_folder(root: str, wheel: Wheel, tmp_path: Path)
     with Cache(root) as cache:
         assert str(cache.path) == root
         round_trip(cache, tmp_path, wheel)
-        assert {".gitignore", "CACHEDIR.TAG", "v1"} <= set(os.listdir(root))
+        assert "v1" in os.listdir(root)
 
 
 @pytest.fixture

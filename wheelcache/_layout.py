@@ -1,7 +1,7 @@
 """Every path of a cache is formed here, and nowhere else.
 
     <cache>/
-      CACHEDIR.TAG  .gitignore
+      CACHEDIR.TAG  .gitignore              in v1/ where other things were here before
       v1/
         wheels/<aa>/<62 hex>/<name>.whl     the blob, under its true file name
                              <name>.json    its record, written last
@@ -29,11 +29,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ._request import text_key
 
 VERSION = "v1"
+_MARKS = "CACHEDIR.TAG", ".gitignore"
 
 # Name characters of a key in partial/ and locks/: 128 bits of it cannot collide by chance, and the paths stay short.
 _KEY_DIGITS = 32
@@ -114,8 +116,6 @@ class Layout:
         self.root = root
         # Not os.path.join for each: it would be a tenth of a walk over a million entries.
         self._wheels = os.path.join(root, VERSION, "wheels", "")
-        self.tag = os.path.join(root, "CACHEDIR.TAG")
-        self.gitignore = os.path.join(root, ".gitignore")
         self.version = os.path.join(root, VERSION)
         self.wheels = os.path.join(self.version, "wheels")
         self.trees = os.path.join(self.version, "trees")
@@ -126,6 +126,16 @@ class Layout:
         self.quarantine = os.path.join(self.version, "quarantine")
         self.descriptions = os.path.join(self.version, "metadata")
         self.tally = os.path.join(self.version, "tally.log")
+
+    @staticmethod
+    def marks(folder: str) -> tuple[str, str]:
+        """What keeps backups and git away from a folder: https://bford.info/cachedir/ and a .gitignore."""
+        tag, gitignore = (os.path.join(folder, name) for name in _MARKS)
+        return tag, gitignore
+
+    def holds_others(self, names: Iterable[str]) -> bool:
+        """Whether one of these names in the cache folder is none that a cache has there."""
+        return not {VERSION, *_MARKS}.issuperset(names)
 
     def holds(self, path: str) -> bool:
         """Whether an absolute path is one in this cache."""
@@ -204,7 +214,7 @@ class Layout:
         folders = (self.wheels, self.trees, self.urls, self.partial, self.tmp, self.locks, self.quarantine)
         if is_folder:
             return name in {os.path.basename(path) for path in (*folders, self.descriptions)}
-        return name == os.path.basename(self.tally) or self.is_sealed_tally(name)
+        return name in {os.path.basename(self.tally), *_MARKS} or self.is_sealed_tally(name)
 
     @staticmethod
     def is_shard(name: str, is_folder: bool) -> bool:

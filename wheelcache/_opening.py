@@ -57,12 +57,18 @@ def check_options(*, layers: object, verify: str, io_timeout: float, lock_timeou
 def prepare(disk: Disk, layout: Layout) -> None:
     """Make what marks a folder as a cache.
 
+    Where it holds other things, a project that somebody named by mistake, these go on being seen by git and backups.
+
     Raises:
         CommitError: where it cannot be made.
     """
     if disk.stat(layout.version) is not None:
         return
-    for path, content in ((layout.tag, _CACHEDIR_TAG), (layout.gitignore, _GITIGNORE)):
+    marked = layout.root
+    if layout.holds_others(entry.name for entry in disk.scan(layout.root)):
+        marked = layout.version
+        disk.make_folder(marked)
+    for path, content in zip(layout.marks(marked), (_CACHEDIR_TAG, _GITIGNORE), strict=True):
         try:
             with disk.create(path) as file:
                 write_all(file, content)
