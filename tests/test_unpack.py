@@ -18,7 +18,7 @@ from folders import files_in, listing
 from machines import Machine, TickingClock
 from marks import not_on_windows, on_windows
 
-from wheelcache import Cache, CachedWheel, InvalidWheelError, LinkMode, ReadOnlyError
+from wheelcache import Cache, CachedWheel, Cause, CommitError, InvalidWheelError, LinkMode, ReadOnlyError
 from wheelcache._fs import native
 
 FILES = {
@@ -33,6 +33,7 @@ ENTRIES = [Entry(name, data, mode=0o100755 if name.endswith(".sh") else 0o100644
 WHEEL = wheel(ENTRIES)
 ALL = {str(entry.name): entry.data for entry in wheel_entries(ENTRIES)}
 
+WRITE_PROTECTED = 19
 OTHER = "other-1.0-py3-none-any.whl"
 OTHER_WHEEL = archive(wheel_entries([Entry("other.py"), Entry("shared/x.py")], info="other-1.0.dist-info"))
 
@@ -532,6 +533,22 @@ def test_a_read_only_cache_without_a_tree(cache: Cache, found: CachedWheel, mach
     assert files_in(tmp_path / "site") == ALL
     assert unpacked.mode is LinkMode.COPY
     (tmp_path / "site" / "top.py").write_bytes(b"mine")
+
+
+def test_a_cache_that_may_only_be_read_without_having_been_told(
+    cache: Cache, found: CachedWheel, tmp_path: Path
+) -> None:
+    """A user who may not write to a cache that others fill gets the wheel unpacked all the same, by copy."""
+    files = FaultyFiles()
+    with Machine(files).cache(cache.path) as reader:
+        code = "EACCES" if os.name == "posix" else WRITE_PROTECTED
+        files.plan = Refusing(Refuse("mkdir create open_append", code, str(cache.path / "*")))
+        unpacked = reader.unpack(found, tmp_path / "site")
+        with pytest.raises(CommitError) as caught:
+            reader.unpack(found)
+    assert caught.value.cause is Cause.DENIED
+    assert unpacked.mode is LinkMode.COPY
+    assert files_in(tmp_path / "site") == ALL
 
 
 def test_a_bad_wheel_in_a_read_only_cache(cache: Cache, machine: Machine, tmp_path: Path) -> None:

@@ -626,12 +626,18 @@ class Cache:
         if self._read_only and not needed:
             return None
         self._writable("unpack")
-        with self._flights.turn(call, f"tree {sha256}", lambda: self._unpack.is_there(call, sha256)):
-            found = self._unpack.find(call, sha256)
-            if found is None:
-                found = self._unpack.make(call, self._still_there(call, wheel))
-                self._grown(call, found.size, sha256)
-            return found
+        try:
+            with self._flights.turn(call, f"tree {sha256}", lambda: self._unpack.is_there(call, sha256)):
+                found = self._unpack.find(call, sha256)
+                if found is None:
+                    found = self._unpack.make(call, self._still_there(call, wheel))
+                    self._grown(call, found.size, sha256)
+                return found
+        except CommitError as error:
+            if needed or error.cause is not Cause.DENIED:
+                raise
+            # A user who may only read a cache that others fill is served as by one that was opened read-only.
+            return None
 
     def _still_there(self, call: Call, wheel: CachedWheel) -> Found:
         found = self._look_up(call, {"sha256": _sha256(wheel)}, wheel.filename)
