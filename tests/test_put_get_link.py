@@ -25,6 +25,7 @@ from wheelcache import (
     LinkMode,
     ReadOnlyError,
     Status,
+    WheelRequest,
 )
 
 
@@ -484,3 +485,47 @@ def test_two_caches_do_not_mix(machine: Machine, source: Path, wheel: Wheel, tmp
         assert two.link(found, tmp_path / "out.whl", mode="copy") is LinkMode.COPY
         assert "v1/tally.log" not in files_in(two.path)
         assert dataclasses.replace(found, status=Status.HIT) == found
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda cache, wheel, tmp: cache.link("demo-1.0-py3-none-any.whl", tmp), "not str"),
+        (lambda cache, wheel, tmp: cache.unpack(wheel.path, tmp), "what fetch, put, get and entries return"),
+        (lambda cache, wheel, tmp: cache.export(tmp, wheel), "not one wheel"),
+        (lambda cache, wheel, tmp: cache.export(tmp, [wheel.path]), "what fetch, put, get and entries return"),
+        (lambda cache, wheel, tmp: cache.fetch_all(wheel.filename), "not one of them"),
+        (lambda cache, wheel, tmp: cache.fetch_all(WheelRequest("https://example.org/")), "not one of them"),
+        (lambda cache, wheel, tmp: cache.fetch_all([{"url": "https://me:secret@example.org/"}]), "not dict"),
+        (lambda cache, wheel, tmp: cache.put(b"PK", filename=wheel.filename), "not bytes"),
+        (lambda cache, wheel, tmp: cache.put(io.StringIO("PK"), filename=wheel.filename), "open it in binary"),
+        (lambda cache, wheel, tmp: cache.get(5), "not int"),
+    ],
+)
+def test_an_argument_of_another_kind_is_told_of(call, says, cache: Cache, cached: CachedWheel, tmp_path: Path) -> None:
+    """A mistake in the kind of an argument is a TypeError that says what belongs there, and no secret."""
+    with pytest.raises(TypeError, match=says) as caught:
+        call(cache, cached, tmp_path / "dest")
+    assert "secret" not in str(caught.value)
+    assert not (tmp_path / "dest").exists()
+
+
+def test_a_path_for_a_url_is_told_of(cache: Cache) -> None:
+    """Who fetches a file by its path hears which method takes it."""
+    with pytest.raises(ValueError, match="put"):
+        cache.fetch("wheels/demo-1.0-py3-none-any.whl")
+
+
+def test_what_is_no_archive_is_said_of_the_file_that_was_given(cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
+    """The error of a file that is no wheel names that file, where it has a name, and speaks of no URL."""
+    source = tmp_path / wheel.filename
+    source.write_bytes(b"not a wheel")
+    with source.open("rb") as file:
+        for given, path in ((source, str(source)), (file, str(source)), (io.BytesIO(b"not a wheel"), None)):
+            with pytest.raises(InvalidWheelError) as caught:
+                cache.put(given, filename=wheel.filename)
+            assert caught.value.path == path
+            assert "URL" not in caught.value.advice

@@ -46,7 +46,7 @@ from ._tally import Tally
 from ._tree import TreeEntry
 from ._unpack import Unpack
 from ._urls import Known, Urls
-from ._wheel import CachedWheel, LinkMode, Status, Unpacked
+from ._wheel import CachedWheel, LinkMode, Status, Unpacked, require_wheel
 from ._wire import Wire
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ class Cache:
         """Copy a wheel in from a local file, which stays as it is. It becomes an entry whole or not at all.
 
         Args:
-            source: a path, or a file open for reading in binary.
+            source: a path, or a file open for reading in binary, which is read from where it stands to its end.
             filename: the wheel's file name, where ``source`` is not a path that ends in it.
             hashes: as for :meth:`fetch`.
 
@@ -316,7 +316,7 @@ class Cache:
         self._writable("put")
         call = self._call(filename)
         temporary = self._layout.new_temporary(self._stamp())
-        origin = os.path.abspath(source) if isinstance(source, str | os.PathLike) else None
+        origin = _local.path_of(source)
         with (
             _local.opened(source) as (file, total),
             Stage(call.disk, temporary, expected=expected, source=origin) as stage,
@@ -513,6 +513,7 @@ class Cache:
             CommitError: where the file system refuses.
         """
         mode = LinkMode(mode)
+        require_wheel(wheel)
         call = self._call(wheel.filename)
         return self._deliver.link(call, wheel, dest, mode)
 
@@ -590,6 +591,7 @@ class Cache:
                 cache.unpack(wheel, site_packages)
         """
         mode = LinkMode(mode)
+        require_wheel(wheel)
         call = self._call(wheel.filename)
         target = None if dest is None else os.path.abspath(dest)
         for number in range(_TREE_TRIES):
@@ -714,7 +716,8 @@ class Cache:
         It never waits: what is in use stays and is reported.
 
         Args:
-            names: digests ``"sha256:<hex>"``, wheels, or names of projects, of which every wheel goes.
+            names: digests ``"sha256:<hex>"`` or wheels, which go under all of their file names, or names of projects,
+                of which every wheel goes.
             dry_run: only say what would go.
 
         Raises:
@@ -843,7 +846,12 @@ class Cache:
 
     def _writable(self, operation: str) -> None:
         if self._read_only:
-            raise ReadOnlyError("the cache was opened read-only", operation=operation, path=self.path)
+            raise ReadOnlyError(
+                "the cache was opened read-only",
+                operation=operation,
+                path=self.path,
+                advice="Open it without read_only=True, or another one that has it as a layer.",
+            )
 
     def _may_get_in(self, wanted: Wanted) -> None:
         self._may_ask(wanted)

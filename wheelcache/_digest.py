@@ -52,6 +52,8 @@ def parse_hash(text: str) -> tuple[str, str]:
     Raises:
         ValueError: for an unknown algorithm, or digits that are not a digest of it.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"a hash is a str '<algorithm>:<hex>', not {type(text).__name__}")
     algorithm, separator, value = text.replace("=", ":", 1).partition(":")
     if not separator:
         raise ValueError(f"a hash is written '<algorithm>:<hex>', not {text!r}")

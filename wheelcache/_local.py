@@ -23,13 +23,23 @@ def opened(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[BinaryIO
     if isinstance(source, str | os.PathLike):
         with open(source, "rb", buffering=0) as file:
             yield file, os.fstat(file.fileno()).st_size
-    else:
+    elif hasattr(source, "read"):
         yield source, None
+    else:
+        raise TypeError(f"a source is a path or a file that is open for reading, not {type(source).__name__}")
+
+
+def path_of(source: object) -> str | None:
+    """Return the absolute path of a source, ``None`` where an open file has none."""
+    path = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
+    return os.path.abspath(os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else None
 
 
 def copy_in(stage: Stage, source: BinaryIO, call: Call, total: int | None) -> None:
     """Write what is left of an open file into a stage."""
     while chunk := source.read(_CHUNK):
+        if isinstance(chunk, str):
+            raise TypeError("this file is open for text: open it in binary, as by open(path, 'rb')")
         stage.write(chunk)
         call.report(Phase.DOWNLOADING, stage.written, total)
 

@@ -55,9 +55,10 @@ def _checked(request: Request) -> WheelRequest:
         request = WheelRequest(request)
     # Asked for first, since asking a protocol takes as long as half of all that follows.
     if not isinstance(request, WheelRequest | WheelLike):
-        raise TypeError(f"a request is a URL, a WheelRequest or has the attributes url and hashes: {request!r}")
+        kind = type(request).__name__
+        raise TypeError(f"a request is a URL, a WheelRequest or has the attributes url and hashes, not {kind}")
     if request.url is None:
-        raise ValueError(f"a request without a URL: {request!r}")
+        raise ValueError("a request without a URL: a wheel that a lock file names by its path goes in by put")
     size, filename = getattr(request, "size", None), getattr(request, "filename", None)
     wanted = parse_request(request.url, request.hashes, size, filename)
     check_wheel_name(wanted.filename, operation="fetch", url=wanted.shown)
@@ -83,6 +84,8 @@ class Plan:
     def __init__(self, requests: Iterable[Request], jobs: int | None) -> None:
         if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
             raise ValueError(f"jobs is a number from 1 on, not {jobs!r}")
+        if isinstance(requests, str | WheelRequest):
+            raise TypeError("requests is a list of requests, not one of them: that is for fetch")
         tasks = [Task(number, _checked(request)) for number, request in enumerate(requests)]
         self._left = iter(sorted(tasks, key=lambda task: task.request.size or 0, reverse=True))
         self._lock = threading.Lock()

@@ -157,7 +157,8 @@ def split_url(url: str) -> SplitResult:
         # urllib's own text quotes what it could not read, which may be a part of a password.
         raise ValueError(f"not a URL, its host or port cannot be read: {redact(url)}") from None
     if parts.scheme not in _SCHEMES or (parts.scheme != "file" and not parts.hostname):
-        raise ValueError(f"not an https:, http: or file: URL: {redact(url)}")
+        way_in = "" if parts.scheme else "; a local file goes in by put"
+        raise ValueError(f"not an https:, http: or file: URL: {redact(url)}{way_in}")
     return parts
 
 

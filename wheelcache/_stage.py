@@ -67,7 +67,7 @@ class Stage:
         self._disk = disk
         self._expected = expected
         self._size = size
-        self._origin: dict[str, Any] = {"path": source or path} if shown is None else {"url": shown}
+        self._origin: dict[str, Any] = {"path": source} if shown is None else {"url": shown}
         self._algorithms: Collection[str] = tuple(expected)
         self._running = MultiHash(self._algorithms)
         self._file: BinaryIO = disk.create(path) if file is None else file
@@ -148,7 +148,11 @@ class Stage:
                 "the bytes are no zip archive with an end record",
                 operation="check",
                 **self._origin,
-                advice="Look at what this URL gives: often it is a login or an error page.",
+                advice=(
+                    "Look at what this URL gives: often it is a login or an error page."
+                    if "url" in self._origin
+                    else "Look at the file: it is none that was finished, or no wheel at all."
+                ),
             )
         return hashes
 

@@ -53,7 +53,8 @@ class CachedWheel:
         digest: ``"sha256:<hex>"``.
         size: bytes.
         hashes: every hash that was computed of it, by algorithm, in hex.
-        url: where it came from, without credentials and query, or ``None``.
+        url: the one that it was first fetched by, without credentials and query, or ``None``; a mirror may have brought
+            the bytes.
         status: how it came; see :class:`Status`.
     """
 
@@ -67,6 +68,16 @@ class CachedWheel:
 
     def __fspath__(self) -> str:
         return str(self.path)
+
+
+def require_wheel(wheel: object) -> None:
+    """Refuse what is no wheel of a cache, such as the path of a file.
+
+    Raises:
+        TypeError: where it is none.
+    """
+    if not isinstance(wheel, CachedWheel):
+        raise TypeError(f"a wheel is what fetch, put, get and entries return, not {type(wheel).__name__}")
 
 
 @dataclass(frozen=True)
