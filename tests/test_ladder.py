@@ -460,6 +460,60 @@ def test_security_software_takes_the_blob(cache: Cache, files: FaultyFiles, serv
     assert server.count(url) == 2
 
 
+# Beside a process that prunes or clears
+
+
+@pytest.fixture
+def other(cache: Cache) -> Iterator[Cache]:
+    """The same cache, as another process has it."""
+    with Cache(cache.path) as other:
+        yield other
+
+
+def test_a_wheel_that_is_cleared_before_its_record_is_put_again(
+    cache: Cache, other: Cache, files: FaultyFiles, source: Path, wheel: Wheel
+) -> None:
+    """Whoever clears the cache between a wheel's commit and its record takes nothing from who puts it."""
+    clear = Doing("rename", lambda call: other.clear(), path=BLOB, after=True)
+    files.plan = clear
+    assert cache.put(source).path.read_bytes() == wheel.data
+    assert clear.done
+    assert leftovers(cache.path) == []
+
+
+def test_a_wheel_that_is_there_and_pruned_before_its_record_is_put_again(
+    cache: Cache, other: Cache, files: FaultyFiles, source: Path, wheel: Wheel
+) -> None:
+    """Where the wheel that made the commit a success is pruned at once, the file that was brought takes its place."""
+    cache.put(source)
+    prune = Doing("open_read", lambda call: other.remove(wheel.digest), path=BLOB, after=True)
+    files.plan = prune
+    assert cache.put(source).path.read_bytes() == wheel.data
+    assert prune.done
+    assert leftovers(cache.path) == []
+
+
+def test_a_second_name_of_a_wheel_that_is_pruned_meanwhile_is_a_miss(
+    cache: Cache, other: Cache, files: FaultyFiles, server: Server, source: Path, wheel: Wheel
+) -> None:
+    """A hit under another name whose wheel goes just then is a miss: it is downloaded, and get says that it is gone."""
+    name = wheel_filename("other")
+    url = wheel.on(server)
+    for ask in (
+        lambda: cache.get(wheel.digest, filename=name),
+        lambda: cache.fetch(url, hashes=wheel.digest, filename=name),
+    ):
+        cache.put(source)
+        prune = Doing("link", lambda call: other.remove(wheel.digest), path=f"*{name}")
+        files.plan = prune
+        found = ask()
+        assert prune.done
+        files.plan = Plan()
+        cache.clear()
+    assert found is not None
+    assert server.count(url) == 1
+
+
 @pytest.mark.parametrize("change", [lambda data: data[:-1] + b"?", lambda data: data[:-1], lambda data: data + b"?"])
 @pytest.mark.parametrize("code", [32, 17])
 def test_a_temporary_file_that_was_altered(

@@ -250,13 +250,7 @@ class Cache:
                 return wheel
             known = None if wanted.hashes else self._urls[0].read(call.disk, wanted.url)
             self._tally.miss()
-            for last in (*[False] * (_COMMIT_TRIES - 1), True):
-                try:
-                    return self._download(call, wanted, known, refresh=refresh)
-                except CommitError as error:
-                    if last or error.cause is not Cause.REMOVED:
-                        raise
-            raise AssertionError("the last try returns or raises")
+            return _again_if_removed(lambda: self._download(call, wanted, known, refresh=refresh))
 
     def _download(self, call: Call, wanted: Wanted, known: Known | None, *, refresh: bool) -> CachedWheel:
         from ._download import Conditions, Downloader
@@ -268,8 +262,18 @@ class Cache:
         conditions = Conditions(known.conditions(refresh=refresh), known.place) if known and there else None
         with Partials(self._layout).begin(call, wanted) as partial:
             answer = Downloader(self._wire).fill(partial, wanted, call, conditions)
-            if there and not answer.modified:
-                wheel = _wheel(self._under_its_name(call, there, wanted.filename), Status.REVALIDATED)
+            if not answer.modified:
+                named = there and self._under_its_name(call, there, wanted.filename)
+                if named is None:
+                    raise CommitError(
+                        "the wheel was pruned while the server was asked for it",
+                        cause=Cause.REMOVED,
+                        operation="revalidate",
+                        path=self.path,
+                        url=wanted.shown,
+                        advice="Fetch it again.",
+                    )
+                wheel = _wheel(named, Status.REVALIDATED)
             else:
                 status = Status.RESUMED if partial.resumed else Status.DOWNLOADED
                 wheel = self._add(call, partial.stage, wanted.filename, wanted.shown, status)
@@ -315,14 +319,18 @@ class Cache:
         check_wheel_name(filename, operation="put")
         self._writable("put")
         call = self._call(filename)
-        temporary = self._layout.new_temporary(self._stamp())
-        origin = _local.path_of(source)
-        with (
-            _local.opened(source) as (file, total),
-            Stage(call.disk, temporary, expected=expected, source=origin) as stage,
-        ):
-            _local.copy_in(stage, file, call, total)
-            return self._add(call, stage, filename, None, Status.ADDED)
+
+        def copy() -> CachedWheel:
+            temporary, origin = self._layout.new_temporary(self._stamp()), _local.path_of(source)
+            with (
+                _local.opened(source) as (file, total),
+                Stage(call.disk, temporary, expected=expected, source=origin) as stage,
+            ):
+                _local.copy_in(stage, file, call, total)
+                return self._add(call, stage, filename, None, Status.ADDED)
+
+        # An open file is read once.
+        return _again_if_removed(copy) if isinstance(source, str | os.PathLike) else copy()
 
     def metadata(self, url: str, *, hashes: Hashes | None = None, metadata_hashes: Hashes | None = None) -> bytes:
         """Return the METADATA of a wheel, if possible without downloading the wheel.
@@ -449,7 +457,8 @@ class Cache:
             found = sha256 and lookup.find(call, sha256, filename, tuple(hashes), adopt=adopt and number == 0)
             # A pointer that strayed under another name leads to a wheel without this hash: that is a miss.
             if found and key in {f"{name}:{value}" for name, value in found.record.all_hashes().items()}:
-                return self._under_its_name(call, found, filename), Status.LAYER if number else Status.HIT
+                named = self._under_its_name(call, found, filename)
+                return None if named is None else (named, Status.LAYER if number else Status.HIT)
         return None
 
     def _look_up_url(self, call: Call, wanted: Wanted) -> tuple[Found, Status] | None:
@@ -458,16 +467,25 @@ class Cache:
             known = self._urls[number].read(call.disk, wanted.url)
             if known is not None and known.holds(self._system.now(), offline=self._offline):
                 found = lookup.find(call, known.sha256, wanted.filename)
+                found = found and self._under_its_name(call, found, wanted.filename)
                 if found is not None:
-                    return self._under_its_name(call, found, wanted.filename), Status.LAYER if number else Status.HIT
+                    return found, Status.LAYER if number else Status.HIT
         return None
 
-    def _under_its_name(self, call: Call, found: Found, filename: str | None) -> Found:
-        """Return the same bytes under the file name that was asked for: two names of one digest are two entries."""
+    def _under_its_name(self, call: Call, found: Found, filename: str | None) -> Found | None:
+        """Return the same bytes under the file name that was asked for: two names of one digest are two entries.
+
+        ``None`` where they were pruned meanwhile.
+        """
         if filename is None or filename.lower() == found.record.filename.lower() or self._read_only:
             return found
         check_wheel_name(filename, operation="look up")
-        found = self._commit.alias(call, found, filename)
+        try:
+            found = self._commit.alias(call, found, filename)
+        except CommitError as error:
+            if error.cause is not Cause.REMOVED:
+                raise
+            return None
         self._lookup.remember(found)
         return found
 
@@ -866,6 +884,17 @@ class Cache:
                 path=self.path,
                 advice="Fetch it once with the network on, or put the file in.",
             )
+
+
+def _again_if_removed(get_in: Callable[[], CachedWheel]) -> CachedWheel:
+    """Get a wheel in, once more where somebody took the file away before it was an entry."""
+    for _ in range(_COMMIT_TRIES - 1):
+        try:
+            return get_in()
+        except CommitError as error:
+            if error.cause is not Cause.REMOVED:
+                raise
+    return get_in()
 
 
 def _sha256(wheel: CachedWheel) -> str:

@@ -8,6 +8,7 @@ place beside it.
 from __future__ import annotations
 
 import errno
+import os
 import stat as modes
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # Each place that is taken is one more damaged file that cannot be moved, deleted or read.
 _PLACES = 10
+# How often a wheel that was there already may be pruned before its record is renewed.
+_ROUNDS = 3
 _UNSEEN = Seen(0, 0, None)
 
 
@@ -49,22 +52,35 @@ class Commit:
             CommitError: where the file system refuses, and no other way is left or the time is up.
         """
         sha256 = sealed.hashes["sha256"]
-        place = self._settle(call, sealed.path, sha256, sealed.size, filename, keep=False)
         others = {name: value for name, value in sealed.hashes.items() if name != "sha256"}
-        return self._record(call, Record(filename, sha256, sealed.size, _UNSEEN, others, url, place=place))
+        for last in (*[False] * (_ROUNDS - 1), True):
+            place, left = self._settle(call, sealed.path, sha256, sealed.size, filename, keep=False)
+            try:
+                found = self._record(call, Record(filename, sha256, sealed.size, _UNSEEN, others, url, place=place))
+            except CommitError as error:
+                # Another process pruned the wheel that was there already: our own file takes its place.
+                if last or not left or error.cause is not Cause.REMOVED:
+                    raise
+            else:
+                if left:
+                    call.disk.discard(sealed.path)
+                return found
+        raise AssertionError("the last round returns or raises")
 
     def alias(self, call: Call, found: Found, filename: str) -> Found:
         """Make an entry of the same bytes under another file name.
 
         Raises:
-            CommitError: where the file system refuses.
+            CommitError: where the file system refuses; of the cause ``REMOVED`` where the wheel was pruned meanwhile.
         """
         known = found.record
-        place = self._settle(call, found.path, known.sha256, known.size, filename, keep=True)
+        place, _ = self._settle(call, found.path, known.sha256, known.size, filename, keep=True)
         return self._record(call, known._replace(filename=filename, place=place))
 
-    def _settle(self, call: Call, source: str, sha256: str, size: int, filename: str, *, keep: bool) -> int:
-        """Find a place for the blob, and put it there."""
+    def _settle(
+        self, call: Call, source: str, sha256: str, size: int, filename: str, *, keep: bool
+    ) -> tuple[int, bool]:
+        """Find a place for the blob, and put it there; return it, and whether the same bytes were there already."""
         layout, disk = self._layout, call.disk
         for place in range(_PLACES):
             target = layout.blob(sha256, filename, place)
@@ -87,11 +103,9 @@ class Commit:
                     if occupant is _Occupant.UNKNOWN:
                         break
                     if occupant is _Occupant.RIGHT:
-                        if not keep:
-                            disk.discard(source)
-                        return place
+                        return place, True
                 else:
-                    return place
+                    return place, False
         raise CommitError(
             "every place for this wheel is taken by a file that cannot be read or moved",
             errno=errno.EEXIST,
@@ -133,8 +147,17 @@ class Commit:
         path = self._layout.blob(record.sha256, record.filename, record.place)
         stat = disk.stat(path)
         if stat is None or stat.st_size != record.size:
-            gone = FileNotFoundError(errno.ENOENT, "the wheel is gone right after it was put there", path)
-            raise refused(gone, "commit", path, cause=Cause.REMOVED)
+            raise _gone(path)
+        try:
+            return self._write_record(call, record, path, stat)
+        except CommitError as error:
+            # Who clears a cache takes the folder along that the record was to go to.
+            if disk.stat(path) is None:
+                raise _gone(path) from error
+            raise
+
+    def _write_record(self, call: Call, record: Record, path: str, stat: os.stat_result) -> Found:
+        disk = call.disk
         seen = Seen(stat.st_mtime_ns, stat.st_ino, disk.system.boot())
         record = record._replace(seen=seen, created=int(disk.system.now()))
         now = disk.system.now()
@@ -159,3 +182,8 @@ class Commit:
             record.seen,
             record.hashes,
         )
+
+
+def _gone(path: str) -> CommitError:
+    what = "the wheel is gone right after it was put there; if no other process clears the cache"
+    return refused(FileNotFoundError(errno.ENOENT, what, path), "commit", path, cause=Cause.REMOVED)
