@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import io
+import re
+import struct
+import tracemalloc
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
+from archives import DEFLATED, Entry, archive, deflate
 from hypothesis import given
 from hypothesis import strategies as st
 from machines import Machine
@@ -162,6 +169,78 @@ def test_no_wheel_is_no_metadata(server: Server, cache: Cache, big: Wheel) -> No
 
     with pytest.raises(InvalidWheelError):
         cache.metadata(big.on(server, how=page))
+
+
+@contextmanager
+def little_memory(most: int = 32 << 20) -> Iterator[None]:
+    """Fail where more than so many bytes were in use at any time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
+BZIP2, LZMA = 12, 14
+ZEROS = bytes(64 << 20)
+
+
+@pytest.mark.parametrize(
+    ("method", "packed"),
+    [
+        pytest.param(DEFLATED, deflate(ZEROS), id="deflate"),
+        pytest.param(BZIP2, bz2.compress(ZEROS), id="bzip2"),
+        pytest.param(BZIP2, b"none of it", id="broken bzip2"),
+        pytest.param(LZMA, b"\x09\x04\x05\x00\x5d\x00\x00\x80\x00" + b"\xff" * 50, id="broken LZMA"),
+    ],
+)
+def test_no_more_is_made_than_is_said(method: int, packed: bytes, server: Server, cache: Cache) -> None:
+    """A METADATA that would be far larger than it is said to be, or is packed as none is, is InvalidWheelError."""
+    told = {"size": 100}
+    entry = Entry("big-1.0.dist-info/METADATA", ZEROS, method, packed=packed, local=told, central=told)
+    url = Wheel(wheel_filename("big"), archive([entry])).on(server)
+    with little_memory(), pytest.raises(InvalidWheelError):
+        cache.metadata(url)
+
+
+def test_a_directory_too_large_to_be_one(server: Server, cache: Cache, big: Wheel) -> None:
+    """A directory that is said to have more bytes than there is memory is not asked for."""
+    total, length = 10**17, 10**15
+    data = bytearray(archive([Entry("big-1.0.dist-info/METADATA")], zip64=True))
+    end64 = len(data) - 22 - 20 - 56
+    struct.pack_into("<2Q", data, end64 + 40, length, total - length - 22 - 20 - 56)
+
+    def huge(exchange: Exchange) -> None:
+        exchange.send(206, {"Content-Range": f"bytes {total - len(data)}-{total - 1}/{total}"}, bytes(data))
+
+    url = big.on(server, how=huge)
+    with pytest.raises(InvalidWheelError):
+        cache.metadata(url)
+    assert server.count(url) == 1
+
+
+def test_no_more_is_kept_than_is_read(server: Server, cache: Cache) -> None:
+    """A server that sends much and gets on little has none of it held any longer than it is used."""
+    much, little = 1 << 20, 1 << 14
+    contents = b"Metadata-Version: 2.1\nName: big\n" + bytes(much)
+    wheel = Wheel(
+        wheel_filename("big"), archive([Entry("a", bytes(much)), Entry("big-1.0.dist-info/METADATA", contents)])
+    )
+
+    def crabwise(exchange: Exchange) -> None:
+        code, headers, body = exchange.right_answer()
+        if found := re.fullmatch(r"bytes=(\d+)-\d+", exchange.request.headers["range"]):
+            first, end = max(0, int(found[1]) - much), min(int(found[1]) + little, len(exchange.body))
+            headers["Content-Range"] = f"bytes {first}-{end - 1}/{len(exchange.body)}"
+            body = exchange.body[first:end]
+        exchange.send(code, headers, body)
+
+    url = wheel.on(server, how=crabwise)
+    server.serve(wheel.path + ".metadata", how=status(404))
+    with little_memory():
+        assert cache.metadata(url, hashes=wheel.digest) == contents
+    assert server.sent(url) > 32 << 20
 
 
 @given(data=st.binary(max_size=200), where=st.integers(0, 3000))

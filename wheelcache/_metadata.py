@@ -23,6 +23,7 @@ from ._progress import Phase
 from ._record import decode, encode
 from ._request import Source, Wanted
 from ._wire import FailedTryError, Wire, failed_status
+from ._zip import DEFLATED, STORED
 
 if TYPE_CHECKING:
     import zipfile
@@ -45,8 +46,30 @@ class NoRangesError(Exception):
     """The server gives no parts of files."""
 
 
+class _Sparing:
+    """An archive for zipfile, which believes what is written there of sizes and places. All of it may be made up."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.tell = file.tell
+        self.seekable = file.seekable
+
+    def read(self, size: int = -1, /) -> bytes:
+        if size > _LARGEST:
+            raise ValueError(f"it asks for {size} bytes at once")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, OverflowError) as error:
+            if whence != io.SEEK_SET:
+                raise  # there zipfile looks for what an archive may do without
+            raise ValueError(f"there is no byte {offset}") from error
+
+
 def read_metadata(file: BinaryIO, wanted: Wanted) -> bytes:
-    """Return the METADATA of a wheel.
+    """Return the METADATA of a wheel. What it takes of memory is bounded, whatever the archive says of itself.
 
     Raises:
         InvalidWheelError: where it has none, or is no archive.
@@ -55,14 +78,12 @@ def read_metadata(file: BinaryIO, wanted: Wanted) -> bytes:
     import zipfile
 
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_Sparing(file)) as archive:
             return _read_entry(archive, wanted)
     except ClosedError:
         raise  # it is read from the network, and says nothing of the archive
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
-        raise InvalidWheelError(
-            f"its METADATA cannot be read ({error})", operation="read metadata of", url=wanted.shown
-        ) from error
+        raise _invalid(f"its METADATA cannot be read ({error})", wanted) from error
 
 
 def _read_entry(archive: zipfile.ZipFile, wanted: Wanted) -> bytes:
@@ -70,11 +91,21 @@ def _read_entry(archive: zipfile.ZipFile, wanted: Wanted) -> bytes:
     found = [info for info in archive.infolist() if _ENTRY.fullmatch(info.filename)]
     # Vendored copies lie deeper; of two at the top the one of this wheel's name is meant.
     ours = [info for info in found if _same(info.filename.partition(".dist-info/")[0], stem)] or found
-    if len(ours) != 1 or ours[0].file_size > _LARGEST:
-        raise InvalidWheelError(
-            f"{len(ours)} METADATA files where there should be one", operation="read metadata of", url=wanted.shown
-        )
-    return archive.read(ours[0])
+    if len(ours) != 1:
+        raise _invalid(f"{len(ours)} METADATA files where there should be one", wanted)
+    (entry,) = ours
+    if max(entry.file_size, entry.compress_size) > _LARGEST:
+        raise _invalid(f"its METADATA is said to have {entry.file_size} bytes", wanted)
+    # Of the others zipfile unpacks all there is at once, however little is asked for; no wheel that unpacks has them.
+    if entry.compress_type not in {STORED, DEFLATED}:
+        raise _invalid(f"its METADATA is packed with method {entry.compress_type}", wanted)
+    with archive.open(entry) as file:
+        # No more than this number is ever inflated; one more than there is leads to the end, where the checksum is.
+        return file.read(entry.file_size + 1)
+
+
+def _invalid(problem: str, wanted: Wanted) -> InvalidWheelError:
+    return InvalidWheelError(problem, operation="read metadata of", url=wanted.shown)
 
 
 def _same(folder: str, stem: list[str]) -> bool:
@@ -167,7 +198,8 @@ class _Remote(io.RawIOBase):
             data = _body(response)
             if len(data) != int(found[2]) - int(found[1]) + 1:
                 raise NoRangesError
-        self._parts.append((int(found[1]), data))
+        # An archive is looked up in its end; of the rest, nothing is read twice.
+        self._parts[1:] = [(int(found[1]), data)]
         return int(found[3])
 
     def _has(self, start: int, data: bytes) -> bool:
