@@ -83,6 +83,32 @@ def test_the_index_file_must_have_its_hash(server: Server, cache: Cache, big: Wh
     assert cache.metadata(url, metadata_hashes=hashes) == metadata_of(big)
 
 
+def test_what_was_kept_must_have_every_hash(server: Server, cache: Cache, big: Wheel) -> None:
+    """Where several hashes are given, what was kept under one of them must have the others as well."""
+    url = big.on(server)
+    server.serve(big.path + ".metadata", metadata_of(big))
+    right = {name: hex_of(metadata_of(big), name) for name in ("sha256", "sha512")}
+    cache.metadata(url, metadata_hashes={"sha256": right["sha256"]})
+    with pytest.raises(HashMismatchError):
+        cache.metadata(url, metadata_hashes={**right, "sha512": "0" * 128})
+    server.forget()
+    assert cache.metadata(url, metadata_hashes=right) == metadata_of(big)
+    assert server.count() == 0
+
+
+def test_what_a_mirror_tells_is_its_own(server: Server, cache: Cache, big: Wheel) -> None:
+    """Without a hash of the metadata, what one server tells of a wheel is not taken for what another one would."""
+    url = big.on(server)
+    server.serve(big.path + ".metadata", metadata_of(big))
+    mirror = server.serve(f"/mirror/{big.filename}", big.data)
+    evil = metadata_of(big) + b"Requires-Dist: evil\n"
+    server.serve(f"/mirror/{big.filename}.metadata", evil)
+    for _ in range(2):
+        assert cache.metadata(mirror, hashes=big.digest) == evil
+        assert cache.metadata(url, hashes=big.digest) == metadata_of(big)
+    assert server.count() == 2
+
+
 @pytest.mark.parametrize("where", ["the wheel's end", "the whole wheel", "the cached wheel"])
 def test_what_the_index_tells_holds_wherever_it_is_from(where: str, server: Server, cache: Cache, big: Wheel) -> None:
     """Without a .metadata file, too, the metadata must have the hash that the index tells; else nothing is kept."""

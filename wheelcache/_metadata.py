@@ -259,11 +259,16 @@ class Metadata:
             return check_metadata(read_metadata(file, wanted), wanted, hashes)
 
     def kept(self, call: Call, wanted: Wanted, hashes: Mapping[str, str]) -> bytes | None:
-        """Return what was kept for these hashes. What a hash names never changes."""
+        """Return what was kept, if it has these hashes. What a hash names never changes."""
         key = _key(wanted, hashes)
         fields = decode(call.disk.read(self._layout.metadata(key)) or b"") if key else None
         text = (fields or {}).get("metadata")
-        return text.encode("latin-1", "replace") if isinstance(text, str) else None
+        if not isinstance(text, str):
+            return None
+        try:
+            return check_metadata(text.encode("latin-1", "replace"), wanted, hashes)
+        except HashMismatchError:
+            return None  # found by one hash, it lacks another or was altered: then it is for the index to tell
 
     def fetch(self, call: Call, wire: Wire, wanted: Wanted, hashes: Mapping[str, str]) -> bytes:
         """Get it from the network, and keep it.
@@ -313,4 +318,8 @@ class Metadata:
 
 def _key(wanted: Wanted, hashes: Mapping[str, str]) -> str | None:
     found = _digest.naming_hash(hashes)
-    return f"metadata {found}" if found else _digest.naming_hash(wanted.hashes)
+    if found:
+        return f"metadata {found}"
+    wheel = _digest.naming_hash(wanted.hashes)
+    # The hash of the wheel cannot be checked without the wheel: what one server tells under it holds for that one only.
+    return f"{wheel} {wanted.url}" if wheel else None
