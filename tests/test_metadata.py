@@ -17,12 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import Machine
 from server import (
+    Answer,
     Exchange,
     Server,
+    endless,
     html,
     plain,
     redirect,
     refused_range,
+    reset,
     status,
     truncated,
     without_ranges,
@@ -165,6 +168,43 @@ def test_metadata_at_the_beginning_of_the_wheel(server: Server, cache: Cache) ->
     assert server.sent() < 200_000
 
 
+def fails_at_ranges(code: int) -> Answer:
+    """A status to any range; a plain answer to none."""
+
+    def answer(exchange: Exchange) -> None:
+        (status(code) if "range" in exchange.request.headers else plain)(exchange)
+
+    return answer
+
+
+@pytest.mark.parametrize("code", [400, 405, 501])
+def test_ranges_that_are_refused(code: int, server: Server, cache: Cache, big: Wheel) -> None:
+    """A server, or a proxy before it, that answers ranges with an error of its own gives the whole wheel."""
+    assert cache.metadata(big.on(server, how=fails_at_ranges(code)), hashes=big.digest) == metadata_of(big)
+    assert cache.get(big.digest) is not None
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 407, 410])
+def test_wheels_that_are_refused(code: int, server: Server, cache: Cache, big: Wheel) -> None:
+    """What is said of the wheel and not of the range is the answer, and it is not asked for as a whole."""
+    url = big.on(server, how=status(code))
+    with pytest.raises(DownloadError) as caught:
+        cache.metadata(url, hashes=big.digest)
+    assert (caught.value.status, server.count(url)) == (code, 1)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [status(503), status(503, retry_after="3600"), reset(), endless],
+    ids=["busy", "busy for long", "reset", "endless"],
+)
+def test_a_file_beside_it_that_cannot_be_had(beside: Answer, server: Server, cache: Cache, big: Wheel) -> None:
+    """Where the .metadata file fails to the last, the wheel is read all the same."""
+    url = big.on(server)
+    server.serve(big.path + ".metadata", how=beside)
+    assert cache.metadata(url) == metadata_of(big)
+
+
 @pytest.mark.parametrize("how", [without_ranges, refused_range, wrong_range(-10)], ids=str)
 def test_from_the_whole_wheel(how, server: Server, cache: Cache, big: Wheel) -> None:
     """A server that gives no ranges gives the wheel, which is in the cache from then on."""
@@ -179,10 +219,11 @@ def test_what_can_pass_is_tried_again(server: Server, machine: Machine, cache: C
     server.script(big.path + ".metadata", status(503), status(404))
     server.script(url, truncated(10), plain)
     assert cache.metadata(url) == metadata_of(big)
-    server.serve(big.path + ".metadata", how=status(503))
+    for path in (big.path, big.path + ".metadata"):
+        server.serve(path, how=status(503))
     with pytest.raises(DownloadError) as caught:
         cache.metadata(f"{url}?secret=1")
-    assert (caught.value.status, caught.value.attempts) == (503, 4)
+    assert (caught.value.status, caught.value.attempts, len(caught.value.tried)) == (503, 8, 8)
     assert "secret" not in str(caught.value)
 
 

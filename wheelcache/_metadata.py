@@ -1,8 +1,8 @@
 """Metadata: a wheel's METADATA without the wheel: the index's ``.metadata`` file, or the few ranges that hold it.
 
-The file beside the wheel comes first (https://peps.python.org/pep-0658/). Where there is none, the end of the wheel is
-asked for, where a zip archive has its directory, then the part that the directory names. A server without ranges gives
-the whole wheel; then it is fetched into the cache, since its bytes have come anyway.
+The file beside the wheel comes first (https://peps.python.org/pep-0658/). Where it is not to be had, the end of the
+wheel is asked for, where a zip archive has its directory, then the part that the directory names. A server without
+ranges gives the whole wheel; then it is fetched into the cache, since its bytes have come anyway.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from . import _digest
 from ._call import Call, ClosedError
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     import httpx
 
+_T = TypeVar("_T")
+
 # The directory and the METADATA of most wheels are within so much of the end, since build tools write them last:
 # https://packaging.python.org/en/latest/specifications/binary-distribution-format/#recommended-archiver-features
 _TAIL = 1 << 16
@@ -37,7 +39,9 @@ _LARGEST = 1 << 25
 _TRIES = 4
 _WAIT = 0.5
 _LONGEST_WAIT = 60.0
-_OK, _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 200, 206, 416
+_OK, _PARTIAL_CONTENT = 200, 206
+# What is said of the file, and not of the range: unauthorized, forbidden, not found, proxy authentication, gone.
+_SAID_OF_THE_FILE = {401, 403, 404, 407, 410}
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 _ENTRY = re.compile(r"[^/]+\.dist-info/METADATA")
 
@@ -188,10 +192,11 @@ class _Remote(io.RawIOBase):
 
     def _ask(self, wanted_range: str) -> int:
         with self._wire.get(self._wanted.sources[0], {"Range": wanted_range}) as response:
-            if response.status_code in {_OK, _RANGE_NOT_SATISFIABLE}:
-                raise NoRangesError
             if response.status_code != _PARTIAL_CONTENT:
-                raise failed_status(response, self._now)
+                failure = failed_status(response, self._now)
+                if failure.passing or failure.status in _SAID_OF_THE_FILE:
+                    raise failure
+                raise NoRangesError
             found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
             if found is None or "Content-Encoding" in response.headers:
                 raise NoRangesError
@@ -293,27 +298,44 @@ class Metadata:
     def _tried(self, call: Call, wire: Wire, wanted: Wanted, hashes: Mapping[str, str]) -> bytes:
         system = call.disk.system
         started, tried = system.monotonic(), list[str]()
-        while True:
-            try:
-                now = system.now()
-                return beside(wire, wanted, hashes, now) or by_ranges(wire, wanted, now)
-            except FailedTryError as failure:
-                tried.append(f"{failure.at or wanted.shown}: {failure.problem}")
-                pause = (failure.retry_after or 0.0) + _WAIT * len(tried)
-                if not failure.passing or len(tried) >= _TRIES or pause > _LONGEST_WAIT:
-                    raise DownloadError(
-                        failure.problem,
-                        operation="download metadata of",
-                        url=wanted.shown,
-                        status=failure.status,
-                        retry_after=failure.retry_after,
-                        tried=tuple(tried),
-                        attempts=len(tried),
-                        elapsed=system.monotonic() - started,
-                        advice="Check the network and the server, and try again.",
-                    ) from failure.__cause__
-                call.report(Phase.WAITING, detail=f"{failure.problem}, again in {pause:.1f} s")
-                call.sleep(pause)
+        try:
+            found = _again(call, wanted, tried, lambda: beside(wire, wanted, hashes, system.now()))
+        except FailedTryError:
+            found = None  # a server may fail at these files alone, and give the wheel
+        try:
+            return found or _again(call, wanted, tried, lambda: by_ranges(wire, wanted, system.now()))
+        except FailedTryError as failure:
+            raise DownloadError(
+                failure.problem,
+                operation="download metadata of",
+                url=wanted.shown,
+                status=failure.status,
+                retry_after=failure.retry_after,
+                tried=tuple(tried),
+                attempts=len(tried),
+                elapsed=system.monotonic() - started,
+                advice="Check the network and the server, and try again.",
+            ) from failure.__cause__
+
+
+def _again(call: Call, wanted: Wanted, tried: list[str], ask: Callable[[], _T]) -> _T:
+    """Ask until there is an answer, and take down what was tried in vain.
+
+    Raises:
+        FailedTryError: the last one, where it cannot pass, or has not passed by now.
+    """
+    number = 0
+    while True:
+        number += 1
+        try:
+            return ask()
+        except FailedTryError as failure:
+            tried.append(f"{failure.at or wanted.shown}: {failure.problem}")
+            pause = (failure.retry_after or 0.0) + _WAIT * number
+            if not failure.passing or number >= _TRIES or pause > _LONGEST_WAIT:
+                raise
+            call.report(Phase.WAITING, detail=f"{failure.problem}, again in {pause:.1f} s")
+            call.sleep(pause)
 
 
 def _key(wanted: Wanted, hashes: Mapping[str, str]) -> str | None:
