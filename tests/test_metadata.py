@@ -227,6 +227,23 @@ def test_what_can_pass_is_tried_again(server: Server, machine: Machine, cache: C
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "how",
+    [*map(status, (401, 403, 404, 407, 410, 500)), status(429, retry_after="3600"), status(503, retry_after="7")],
+    ids=["401", "403", "404", "407", "410", "500", "429 and wait long", "503 and wait"],
+)
+def test_what_cannot_be_had_is_told_as_fetch_tells_it(how: Answer, server: Server, cache: Cache, big: Wheel) -> None:
+    """Whoever wants the metadata gets the same advice and figures as who wants the wheel."""
+    url = big.on(server, how=how)
+    server.serve(big.path + ".metadata", how=status(404))
+    told = []
+    for call in (cache.fetch, cache.metadata):
+        with pytest.raises(DownloadError) as caught:
+            call(url)
+        told.append((caught.value.problem, caught.value.status, caught.value.retry_after, caught.value.advice))
+    assert told[0] == told[1]
+
+
 def test_no_wheel_is_no_metadata(server: Server, cache: Cache, big: Wheel) -> None:
     """A page in the place of a wheel, and a wheel without METADATA, are InvalidWheelError."""
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 _TRIES = 5
 _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 20.0
-# A server may ask for more patience than this; then it is the caller who decides, with the figure in the error.
-_LONGEST_RETRY_AFTER = 60.0
 # Of what is missing, a try must bring this part to count as progress: so a server that gives a byte at a time ends.
 _PROGRESS = 0.01
 _PROGRESS_OF_UNKNOWN = 1 << 16
@@ -41,15 +39,6 @@ _PROGRESS_OF_UNKNOWN = 1 << 16
 _OK, _PARTIAL_CONTENT, _NOT_MODIFIED, _PRECONDITION_FAILED, _RANGE_NOT_SATISFIABLE = 200, 206, 304, 412, 416
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
-
-_ADVICE = {
-    401: "The server wants credentials: put them into the URL, a netrc file, or the client.",
-    403: "The server refuses these credentials, or this URL has expired.",
-    404: "Check the URL: there is no such file.",
-    407: "The proxy wants credentials.",
-    410: "Check the URL: the file was removed.",
-    429: "The server limits requests: wait, or run fewer jobs.",
-}
 
 
 @dataclass(frozen=True)
@@ -156,7 +145,7 @@ class _Transfer:
                 return self._try(route)
             except FailedTryError as failure:
                 self._note(route, failure)
-                if not failure.passing or (failure.retry_after or 0.0) > _LONGEST_RETRY_AFTER:
+                if not failure.passing or failure.asked is not None:
                     self._routes.remove(route)
                     continue
                 if self._partial.farthest - farthest >= _enough(missing):
@@ -192,21 +181,17 @@ class _Transfer:
             return error
         failure = self._first.failure
         assert failure is not None
-        advice = _ADVICE.get(failure.status or 0, "Check the network and the server, and try again.")
-        asked = failure.retry_after if (failure.retry_after or 0.0) > _LONGEST_RETRY_AFTER else None
-        if asked is not None:
-            advice = f"The server asks to wait {asked:.0f} s: try again after that."
         away = failure.at not in {"", self._wanted.shown} and failure.at not in failure.problem
         told = DownloadError(
             f"{failure.problem}, redirected to {failure.at}" if away else failure.problem,
             operation="download",
             url=self._wanted.shown,
             status=failure.status,
-            retry_after=asked,
+            retry_after=failure.asked,
             tried=tuple(self._tried),
             attempts=self._tries,
             elapsed=elapsed,
-            advice=advice,
+            advice=failure.advice,
         )
         told.__cause__ = failure.__cause__
         return told

@@ -38,7 +38,6 @@ _TAIL = 1 << 16
 _LARGEST = 1 << 25
 _TRIES = 4
 _WAIT = 0.5
-_LONGEST_WAIT = 60.0
 _OK, _PARTIAL_CONTENT = 200, 206
 # What is said of the file, and not of the range: unauthorized, forbidden, not found, proxy authentication, gone.
 _SAID_OF_THE_FILE = {401, 403, 404, 407, 410}
@@ -310,11 +309,11 @@ class Metadata:
                 operation="download metadata of",
                 url=wanted.shown,
                 status=failure.status,
-                retry_after=failure.retry_after,
+                retry_after=failure.asked,
                 tried=tuple(tried),
                 attempts=len(tried),
                 elapsed=system.monotonic() - started,
-                advice="Check the network and the server, and try again.",
+                advice=failure.advice,
             ) from failure.__cause__
 
 
@@ -331,9 +330,9 @@ def _again(call: Call, wanted: Wanted, tried: list[str], ask: Callable[[], _T]) 
             return ask()
         except FailedTryError as failure:
             tried.append(f"{failure.at or wanted.shown}: {failure.problem}")
-            pause = (failure.retry_after or 0.0) + _WAIT * number
-            if not failure.passing or number >= _TRIES or pause > _LONGEST_WAIT:
+            if not failure.passing or number >= _TRIES or failure.asked is not None:
                 raise
+            pause = (failure.retry_after or 0.0) + _WAIT * number
             call.report(Phase.WAITING, detail=f"{failure.problem}, again in {pause:.1f} s")
             call.sleep(pause)
 

@@ -30,6 +30,17 @@ _REDIRECTS = 20
 _TOLD_AGAIN, _TOLD_AGAIN_SECONDS = 50, 0.02
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
+# A server may ask for more patience than this; then it is the caller who decides, with the figure in the error.
+_LONGEST_RETRY_AFTER = 60.0
+
+_ADVICE = {
+    401: "The server wants credentials: put them into the URL, a netrc file, or the client.",
+    403: "The server refuses these credentials, or this URL has expired.",
+    404: "Check the URL: there is no such file.",
+    407: "The proxy wants credentials.",
+    410: "Check the URL: the file was removed.",
+    429: "The server limits requests: wait, or run fewer jobs.",
+}
 
 # What httpx says of the most frequent failures, and may be passed on: it never has more in it than numbers.
 _HARMLESS = re.compile(
@@ -67,6 +78,18 @@ class FailedTryError(Exception):
         self.status = status
         self.retry_after = retry_after
         self.at = ""
+
+    @property
+    def asked(self) -> float | None:
+        """The seconds that the server asks to wait, where it asks for more than is waited."""
+        return self.retry_after if (self.retry_after or 0.0) > _LONGEST_RETRY_AFTER else None
+
+    @property
+    def advice(self) -> str:
+        """What the caller can do, where no more is tried."""
+        if self.asked is not None:
+            return f"The server asks to wait {self.asked:.0f} s: try again after that."
+        return _ADVICE.get(self.status or 0, "Check the network and the server, and try again.")
 
 
 class Client(Protocol):
