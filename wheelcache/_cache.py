@@ -709,7 +709,8 @@ class Cache:
 
         Args:
             max_size: bytes of wheels and trees that may stay.
-            max_age: seconds, or a :class:`~datetime.timedelta`, since the last use; it is known to the day.
+            max_age: seconds, or a :class:`~datetime.timedelta`, since the last use, which is to fetch, put or get it;
+                it is known to the day.
             keep: what stays whatever its age: digests, wheels, paths of ``pylock.toml`` files. Without a limit, all
                 else goes: ``cache.prune(keep="pylock.toml")`` leaves a CI job what its next run needs.
             dry_run: only say what would go.
