@@ -12,6 +12,7 @@ from server import Server
 from shell import APP, LIB, OLD_LIB, Ran, Shell
 from simple_index import Built, Index
 
+from wheelcache import Cache
 from wheelcache.cli._items import item
 
 
@@ -111,6 +112,31 @@ def test_urls_and_wheel_files_are_taken_as_they_are(shell: Shell, index: Index):
     }  # fmt: skip
     assert set(shell.fetch(*arguments).rows.values()) == {"hit"}
     assert [request.target for request in index.server.requests()] == [index.file(LIB)]
+
+
+@pytest.mark.parametrize("data", [b"", b"P", b"<html>Please log in</html>", LIB.data[:-1]])
+@pytest.mark.parametrize("as_url", [False, True], ids=["path", "file URL"])
+def test_a_local_file_that_is_no_wheel_is_refused(shell: Shell, data: bytes, as_url: bool):
+    """What is called a wheel and is none fails every time, and neither the cache nor --to gets it."""
+    file = shell.folder / LIB.filename
+    file.write_bytes(data)
+    for _ in range(2):
+        ran = shell.fetch(file.as_uri() if as_url else LIB.filename, "--to", "out", "--json")
+        assert ran.code == 1
+        assert [error["error"] for error in ran.json["errors"]] == ["InvalidWheelError"]
+    assert not shell.folder.joinpath("out", LIB.filename).exists()
+    file.write_bytes(LIB.data)
+    assert shell.fetch(LIB.filename).rows == {LIB.filename: "added"}
+
+
+def test_a_local_wheel_is_a_hit_under_another_name_too(shell: Shell):
+    """Bytes that the cache has are not copied in again, and stats count the hit."""
+    copy = Built(LIB.name, LIB.version, tag="py2.py3-none-any").filename
+    for name in (LIB.filename, copy):
+        shell.folder.joinpath(name).write_bytes(LIB.data)
+    assert [shell.fetch(name).rows for name in (LIB.filename, copy)] == [{LIB.filename: "added"}, {copy: "hit"}]
+    with Cache(shell.cache) as cache:
+        assert (cache.stats().hits, cache.stats().misses) == (1, 1)
 
 
 def test_what_is_asked_for_twice_is_fetched_once(shell: Shell, index: Index):

@@ -56,9 +56,8 @@ def fetch_all(
 
         started, asked = time.monotonic(), item.request
         try:
-            wheel = cache.fetch(
-                asked.url, hashes=asked.hashes, size=asked.size, filename=asked.filename, progress=progress
-            )
+            hashes = item.digest if item.digest is not None and item.digest in cache else asked.hashes
+            wheel = cache.fetch(asked.url, hashes=hashes, size=asked.size, filename=asked.filename, progress=progress)
         except OfflineError as error:
             return Outcome(item, time.monotonic() - started, error=error)  # another try may follow, with the network
         except (WheelCacheError, OSError, ValueError) as error:

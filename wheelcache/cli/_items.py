@@ -39,10 +39,12 @@ class Item:
     Attributes:
         request: as the cache takes it.
         asked: what asked for it, as people know it: ``six==1.17.0``, or a file; without credentials.
+        digest: of a local file that came without a hash: where the cache has it already, it need not be copied in.
     """
 
     request: WheelRequest
     asked: str | None = None
+    digest: str | None = None
 
     @property
     def name(self) -> str:
@@ -89,16 +91,16 @@ def item(
     """Make an item that is a hit the second time, where that can be had.
 
     Weak hashes alone are left out: pip takes a wheel with such a one, and the cache computes a good one. Where no hash
-    is left and the wheel is a local file, it is hashed now, since reading it costs less than copying it in again.
+    is left and the wheel is a local file, it is hashed now, since reading it costs less than copying it in again. That
+    hash is not asked for: with one, the cache would take the file for what it is to be, even if it is no wheel.
     """
     if hashes and all(name.lower() in _WEAK for name in hashes):
         hashes = None
-    if not hashes and url.startswith("file:") and "#" not in url:
-        hashes = _local_hash(url)
-    return Item(WheelRequest(url, hashes or None, size, filename), asked)
+    digest = _local_digest(url) if not hashes and url.startswith("file:") and "#" not in url else None
+    return Item(WheelRequest(url, hashes or None, size, filename), asked, digest)
 
 
-def _local_hash(url: str) -> dict[str, str] | None:
+def _local_digest(url: str) -> str | None:
     # It pulls in all of http.client, which nothing else here needs.
     from urllib.request import url2pathname
 
@@ -106,6 +108,6 @@ def _local_hash(url: str) -> dict[str, str] | None:
     host = "" if parts.netloc == "localhost" else parts.netloc
     try:
         with open(url2pathname(f"//{host}{parts.path}" if host else parts.path), "rb") as file:
-            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError:
         return None  # the cache will say why it cannot be read, and better
