@@ -16,6 +16,8 @@ from simple_index import Index
 import wheelcache
 from wheelcache.cli import main
 from wheelcache.cli._output import human_seconds, human_size
+from wheelcache.cli._pip import Ran as PipRan
+from wheelcache.cli._pip import failure
 
 if sys.platform != "win32":
     import termios
@@ -62,6 +64,66 @@ def test_an_error_of_pip_is_one_line(shell: Shell, index: Index, arguments: list
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert ran.err.startswith("error: pip: ")
     assert said in ran.err
+
+
+# As pip 23.2 writes them.
+_GIT = """\
+  error: subprocess-exited-with-error
+
+  \N{MULTIPLICATION SIGN} git clone --quiet http://127.0.0.1/x.git /tmp/foo did not run successfully.
+  │ exit code: 128
+  ╰─> See above for output.
+
+  note: This error originates from a subprocess, and is likely not a problem with pip.
+error: subprocess-exited-with-error
+
+\N{MULTIPLICATION SIGN} git clone --quiet http://127.0.0.1/x.git /tmp/foo did not run successfully.
+│ exit code: 128
+╰─> See above for output.
+
+note: This error originates from a subprocess, and is likely not a problem with pip.
+"""
+_GIT_LOG = """\
+  Running command git clone --quiet http://127.0.0.1/x.git /tmp/foo
+  fatal: repository 'http://127.0.0.1/x.git/' not found
+  ERROR: [present-rich] git clone --quiet http://127.0.0.1/x.git /tmp/foo exited with 128
+  [bold magenta]cwd[/]: \\[inherit]
+ERROR: [present-rich] git clone --quiet http://127.0.0.1/x.git /tmp/foo exited with 128
+"""
+_GIT_SAID = (
+    "git clone --quiet http://127.0.0.1/x.git /tmp/foo did not run successfully. "
+    "(fatal: repository 'http://127.0.0.1/x.git/' not found)"
+)
+
+
+@pytest.mark.parametrize(
+    ("err", "log", "said"),
+    [
+        (_GIT, _GIT_LOG, _GIT_SAID),
+        (_GIT, _GIT_LOG.replace(_GIT_LOG.splitlines()[1] + "\n", ""), _GIT_SAID.partition(" (")[0]),
+        ("ERROR: Exception:\nTraceback\nValueError: no\n\nhint: See above for details.\n", "", "ValueError: no"),
+        ("note: This is an issue with the package mentioned above, not pip.\n", "", "exit code 1"),
+    ],
+    ids=["git", "git without a word", "bug", "remark alone"],
+)
+def test_remarks_of_pip_do_not_hide_its_reason(err: str, log: str, said: str):
+    """Notes and hints stand last and say nothing; what a program said that pip ran is in pip's log."""
+    assert str(failure(PipRan(1, "", err, log))) == f"pip: {said}"
+
+
+def test_the_reason_why_a_build_fails_is_told(shell: Shell):
+    """Pip names the step that failed, and the last line of what the build said is told with it."""
+    project = shell.folder / "project"
+    project.mkdir()
+    project.joinpath("pyproject.toml").write_text(
+        "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+    )
+    project.joinpath("backend.py").write_text("raise RuntimeError('the compiler is not there')\n")
+    shell.folder.joinpath("requirements.txt").write_text("./project\n")
+    ran = shell.fetch("-r", "requirements.txt")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "RuntimeError: the compiler is not there" in ran.err
+    assert "note:" not in ran.err
 
 
 def test_an_index_that_fails_is_told_from_one_that_has_nothing(shell: Shell, server: Server):

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 from ._items import PipError
@@ -32,11 +32,16 @@ _NEUTRAL = {
     # A report with the descriptions of packages does not fit into every code page.
     "PYTHONIOENCODING": "utf-8:backslashreplace",
 }
-_ERROR = re.compile(r"^\s*ERROR: *(.*\S)")
+# Since pip 22.0 an error has a name, a line behind a cross that says what failed, and remarks.
+_ERROR = re.compile(r"\s*(?:ERROR:|\N{MULTIPLICATION SIGN}) *(.*\S)")
+_REMARK = re.compile(r"\s*(?:note|hint):")
 # These say less than what stands beside them.
 _EMPTY = ("ResolutionImpossible: for help visit", "Exception:")
 # pip says in the end that it found nothing; why, it tells its log only. That an index lacks a project is no reason.
 _SKIPPED = re.compile(r"Could not fetch URL (.+?): (?!404 )(.+) - skipping$")
+# The log alone has what a program said that pip ran; its last line tells most.
+_BEGUN = re.compile(r"\s*Running command ")
+_ENDED = re.compile(r"\s*ERROR: .+ exited with \d+$")
 _CONFLICT = "The conflict is caused by:"
 _LOG_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+ ", re.MULTILINE)
 _SETTING = re.compile(r"(?P<section>global|install|:env:)\.(?P<name>[^=\s]+)=(?P<value>.*)")
@@ -107,7 +112,8 @@ def failure(ran: Ran) -> PipError:
     said = [match[1] for line in ran.err.splitlines() if (match := _ERROR.match(line))]
     said = [line for line in said if not line.startswith(_EMPTY)]
     if not said:
-        said = [line.strip() for line in ran.err.splitlines() if line.strip()][-1:] or [f"exit code {ran.code}"]
+        lines = [line.strip() for line in ran.err.splitlines() if line.strip() and not _REMARK.match(line)]
+        said = lines[-1:] or [f"exit code {ran.code}"]
     text = "; ".join(dict.fromkeys(said))
     reasons = ", ".join(dict.fromkeys(_reasons(ran.log.splitlines())))
     return PipError(redact(f"pip: {text} ({reasons})" if reasons else f"pip: {text}"))
@@ -118,5 +124,9 @@ def _reasons(log: Sequence[str]) -> Iterator[str]:
     for line in log:
         if match := _SKIPPED.match(line.strip()):
             yield f"{match[1]}: {match[2]}"
+    # The error is there twice, and only the first follows what was said.
+    last = next((line for line, following in pairwise(log) if _ENDED.match(following)), "")
+    if last and not _BEGUN.match(last):
+        yield last.strip()
     if _CONFLICT in log:
         yield from (line.strip() for line in takewhile(str.strip, log[log.index(_CONFLICT) + 1 :]))
