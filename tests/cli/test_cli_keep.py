@@ -42,6 +42,18 @@ def test_dir_says_where(filled: Shell) -> None:
     assert run(filled, "dir", "--json").json == {"path": str(filled.cache)}
 
 
+@pytest.mark.parametrize("place", [("missing",), ("file", "below")], ids=["not there", "where nothing can be made"])
+def test_dir_makes_nothing(shell: Shell, place: tuple[str, ...]) -> None:
+    """A folder that is not there, and one that cannot be, is where the cache would be."""
+    shell.folder.joinpath("file").write_bytes(b"")
+    folder = shell.folder.joinpath(*place)
+    before = sorted(shell.folder.rglob("*"))
+    for arguments in ((), ("--cache-dir", os.path.join(*place))):
+        ran = shell.run([sys.executable, "-m", "wheelcache.cli", "dir", *arguments], WHEELCACHE_DIR=str(folder))
+        assert (ran.code, ran.out, ran.err) == (0, f"{folder}\n", "")
+    assert sorted(shell.folder.rglob("*")) == before
+
+
 def test_ls_lists_all_or_those_that_are_named(filled: Shell) -> None:
     """Projects in any spelling, digests and file names choose; a name that nothing has is an error."""
     everything = run(filled, "ls")
