@@ -112,6 +112,8 @@ def test_credentials_are_chosen_by_origin_and_by_the_nearest_path():
         ("https://u:p@ss/word@example.org/x", "https://***@example.org/x"),
         ("git+https://token@example.org/x.git", "git+https://***@example.org/x.git"),
         ("'https://example.org/x.whl?sig=abc#sha256=0'", "'https://example.org/x.whl?***#sha256=0'"),
+        ("download https://example.org/x.whl?***: the server", "download https://example.org/x.whl?***: the server"),
+        ("(https://example.org/x.whl?sig=a.b:c), and on", "(https://example.org/x.whl?***), and on"),
         ("mail me@example.org", "mail me@example.org"),
     ],
 )

@@ -13,7 +13,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 _URL = re.compile(r"https?://[^\s'\"<>]+", re.IGNORECASE)
 # Up to the last "@": a password may have one of its own. It takes too much of a path with an "@", never too little.
 _USERINFO = re.compile(r"(://)[^\s'\"<>]*@")
-_QUERY = re.compile(r"(://[^\s'\"<>?#]*\?)[^\s'\"<>#]+")
+# Less the punctuation behind it, which is the text's.
+_QUERY = re.compile(r"(://[^\s'\"<>?#]*\?)[^\s'\"<>#]*[^\s'\"<>#:;,.)\]]")
 _PORTS = {"http": 80, "https": 443}
 
 
