@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import itertools
 import json
 import os
 import subprocess
@@ -66,6 +69,50 @@ def test_ls_lists_all_or_those_that_are_named(filled: Shell) -> None:
     nothing = run(filled, "ls", "proj-1", "nobody")
     assert (nothing.code, nothing.out) == (1, "")
     assert "nobody" in nothing.err
+
+
+def test_digests_are_taken_as_ls_prints_them(filled: Shell) -> None:
+    """The beginning of a digest means its wheel in each command, with and without the algorithm; 7 digits do not."""
+    printed = {line.split()[0]: line.split()[-1] for line in run(filled, "ls").out.splitlines()[1:-1]}
+    short = printed[WHEELS[1].filename]
+    assert WHEELS[1].digest.startswith(short)
+    for name in (short, WHEELS[1].hex()[:8], WHEELS[1].hex().upper(), f"sha256={WHEELS[1].hex()[:9]}"):
+        (found,) = run(filled, "info", name, "--json").json["wheels"]
+        assert found["filename"] == WHEELS[1].filename
+        (plan,) = run(filled, "rm", "-n", name, "--json").json["removed"]
+        assert plan["filename"] == WHEELS[1].filename
+    assert run(filled, "export", "out", short).out == "1 wheel in out\n"
+    for command in ("ls", "rm"):
+        assert run(filled, command, WHEELS[1].hex()[:7]).code == 1
+
+
+def test_a_beginning_of_several_digests_is_an_error_that_names_them(shell: Shell) -> None:
+    """Neither of the wheels is shown or removed, and a longer beginning means one."""
+    one, other = twins()
+    with Cache(shell.cache) as cache:
+        for wheel in (one, other):
+            cache.put(io.BytesIO(wheel.data), filename=wheel.filename)
+    before = files_in(shell.cache)
+    for command in ("ls", "info", "rm"):
+        ran = run(shell, command, one.hex()[:8])
+        assert (ran.code, ran.out) == (1, "")
+        for wheel in (one, other):
+            assert f"{wheel.digest} ({wheel.filename})" in ran.err
+    assert files_in(shell.cache) == before
+    assert [wheel["filename"] for wheel in run(shell, "ls", one.hex()[:16], "--json").json["wheels"]] == [one.filename]
+
+
+def twins() -> tuple[Wheel, Wheel]:
+    """Return two wheels whose digests begin with the same 8 digits: among 2**16 and some there are two."""
+    data = make_wheel("proj_0", size=4000)
+    begun, seen = hashlib.sha256(data), dict[str, bytes]()
+    for number in itertools.count():
+        running = begun.copy()
+        running.update(end := number.to_bytes(8))  # behind the archive, which may have a comment
+        other = seen.setdefault(running.hexdigest()[:8], end)
+        if other != end:
+            return Wheel(wheel_filename("proj_0"), data + other), Wheel(wheel_filename("proj_1"), data + end)
+    raise AssertionError
 
 
 def test_info_tells_all(filled: Shell) -> None:
@@ -155,6 +202,29 @@ def test_rm_takes_projects_and_digests(filled: Shell) -> None:
     assert WHEELS[0].filename in run(filled, "rm", "-n", "proj-0").out
     assert run(filled, "rm", "PROJ.0", WHEELS[2].digest).code == 0
     assert [wheel["filename"] for wheel in run(filled, "ls", "--json").json["wheels"]] == [WHEELS[1].filename]
+
+
+def test_rm_takes_file_names_and_all_names_of_their_bytes(filled: Shell) -> None:
+    """A wheel goes by its file name, with the other names of its bytes; where one name is unknown, nothing goes."""
+    with Cache(filled.cache) as cache:
+        alias = cache.put(filled.folder / WHEELS[0].filename, filename=wheel_filename("alias")).filename
+    before = files_in(filled.cache)
+    for unknown in (wheel_filename("nobody"), "nobody", "0123456789ab"):
+        ran = run(filled, "rm", WHEELS[0].filename, unknown)
+        assert (ran.code, ran.out, unknown in ran.err) == (1, "", True)
+    assert files_in(filled.cache) == before
+    removed = run(filled, "rm", WHEELS[0].filename, WHEELS[2].filename, "--json").json["removed"]
+    assert {wheel["filename"] for wheel in removed} == {WHEELS[0].filename, alias, WHEELS[2].filename}
+    assert [wheel["filename"] for wheel in run(filled, "ls", "--json").json["wheels"]] == [WHEELS[1].filename]
+
+
+def test_rm_takes_damaged_wheels_by_project_and_digest(filled: Shell) -> None:
+    """What ls does not list can be taken away all the same."""
+    for wheel in WHEELS[:2]:
+        (path,) = filled.cache.rglob(wheel.filename)
+        path.write_bytes(b"damaged")
+    removed = run(filled, "rm", "proj-0", WHEELS[1].hex(), "--json").json["removed"]
+    assert {wheel["filename"] for wheel in removed} == {WHEELS[0].filename, WHEELS[1].filename}
 
 
 def test_clear_takes_all_when_told_so(filled: Shell) -> None:

@@ -22,7 +22,8 @@ from ._choice import chosen
 def command(*, dest: str, names: tuple[str, ...], mode: str, cache_dir: str | None, as_json: bool, quiet: bool) -> int:
     """Put all wheels of the cache, or those that are named, into DIR under their true names.
 
-    pip and uv install from there with --no-index --find-links DIR.
+    pip and uv install from there with --no-index --find-links DIR. Of a digest, the 8 digits or more that it begins
+    with are enough.
     """
     with Cache(cache_dir) as cache:
         paths = cache.export(dest, chosen(cache, names) if names else None, mode=mode)

@@ -15,7 +15,10 @@ from ._choice import chosen, wheel_json
 @_options.existing_cache_dir
 @_options.as_json
 def command(*, names: tuple[str, ...], cache_dir: str | None, as_json: bool) -> int:
-    """Tell all that is known of the wheels of these names."""
+    """Tell all that is known of the wheels of these names.
+
+    Of a digest, the 8 digits or more that it begins with are enough.
+    """
     with Cache(cache_dir) as cache:
         wheels = chosen(cache, names)
     if as_json:

@@ -11,7 +11,7 @@ from ._choice import chosen, wheel_json
 from ._output import Column
 
 _COLUMNS = (Column("wheel", long=True), Column("size", "right"), Column("digest"))
-# As many hex digits as nobody confuses; info and --json tell all of them.
+# As many hex digits as nobody confuses, and every command takes; info and --json tell all of them.
 _SHORT = len("sha256:") + 12
 
 
@@ -20,7 +20,10 @@ _SHORT = len("sha256:") + 12
 @_options.existing_cache_dir
 @_options.as_json
 def command(*, names: tuple[str, ...], cache_dir: str | None, as_json: bool) -> int:
-    """List the wheels of the cache, or those that are named. A damaged wheel is not listed."""
+    """List the wheels of the cache, or those that are named. A damaged wheel is not listed.
+
+    Of a digest, the 8 digits or more that it begins with are enough.
+    """
     with Cache(cache_dir) as cache:
         wheels = chosen(cache, names)
     if as_json:
