@@ -278,3 +278,21 @@ def test_export_makes_a_wheelhouse(filled: Shell) -> None:
     assert files_in(filled.folder / "out") == {wheel.filename: wheel.data for wheel in WHEELS}
     paths = run(filled, "export", "one", "proj-2", "--mode", "copy", "--json").json["paths"]
     assert paths == [str(filled.folder / "one" / WHEELS[2].filename)]
+
+
+def test_export_says_which_wheels_to_leave_out(filled: Shell) -> None:
+    """Every two wheels of one name are told, nothing is put anywhere, and a digest that is named chooses one."""
+    others = [Wheel(wheel.filename, make_wheel(f"proj_{n}", size=5000)) for n, wheel in enumerate(WHEELS[:2])]
+    with Cache(filled.cache) as cache:
+        for wheel in others:
+            cache.put(io.BytesIO(wheel.data), filename=wheel.filename)
+    for names in ((), ("proj-0", "proj-1")):
+        ran = run(filled, "export", "out", *names)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+        assert all(wheel.digest in ran.err and wheel.filename in ran.err for wheel in (*WHEELS[:2], *others))
+        assert WHEELS[2].digest not in ran.err
+        assert not filled.folder.joinpath("out").exists()
+    assert run(filled, "export", "out", WHEELS[0].digest, others[1].digest, "proj-2").out == "3 wheels in out\n"
+    assert files_in(filled.folder / "out") == {
+        wheel.filename: wheel.data for wheel in (WHEELS[0], others[1], WHEELS[2])
+    }

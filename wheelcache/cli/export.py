@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
+
 import click
 
-from wheelcache import Cache, LinkMode
+from wheelcache import Cache, CachedWheel, LinkMode
 
 from . import _options, _output
 from ._choice import chosen
+from ._items import CommandError
 
 
 @click.command("export", short_help="Put wheels into a folder for --find-links.")
@@ -26,9 +30,26 @@ def command(*, dest: str, names: tuple[str, ...], mode: str, cache_dir: str | No
     with are enough.
     """
     with Cache(cache_dir) as cache:
-        paths = cache.export(dest, chosen(cache, names) if names else None, mode=mode)
+        wheels = chosen(cache, names)
+        _check(wheels)
+        # One that is pruned meanwhile is missed only by who named it.
+        paths = cache.export(dest, wheels if names else None, mode=mode)
     if as_json:
         _output.print_json({"paths": [str(path) for path in paths]})
     elif not quiet:
         _output.print_line(f"{_output.count(len(paths), 'wheel')} in {dest}")
     return 0
+
+
+def _check(wheels: Iterable[CachedWheel]) -> None:
+    """Refuse wheels of one name, all at once, and say how to go on: the library stops at the first."""
+    called = defaultdict[str, dict[str, str]](dict)
+    for wheel in wheels:
+        # Folded, since the folder may be on a file system that folds case.
+        called[wheel.filename.lower()][wheel.digest] = wheel.filename
+    clashes = [f"{min(found.values())} ({', '.join(found)})" for found in called.values() if len(found) > 1]
+    if clashes:
+        raise CommandError(
+            f"one folder cannot hold several wheels of one name: {'; '.join(clashes)}. Leave out all but one of each: "
+            "name the wheels that are to go there, these by their digests, or take the others out of the cache with rm"
+        )
