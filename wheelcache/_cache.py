@@ -81,7 +81,9 @@ class Cache:
             is made where it is missing.
         client: the :class:`httpx.Client` to download with. It is used as it is, with its authentication, proxies and
             transport, and never closed. Without one, the cache makes one of its own at the first download, which
-            follows the proxies, the netrc file and the certificate settings of the environment.
+            follows the proxies, the netrc file and the certificate settings of the environment. With one of yours,
+            Ctrl-C and :meth:`close` end what waits for a server at once only on connections that the cache made over
+            HTTP/1.1; else when its read time-out is over, so give it one.
         layers: folders of further caches to look into, in this order, when a wheel is not in this one: baked into an
             image, or on a share. They are never written to, not even for a lock or a time stamp.
         offline: never use the network; what is not there is :class:`OfflineError`. It asks for stale answers, too:
