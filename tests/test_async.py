@@ -14,6 +14,7 @@ import anyio
 import anyio.from_thread
 import httpx
 import pytest
+from faulty import FaultyFiles, FileCall, Plan
 from folders import unfinished
 from machines import Machine
 from server import Server, asks_for, gzipped, redirect, stalled, status, truncated
@@ -21,6 +22,7 @@ from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import AsyncCache, Cache, DownloadError, HashMismatchError, Phase, ProgressEvent, Status, WheelRequest
 from wheelcache._async import _Work
+from wheelcache._call import CURRENT_STOP, Stop
 
 BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine
 
@@ -77,6 +79,54 @@ async def test_the_same_as_the_other(server: Server, cached: AsyncCache, wheel: 
     await cached.close()
     with pytest.raises(ValueError, match="closed"):
         await cached.fetch(url)
+
+
+async def test_entries_that_are_hashed_on_the_way(cached: AsyncCache, machine: Machine, tmp_path: Path) -> None:
+    """entries() yields every wheel where each has to be hashed again, too, as after a reboot."""
+    names = {wheel_filename(f"many{n}") for n in range(3)}
+    for n, name in enumerate(sorted(names)):
+        (tmp_path / name).write_bytes(make_wheel(f"many{n}"))
+        await cached.put(tmp_path / name)
+    machine.reboot()
+    async with async_cache(machine, cached.path) as again:
+        assert {each.filename async for each in again.entries()} == names
+
+
+class CancelReading(Plan):
+    """Cancel a scope at the first reading of a wheel, and go on when the thread has been told."""
+
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self.scope = scope
+        self.reads = 0
+
+    def before(self, call: FileCall) -> None:
+        if call.operation != "file.read" or not call.path.endswith(".whl"):
+            return
+        self.reads += 1
+        stop = CURRENT_STOP.get()
+        if self.reads == 1 and stop is not None:
+            told = threading.Event()
+            with stop.waking(told.set):
+                anyio.from_thread.run_sync(self.scope.cancel)
+                assert told.wait(60)
+
+
+async def test_cancelling_stops_later_entries_too(anyio_backend: str, tmp_path: Path) -> None:
+    """Whoever is cancelled while entries() hashes the second wheel does not wait until that is done."""
+    machine = Machine(files := FaultyFiles())
+    with machine.cache(tmp_path / "cache") as cache:
+        for n in range(2):
+            (tmp_path / wheel_filename(f"many{n}")).write_bytes(make_wheel(f"many{n}"))
+            cache.put(tmp_path / wheel_filename(f"many{n}"))
+    machine.reboot()
+    async with async_cache(machine, tmp_path / "cache") as cached:
+        entries = cached.entries()
+        await anext(entries)
+        with anyio.CancelScope() as scope:
+            files.plan = plan = CancelReading(scope)
+            await anext(entries)
+        assert scope.cancelled_caught
+        assert plan.reads == 1
 
 
 def test_every_method_is_there(anyio_backend: str) -> None:
@@ -225,7 +275,7 @@ async def test_a_task_cancelled_by_asyncio_itself(
 def test_a_thread_that_starts_late_does_nothing(cache: Cache, anyio_backend: str) -> None:
     """What was cancelled before its thread began is not begun any more: nobody waits for it."""
     done: list[Cache] = []
-    work = _Work(done.append, cache)
+    work = _Work(done.append, cache, Stop())
     work.stop.set()
     copy_context().run(work)
     assert done == []

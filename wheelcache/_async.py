@@ -141,7 +141,9 @@ class AsyncCache:
     async def entries(self) -> AsyncIterator[CachedWheel]:
         """As :meth:`Cache.entries`."""
         found = self._cache.entries()
-        while (wheel := await self._run(lambda _: next(found, None))) is not None:
+        # The first step takes its stop for all of them.
+        stop = Stop()
+        while (wheel := await self._run(lambda _: next(found, None), stop)) is not None:
             yield wheel
 
     @_awaitable(Cache.stats)
@@ -194,24 +196,24 @@ class AsyncCache:
     def __repr__(self) -> str:
         return f"AsyncCache({str(self.path)!r})"
 
-    async def _run(self, action: Callable[[Cache], _R]) -> _R:
+    async def _run(self, action: Callable[[Cache], _R], stop: Stop | None = None) -> _R:
         """Do something in a worker thread; whoever cancels gets the thread's end, not the thread."""
         import anyio
         import anyio.lowlevel
         import anyio.to_thread
 
-        work = _Work(action, self._cache)
+        work = _Work(action, self._cache, stop or Stop())
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(work.stop_when_cancelled)
                 await anyio.to_thread.run_sync(work)
                 group.cancel_scope.cancel()
         finally:
-            work.stop.set()
+            work.end()
             with anyio.CancelScope(shield=True):
                 # A task that is cancelled by asyncio itself, and not by a scope, does not wait for its thread.
                 while work.is_running:
-                    work.stop.set()
+                    work.end()
                     await anyio.sleep(_LOOK_UP_SECONDS)
                 if self._bridge is not None:
                     await self._bridge.close_left(work.stop)
@@ -222,9 +224,10 @@ class AsyncCache:
 class _Work(Generic[_R]):
     """One operation in a worker thread. What it raises is kept, and raised where it is awaited."""
 
-    def __init__(self, action: Callable[[Cache], _R], cache: Cache) -> None:
-        self.stop = Stop()
+    def __init__(self, action: Callable[[Cache], _R], cache: Cache, stop: Stop) -> None:
+        self.stop = stop
         self.is_running = False
+        self._is_over = False
         self._action = action
         self._cache = cache
         self._value: _R | None = None
@@ -241,7 +244,13 @@ class _Work(Generic[_R]):
         except BaseException as error:
             self._error = error
         finally:
+            self._is_over = True
             self.is_running = False
+
+    def end(self) -> None:
+        """Stop what is not over. What is may have left something to go on with under the same stop."""
+        if not self._is_over:
+            self.stop.set()
 
     async def stop_when_cancelled(self) -> None:
         import anyio
@@ -249,12 +258,12 @@ class _Work(Generic[_R]):
         try:
             await anyio.sleep_forever()
         finally:
-            self.stop.set()
+            self.end()
             with anyio.CancelScope(shield=True):
                 # A thread that was only about to wait for a socket was not woken.
                 while self.is_running:
                     await anyio.sleep(_LOOK_UP_SECONDS)
-                    self.stop.set()
+                    self.end()
 
     def result(self) -> _R:
         if self._error is not None:
