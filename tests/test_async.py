@@ -6,12 +6,14 @@ import inspect
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.from_thread
+import anyio.to_thread
 import httpx
 import pytest
 from faulty import FaultyFiles, FileCall, Plan
@@ -20,7 +22,17 @@ from machines import Machine
 from server import Server, asks_for, gzipped, redirect, stalled, status, truncated
 from wheels import Wheel, make_wheel, wheel_filename
 
-from wheelcache import AsyncCache, Cache, DownloadError, HashMismatchError, Phase, ProgressEvent, Status, WheelRequest
+from wheelcache import (
+    AsyncCache,
+    Cache,
+    CacheTransport,
+    DownloadError,
+    HashMismatchError,
+    Phase,
+    ProgressEvent,
+    Status,
+    WheelRequest,
+)
 from wheelcache._async import _Work
 from wheelcache._call import CURRENT_STOP, Stop
 
@@ -79,6 +91,71 @@ async def test_the_same_as_the_other(server: Server, cached: AsyncCache, wheel: 
     await cached.close()
     with pytest.raises(ValueError, match="closed"):
         await cached.fetch(url)
+
+
+async def test_the_threads_of_the_application_are_its_own(server: Server, cached: AsyncCache, wheel: Wheel) -> None:
+    """Neither a cache nor a transport takes a worker thread of the event loop's, or waits for one."""
+    url = wheel.on(server)
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    limiter.total_tokens = 1
+    transport = CacheTransport(cached._cache)
+    async with limiter, httpx.AsyncClient(transport=transport) as client:
+        with anyio.fail_after(60):
+            assert (await cached.fetch(url, hashes=wheel.digest)).status is Status.DOWNLOADED
+            assert [each.digest async for each in cached.entries()] == [wheel.digest]
+            assert (await client.get(f"{url}#{wheel.digest.replace(':', '=')}")).content == wheel.data
+            assert (await client.get(url)).content == wheel.data
+            await cached.close()
+
+
+class Unanswered(httpx.AsyncBaseTransport):
+    """A transport that answers nothing, and tells when it was asked often enough."""
+
+    def __init__(self, enough: int) -> None:
+        self.left = enough
+        self.asked = anyio.Event()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.left -= 1
+        if self.left == 0:
+            self.asked.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+async def test_what_is_there_does_not_wait_behind_what_is_not(
+    anyio_backend: str, machine: Machine, wheel: Wheel, tmp_path: Path
+) -> None:
+    """However many downloads wait for a server, a wheel can be put in and had, and the cache be closed."""
+    (tmp_path / wheel.filename).write_bytes(wheel.data)
+    transport = Unanswered(100)
+    async with httpx.AsyncClient(transport=transport) as client:
+        cached = async_cache(machine, tmp_path / "cache", client=client)
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                for n in range(101):
+                    group.start_soon(cached.fetch, f"https://example.org/{n}/{wheel.filename}")
+                await transport.asked.wait()
+                await cached.put(tmp_path / wheel.filename)
+                assert await cached.get(wheel.digest) is not None
+                await cached.close()
+                group.cancel_scope.cancel()
+
+
+def test_a_cache_in_two_event_loops(server: Server, wheel: Wheel, tmp_path: Path) -> None:
+    """Two threads, each with an event loop of its own, use one cache at once."""
+    urls = [wheel.on(server), server.serve("/other/" + wheel.filename, wheel.data)]
+    cached = AsyncCache(tmp_path / "cache")
+
+    async def fetch(url: str) -> int:
+        async with anyio.create_task_group() as group:
+            for n in range(150):
+                group.start_soon(cached.fetch, f"{url}?{n}")
+        return 1
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(lambda url: anyio.run(fetch, url), urls, timeout=60)) == [1, 1]
+    anyio.run(cached.close)
 
 
 async def test_entries_that_are_hashed_on_the_way(cached: AsyncCache, machine: Machine, tmp_path: Path) -> None:

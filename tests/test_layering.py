@@ -32,7 +32,7 @@ LAYERS = [
         *("_deliver", "_survey", "_tally", "_doctor", "_export"),
         *("_inventory", "_naming", "_removal", "_sweep", "_prune", "_ceiling", "_verify", "_crew", "_strangers"),
         *("_wire", "_waking", "_bridge", "_partial", "_receive", "_freshness", "_urls", "_many", "_visit", "_metadata"),
-        *("_inflate", "_archive", "_fill", "_tree", "_spread", "_unpack"),
+        *("_inflate", "_archive", "_fill", "_tree", "_spread", "_unpack", "_threads"),
     },
     {"_cache"},
     {"_installer", "_async", "_transport"},
@@ -120,7 +120,7 @@ def who_imports(package: str) -> set[str]:
     [
         ("filelock", {"_lock"}),
         ("httpx", {"_wire", "_receive", "_bridge", "_transport"}),
-        ("anyio", {"_async", "_bridge", "_transport"}),
+        ("anyio", {"_async", "_bridge", "_threads"}),
         ("tenacity", {"_patience"}),
         ("packaging", {"_request", "_naming"}),
         ("platformdirs", {"_opening"}),

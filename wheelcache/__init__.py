@@ -36,8 +36,8 @@ What keeps a cache goes over all of it, beside whoever uses it::
     _survey     how much there is
 
 ``_cache`` is the façade: ``Cache.fetch`` reads as this list; ``_many`` takes many at a time. ``_async`` runs it in
-worker threads (``_bridge`` lends them an async client), ``_transport`` puts it under other httpx clients (``_visit`` is
-one of their requests), ``_metadata`` gets METADATA without the wheel.
+worker threads (``_threads``; ``_bridge`` lends them an async client), ``_transport`` puts it under other httpx clients
+(``_visit`` is one of their requests), ``_metadata`` gets METADATA without the wheel.
 
 Below the stations is the system: ``_call`` is one public call, with what stops it, ``_fs`` is the contract of the file
 layer, ``_fs_windows`` and ``_fs_posix`` fulfil it, ``_refusal`` says what a refusal means, ``_patience`` waits,

@@ -8,6 +8,7 @@ on when the thread has left everything in order, so that nothing is locked or ha
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ from ._cache import Cache
 from ._call import CURRENT_STOP, Stop
 from ._many import Plan, Request, one_at_a_time
 from ._progress import Progress
+from ._threads import Threads
 from ._wheel import CachedWheel
 
 if TYPE_CHECKING:
@@ -32,6 +34,14 @@ _R = TypeVar("_R")
 # How often the end of a thread is looked for that was told to stop.
 _LOOK_UP_SECONDS = 0.002
 
+# What may wait for a server: it needs no processor meanwhile, but a connection, and an httpx client has 100 of them
+# (https://www.python-httpx.org/advanced/resource-limits/). More threads would wait for those, too, and a client of the
+# caller's gives up waiting for one after five seconds.
+_ASKING = 100
+_MAY_ASK = (Cache.fetch, Cache.metadata)
+# What needs the disk alone never waits behind that; as many at a time as anyio lets work.
+_STAYING = 40
+
 
 def _awaitable(
     method: Callable[Concatenate[Cache, _P], _R],
@@ -41,7 +51,8 @@ def _awaitable(
     def decorate(_: Callable[[AsyncCache], None]) -> Callable[Concatenate[AsyncCache, _P], Coroutine[Any, Any, _R]]:
         @functools.wraps(method)
         async def run(self: AsyncCache, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-            return await self._run(lambda cache: method(cache, *args, **kwargs))
+            threads = self._asking if method in _MAY_ASK else self._staying
+            return await self._run(lambda cache: method(cache, *args, **kwargs), threads)
 
         return run
 
@@ -96,6 +107,9 @@ class AsyncCache:
             max_size=max_size,
         )
         self.path: Path = self._cache.path
+        self._asking = Threads(_ASKING)
+        self._staying = Threads(_STAYING)
+        self._closing = Threads(math.inf)
 
     # In
 
@@ -143,7 +157,7 @@ class AsyncCache:
         found = self._cache.entries()
         # The first step takes its stop for all of them.
         stop = Stop()
-        while (wheel := await self._run(lambda _: next(found, None), stop)) is not None:
+        while (wheel := await self._run(lambda _: next(found, None), self._staying, stop)) is not None:
             yield wheel
 
     @_awaitable(Cache.stats)
@@ -177,8 +191,10 @@ class AsyncCache:
     @_awaitable(Cache.doctor)
     def doctor(self) -> None: ...
 
-    @_awaitable(Cache.close)
-    def close(self) -> None: ...
+    async def close(self) -> None:
+        """As :meth:`Cache.close`."""
+        # It ends what waits, and must not wait for that to end.
+        await self._run(Cache.close, self._closing)
 
     async def __aenter__(self) -> Self:
         self._cache.__enter__()
@@ -196,17 +212,16 @@ class AsyncCache:
     def __repr__(self) -> str:
         return f"AsyncCache({str(self.path)!r})"
 
-    async def _run(self, action: Callable[[Cache], _R], stop: Stop | None = None) -> _R:
+    async def _run(self, action: Callable[[Cache], _R], threads: Threads, stop: Stop | None = None) -> _R:
         """Do something in a worker thread; whoever cancels gets the thread's end, not the thread."""
         import anyio
         import anyio.lowlevel
-        import anyio.to_thread
 
         work = _Work(action, self._cache, stop or Stop())
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(work.stop_when_cancelled)
-                await anyio.to_thread.run_sync(work)
+                await threads.run(work)
                 group.cancel_scope.cancel()
         finally:
             work.end()

@@ -11,21 +11,23 @@ loop, for which everything that touches a file is done in a worker thread.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import httpx
 
 from ._errors import WheelCacheError
+from ._threads import Threads
 from ._wheel import Status
 
 if TYPE_CHECKING:
     from ._cache import Cache
     from ._visit import Keep, Visit
 
-_R = TypeVar("_R")
 _CHUNK = 1 << 18
 _OK, _NOT_MODIFIED = 200, 304
+# As many at a time as anyio lets work. They need the disk alone: none waits for the event loop, nor for another.
+_THREADS = Threads(40)
 # A request with one of these wants something else than the whole file, or knows better than the cache.
 _SPECIAL = ("Range", "If-Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 
@@ -87,11 +89,11 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         if not _is_of_interest(request):
             return await self._next.handle_async_request(request)
         answers = self._answers(request)
-        asked, answer = await _in_thread(lambda: _step(answers, None))
+        asked, answer = await _THREADS.run(lambda: _step(answers, None))
         while asked is not None:
             response = await self._next.handle_async_request(asked)
             try:
-                asked, answer = await _in_thread(lambda: _step(answers, response))  # noqa: B023 - run at once
+                asked, answer = await _THREADS.run(lambda: _step(answers, response))  # noqa: B023 - run at once
             except BaseException:
                 await response.aclose()
                 raise
@@ -154,12 +156,6 @@ def _step(answers: _Answers, response: httpx.Response | None) -> tuple[httpx.Req
         return None, end.value
 
 
-async def _in_thread(action: Callable[[], _R]) -> _R:
-    from anyio import to_thread
-
-    return await to_thread.run_sync(action)
-
-
 def _with(request: httpx.Request, conditions: dict[str, str]) -> httpx.Request:
     """Return a request with more header fields; the client's own stays as it is, since redirects are made from it."""
     headers = httpx.Headers(request.headers)
@@ -210,12 +206,12 @@ class _Kept(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         assert isinstance(self._body, httpx.AsyncByteStream)
-        keep = await _in_thread(self._begin)
+        keep = await _THREADS.run(self._begin)
         try:
             async for chunk in self._body:
-                await _in_thread(lambda: keep.write(chunk))  # noqa: B023 - run at once
+                await _THREADS.run(lambda: keep.write(chunk))  # noqa: B023 - run at once
                 yield chunk
-            await _in_thread(keep.finish)
+            await _THREADS.run(keep.finish)
         finally:
             # As short as it must be where a task is cancelled.
             keep.drop()
@@ -247,7 +243,7 @@ class _FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield chunk
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await _in_thread(lambda: self._file.read(_CHUNK)):
+        while chunk := await _THREADS.run(lambda: self._file.read(_CHUNK)):
             yield chunk
 
     def close(self) -> None:
