@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.from_thread
+import anyio.to_thread
 import httpx
 import pytest
 from folders import unfinished
@@ -226,6 +228,46 @@ def test_closing_ends_the_waiting_for_another_download(silent: Silent, server: S
         silent.never.set()
         assert downloading.result(60).path.read_bytes() == MANY[0].data
     assert server.count() == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", BACKENDS)
+@pytest.mark.parametrize("whose", ["own", "callers"])
+@pytest.mark.parametrize("at", [None, 500])
+async def test_closing_in_another_task(
+    at: int | None, whose: str, server: Server, machine: Machine, tmp_path: Path
+) -> None:
+    """Closing an AsyncCache ends what waits for a server in another task, with an AsyncClient of the caller's, too."""
+    silent = Silent(at)
+    url = MANY[0].on(server, how=silent)
+    arrived = anyio.Event()
+
+    def listen(event: ProgressEvent) -> None:
+        if event.done:
+            anyio.from_thread.run_sync(arrived.set)
+
+    class MachineAsyncCache(AsyncCache):
+        _cache_class = machine.cache_class
+
+    async with httpx.AsyncClient(timeout=None) as client:
+        cached = MachineAsyncCache(tmp_path / "cache", client=client if whose == "callers" else None)
+
+        async def fetch() -> None:
+            with pytest.raises(ValueError, match="closed"):
+                await cached.fetch(url, hashes=MANY[0].digest, progress=listen)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(fetch)
+            await anyio.to_thread.run_sync(silent.wait_for, 1)
+            if at is not None:
+                await arrived.wait()
+            await cached.close()
+        assert silent.let_go == []
+        assert server.count() == 1
+        silent.never.set()
+        assert (await client.get(url)).content == MANY[0].data
+    with Cache(cached.path) as cache:
+        assert unfinished(cache) == []
 
 
 @pytest.mark.anyio

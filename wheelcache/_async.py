@@ -193,6 +193,8 @@ class AsyncCache:
 
     async def close(self) -> None:
         """As :meth:`Cache.close`."""
+        if self._bridge is not None:
+            self._bridge.close()
         # It ends what waits, and must not wait for that to end.
         await self._run(Cache.close, self._closing)
 

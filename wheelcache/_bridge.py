@@ -1,21 +1,23 @@
 """Bridge: an ``httpx.AsyncClient`` of the caller's, used from the worker threads that do the work.
 
 Requests and chunks go through the event loop that the client belongs to, by anyio; cancelling the task that waits for
-the thread cancels what the thread waits for.
+the thread cancels what the thread waits for, and so does closing the cache.
 """
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._call import CURRENT_STOP, Stop
+from ._call import CURRENT_STOP, ClosedError, Stop
 
 if TYPE_CHECKING:
     import httpx
+
+_R = TypeVar("_R")
 
 
 class Bridge:
@@ -23,6 +25,7 @@ class Bridge:
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
+        self._closing = Stop(lambda: ClosedError("the cache is closed"))
         self._open: dict[Stop | None, set[httpx.Response]] = defaultdict(set)
         self._lock = threading.Lock()
 
@@ -38,10 +41,8 @@ class Bridge:
     def send(self, request: httpx.Request, **options: object) -> httpx.Response:
         """Send it, and return the answer as a sync one."""
         import httpx
-        from anyio import from_thread
 
-        sending = functools.partial(self._client.send, request, **options)  # type: ignore[arg-type]
-        theirs: httpx.Response = from_thread.run(sending)
+        theirs = self.wait_for(lambda: self._client.send(request, **options))  # type: ignore[arg-type]
         key = CURRENT_STOP.get()
         with self._lock:
             self._open[key].add(theirs)
@@ -58,6 +59,33 @@ class Bridge:
         ours.request = request
         ours.next_request = theirs.next_request
         return ours
+
+    def wait_for(self, action: Callable[[], Awaitable[_R]]) -> _R:
+        """Await something in the event loop, from a worker thread, until nobody wants it any more.
+
+        Raises:
+            StoppedError, ClosedError: where that was said, before or meanwhile.
+        """
+        from anyio import CancelScope, from_thread
+
+        stops = [self._closing, CURRENT_STOP.get()]
+
+        async def awaited() -> _R:
+            # anyio cancels what waits when the task is cancelled, and under asyncio nothing that begins to wait later.
+            # Both stops are set in the event loop only, so a scope can be cancelled there and then.
+            with CancelScope() as scope, ExitStack() as waking:
+                for stop in filter(None, stops):
+                    waking.enter_context(stop.waking(scope.cancel))
+                return await action()
+            for stop in filter(None, stops):
+                stop.check()
+            raise AssertionError("who cancels it has said so")
+
+        return from_thread.run(awaited)
+
+    def close(self) -> None:
+        """End what is waited for, and let nothing be waited for again. It is called in the event loop."""
+        self._closing.set()
 
     def closed(self, response: httpx.Response, key: Stop | None) -> None:
         """It needs not be closed any more."""
@@ -82,10 +110,10 @@ def _body(bridge: Bridge, response: httpx.Response, key: Stop | None) -> httpx.S
         def __iter__(self) -> Iterator[bytes]:
             chunks = response.aiter_raw().__aiter__()
 
-            async def following() -> bytes | None:
-                return await anext(chunks, None)
+            def following() -> Awaitable[bytes | None]:
+                return anext(chunks, None)
 
-            while (chunk := from_thread.run(following)) is not None:
+            while (chunk := bridge.wait_for(following)) is not None:
                 yield chunk
 
         def close(self) -> None:
