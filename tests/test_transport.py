@@ -172,6 +172,28 @@ def test_encoded_bodies_and_pages_are_not_kept(client: httpx.Client, behind: Nex
     assert unfinished(cache) == []
 
 
+def test_what_may_not_be_stored_is_not(client: httpx.Client, behind: Next, cache: Cache) -> None:
+    """With no-store neither the wheel nor the URL is kept, and what was known of the URL is forgotten."""
+    behind.headers = {"Cache-Control": "no-store, max-age=60"}
+    assert client.get(url_of(behind.wheel)).content == behind.wheel.data
+    assert list(cache.entries()) == []
+    behind.headers = {"Cache-Control": "max-age=60"}
+    client.get(url_of(behind.wheel))
+    behind.headers = {"Cache-Control": "no-store", "ETag": '"2"'}
+    assert "wheelcache" not in client.get(url_of(behind.wheel), headers={"Cache-Control": "no-cache"}).extensions
+    assert "wheelcache" not in client.get(url_of(behind.wheel)).extensions
+    assert len(behind.requests) == 4
+    assert unfinished(cache) == []
+
+
+def test_what_has_the_hash_is_stored(client: httpx.Client, behind: Next, cache: Cache) -> None:
+    """Under a hash no-store is no reason to download a wheel again, as for fetch()."""
+    behind.headers = {"Cache-Control": "no-store"}
+    for _ in range(2):
+        client.get(url_of(behind.wheel, f"#sha256={behind.wheel.hex()}"))
+    assert len(behind.requests) == 1
+
+
 @pytest.mark.parametrize("told", ["no-cache", "max-age=0", "Max-Age = 0"])
 def test_refreshing_asks(told: str, client: httpx.Client, behind: Next) -> None:
     """A client that says so gets the server's word."""

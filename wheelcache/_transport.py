@@ -40,8 +40,8 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
     It serves an :class:`httpx.Client` or an :class:`httpx.AsyncClient` (under asyncio or trio), not both at once.
 
     A ``#sha256=...`` fragment of a URL is checked: what is in the cache is taken without asking, and other bytes are
-    never kept. Without one the rules of HTTP decide, as for :meth:`Cache.fetch`. An answer from the cache has the
-    extension ``"wheelcache"`` with a :class:`Status`.
+    never kept. Without one the rules of HTTP decide, as for :meth:`Cache.fetch`, and of an answer with ``no-store``
+    nothing is kept. An answer from the cache has the extension ``"wheelcache"`` with a :class:`Status`.
 
     Args:
         cache: stays the caller's to close.

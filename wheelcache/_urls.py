@@ -82,7 +82,11 @@ class Urls:
         headers.update({name: answer.headers[name] for name in KEPT if name in answer.headers})
         fresh = freshness(headers, answer.asked, disk.system.now(), answer.hops)
         if not fresh.storable:
-            self._pointers.forget(disk, url)
+            self.forget(disk, url)
             return
         more = {"until": fresh.until, "may_be_stale": fresh.may_be_stale, "headers": headers, "place": answer.place}
         self._pointers.write(disk, url, sha256, more)
+
+    def forget(self, disk: Disk, url: str) -> None:
+        """Know nothing of a URL any more."""
+        self._pointers.forget(disk, url)

@@ -64,7 +64,19 @@ class Visit:
 
     def keep(self, fields: Mapping[str, str]) -> Keep:
         """Begin to keep a body that comes with these fields of its answer."""
-        return Keep(self, self._stage(), fields)
+        return Keep(self, self._stage() if self._may_keep(fields) else None, fields)
+
+    def _may_keep(self, fields: Mapping[str, str]) -> bool:
+        """Whether the server lets it be kept. Under a hash it says nothing of the bytes that is not known."""
+        # Only what comes from a server needs it, and the start of a process counts.
+        from ._freshness import freshness
+
+        if self.wanted.hashes or freshness(fields, self.asked, self.call.disk.system.now()).storable:
+            return True
+        if self.known is not None and self.temporary is not None:
+            # What it said before holds no longer either.
+            self.urls.forget(self.call.disk, self.wanted.url)
+        return False
 
     def _stage(self) -> Stage | None:
         if self.temporary is None:
