@@ -282,6 +282,48 @@ def test_a_read_only_cache_gives_and_does_not_take(behind: Next, cache: Cache, m
     assert list(cache.entries()) == []
 
 
+@pytest.mark.parametrize("path", ["/demo-1.0-py3-none-any.whl", "/not-a-wheel.whl"])
+def test_an_offline_cache_asks_nobody(path: str, behind: Next, cache: Cache, machine: Machine) -> None:
+    """A wheel that an offline cache does not have is an error that shows no secret, and no request is made."""
+    with (
+        machine.cache(cache.path, offline=True) as offline,
+        httpx.Client(transport=CacheTransport(offline, next=behind)) as client,
+    ):
+        with pytest.raises(httpx.ConnectError, match="offline") as caught:
+            client.get(f"https://me:hunter2@example.org{path}?token=hunter2")
+        assert path in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+        assert behind.requests == []
+        assert client.get("https://example.org/simple/").content == behind.wheel.data
+
+
+def test_an_offline_cache_gives_what_it_has(client: httpx.Client, behind: Next, cache: Cache, machine: Machine) -> None:
+    """What a URL gave is taken although it no longer holds, as by fetch(); who wants it asked for gets an error."""
+    client.get(url_of(behind.wheel))
+    with (
+        machine.cache(cache.path, offline=True) as offline,
+        httpx.Client(transport=CacheTransport(offline, next=behind)) as other,
+    ):
+        assert other.get(url_of(behind.wheel)).content == behind.wheel.data
+        with pytest.raises(httpx.ConnectError, match="offline"):
+            other.get(url_of(behind.wheel), headers={"Cache-Control": "no-cache"})
+    assert len(behind.requests) == 1
+
+
+def test_an_offline_cache_that_fails_asks_nobody(behind: Next, wheel: Wheel, tmp_path) -> None:
+    """Whatever the disk refuses, an offline cache is no way to the network."""
+    machine = Machine(files := FaultyFiles())
+    with machine.cache(tmp_path / "cache", io_timeout=0.1, offline=True) as cache:
+        (tmp_path / wheel.filename).write_bytes(wheel.data)
+        cache.put(tmp_path / wheel.filename)
+        files.plan = FailNth(1, "EIO", forever=True)
+        transport = CacheTransport(cache, next=behind)
+        with httpx.Client(transport=transport) as client, pytest.raises(httpx.ConnectError, match="offline"):
+            client.get(url_of(wheel, f"#sha256={wheel.hex()}"))
+        files.plan = Plan()
+    assert behind.requests == []
+
+
 @dataclass
 class AsyncBody(httpx.AsyncByteStream):
     """A body in pieces."""

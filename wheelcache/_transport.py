@@ -3,7 +3,8 @@
 Only a plain GET of a URL whose path ends in a wheel's file name is looked at. What is in the cache and still holds is
 answered from its file; what has to be asked for goes to the next transport, and its body is kept while the client reads
 it, once it was read whole. Everything else, every other answer to such a request too, passes through untouched: the
-client's own redirects, authentication and retries see what they always saw. A cache that fails is passed by.
+client's own redirects, authentication and retries see what they always saw. A cache that fails is passed by, unless it
+is offline.
 
 What is to be asked is decided in one place, :meth:`CacheTransport._answers`; who asks is a blocking client or an event
 loop, for which everything that touches a file is done in a worker thread.
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 import httpx
 
 from ._errors import WheelCacheError
+from ._request import redact
 from ._threads import Threads
 from ._wheel import Status
 
@@ -41,7 +43,9 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     A ``#sha256=...`` fragment of a URL is checked: what is in the cache is taken without asking, and other bytes are
     never kept. Without one the rules of HTTP decide, as for :meth:`Cache.fetch`, and of an answer with ``no-store``
-    nothing is kept. An answer from the cache has the extension ``"wheelcache"`` with a :class:`Status`.
+    nothing is kept. An answer from the cache has the extension ``"wheelcache"`` with a :class:`Status`. With a cache
+    that is ``offline``, a wheel that it does not have is an :class:`httpx.ConnectError`; all else still goes to the
+    next transport.
 
     Args:
         cache: stays the caller's to close.
@@ -105,11 +109,12 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
     def _answers(self, request: httpx.Request) -> _Answers:
         """Yield what to ask the next transport, are sent its answers, and return what the client gets."""
         visit = self._visit(request)
+        file = _opened(visit) if visit is not None and visit.holds else None
+        if visit is not None and file is not None:
+            return _from_file(file, visit, Status.HIT)
+        self._may_ask(request)
         if visit is None:
             return (yield request)
-        file = _opened(visit) if visit.holds else None
-        if file is not None:
-            return _from_file(file, visit, Status.HIT)
         conditions = visit.conditions()
         response = yield _with(request, conditions) if conditions else request
         if response.status_code == _NOT_MODIFIED and conditions:
@@ -130,6 +135,14 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             return self._cache._visit(str(request.url), refresh=refresh)  # noqa: SLF001 - one package
         except (WheelCacheError, ValueError):
             return None  # no wheel's name, or a cache that cannot be used: that is not the client's concern
+
+    def _may_ask(self, request: httpx.Request) -> None:
+        """Refuse what would go to the network past a cache that must not use it, whatever kept the cache from it."""
+        if self._cache._offline:  # noqa: SLF001 - one package
+            shown = redact(str(request.url))
+            raise httpx.ConnectError(
+                f"the cache {self._cache.path} is offline, and {shown} cannot be had from it", request=request
+            )
 
     def close(self) -> None:
         """Close the next transport."""
