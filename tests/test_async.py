@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -401,3 +402,20 @@ async def test_the_callers_client_stays_open(machine: Machine, server: Server, w
             await cached.fetch(f"https://example.org/{wheel.filename}", hashes=wheel.digest)
         assert not client.is_closed
     assert seen == [f"/{wheel.filename}"]
+
+
+async def test_a_client_of_another_kind(tmp_path: Path) -> None:
+    """A client that blocks, or is none, is told at once, by the name of the class that belongs there."""
+    with httpx.Client() as client, pytest.raises(TypeError, match=r"is an httpx\.AsyncClient, not httpx\.Client"):
+        AsyncCache(tmp_path / "cache", client=client)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"httpx\.AsyncClient, not int"):
+        AsyncCache(tmp_path / "cache", client=5)  # type: ignore[arg-type]
+    assert not (tmp_path / "cache").exists()
+
+
+async def test_what_is_used_like_a_client_is_one(machine: Machine, server: Server, wheel: Wheel, tmp_path) -> None:
+    """Any object with the names that are used will do, whatever its class."""
+    async with httpx.AsyncClient() as client:
+        like = SimpleNamespace(auth=None, build_request=client.build_request, send=client.send)
+        async with async_cache(machine, tmp_path / "cache", client=like) as cached:
+            assert (await cached.fetch(wheel.on(server))).digest == wheel.digest

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -764,6 +765,23 @@ def test_no_lock_is_no_reason_to_wait(server: Server, machine: Machine, cache: C
 
 
 # Read-only
+
+
+@pytest.mark.parametrize("client", [5, "https://me:hunter2@example.org/", httpx.AsyncClient], ids=str)
+def test_a_client_of_another_kind(client, machine: Machine, tmp_path: Path) -> None:
+    """What is no client, or one that is awaited, is told at once, by the name of the class that belongs there."""
+    client = client() if isinstance(client, type) else client
+    with pytest.raises(TypeError, match=r"is an httpx\.Client, not (int|str|httpx\.AsyncClient)$"):
+        machine.cache(tmp_path / "cache", client=client)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_used_like_a_client_is_one(machine: Machine, server: Server, wheel: Wheel, tmp_path: Path) -> None:
+    """Any object with the names that are used will do, whatever its class."""
+    with httpx.Client() as client:
+        like = SimpleNamespace(auth=None, build_request=client.build_request, send=client.send)
+        with machine.cache(tmp_path / "cache", client=like) as cache:
+            assert cache.fetch(wheel.on(server)).digest == wheel.digest
 
 
 def test_read_only_needs_a_folder(machine: Machine, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from ._bridge import Bridge
 from ._cache import Cache
 from ._call import CURRENT_STOP, Stop
 from ._many import Plan, Request, one_at_a_time
+from ._opening import check_client
 from ._progress import Progress
 from ._threads import Threads
 from ._wheel import CachedWheel
@@ -93,6 +94,7 @@ class AsyncCache:
         lock_timeout: float = 60.0,
         max_size: int | None = None,
     ) -> None:
+        check_client(client, awaited=True)
         self._bridge = None if client is None else Bridge(client)
         self._cache = self._cache_class(
             path,

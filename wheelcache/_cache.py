@@ -101,7 +101,7 @@ class Cache:
     Raises:
         CommitError: where the folder cannot be made.
         ReadOnlyError: where ``read_only`` or a layer names a folder that does not exist.
-        ValueError: for an option that cannot be.
+        ValueError, TypeError: for an option that cannot be.
 
     Example::
 
@@ -127,6 +127,7 @@ class Cache:
         lock_timeout: float = 60.0,
     ) -> None:
         _opening.check_options(layers=layers, verify=verify, io_timeout=io_timeout, lock_timeout=lock_timeout)
+        _opening.check_client(client, awaited=False)
         self._max_size = _limits.checked_size("max_size", max_size)
         self.path: Path = Path(_opening.cache_folder(path))
         self._closed = False

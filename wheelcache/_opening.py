@@ -54,6 +54,31 @@ def check_options(*, layers: object, verify: str, io_timeout: float, lock_timeou
             raise ValueError(f"{name} is a number of seconds, not {value!r}")
 
 
+def check_client(client: object, *, awaited: bool) -> None:
+    """Refuse a client that cannot be used, now and not at the first download.
+
+    It is known by what it has and not by its class: any object with the names that are used will do, and httpx is not
+    imported before something is downloaded.
+
+    Raises:
+        TypeError: for what is no client, or one that is awaited where one that blocks belongs, or the other way round.
+    """
+    if client is None:
+        return
+    # httpx's that blocks has close(), the one that is awaited aclose(); who has both or neither may be either.
+    closings = {name for name in ("close", "aclose") if hasattr(client, name)}
+    usable = all(hasattr(client, name) for name in ("auth", "build_request", "send"))
+    if not usable or closings == {"close" if awaited else "aclose"}:
+        wanted, owner = ("AsyncClient", "an AsyncCache") if awaited else ("Client", "a Cache")
+        raise TypeError(f"the client of {owner} is an httpx.{wanted}, not {_kind(client)}")
+
+
+def _kind(client: object) -> str:
+    # Its text may be a secret: somebody may take a URL for it.
+    kind = type(client)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def prepare(disk: Disk, layout: Layout) -> None:
     """Make what marks a folder as a cache.
 
