@@ -13,7 +13,7 @@ from installer import install
 from installer.destinations import SchemeDictionaryDestination
 from installer.sources import WheelFile
 
-from wheelcache import Cache, CachedWheel, LinkDestination, TreeSource
+from wheelcache import AsyncCache, Cache, CachedWheel, LinkDestination, TreeSource
 
 SCHEMES = ("purelib", "platlib", "scripts", "data", "headers")
 
@@ -75,6 +75,12 @@ def test_it_installs_what_installer_installs(cache: Cache, found: CachedWheel, t
         if name.startswith("scripts/"):
             continue  # zip files made by installer tell the time
         assert ours[name] == file, name
+
+
+def test_a_source_needs_a_cache_that_blocks(cache: Cache, found: CachedWheel) -> None:
+    """An AsyncCache is told when the source is made: installer awaits nothing."""
+    with pytest.raises(TypeError, match="needs a Cache, not AsyncCache"):
+        TreeSource(AsyncCache(cache.path), found)  # type: ignore[arg-type]
 
 
 def test_the_source_does_alone(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 
+import anyio
 import httpx
 import pytest
 from faulty import FailNth, FaultyFiles, Plan
@@ -16,7 +17,7 @@ from machines import Machine
 from server import Server
 from wheels import Wheel, hex_of
 
-from wheelcache import Cache, CacheTransport, Status
+from wheelcache import AsyncCache, Cache, CacheTransport, Status
 
 BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine
 
@@ -270,6 +271,25 @@ def test_it_closes_the_next_one_and_not_the_cache(behind: Next, cache: Cache) ->
         client.get(url_of(behind.wheel))
     assert behind.closed
     assert cache.get(behind.wheel.digest) is not None
+
+
+def test_an_async_cache_serves_as_well(behind: Next, cache: Cache, wheel: Wheel) -> None:
+    """An AsyncCache can be given, too, and stays the caller's; once it is closed, it is passed by."""
+    cached = AsyncCache(cache.path)
+    url = url_of(wheel, f"#sha256={wheel.hex()}")
+    with httpx.Client(transport=CacheTransport(cached, next=behind)) as client:
+        assert client.get(url).content == wheel.data
+        assert client.get(url).extensions["wheelcache"] is Status.HIT
+        assert cache.get(wheel.digest) is not None
+        anyio.run(cached.close)
+        assert "wheelcache" not in client.get(url).extensions
+    assert len(behind.requests) == 2
+
+
+def test_what_is_no_cache_is_told(tmp_path) -> None:
+    """A path in the place of a cache is an error when the transport is made, not at the first wheel."""
+    with pytest.raises(TypeError, match="needs a Cache or an AsyncCache, not str"):
+        CacheTransport(str(tmp_path))  # type: ignore[arg-type]
 
 
 def test_a_read_only_cache_gives_and_does_not_take(behind: Next, cache: Cache, machine: Machine) -> None:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
+from ._cache import Cache
 from ._call import Call
 from ._disk import Disk
 from ._ladder import Ladder
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from installer.scripts import ScriptSection
     from installer.sources import WheelContentElement, WheelSource
     from installer.utils import Scheme
-
-    from ._cache import Cache
 else:
     WheelSource = WheelDestination = object
 
@@ -57,10 +56,11 @@ class TreeSource(WheelSource):
     now, so there is nothing left to validate.
 
     Args:
-        cache: where the wheel is; it must not be read-only, unless it has the tree.
+        cache: the :class:`Cache` where the wheel is; it must not be read-only, unless it has the tree.
         wheel: one that this cache gave.
 
     Raises:
+        TypeError: where ``cache`` is no :class:`Cache`: installer awaits nothing.
         WheelCacheError: as :meth:`Cache.unpack`.
 
     Example::
@@ -70,6 +70,8 @@ class TreeSource(WheelSource):
     """
 
     def __init__(self, cache: Cache, wheel: CachedWheel) -> None:
+        if not isinstance(cache, Cache):
+            raise TypeError(f"TreeSource needs a Cache, not {type(cache).__name__}")
         distribution, version = wheel.filename.split("-")[:2]
         self.distribution: str = distribution
         self.version: str = version

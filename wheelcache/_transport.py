@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import httpx
 
+from ._async import AsyncCache
+from ._cache import Cache
 from ._errors import WheelCacheError
 from ._request import redact
 from ._threads import Threads
 from ._wheel import Status
 
 if TYPE_CHECKING:
-    from ._cache import Cache
     from ._visit import Keep, Visit
 
 _CHUNK = 1 << 18
@@ -48,21 +49,30 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
     next transport.
 
     Args:
-        cache: stays the caller's to close.
+        cache: a :class:`Cache` or an :class:`AsyncCache`, for either kind of client. It stays the caller's to close;
+            once it is closed, it is passed by. What it was given to download with is not used here.
         next: the transport that makes the requests, of the client's kind; ``None`` for one of its own. It is closed
             with this one.
 
+    Raises:
+        TypeError: where ``cache`` is none.
+
     Example::
 
-        with httpx.Client(transport=CacheTransport(cache)) as client:
+        with Cache() as cache, httpx.Client(transport=CacheTransport(cache)) as client:
             client.get("https://example.org/six-1.17.0-py2.py3-none-any.whl")
     """
 
     def __init__(
         self,
-        cache: Cache,
+        cache: Cache | AsyncCache,
         next: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,  # noqa: A002 - the API's name
     ) -> None:
+        if isinstance(cache, AsyncCache):
+            # What must not block an event loop is done in threads here, too.
+            cache = cache._cache  # noqa: SLF001 - one package
+        if not isinstance(cache, Cache):
+            raise TypeError(f"CacheTransport needs a Cache or an AsyncCache, not {type(cache).__name__}")
         self._cache = cache
         self._next = next
 
