@@ -54,6 +54,12 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         next: the transport that makes the requests, of the client's kind; ``None`` for one of its own. It is closed
             with this one.
 
+    A client that is given a transport leaves the network to it: the client's own ``verify``, ``cert``, ``http1``,
+    ``http2`` and ``limits``, and the proxies of the environment, mean nothing then, and with ``proxy`` it goes past the
+    transport (https://www.python-httpx.org/advanced/transports/). Give them to ``next``::
+
+        next=httpx.HTTPTransport(verify=context, proxy="http://proxy.example.org:3128")
+
     Raises:
         TypeError: where ``cache`` is none.
 
