@@ -64,7 +64,8 @@ class AsyncCache:
     """A :class:`Cache` whose operations are awaited, under asyncio or trio.
 
     The parameters are those of :class:`Cache`, and so is what its methods do, return and raise. Many tasks may use one
-    object. Listeners (``progress``) are called in worker threads.
+    object; 100 calls that may ask a server go on at a time and 40 others, in worker threads that are not taken from
+    anyio's default limiter. Listeners (``progress``) are called in those.
 
     Cancelling a call stops it between two chunks and leaves nothing locked. Only a connection that is just being made
     is waited for, up to the connect time-out, with the cache's own client; with an ``httpx.AsyncClient`` it is not.
