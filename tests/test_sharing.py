@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import shutil
 import stat
 import subprocess
@@ -33,6 +34,7 @@ from wheelcache import (
     Status,
     TreeSource,
 )
+from wheelcache._fs import native
 
 pytestmark = not_on_windows("Windows has no such modes: folders hand down their access lists")
 
@@ -219,6 +221,91 @@ def test_what_root_writes_belongs_to_the_folders_owner(shared: Path, wheel: Whee
     use(root, wheel, shared)
     assert {(path.stat().st_uid, path.stat().st_gid) for path in root.rglob("*")} == {(ANNE, TEAM)}
     assert run_as(ANNE, lambda: prune_all(root)) == (1, [])
+
+
+@needs_root
+def test_root_gives_away_nothing_that_was_there_before(shared: Path, wheel: Wheel) -> None:
+    """Where the folder's owner planted links to root's file and folder, neither is written to or given to them."""
+    root, secret, folder = shared / "cache", shared / "secret", shared / "folder"
+    (root / "v1" / "wheels").mkdir(parents=True)
+    for path in (root, root / "v1", root / "v1" / "wheels"):
+        os.chown(path, ANNE, TEAM)
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    folder.mkdir()
+    (root / "v1" / "tally.log").symlink_to(secret)
+    (root / "v1" / "wheels" / wheel.hex()[:2]).symlink_to(folder)
+    assert put(root, wheel) is Status.ADDED
+    assert secret.read_text() == "root's"
+    made = [secret, folder, *folder.iterdir()]
+    assert len(made) == 3
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(0, 0)}
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+
+@needs_root
+def test_root_counts_in_the_tally_that_is_there(shared: Path, wheel: Wheel) -> None:
+    """A tally of the folder's owner is appended to and stays theirs; a second name of root's file stays root's."""
+    root, own = shared / "cache", shared / "own"
+    (root / "v1").mkdir(parents=True)
+    os.chown(root, ANNE, TEAM)
+    own.write_bytes(b"")
+    tally = root / "v1" / "tally.log"
+    os.link(own, tally)
+    assert put(root, wheel) is Status.ADDED
+    assert (own.stat().st_uid, own.stat().st_gid) == (0, 0)
+    counted = own.read_bytes()
+    assert counted
+    os.chown(own, ANNE, TEAM)
+    assert prune_all(root) == (1, [])
+    assert own.read_bytes().removeprefix(counted) not in {b"", own.read_bytes()}
+    assert (own.stat().st_uid, own.stat().st_gid) == (ANNE, TEAM)
+
+
+@pytest.mark.parametrize("root_mode", [0o2775, 0o700, 0o755], ids=oct)
+@pytest.mark.parametrize("operation", ["open_write", "open_append", "protect"])
+def test_a_link_in_the_cache_is_not_followed(tmp_path: Path, operation: str, root_mode: int) -> None:
+    """Who can write to the folder cannot have another user's file written to or changed, nor one made elsewhere."""
+    root, own, missing = tmp_path / "cache", tmp_path / "own", tmp_path / "missing"
+    root.mkdir()
+    root.chmod(root_mode)
+    own.write_text("mine")
+    own.chmod(0o600)
+    files = native().following(str(root)) or native()
+    for number, target in enumerate((own, missing)):
+        link = root / f"{number}.log"
+        link.symlink_to(target)
+        with pytest.raises(OSError, match=re.escape(str(link))):
+            getattr(files, operation)(str(link), **{"executable": True} if operation == "protect" else {})
+    assert (own.read_text(), stat.S_IMODE(own.stat().st_mode)) == ("mine", 0o600)
+    assert not missing.exists()
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_planted_tally_costs_only_the_counting(tmp_path: Path, wheel: Wheel) -> None:
+    """In a group's folder, a link in the tally's place puts no line into the file it leads to; wheels come and go."""
+    root, own = tmp_path / "cache", tmp_path / "own"
+    (root / "v1").mkdir(parents=True)
+    root.chmod(0o2775)
+    own.write_text("mine")
+    (root / "v1" / "tally.log").symlink_to(own)
+    assert put(root, wheel) is Status.ADDED
+    assert prune_all(root) == (1, [])
+    assert own.read_text() == "mine"
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize(("root_mode", "file_mode"), [(0o2775, 0o664), (0o700, 0o600), (0o755, 0o644)], ids=oct)
+def test_the_folder_itself_may_be_a_link(tmp_path: Path, wheel: Wheel, root_mode: int, file_mode: int) -> None:
+    """A cache that is chosen by a link to its folder works, and its files follow the folder and not the link."""
+    root, link = tmp_path / "cache", tmp_path / "link"
+    root.mkdir()
+    root.chmod(root_mode)
+    link.symlink_to(root)
+    use(link, wheel, tmp_path)
+    assert use_all(link) == [wheel.filename]
+    assert modes(root) == ({file_mode}, {root_mode})
+    assert (root / "v1" / "tally.log").stat().st_size > 0
 
 
 HITS = """

@@ -11,6 +11,8 @@ What the contract asks of an implementation:
 - A handle that is open on a cache file never stands in the way of another process: on Windows it shares reading,
   writing and deleting.
 - ``rename`` and ``link`` never replace: an existing target is :class:`FileExistsError`.
+- Where everybody may make links, as on POSIX systems, opening a file to write does not follow one: who plants it in a
+  folder that others write to chooses where it leads.
 - A way that this system or volume does not have is an :class:`OSError` that :mod:`._refusal` calls unsupported.
 """
 

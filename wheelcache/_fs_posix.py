@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self, TypeVar
 
 if sys.platform == "win32":  # pragma: no cover - mypy reads this module for Windows too
     raise ImportError("this is the file layer of the other systems")
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+_T = TypeVar("_T")
+
 # From <linux/fs.h> and <linux/stat.h>.
 _FICLONE = 0x40049409
 _AT_FDCWD = -100
@@ -26,7 +28,10 @@ _RENAME_NOREPLACE = 1
 # From Darwin's <stdio.h>.
 _RENAME_EXCL = 4
 
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+# No file of a cache is a link: one that somebody planted there is not written through.
+_WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_CREAT | os.O_EXCL
 # A place to start from is all that a folder is opened for, and Linux has a cheaper kind of descriptor for that.
 _TO_LOOK_IN = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _SMALL_FILE = 1 << 16
@@ -46,7 +51,7 @@ class PosixFolder:
         os.close(self._handle)
 
     def create(self, name: str, permissions: int) -> BinaryIO:
-        return io.FileIO(os.open(name, _CREATE | os.O_EXCL, permissions, dir_fd=self._handle), "r+")
+        return io.FileIO(os.open(name, _WRITE | _NEW, permissions, dir_fd=self._handle), "r+")
 
     def stat(self, name: str) -> os.stat_result:
         return os.stat(name, dir_fd=self._handle, follow_symlinks=False)
@@ -76,16 +81,19 @@ class PosixFiles:
         return None if modes is None else _FollowingFiles(root, modes)
 
     def create(self, path: str) -> BinaryIO:
-        return io.FileIO(os.open(path, _CREATE | os.O_EXCL, 0o666), "r+")
+        return io.FileIO(os.open(path, _WRITE | _NEW, 0o666), "r+")
 
     def open_read(self, path: str) -> BinaryIO:
         return io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "r")
 
     def open_write(self, path: str) -> BinaryIO:
-        return io.FileIO(os.open(path, _CREATE, 0o666), "r+")
+        return io.FileIO(self._opened(path, _WRITE), "r+")
 
     def open_append(self, path: str) -> BinaryIO:
-        return io.FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666), "a")
+        return io.FileIO(self._opened(path, _APPEND), "a")
+
+    def _opened(self, path: str, flags: int) -> int:
+        return os.open(path, flags | os.O_CREAT, 0o666)
 
     def read(self, path: str) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -157,8 +165,12 @@ class PosixFiles:
         os.fchmod(target.fileno(), stat.S_IMODE(os.fstat(source.fileno()).st_mode))
 
     def protect(self, path: str, *, executable: bool) -> None:
-        readable = os.lstat(path).st_mode & 0o444
-        os.chmod(path, readable | readable >> 2 if executable else readable)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            readable = os.fstat(handle).st_mode & 0o444
+            os.fchmod(handle, readable | readable >> 2 if executable else readable)
+        finally:
+            os.close(handle)
 
     def unlink(self, path: str) -> None:
         os.unlink(path)
@@ -196,13 +208,14 @@ class Modes(NamedTuple):
         # Never writable by everybody, whatever the folder says: who can write there decides what others install.
         return cls(mode & 0o664, mode & 0o2775, owner)
 
-    def give(self, path: str | int, mode: int) -> None:
-        """Give a file or folder its mode, and to its owner, if that can be."""
+    def give(self, made: int, mode: int, folder: int) -> None:
+        """Give a file or folder that was made in an open folder its mode, and to its owner, if that can be."""
         try:
-            if self.owner is not None:
-                os.chown(path, *self.owner)
+            # The path may lead through a link that the owner planted: in a folder of somebody else nothing is theirs.
+            if self.owner is not None and os.fstat(folder).st_uid == self.owner[0]:
+                os.fchown(made, *self.owner)
             # Second: giving a file away takes the set-group bit from it.
-            os.chmod(path, mode)
+            os.fchmod(made, mode)
         except OSError:
             pass  # it stays as it is, and works for its owner
 
@@ -211,7 +224,8 @@ class _FollowingFiles(PosixFiles):
     """The files of this machine, made in the way of a cache folder when they are below it.
 
     They get their modes right after they are made, since a umask takes from what ``open`` and ``mkdir`` are given.
-    Where that is refused the file stays as it is: it works for its owner.
+    Where that is refused the file stays as it is: it works for its owner. What was there before is left alone: others
+    who can write to the cache choose what that is, and root must not give it away.
     """
 
     def __init__(self, root: str, modes: Modes) -> None:
@@ -219,29 +233,33 @@ class _FollowingFiles(PosixFiles):
         self._modes = modes
 
     def create(self, path: str) -> BinaryIO:
-        return self._made(super().create(path), path)
+        if not path.startswith(self._below):
+            return super().create(path)
+        return self._in_folder(path, lambda folder, name: folder.create(name, 0o666))
 
-    def open_write(self, path: str) -> BinaryIO:
-        return self._made(super().open_write(path), path)
-
-    def open_append(self, path: str) -> BinaryIO:
-        return self._made(super().open_append(path), path)
+    def _opened(self, path: str, flags: int) -> int:
+        if not path.startswith(self._below):
+            return super()._opened(path, flags)
+        return self._in_folder(path, lambda folder, name: folder.open(name, flags))
 
     def mkdir(self, path: str) -> None:
-        super().mkdir(path)
-        if path.startswith(self._below):
-            self._modes.give(path, self._modes.folder)
+        if not path.startswith(self._below):
+            super().mkdir(path)
+            return
+        self._in_folder(path, lambda folder, name: folder.mkdir(name))
 
     def folder(self, path: str) -> PosixFolder:
         return _FollowingFolder(path, self._modes) if path.startswith(self._below) else super().folder(path)
 
-    def _made(self, file: BinaryIO, path: str) -> BinaryIO:
-        if path.startswith(self._below):
-            there = os.fstat(file.fileno())
-            is_ours = self._modes.owner in {None, (there.st_uid, there.st_gid)}
-            if stat.S_IMODE(there.st_mode) != self._modes.file or not is_ours:
-                self._modes.give(file.fileno(), self._modes.file)
-        return file
+    def _in_folder(self, path: str, action: Callable[[_FollowingFolder, str], _T]) -> _T:
+        """Do something in the folder of a path, by its descriptor: a path may lead elsewhere a moment later."""
+        parent, name = os.path.split(path)
+        try:
+            with _FollowingFolder(parent, self._modes) as folder:
+                return action(folder, name)
+        except OSError as error:
+            error.filename = path
+            raise
 
 
 class _FollowingFolder(PosixFolder):
@@ -253,8 +271,37 @@ class _FollowingFolder(PosixFolder):
 
     def create(self, name: str, permissions: int) -> BinaryIO:
         file = super().create(name, permissions)
-        self._modes.give(file.fileno(), permissions & (self._modes.file | self._modes.folder & 0o111))
+        self._give(file.fileno(), permissions & (self._modes.file | self._modes.folder & 0o111))
         return file
+
+    def open(self, name: str, flags: int) -> int:
+        """Open a file as it is; one that is not there is made."""
+        try:
+            return os.open(name, flags, dir_fd=self._handle)
+        except FileNotFoundError:
+            pass
+        try:
+            made = os.open(name, flags | _NEW, 0o666, dir_fd=self._handle)
+        except FileExistsError:
+            # Another process was quicker, and gives it its mode; it may be about to delete it, as locks are.
+            return os.open(name, flags | os.O_CREAT, 0o666, dir_fd=self._handle)
+        self._give(made, self._modes.file)
+        return made
+
+    def mkdir(self, name: str) -> None:
+        """Make a folder; it must not be there yet."""
+        os.mkdir(name, dir_fd=self._handle)
+        try:
+            made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._handle)
+        except OSError:
+            return  # it was pruned meanwhile, or it stays as it is and works for its owner
+        try:
+            self._give(made, self._modes.folder)
+        finally:
+            os.close(made)
+
+    def _give(self, made: int, mode: int) -> None:
+        self._modes.give(made, mode, self._handle)
 
 
 def _read_all(handle: int) -> bytes:

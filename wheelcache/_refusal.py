@@ -151,6 +151,7 @@ _CAUSES_BY_ERRNO = {
     errno.EROFS: Cause.DENIED,
     errno.EISDIR: Cause.IN_THE_WAY,
     errno.ENOTDIR: Cause.IN_THE_WAY,
+    errno.ELOOP: Cause.IN_THE_WAY,
     errno.ENAMETOOLONG: Cause.TOO_LONG,
 }
 _CAUSES_BY_WINERROR = {206: Cause.TOO_LONG, 267: Cause.IN_THE_WAY, 19: Cause.DENIED}
