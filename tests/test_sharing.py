@@ -93,6 +93,27 @@ def test_modes_follow_the_folder(
 
 
 @pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize(
+    ("root_mode", "file_mode", "folder_mode"), [(0o500, 0o600, 0o700), (0o2575, 0o664, 0o2775)], ids=oct
+)
+def test_a_folder_that_was_read_only_for_a_while_leaves_none_that_stay_so(
+    tmp_path: Path, wheel: Wheel, root_mode: int, file_mode: int, folder_mode: int
+) -> None:
+    """What is made below a folder that its owner may not write to just then is the owner's to write to all the same."""
+    root = tmp_path / "cache"
+    # The folders that the owner's right to write is not asked for in.
+    for name in ("v1", "v1/wheels", "v1/tmp"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name).chmod(folder_mode)
+    root.chmod(root_mode)
+    try:
+        put(root, wheel)
+        assert modes(root / "v1") == ({file_mode}, {folder_mode})
+    finally:
+        root.chmod(folder_mode)
+
+
+@pytest.mark.usefixtures("umask")
 def test_what_goes_out_has_the_modes_of_its_user(tmp_path: Path, wheel: Wheel) -> None:
     """A copy outside of the cache is made as any file of this user, and not as the cache's."""
     root = tmp_path / "cache"

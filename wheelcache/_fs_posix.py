@@ -205,8 +205,9 @@ class Modes(NamedTuple):
         owner = (root.st_uid, root.st_gid) if os.geteuid() == 0 and root.st_uid != 0 else None
         if not (shared or private or owner):
             return None
-        # Never writable by everybody, whatever the folder says: who can write there decides what others install.
-        return cls(mode & 0o664, mode & 0o2775, owner)
+        # Never writable by everybody, whatever the folder says: who can write there decides what others install. Always
+        # by its owner: a folder that is made read-only for a while must not leave others in it that stay so.
+        return cls(mode & 0o664 | 0o600, mode & 0o2775 | 0o700, owner)
 
     def give(self, made: int, mode: int, folder: int) -> None:
         """Give a file or folder that was made in an open folder its mode, and to its owner, if that can be."""
