@@ -307,9 +307,12 @@ class _FollowingFolder(PosixFolder):
 
 def _read_all(handle: int) -> bytes:
     data = os.read(handle, _SMALL_FILE)
-    while len(data) % _SMALL_FILE == 0 and (more := os.read(handle, _SMALL_FILE)):
-        data += more
-    return data
+    if len(data) < _SMALL_FILE:
+        return data
+    # From the start and in one piece: joined from parts, the time or the memory would be more than the file's.
+    os.lseek(handle, 0, os.SEEK_SET)
+    with io.FileIO(handle, closefd=False) as file:
+        return file.readall()
 
 
 def _share_blocks(source: str, writer: BinaryIO, target: str) -> None:
