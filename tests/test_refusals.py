@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty import Both, Doing, FaultyFiles, FileCall, Plan, Refuse, Refusing, os_error
+from faulty import Both, Doing, FaultyFiles, FileCall, Plan, Refuse, Refusing, code_text, os_error
 from machines import Machine
+from marks import not_on_windows
 from oracle import check_error
 from server import Server
 from wheels import Wheel, make_wheel, wheel_filename
@@ -199,6 +200,60 @@ def test_a_folder_that_takes_no_new_folders_is_told_at_once(
         machine.cache(tmp_path / "cache")
     assert caught.value.cause is Cause.DENIED
     assert machine.clock.slept == []
+
+
+@pytest.mark.parametrize("code", ["EEXIST", 183, "ENOENT", 3])
+@pytest.mark.parametrize("times", [2, 4])
+def test_a_folder_that_is_pruned_while_it_is_made_is_made_again(
+    times: int, code: str | int, files: FaultyFiles, machine: Machine, tmp_path: Path
+) -> None:
+    """A folder that exists when it is to be made and is gone a moment later, or the one above, is an accident."""
+    path = tmp_path / "above" / "folder"
+    path.parent.mkdir()
+    files.plan = Refusing(Refuse("mkdir", code, str(path), times=times))
+    system = machine.cache_class._system
+    Disk(system, Patience(30.0, system)).make_folder(str(path))
+    assert path.is_dir()
+    assert machine.clock.slept == []
+
+
+@pytest.mark.parametrize("code", ["EEXIST", 183, "ENOENT", 3])
+def test_a_folder_that_never_comes_is_told(
+    code: str | int, files: FaultyFiles, machine: Machine, tmp_path: Path
+) -> None:
+    """Where a folder cannot be made and nothing is there each time it is looked at, the trying has an end."""
+    path = tmp_path / "folder"
+    refusal = Refuse("mkdir", code, str(path))
+    files.plan = Refusing(refusal)
+    system = machine.cache_class._system
+    with pytest.raises(CommitError) as caught:
+        Disk(system, Patience(30.0, system)).make_folder(str(path))
+    assert code_text(code) in str(caught.value)
+    assert refusal.count <= 10
+    assert machine.clock.slept == []
+
+
+def test_what_is_no_folder_is_told_at_once(files: FaultyFiles, machine: Machine, tmp_path: Path) -> None:
+    """A file in the place of a folder is in the way, and nothing is tried again."""
+    path = tmp_path / "folder"
+    path.write_bytes(b"")
+    system = machine.cache_class._system
+    with pytest.raises(CommitError) as caught:
+        Disk(system, Patience(30.0, system)).make_folder(str(path))
+    assert caught.value.cause is Cause.IN_THE_WAY
+    assert files.count("mkdir") == 1
+
+
+@not_on_windows("making a link takes a right that users do not have there")
+def test_a_link_to_no_folder_is_told_at_once(files: FaultyFiles, machine: Machine, tmp_path: Path) -> None:
+    """A link that leads nowhere stands in the place of a folder as a file does: it is no folder that was pruned."""
+    path = tmp_path / "folder"
+    path.symlink_to(tmp_path / "missing")
+    system = machine.cache_class._system
+    with pytest.raises(CommitError) as caught:
+        Disk(system, Patience(30.0, system)).make_folder(str(path))
+    assert caught.value.cause is Cause.IN_THE_WAY
+    assert files.count("mkdir") == 1
 
 
 def test_access_denied_that_passes_is_waited_for(

@@ -102,11 +102,24 @@ class Disk:
         Raises:
             CommitError: where it is refused, or a file is in the way.
         """
-        try:
-            self.perform("mkdir", path, lambda: self._make_folder_once(path))
-        except OSError as error:
-            if not self.files.is_folder(path):
-                raise refused(error, "mkdir", path) from error
+        for _ in range(_FOLDER_TRIES):
+            try:
+                self.perform("mkdir", path, lambda: self._make_folder_once(path))
+            except OSError as error:
+                if self.files.is_folder(path):
+                    return
+                if not self._was_pruned(error, path):
+                    raise refused(error, "mkdir", path) from error
+                pruned = error
+            else:
+                return
+        raise refused(pruned, "mkdir", path, attempts=_FOLDER_TRIES) from pruned
+
+    def _was_pruned(self, error: OSError, path: str) -> bool:
+        """Whether it was a folder that stood in the way, or the one above, and was deleted at this moment."""
+        if isinstance(error, CommitError) or not is_answer(error, path):
+            return False
+        return is_missing(error, path) or self.stat(path) is None
 
     def _make_folder_once(self, path: str) -> None:
         try:
