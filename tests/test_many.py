@@ -235,3 +235,26 @@ def test_requests_of_a_closed_or_offline_cache(server: Server, machine: Machine,
             cache.fetch_all(requests_for(server)[:4])
     with pytest.raises(ValueError, match="closed"):
         cache.fetch_all(requests_for(server))
+
+
+def test_a_pool_that_is_smaller_than_the_jobs(server: Server, machine: Machine, tmp_path: Path) -> None:
+    """With a client of one connection that waits for no other, all wheels come: each waits for its turn."""
+    asked = threading.Semaphore(0)
+    held = MANY[3]
+
+    def hold(exchange: Exchange) -> None:
+        for _ in range(3):
+            assert asked.acquire(timeout=60)
+        plain(exchange)
+
+    with (
+        httpx.Client(
+            limits=httpx.Limits(max_connections=1),
+            timeout=httpx.Timeout(60, pool=1e-9),
+            event_hooks={"request": [lambda request: asked.release()]},
+        ) as client,
+        machine.cache(tmp_path / "cache", client=client, lock_timeout=float("inf")) as cache,
+    ):
+        wanted = [WheelRequest(held.on(server, how=hold), held.digest, held.size), *requests_for(server, MANY[:3])]
+        assert len(cache.fetch_all(wanted, jobs=4)) == 4
+        assert server.count() == 4

@@ -306,6 +306,24 @@ def test_closing_ends_no_request_of_the_callers(
     assert client.get(server.url("/theirs")).content == b"their answer"
 
 
+def test_closing_ends_the_waiting_for_a_connection_of_the_pool(machine: Machine, tmp_path: Path) -> None:
+    """Closing a cache ends the waiting for a connection of a client whose connections all are in other hands."""
+    asked: list[httpx.Request] = []
+
+    def closed_meanwhile(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        closing = threading.Thread(target=cache.close)
+        closing.start()
+        closing.join()
+        raise httpx.PoolTimeout("", request=request)
+
+    with httpx.Client(transport=httpx.MockTransport(closed_meanwhile)) as client:
+        cache = machine.cache(tmp_path / "cache", client=client)
+        with pytest.raises(ValueError, match="closed"):
+            cache.fetch(f"https://example.org/{MANY[0].filename}", hashes=MANY[0].digest)
+    assert len(asked) == 1
+
+
 def test_closing_while_metadata_is_waited_for(
     silent: Silent, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
 ) -> None:

@@ -30,6 +30,9 @@ _REDIRECTS = 20
 _TOLD_AGAIN, _TOLD_AGAIN_SECONDS = 50, 0.02
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
+# A pool with fewer connections than there are jobs is no failure: one is waited for in so many turns of so many
+# seconds, an hour in all. Between two of them a stop is heard, which cannot end the waiting itself.
+_POOL_TURNS, _POOL_SECONDS = 720, 5.0
 # A server may ask for more patience than this; then it is the caller who decides, with the figure in the error.
 _LONGEST_RETRY_AFTER = 60.0
 
@@ -150,7 +153,7 @@ class Wire:
                 import httpx
 
                 self._own = httpx.Client(
-                    timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS, pool=None),
+                    timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
                     headers={"User-Agent": f"wheelcache/{__version__}"},
                 )
             return self._own
@@ -210,12 +213,14 @@ class Wire:
             headers={"Accept-Encoding": "identity", **headers},
             extensions={"trace": self._waker.trace()},
         )
+        # The client's limit is for requests of which each is answered in a moment; wheels hold connections for long.
+        request.extensions["timeout"] = {**request.extensions.get("timeout", {}), "pool": _POOL_SECONDS}
         auth = _auth(client, source, own=own)
         seen = {str(request.url)}
         hops: list[httpx.Response] = []
         while True:
             with self._waker.waiting():
-                response = _send(client, request, auth)
+                response = self._send(client, request, auth)
             response.history = hops
             try:
                 if response.next_request is None:
@@ -241,6 +246,20 @@ class Wire:
                 auth = _no_auth(own=own)
             request = following
 
+    def _send(self, client: Client, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
+        """Send a request, as soon as the client's pool has a connection for it."""
+        import httpx
+
+        turns = _POOL_TURNS
+        while True:
+            try:
+                return _sent(client, request, auth)
+            except httpx.PoolTimeout:
+                self._waker.check()
+                turns -= 1
+                if turns == 0:
+                    raise
+
 
 def _alone(response: httpx.Response) -> socket.socket | None:
     """Return the socket that an answer comes from and nothing else does, ``None`` where there is none such."""
@@ -259,7 +278,7 @@ def failed_status(response: httpx.Response, now: float) -> FailedTryError:
 _PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 
 
-def _send(client: Client, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
+def _sent(client: Client, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
     if auth is None:
         return client.send(request, stream=True, follow_redirects=False)
     return client.send(request, stream=True, follow_redirects=False, auth=auth)
