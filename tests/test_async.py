@@ -73,6 +73,21 @@ async def cached(
             yield cache
 
 
+async def test_a_client_that_raises_for_status(server: Server, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
+    """What a hook of an AsyncClient raises for a status is that status: it is tried again."""
+
+    async def raise_for_status(response: httpx.Response) -> None:
+        response.raise_for_status()
+
+    url = wheel.on(server)
+    server.script(url, status(503))
+    async with (
+        httpx.AsyncClient(event_hooks={"response": [raise_for_status]}) as client,
+        async_cache(machine, tmp_path / "cache", client=client) as cached,
+    ):
+        assert (await cached.fetch(url, hashes=wheel.digest)).path.read_bytes() == wheel.data
+
+
 @pytest.fixture
 def never() -> Iterator[threading.Event]:
     """An event that a stalled server waits for in vain, until the test is over."""

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from folders import assert_nothing_came, blobs, files_in, records, unfinished
 from machines import Machine
-from server import Exchange, Server, chunked, endless, gzipped, paced, plain, until_closed
+from server import Exchange, Server, chunked, endless, gzipped, paced, plain, status, until_closed
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import (
@@ -509,6 +509,28 @@ def test_a_body_that_was_read_before_is_taken(
         machine.cache(tmp_path / "cache", client=client) as cache,
     ):
         assert cache.fetch(url, hashes=wheel.digest, size=wheel.size).path.read_bytes() == wheel.data
+
+
+def raise_for_status(response: httpx.Response) -> None:
+    """An event hook as httpx's documentation has it."""
+    response.raise_for_status()
+
+
+def test_a_client_that_raises_for_status(server: Server, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
+    """A hook that raises for a status takes nothing away: 503 is tried again, 404 leads to the mirror, 304 is a yes."""
+    gone, url = server.serve(f"/gone/{wheel.filename}", how=status(404)), wheel.on(server)
+    server.script(url, status(503, retry_after="7"))
+    with (
+        httpx.Client(event_hooks={"response": [raise_for_status]}) as client,
+        machine.cache(tmp_path / "cache", client=client) as cache,
+    ):
+        assert cache.fetch(gone, mirrors=[url]).path.read_bytes() == wheel.data
+        assert sum(machine.clock.slept) >= 7
+        assert cache.fetch(url).status is Status.DOWNLOADED
+        assert cache.fetch(url).status is Status.REVALIDATED
+        with pytest.raises(DownloadError) as caught:
+            cache.fetch(gone)
+    assert caught.value.status == 404
 
 
 class Body(httpx.SyncByteStream):

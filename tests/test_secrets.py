@@ -27,7 +27,7 @@ from server import (
 )
 from wheels import Wheel
 
-from wheelcache import Cache, WheelCacheError
+from wheelcache import Cache, DownloadError, WheelCacheError
 
 MARK = "x5ecretx"  # in every secret, and in nothing else
 USER, PASSWORD, TOKEN, FURTHER = f"alice{MARK}", f"hunter2{MARK}", f"token{MARK}", f"further{MARK}"
@@ -176,6 +176,29 @@ def test_what_httpx_says_is_not_passed_on(
     assert secrets_in(everything_of(caught.value)) == []
     assert kind.__name__ in str(caught.value)
     check_log(caplog)
+
+
+@pytest.mark.parametrize("code", [None, 200, 302, 503])
+def test_what_a_hook_raises_is_not_passed_on(
+    code: int | None, server: Server, machine: Machine, wheel: Wheel, tmp_path: Path
+) -> None:
+    """Whatever error of httpx's a hook of the caller's client raises, its text with the URL is not shown."""
+
+    def refuse(response: httpx.Response) -> None:
+        text = f"will not have {response.url}"
+        if code is None:
+            raise httpx.TooManyRedirects(text, request=response.request)
+        raise httpx.HTTPStatusError(text, request=response.request, response=response)
+
+    wheel.on(server, how=plain if code in {None, 200} else status(code))
+    with (
+        httpx.Client(event_hooks={"response": [refuse]}) as client,
+        machine.cache(tmp_path / "cache", client=client) as cache,
+        pytest.raises(DownloadError) as caught,
+    ):
+        cache.fetch(server.url(f"{wheel.path}?token={TOKEN}"), hashes=wheel.digest)
+    assert caught.value.status == (code if code in {302, 503} else None)
+    assert secrets_in(everything_of(caught.value)) == []
 
 
 def test_the_systems_code_stays_with_the_error(server: Server, cache: Cache, wheel: Wheel) -> None:

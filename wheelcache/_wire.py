@@ -194,7 +194,7 @@ class Wire:
         except FailedTryError as failure:
             failure.at = way[-1]
             raise
-        except (httpx.TransportError, httpx.DecodingError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             self._waker.check()
             received = 0 if response is None else response.num_bytes_downloaded
             failed = FailedTryError(_explain(error, received), passing=not _is_final(error))
@@ -259,6 +259,8 @@ class Wire:
                 turns -= 1
                 if turns == 0:
                     raise
+            except httpx.HTTPStatusError as error:
+                return _refused(error, request)
 
 
 def _alone(response: httpx.Response) -> socket.socket | None:
@@ -282,6 +284,23 @@ def _sent(client: Client, request: httpx.Request, auth: httpx.Auth | None) -> ht
     if auth is None:
         return client.send(request, stream=True, follow_redirects=False)
     return client.send(request, stream=True, follow_redirects=False, auth=auth)
+
+
+def _refused(error: httpx.HTTPStatusError, request: httpx.Request) -> httpx.Response:
+    """Return the answer that a hook of the caller's client does not let pass, without its body.
+
+    Such a hook is in httpx's own documentation: https://www.python-httpx.org/advanced/event-hooks/. What the status
+    means is known here: a 503 passes, and a mirror may have what is 404.
+    """
+    import httpx
+
+    if error.response.is_success:
+        raise error
+    theirs = error.response
+    headers = [(name, text) for name, text in theirs.headers.raw if name.lower() != b"content-encoding"]
+    # Not the other extensions: the connection that they name may be in use for another request by now.
+    kept = {"reason_phrase": theirs.reason_phrase.encode("ascii")}
+    return httpx.Response(theirs.status_code, headers=headers, request=request, extensions=kept)
 
 
 def _auth(client: Client, source: Source, *, own: bool) -> httpx.Auth | None:
