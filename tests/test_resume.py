@@ -257,6 +257,38 @@ def test_a_partial_file_that_is_complete(size: int | None, server: Server, cache
     assert server.sent() == 0
 
 
+def test_a_complete_partial_file_is_asked_after_without_a_hash(server: Server, cache: Cache, big: Wheel) -> None:
+    """Without a hash the server says that all of it is there: no byte is sent again, and validators come with that."""
+    url = big.on(server)
+    interrupted(cache, url, None, at=SIZE)
+    server.forget()
+    assert cache.fetch(url).path.read_bytes() == big.data
+    (request,) = server.requests()
+    assert request.headers["range"] == f"bytes={SIZE}-"
+    assert request.headers["if-range"].startswith('"')
+    assert server.sent() == 0
+    assert cache.fetch(url).status is Status.REVALIDATED
+
+
+@pytest.mark.parametrize("minds", [True, False])
+def test_a_complete_partial_file_of_a_file_that_changed(
+    minds: bool, server: Server, cache: Cache, big: Wheel, changed: Wheel
+) -> None:
+    """Without a hash, what is complete is not taken for the file that is there now, whether or not If-Range counts."""
+
+    def answer(exchange: Exchange) -> None:
+        if "range" in exchange.request.headers and not minds:
+            exchange.send(416, {"ETag": exchange.file.etag, "Content-Range": f"bytes */{SIZE}"})
+        else:
+            plain(exchange)
+
+    url = server.serve(big.path, changed.data)
+    interrupted(cache, url, None, at=SIZE)
+    server.serve(big.path, big.data, how=answer)
+    assert cache.fetch(url, refresh=True).path.read_bytes() == big.data
+    assert unfinished(cache) == []
+
+
 @pytest.mark.parametrize("where", [0, SIZE // 4])
 def test_a_damaged_partial_file_is_thrown_away(where: int, server: Server, cache: Cache, big: Wheel) -> None:
     """Bytes that rotted on the disk cost one download from the first byte, and no error."""

@@ -211,8 +211,9 @@ class _Transfer:
     def _try(self, route: _Route) -> Answer:
         self._tries += 1
         partial, stage = self._partial, self._partial.stage
-        if stage.written and stage.written in {partial.total, self._wanted.size}:
-            # It was all there: only its digest was not looked at any more.
+        if self._wanted.hashes and stage.written and stage.written in {partial.total, self._wanted.size}:
+            # It was all there: only its digest was not looked at any more. Without one to look at, the server is asked
+            # for what comes after its last byte, since the file may be another by now.
             stage.check()
             return Answer(modified=True, headers={}, asked=self._system.now(), url=route.source.url)
         asked = self._system.now()
@@ -260,11 +261,12 @@ class _Transfer:
             self._conditions = None
             raise FailedTryError("the URL leads to another file by now", passing=True, pause=False)
         if status == _PRECONDITION_FAILED and ranged:
-            partial.restart()
-            raise FailedTryError("the file changed since its first bytes came", passing=True, pause=False)
+            raise self._changed()
         if status == _RANGE_NOT_SATISFIABLE and ranged:
             found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
             if found is not None and found[3] == str(partial.stage.written):
+                if not (self._wanted.hashes or self._origin(route, response).continues(partial.origin)):
+                    raise self._changed()
                 partial.doubtful = True
                 return False
             raise self._no_ranges(route, "the server refuses the range asked for")
@@ -283,10 +285,13 @@ class _Transfer:
         differs = None not in {total, partial.total} and total != partial.total and partial.doubtful
         # Under a hash it is tried, since mirrors name the same bytes differently; without, nothing would tell.
         if differs or not (self._wanted.hashes or self._origin(route, response).continues(partial.origin)):
-            partial.restart()
-            raise FailedTryError("the file changed since its first bytes came", passing=True, pause=False)
+            raise self._changed()
         self._learn(route, response, partial.total if total is None else total)
         return True
+
+    def _changed(self) -> FailedTryError:
+        self._partial.restart()
+        return FailedTryError("the file changed since its first bytes came", passing=True, pause=False)
 
     def _no_ranges(self, route: _Route, problem: str) -> FailedTryError:
         route.ranges = False
