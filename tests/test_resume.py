@@ -105,6 +105,24 @@ def test_a_byte_at_a_time_is_given_up(server: Server, cache: Cache, big: Wheel) 
     assert caught.value.attempts == server.count() == 5
 
 
+def test_a_small_part_of_a_large_wheel_is_progress(server: Server, cache: Cache, big: Wheel) -> None:
+    """A wheel of gigabytes on a line that is cut again and again is gone on with while 256 KiB come each time."""
+    size, piece = 3_000_000_000, bytes(1 << 18)
+
+    def cut(exchange: Exchange) -> None:
+        first = int(exchange.request.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        headers = {"Content-Range": f"bytes {first}-{size - 1}/{size}"} if first else {}
+        exchange.start(206 if first else 200, headers, length=size - first)
+        exchange.write(piece)
+        exchange.hang_up()
+
+    url = big.on(server, how=status(404))
+    server.script(url, *[cut] * 8)
+    with pytest.raises(DownloadError) as caught:
+        cache.fetch(url, hashes=big.digest)
+    assert (caught.value.status, caught.value.attempts) == (404, 9)
+
+
 @pytest.mark.parametrize("hashed", [True, False])
 def test_the_next_run_goes_on(hashed: bool, server: Server, machine: Machine, big: Wheel, tmp_path: Path) -> None:
     """What an interrupted fetch left is gone on with by the next process, under the validator of the first answer."""

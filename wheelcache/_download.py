@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 _TRIES = 5
 _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 20.0
-# Of what is missing, a try must bring this part to count as progress: so a server that gives a byte at a time ends.
+# Of what is missing, a try must bring this part to count as progress: so a server that gives a byte at a time ends. So
+# many bytes are always enough: a bad line may give no more at a time of a wheel of gigabytes, and yet gives all of it.
 _PROGRESS = 0.01
+_PROGRESS_OF_MUCH = 1 << 18
 _PROGRESS_OF_UNKNOWN = 1 << 16
 
 _OK, _PARTIAL_CONTENT, _NOT_MODIFIED, _PRECONDITION_FAILED, _RANGE_NOT_SATISFIABLE = 200, 206, 304, 412, 416
@@ -321,7 +323,7 @@ class _Transfer:
 
 
 def _enough(missing: int | None) -> int:
-    return _PROGRESS_OF_UNKNOWN if missing is None else max(1, int(missing * _PROGRESS))
+    return _PROGRESS_OF_UNKNOWN if missing is None else min(max(1, int(missing * _PROGRESS)), _PROGRESS_OF_MUCH)
 
 
 def _lower(response: httpx.Response) -> dict[str, str]:
