@@ -461,6 +461,31 @@ def test_mirrors_are_asked_in_order(server: Server, second: Server, third: Serve
     assert (server.count(), second.count(), third.count()) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("code", [500, 404])
+def test_each_source_is_given_the_time_that_it_asks_for(
+    code: int, server: Server, second: Server, cache: Cache, big: Wheel, machine: Machine
+) -> None:
+    """A source that asks for patience gets it, whatever another one says after it, and the other need not wait."""
+    asked: list[float] = []
+    url = big.on(server)
+
+    def busy(exchange: Exchange) -> None:
+        asked.append(machine.clock.monotonic())
+        status(503, retry_after="30")(exchange)
+
+    def at_last(exchange: Exchange) -> None:
+        asked.append(machine.clock.monotonic())
+        plain(exchange)
+
+    server.script(url, busy, busy, at_last)
+    mirror = second.serve(big.path, how=status(code))
+    assert cache.fetch(url, hashes=big.digest, mirrors=[mirror]).path.read_bytes() == big.data
+    assert asked[0] == 0
+    assert 30 <= asked[1] < 40
+    assert 60 <= asked[2] < 80
+    assert second.count() == (2 if code == 500 else 1)
+
+
 def test_a_mirror_goes_on_where_another_was_cut(
     server: Server, second: Server, cache: Cache, big: Wheel, machine: Machine
 ) -> None:

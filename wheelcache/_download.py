@@ -88,11 +88,12 @@ class Conditions:
 
 @dataclass
 class _Route:
-    """A source, and what was learnt of it."""
+    """A source, and what was learnt of it; ``not_before`` is when it may be asked again, on the monotonic clock."""
 
     source: Source
     ranges: bool = True
     failure: FailedTryError | None = None
+    not_before: float = 0.0
 
 
 class Downloader:
@@ -133,6 +134,7 @@ class _Transfer:
         self._started = self._system.monotonic()
         self._first = _Route(wanted.sources[0])
         self._routes = [self._first, *map(_Route, wanted.sources[1:])]
+        self._pause = 0.0
         self._tries = 0
         self._tried: list[str] = []
         self._mismatch: HashMismatchError | SizeMismatchError | InvalidWheelError | None = None
@@ -142,6 +144,7 @@ class _Transfer:
         while self._routes and idle < _TRIES * rounds:
             turn %= len(self._routes)
             route = self._routes[turn]
+            self._wait(route)
             farthest, missing = self._partial.farthest, self._partial.missing
             try:
                 return self._try(route)
@@ -155,8 +158,8 @@ class _Transfer:
                 else:
                     idle += 1
                     turn += failure.pause
-                if idle < _TRIES * rounds and (idle == 0 or turn % len(self._routes) == 0):
-                    self._wait(failure, idle // rounds)
+                if failure.pause and (idle == 0 or turn % len(self._routes) == 0):
+                    self._pause = _jitter(idle // rounds)
             except (HashMismatchError, SizeMismatchError, InvalidWheelError) as error:
                 self._note(route, FailedTryError(error.problem, passing=False))
                 if self._partial.doubtful:
@@ -172,6 +175,7 @@ class _Transfer:
 
     def _note(self, route: _Route, failure: FailedTryError) -> None:
         route.failure = failure
+        route.not_before = self._system.monotonic() + (failure.retry_after or 0.0)
         self._tried.append(f"{failure.at or route.source.shown}: {failure.problem}")
 
     def _failed(self) -> Exception:
@@ -198,17 +202,13 @@ class _Transfer:
         told.__cause__ = failure.__cause__
         return told
 
-    def _wait(self, failure: FailedTryError, number: int) -> None:
-        """Full jitter, and never less than the server asked for."""
-        if not failure.pause:
-            return
-        import random
-
-        longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** max(0, number - 1))
-        # Which wait it is is no secret.
-        seconds = (failure.retry_after or 0.0) + random.uniform(0, longest)  # noqa: S311
-        self._call.report(Phase.WAITING, detail=f"{failure.problem}, again in {seconds:.1f} s")
-        self._call.sleep(seconds)
+    def _wait(self, route: _Route) -> None:
+        """Wait for what is due before a source is asked: what it asked for itself, and the pause after a round."""
+        seconds = max(0.0, route.not_before - self._system.monotonic()) + self._pause
+        self._pause = 0.0
+        if seconds > 0.0 and route.failure is not None:
+            self._call.report(Phase.WAITING, detail=f"{route.failure.problem}, again in {seconds:.1f} s")
+            self._call.sleep(seconds)
 
     def _try(self, route: _Route) -> Answer:
         self._tries += 1
@@ -324,6 +324,14 @@ class _Transfer:
 
 def _enough(missing: int | None) -> int:
     return _PROGRESS_OF_UNKNOWN if missing is None else min(max(1, int(missing * _PROGRESS)), _PROGRESS_OF_MUCH)
+
+
+def _jitter(number: int) -> float:
+    """Return how long the wait of this number is: any time up to its bound, so that many do not come in step."""
+    import random
+
+    # Which wait it is is no secret.
+    return random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** max(0, number - 1)))  # noqa: S311
 
 
 def _lower(response: httpx.Response) -> dict[str, str]:
