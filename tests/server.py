@@ -532,5 +532,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_CONNECT(self) -> None:
+        # As a proxy that refuses: what it is asked for is "host:port".
+        self.do_GET()
+
     def log_message(self, *_: object) -> None:
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -396,7 +397,7 @@ def test_an_interrupt_while_waiting_leaves_nothing(
 
 @pytest.mark.parametrize(
     "error",
-    [httpx.UnsupportedProtocol("no"), httpx.LocalProtocolError("no"), httpx.ProxyError("no"), httpx.InvalidURL("no")],
+    [httpx.UnsupportedProtocol("no"), httpx.ProxyError("no"), httpx.InvalidURL("no")],
     ids=lambda error: type(error).__name__,
 )
 def test_a_failure_that_comes_again_is_told_at_once(error: Exception, machine: Machine, wheel: Wheel, tmp_path) -> None:
@@ -414,3 +415,56 @@ def test_a_failure_that_comes_again_is_told_at_once(error: Exception, machine: M
         assert (caught.value.attempts, len(caught.value.tried)) == (1, 1)
         assert type(error).__name__ in caught.value.problem
         assert_nothing_came(cache)
+
+
+def test_a_connection_that_ended_meanwhile_is_no_final_failure(machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
+    """What httpx calls a protocol violated by the client passes: over HTTP/2 another request saw the connection end."""
+    errors = [httpx.LocalProtocolError("Invalid input ConnectionInputs.SEND_HEADERS in state ConnectionState.CLOSED")]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if errors:
+            raise errors.pop()
+        return httpx.Response(200, content=wheel.data)
+
+    with (
+        httpx.Client(transport=httpx.MockTransport(answer)) as client,
+        machine.cache(tmp_path / "cache", client=client) as cache,
+    ):
+        found = cache.fetch(f"https://example.org/{wheel.filename}", hashes=wheel.digest)
+        assert found.path.read_bytes() == wheel.data
+
+
+@pytest.mark.parametrize(("code", "tries"), [(403, 1), (407, 1), (429, TRIES), (502, TRIES), (503, TRIES)])
+def test_a_proxy_that_refuses_to_connect(
+    code: int, tries: int, server: Server, cache: Cache, wheel: Wheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy's status says whether to ask again and what to do, and what the environment says of it stays there."""
+    monkeypatch.setenv("HTTPS_PROXY", server.url("", userinfo="me:secret"))
+    server.script("example.invalid:443", *[status(code)] * tries)
+    url = f"https://example.invalid/{wheel.filename}"
+    with pytest.raises(DownloadError) as caught:
+        cache.fetch(url, hashes=wheel.digest)
+    check_facts(caught.value, url)
+    assert (caught.value.status, caught.value.attempts) == (code, tries)
+    assert server.count("example.invalid:443") == tries
+    assert "proxy" in caught.value.problem
+    assert {403: "NO_PROXY", 407: "credentials"}.get(code, "proxy") in caught.value.advice
+
+
+def test_a_certificate_that_nobody_vouches_for(machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
+    """A certificate that is refused is told at once, and how another authority comes to be trusted."""
+    refused = ssl.SSLCertVerificationError(1, "certificate verify failed: self-signed certificate")
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError(str(refused)) from refused
+
+    with (
+        httpx.Client(transport=httpx.MockTransport(fail)) as client,
+        machine.cache(tmp_path / "cache", client=client) as cache,
+        pytest.raises(DownloadError) as caught,
+    ):
+        cache.fetch(f"https://example.org/{wheel.filename}", hashes=wheel.digest)
+    assert caught.value.attempts == 1
+    assert "self-signed" in caught.value.problem
+    assert "SSL_CERT_FILE" in caught.value.advice
+    assert "verify=" in caught.value.advice

@@ -40,7 +40,7 @@ _ADVICE = {
     401: "The server wants credentials: put them into the URL, a netrc file, or the client.",
     403: "The server refuses these credentials, or this URL has expired.",
     404: "Check the URL: there is no such file.",
-    407: "The proxy wants credentials.",
+    407: "The proxy wants credentials: put them into its URL, in HTTP_PROXY or in the client.",
     410: "Check the URL: the file was removed.",
     429: "The server limits requests: wait, or run fewer jobs.",
 }
@@ -62,6 +62,7 @@ class FailedTryError(Exception):
         pause: whether trying again at once is of no use.
         status: the HTTP status, or ``None`` where no answer came.
         retry_after: the seconds that the server asks to wait.
+        hint: what to do about it, where the status does not say; empty where that is nothing in particular.
         at: where redirects had led, redacted.
     """
 
@@ -73,6 +74,7 @@ class FailedTryError(Exception):
         pause: bool = True,
         status: int | None = None,
         retry_after: float | None = None,
+        hint: str = "",
     ) -> None:
         super().__init__(problem)
         self.problem = problem
@@ -80,6 +82,7 @@ class FailedTryError(Exception):
         self.pause = pause
         self.status = status
         self.retry_after = retry_after
+        self.hint = hint
         self.at = ""
 
     @property
@@ -92,7 +95,7 @@ class FailedTryError(Exception):
         """What the caller can do, where no more is tried."""
         if self.asked is not None:
             return f"The server asks to wait {self.asked:.0f} s: try again after that."
-        return _ADVICE.get(self.status or 0, "Check the network and the server, and try again.")
+        return self.hint or _ADVICE.get(self.status or 0, "Check the network and the server, and try again.")
 
 
 class Client(Protocol):
@@ -197,7 +200,7 @@ class Wire:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             self._waker.check()
             received = 0 if response is None else response.num_bytes_downloaded
-            failed = FailedTryError(_explain(error, received), passing=not _is_final(error))
+            failed = _failed(error, received)
             failed.at = way[-1]
             # What the system said stays as the cause; httpx's error does not, since its text may quote a URL.
             raise failed from _system_error(error)
@@ -334,15 +337,37 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
-def _is_final(error: Exception) -> bool:
-    """Whether a failure will come again: a bad certificate or URL, a body that cannot be decoded, a refusing proxy."""
+def _failed(error: Exception, received: int) -> FailedTryError:
+    """Return what a try is that httpx ended: will it come again, and what can be done about it."""
     import ssl
 
     import httpx
 
-    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.ProxyError):
-        return True
-    return not isinstance(error, httpx.TransportError) or isinstance(_system_error(error), ssl.SSLCertVerificationError)
+    # It says with which status a proxy refuses to connect, and only there: that of SOCKS has none.
+    refused = re.match(r"\d{3}\b", str(error), re.ASCII) if isinstance(error, httpx.ProxyError) else None
+    if refused is not None:
+        status = int(refused[0])
+        problem, hint = f"ProxyError: the proxy refuses to connect with {status}", _PROXY_ADVICE.get(status, "")
+        return FailedTryError(problem, passing=status in _PASSING_STATUSES, status=status, hint=hint or _PROXY)
+    problem = _explain(error, received)
+    if isinstance(error, httpx.ProxyError):
+        return FailedTryError(problem, passing=False, hint=_PROXY)
+    if isinstance(_system_error(error), ssl.SSLCertVerificationError):
+        return FailedTryError(problem, passing=False, hint=_UNTRUSTED)
+    # A protocol that we violated is no final failure: over HTTP/2 it is what a request gets whose connection ended.
+    passing = isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
+    return FailedTryError(problem, passing=passing)
+
+
+_PROXY = "Check the proxy that the environment or the client names."
+_PROXY_ADVICE = {
+    403: "The proxy does not connect to this host: ask whoever runs it, or name the host in NO_PROXY.",
+    407: "The proxy wants credentials: put them into its URL, in HTTPS_PROXY or in the client.",
+}
+_UNTRUSTED = (
+    "Check the certificate of the server. Where its authority is one of your own, name the file of that in "
+    "SSL_CERT_FILE or, in Python, give client=httpx.Client(verify=...)."
+)
 
 
 def _system_error(error: BaseException) -> OSError | None:
