@@ -307,6 +307,30 @@ def test_a_complete_partial_file_of_a_file_that_changed(
     assert unfinished(cache) == []
 
 
+@pytest.mark.parametrize(
+    ("etag", "condition"),
+    [('"strong"', '"strong"'), (None, "Sun, 13 Sep 2020 12:26:40 GMT"), ('W/"weak"', None), ("rubbish", None)],
+)
+@pytest.mark.parametrize("hashed", [True, False])
+def test_what_a_rest_is_asked_for_by(
+    hashed: bool, etag: str | None, condition: str | None, server: Server, cache: Cache, big: Wheel
+) -> None:
+    """A rest is asked for by a strong ETag, by a date only where there is no ETag at all, and else with a hash only."""
+
+    def answer(exchange: Exchange) -> None:
+        code, headers, body = exchange.right_answer()
+        del headers["ETag"]
+        exchange.start(code, headers | ({} if etag is None else {"ETag": etag}), length=len(body))
+        exchange.write(body[: SIZE // 2] if server.count() == 1 else body)
+        exchange.hang_up()
+
+    url = big.on(server, how=answer)
+    assert cache.fetch(url, hashes=big.digest if hashed else None).path.read_bytes() == big.data
+    _, second = server.requests()
+    assert second.headers.get("if-range") == condition
+    assert ("range" in second.headers) is (hashed or condition is not None)
+
+
 @pytest.mark.parametrize("where", [0, SIZE // 4])
 def test_a_damaged_partial_file_is_thrown_away(where: int, server: Server, cache: Cache, big: Wheel) -> None:
     """Bytes that rotted on the disk cost one download from the first byte, and no error."""

@@ -66,8 +66,10 @@ class Origin:
 def strong_validator(headers: Mapping[str, str]) -> str | None:
     """Return what an If-Range can be made of: https://www.rfc-editor.org/rfc/rfc9110#section-8.8.2.2."""
     etag = headers.get("ETag", "").strip()
-    if len(etag) > 1 and etag.startswith('"') and etag.endswith('"') and etag.isascii():
-        return etag
+    if etag:
+        # Where it is weak there is none, and not the date instead, which is for who has no entity tag at all:
+        # https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5
+        return etag if len(etag) > 1 and etag.startswith('"') and etag.endswith('"') and etag.isascii() else None
     modified, date = headers.get("Last-Modified"), headers.get("Date")
     if modified is None or date is None:
         return None
