@@ -10,7 +10,7 @@ import httpx
 import pytest
 from folders import assert_nothing_came
 from machines import Machine
-from server import Server, asks_for, redirect, reset, status, truncated
+from server import Exchange, Server, asks_for, plain, redirect, reset, status, truncated
 from wheels import Wheel
 
 from wheelcache import Cache, DownloadError
@@ -104,6 +104,33 @@ def test_a_circle_is_a_download_error(
     assert server.count() == length
     assert machine.clock.slept == []
     assert_nothing_came(cache)
+
+
+def test_a_way_back_with_a_cookie_is_no_circle(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """A server that sends to where a cookie is given, and from there back, is followed to the wheel."""
+
+    def door(exchange: Exchange) -> None:
+        (plain if "session=1" in exchange.request.headers.get("cookie", "") else redirect("/login"))(exchange)
+
+    url = wheel.on(server, how=door)
+    server.serve(
+        "/login", how=lambda exchange: exchange.send(302, {"Location": url, "Set-Cookie": "session=1; Path=/"})
+    )
+    assert cache.fetch(url, hashes=wheel.digest).path.read_bytes() == wheel.data
+    assert [request.target for request in server.requests()] == [wheel.path, "/login", wheel.path]
+
+
+def test_a_cookie_that_changes_each_time_ends_all_the_same(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """A way back with another cookie each time ends at the limit."""
+
+    def door(exchange: Exchange) -> None:
+        exchange.send(302, {"Location": wheel.path, "Set-Cookie": f"turn={server.count()}; Path=/"})
+
+    url = wheel.on(server, how=door)
+    with pytest.raises(DownloadError) as caught:
+        cache.fetch(url, hashes=wheel.digest)
+    assert "20" in caught.value.problem
+    assert server.count() == 21
 
 
 @pytest.mark.parametrize(

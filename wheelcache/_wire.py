@@ -219,7 +219,7 @@ class Wire:
         # The client's limit is for requests of which each is answered in a moment; wheels hold connections for long.
         request.extensions["timeout"] = {**request.extensions.get("timeout", {}), "pool": _POOL_SECONDS}
         auth = _auth(client, source, own=own)
-        seen = {str(request.url)}
+        seen = {_asked(request)}
         hops: list[httpx.Response] = []
         while True:
             with self._waker.waiting():
@@ -238,10 +238,10 @@ class Wire:
             status = response.status_code
             if request.url.scheme == "https" and following.url.scheme != "https":
                 raise FailedTryError(f"redirected from https to {target}", passing=False, status=status)
-            if str(following.url) in seen or len(seen) > _REDIRECTS:
-                why = "in a circle" if str(following.url) in seen else f"more than {_REDIRECTS} times"
+            if _asked(following) in seen or len(seen) > _REDIRECTS:
+                why = "in a circle" if _asked(following) in seen else f"more than {_REDIRECTS} times"
                 raise FailedTryError(f"redirected {why}, last to {target}", passing=False, status=status)
-            seen.add(str(following.url))
+            seen.add(_asked(following))
             way.append(target)
             if _origin(following.url) != _origin(request.url):
                 # Credentials were meant for the first origin. httpx takes the header off, but not from http to https.
@@ -331,6 +331,11 @@ def _no_auth(*, own: bool) -> httpx.Auth:
         except (OSError, ValueError, NetrcParseError):
             pass  # most people have no such file, and one that cannot be read is not ours to complain of
     return httpx.Auth()
+
+
+def _asked(request: httpx.Request) -> tuple[str, str | None]:
+    """What is asked of a server: who comes back to a URL with a cookie more may get another answer there."""
+    return str(request.url), request.headers.get("Cookie")
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
