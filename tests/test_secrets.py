@@ -140,6 +140,24 @@ def test_no_success_keeps_a_secret(
     assert secrets_in(repr(entry)) == []
 
 
+@pytest.mark.parametrize("whose", ["own", "callers"])
+def test_httpx_logs_no_credentials_of_a_redirect(
+    whose: str, server: Server, machine: Machine, wheel: Wheel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """User name and password in a Location are neither sent nor in httpx's log, which has every URL that is asked."""
+    caplog.set_level(logging.INFO)
+    wheel.on(server)
+    url = server.serve(f"/from/{wheel.filename}", how=redirect(server.url(wheel.path, userinfo=f"{USER}:{PASSWORD}")))
+    with (
+        httpx.Client() as client,
+        machine.cache(tmp_path / "cache", client=client if whose == "callers" else None) as cache,
+    ):
+        cache.fetch(url, hashes=wheel.digest)
+    assert secrets_in(caplog.text) == []
+    assert wheel.path in caplog.text
+    assert secrets_in(str(server.requests())) == []
+
+
 QUOTING = [
     httpx.ConnectError,
     httpx.ReadError,

@@ -235,6 +235,9 @@ class Wire:
                 response.close()
             hops.append(response)
             target = redact(str(following.url))
+            if following.url.userinfo:
+                # No credentials are taken from there, and httpx writes the URL of a request into its log.
+                following.url = following.url.copy_with(userinfo=b"")
             status = response.status_code
             if request.url.scheme == "https" and following.url.scheme != "https":
                 raise FailedTryError(f"redirected from https to {target}", passing=False, status=status)
