@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 import threading
@@ -18,7 +19,7 @@ import httpx
 import pytest
 from folders import unfinished
 from machines import Machine
-from server import Exchange, Server, plain, stalled, status
+from server import Exchange, Server, plain, redirect, stalled, status
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import AsyncCache, Cache, Phase, ProgressEvent, WheelRequest
@@ -170,6 +171,32 @@ def deaf_at_first() -> type[Cache]:
         _system = replace(System(), wake=DeafAtFirst())
 
     return DeafCache
+
+
+def test_closing_between_two_redirects(server: Server, machine: Machine, tmp_path: Path) -> None:
+    """Closing a cache when a redirect has been answered and is not followed yet is the use of a closed one, too."""
+    cache = machine.cache(tmp_path / "cache")
+
+    class Closing(logging.Handler):
+        # httpx says it in its log when an answer has come, before it is looked at.
+        def emit(self, record: logging.LogRecord) -> None:
+            closing = threading.Thread(target=cache.close)
+            closing.start()
+            closing.join()
+
+    log, handler = logging.getLogger("httpx"), Closing()
+    url = server.serve(f"/from/{MANY[0].filename}", how=redirect(MANY[0].on(server)))
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        with pytest.raises(ValueError, match="closed"):
+            cache.fetch(url, hashes=MANY[0].digest)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+    assert server.count() == 1
+    assert unfinished(cache) == []
 
 
 def test_closing_is_said_again(silent: Silent, client: httpx.Client, server: Server, tmp_path: Path) -> None:

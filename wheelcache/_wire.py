@@ -267,6 +267,10 @@ class Wire:
                     raise
             except httpx.HTTPStatusError as error:
                 return _refused(error, request)
+            except RuntimeError:
+                # So httpx says that a client is closed: ours is when the cache was closed since the last redirect.
+                self._waker.check()
+                raise
 
 
 def _alone(response: httpx.Response) -> socket.socket | None:
