@@ -543,6 +543,20 @@ class Body(httpx.SyncByteStream):
         yield self.data
 
 
+def test_a_length_that_cannot_be_is_passed_over(machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
+    """A Content-Length of more digits than Python reads is none: the bytes tell."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"Content-Length": "9" * 5000}, stream=Body(wheel.data))
+
+    with (
+        httpx.Client(transport=httpx.MockTransport(answer)) as client,
+        machine.cache(tmp_path / "cache", client=client) as cache,
+    ):
+        found = cache.fetch(f"https://example.org/{wheel.filename}", hashes=wheel.digest)
+        assert found.path.read_bytes() == wheel.data
+
+
 @pytest.mark.parametrize("by", [-1, 1])
 def test_the_length_holds_for_any_transport(by: int, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
     """A transport that does not look after the Content-Length is looked after."""

@@ -52,6 +52,8 @@ _HARMLESS = re.compile(
     r"|Server disconnected without sending a response\."
 )
 
+_LENGTH = re.compile(r"\d{1,18}", re.ASCII)
+
 
 class FailedTryError(Exception):
     """A request that did not bring what it was made for.
@@ -403,8 +405,9 @@ def _explain(error: Exception, received: int) -> str:
 
 
 def length(header: str | None) -> int | None:
-    """Read a Content-Length header."""
-    return int(header) if header is not None and header.isascii() and header.isdigit() else None
+    """Read a Content-Length header; ``None`` where it is none that can be."""
+    # int() has a limit, and the bytes of no file are a number of more digits.
+    return int(header) if header is not None and _LENGTH.fullmatch(header) else None
 
 
 def retry_after(header: str | None, now: float) -> float | None:
