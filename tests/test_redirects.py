@@ -326,6 +326,21 @@ def test_netrc_opens_the_door_of_its_host_only(
     assert "authorization" not in server.requests(wheel.path)[0].headers
 
 
+@pytest.mark.parametrize("name", [".netrc", "_netrc"])
+def test_netrc_is_where_pip_finds_it(
+    name: str, server: Server, cache: Cache, wheel: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The netrc file of the home folder counts under both its names, and where others may read it as for pip."""
+    netrc = tmp_path / name
+    netrc.write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
+    netrc.chmod(0o644)
+    monkeypatch.delenv("NETRC")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    url = wheel.on(server, how=asks_for(USER, PASSWORD))
+    assert cache.fetch(url, hashes=wheel.digest).path.read_bytes() == wheel.data
+
+
 @pytest.mark.parametrize("whose", ["environment", "home"])
 @pytest.mark.parametrize("content", ["machine", "rubbish \0", "machine 127.0.0.1 login x password"])
 def test_a_broken_netrc_is_passed_over(

@@ -334,11 +334,13 @@ def _no_auth(*, own: bool) -> httpx.Auth:
     import httpx
 
     if own:
-        try:
-            # NETRC names another file than ~/.netrc, for pip as for us.
-            return httpx.NetRCAuth(os.environ.get("NETRC") or None)
-        except (OSError, ValueError, NetrcParseError):
-            pass  # most people have no such file, and one that cannot be read is not ours to complain of
+        named = os.environ.get("NETRC")
+        # Where pip looks, and named as it does: the file that Python finds by itself must not be readable for others.
+        for path in [named] if named else ["~/.netrc", "~/_netrc"]:
+            try:
+                return httpx.NetRCAuth(os.path.expanduser(path))
+            except (OSError, ValueError, NetrcParseError):
+                continue  # most people have no such file, and one that cannot be read is not ours to complain of
     return httpx.Auth()
 
 
