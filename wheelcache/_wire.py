@@ -149,18 +149,14 @@ class Wire:
 
         Raises:
             ClosedError: after :meth:`close`.
+            FailedTryError: where our own cannot be made.
         """
         with self._lock:
             self.closing.check()
             if self._client is not None:
                 return self._client
             if self._own is None:
-                import httpx
-
-                self._own = httpx.Client(
-                    timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
-                    headers={"User-Agent": f"wheelcache/{__version__}"},
-                )
+                self._own = _own_client()
             return self._own
 
     def close(self, sleep: Callable[[float], None]) -> None:
@@ -273,6 +269,36 @@ class Wire:
                 # So httpx says that a client is closed: ours is when the cache was closed since the last redirect.
                 self._waker.check()
                 raise
+
+
+def _own_client() -> httpx.Client:
+    """Make a client of our own, by the settings of the environment.
+
+    Raises:
+        FailedTryError: where these cannot be followed.
+    """
+    import httpx
+
+    try:
+        return httpx.Client(
+            timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
+            headers={"User-Agent": f"wheelcache/{__version__}"},
+        )
+    except (OSError, ValueError, httpx.InvalidURL) as error:
+        paths = [f"{name}={os.environ[name]}" for name in _PATHS if os.environ.get(name)]
+        proxies = [name for name in _PROXIES if os.environ.get(name) or os.environ.get(name.lower())]
+        named = ", ".join(paths + proxies) or "the system's proxies"
+        raise FailedTryError(
+            f"no client can be made by the settings of the environment ({named}): {_explain(error, 0)}",
+            passing=False,
+            advice="Check what these variables say or, in Python, give a client of your own: client=httpx.Client(...).",
+        ) from _system_error(error)
+
+
+# What httpx follows: https://www.python-httpx.org/environment_variables/. Its errors do not name them, and may quote
+# what is in those of a proxy, a password among it.
+_PATHS = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 def _alone(response: httpx.Response) -> socket.socket | None:
