@@ -291,7 +291,7 @@ def _own_client() -> httpx.Client:
         raise FailedTryError(
             f"no client can be made by the settings of the environment ({named}): {_explain(error, 0)}",
             passing=False,
-            advice="Check what these variables say or, in Python, give a client of your own: client=httpx.Client(...).",
+            hint="Check what these variables say or, in Python, give a client of your own: client=httpx.Client(...).",
         ) from _system_error(error)
 
 
