@@ -350,6 +350,27 @@ def test_a_foreign_record_costs_no_download(
         assert cache.get(wheel.digest) == found
 
 
+def test_a_wheel_in_a_numbered_place_that_lost_its_record_costs_no_download(
+    folder: Path, machine: Machine, server: Server, wheel: Wheel
+) -> None:
+    """A fetch finds it where it stands, beside a damaged one or alone, hashes it and writes its record."""
+    blob = the_blob(folder)
+    numbered = blob.parent / "1" / blob.name
+    numbered.parent.mkdir()
+    blob.rename(numbered)
+    for damaged in (True, False):
+        blob.with_suffix(".json").unlink()
+        if damaged:
+            blob.write_bytes(bytes(wheel.size))
+        with machine.cache(folder) as cache:
+            found = cache.fetch(server.url(wheel.path), hashes=wheel.digest)
+            assert (found.path, found.status) == (numbered, Status.HIT)
+            assert len(quarantined(cache)) == 1
+        with machine.cache(folder) as cache:
+            assert cache.get(wheel.digest) == found
+    assert server.count() == 0
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

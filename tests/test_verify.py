@@ -16,7 +16,7 @@ from machines import Machine
 from marks import not_on_windows
 from wheels import make_wheel, wheel_filename
 
-from wheelcache import Action, Cache, CachedWheel, Phase, ProblemKind, ProgressEvent
+from wheelcache import Action, Cache, CachedWheel, Phase, ProblemKind, ProgressEvent, Status
 from wheelcache._call import CURRENT_STOP, Stop, StoppedError
 
 SIZE = 3000
@@ -198,6 +198,26 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
             (ProblemKind.UNREADABLE, wheels[1].path, Action.NONE)
         ]
         assert cache.verify().ok
+
+
+def test_a_damaged_wheel_takes_no_record_of_a_good_one_along(tmp_path: Path) -> None:
+    """A good one stands beside a damaged one that was held: when that one is put aside at last, the other is a hit."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        (bad,) = fill(cache, tmp_path, 1)
+        keep_stamp(bad.path, bytes(SIZE))
+        files.plan = Refusing(Refuse("rename", 32, "*quarantine*"))
+        good = cache.put(tmp_path / bad.filename)
+        files.plan = Refusing()
+        assert good.path == bad.path.parent / "1" / bad.filename
+        report = cache.verify(repair=True)
+        assert [(problem.kind, problem.path, problem.action) for problem in report.problems] == [
+            (ProblemKind.ALTERED, bad.path, Action.QUARANTINED)
+        ]
+        assert cache.verify().problems == ()
+    with machine.cache(tmp_path / "cache") as fresh:
+        assert fresh.get(good.digest) == replace(good, status=Status.HIT)
 
 
 def test_progress_comes_one_by_one_and_stops_it(cache: Cache, tmp_path: Path) -> None:

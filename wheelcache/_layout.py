@@ -154,6 +154,11 @@ class Layout:
         folder = self.entry(sha256)
         return f"{folder}{os.sep}{filename}" if place == 0 else os.path.join(folder, str(place), filename)
 
+    def place(self, sha256: str, blob: str) -> int:
+        """The place of the blob at this path."""
+        folder = os.path.dirname(blob)
+        return 0 if folder == self.entry(sha256) else int(os.path.basename(folder))
+
     def tree_shard(self, sha256: str) -> str:
         """The folder of the trees of this sha256, and of others that begin alike."""
         return os.path.join(self.trees, sha256[:2])
@@ -268,7 +273,8 @@ def is_blob(name: str) -> bool:
 
 def is_place(name: str) -> bool:
     """Whether a folder in an entry's folder is one for a blob that could not stand beside its record."""
-    return name.isascii() and name.isdigit()
+    # Of one number there is one name: a record says the number.
+    return name.isascii() and name.isdigit() and not name.startswith("0")
 
 
 def marker_path(folder: str) -> str:

@@ -15,14 +15,14 @@ with ``verify="full"``.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ._call import Call
 from ._digest import MultiHash
 from ._disk import Disk, reading
 from ._errors import CommitError
-from ._layout import Layout, Stamp, is_blob, is_record, wheel_name
+from ._layout import Layout, Stamp, is_record, wheel_name
 from ._progress import Phase
 from ._record import Record, Seen, decode_record, encode_record
 
@@ -83,19 +83,19 @@ class Lookup:
         leaves its mark as it is.
         """
         # Who adopts has missed once before: nearly always there is no folder, and one call tells.
-        names = _names_of_files(call.disk, self._layout.entry(sha256)) if adopt else None
-        if names == []:
+        there = call.disk.scan(self._layout.entry(sha256)) if adopt else None
+        if there == []:
             return None
         if filename is not None:
             found = self._named(call, sha256, filename, algorithms, use=use)
             if found is not None:
                 return found
-        names = _names_of_files(call.disk, self._layout.entry(sha256)) if names is None else names
-        for name in _recorded_names(names):
+        there = call.disk.scan(self._layout.entry(sha256)) if there is None else there
+        for name in _recorded_names(_names_of_files(there)):
             found = None if name == filename else self._named(call, sha256, name, algorithms, use=use)
             if found is not None:
                 return found
-        return self._adopt(call, sha256, names, algorithms) if adopt and self._writable else None
+        return self._adopt(call, sha256, algorithms) if adopt and self._writable else None
 
     def _named(self, call: Call, sha256: str, filename: str, algorithms: Collection[str], *, use: bool) -> Found | None:
         known = self._trusted.get((sha256, filename)) or self._recorded(call.disk, sha256, filename)
@@ -177,21 +177,25 @@ class Lookup:
         if self._writable:
             put_aside(disk, self._layout, known.path, stat)
 
-    def _adopt(self, call: Call, sha256: str, names: Collection[str], algorithms: Collection[str]) -> Found | None:
+    def _adopt(self, call: Call, sha256: str, algorithms: Collection[str]) -> Found | None:
         """Give a record to a blob that has none: its process was killed between the two, or the record was lost."""
-        for name in filter(is_blob, names):
-            path = self._layout.blob(sha256, name, 0)
-            stat = call.disk.stat(path)
-            hashes = None if stat is None else hash_file(call, path, algorithms, stat.st_size)
-            if stat is None or hashes is None:
+        # Here and not above: a hit has no use for it.
+        from . import _inventory
+
+        entry = _inventory.look(call.disk, self._layout, sha256)
+        for blob in () if entry is None else entry.blobs:
+            hashes = hash_file(call, blob.path, algorithms, blob.size)
+            if hashes is None:
                 continue
             if hashes["sha256"] != sha256:
-                put_aside(call.disk, self._layout, path, stat)
+                put_aside(call.disk, self._layout, blob.path, blob.stat)
                 continue
             system = call.disk.system
-            seen = Seen(stat.st_mtime_ns, stat.st_ino, system.boot())
-            record = Record(name, sha256, stat.st_size, seen, created=int(system.now())).seen_as(seen, hashes)
-            found = Found(record, path, system.now())
+            seen = Seen(blob.stat.st_mtime_ns, blob.inode, system.boot())
+            place = self._layout.place(sha256, blob.path)
+            record = Record(blob.filename, sha256, blob.size, seen, created=int(system.now()), place=place)
+            record = record.seen_as(seen, hashes)
+            found = Found(record, blob.path, system.now())
             # What has no record is not trusted either, so that the next fetch tries again to give it one.
             if self._renew(call.disk, record, found.used):
                 self._trust(found)
@@ -214,14 +218,14 @@ class Lookup:
         """Yield every record, in the order of the folders, without looking at the blobs."""
         for shard in _folders(disk, self._layout.wheels):
             for rest in _folders(disk, os.path.join(self._layout.wheels, shard)):
-                for name in _recorded_names(_names_of_files(disk, self._layout.entry(shard + rest))):
+                for name in _recorded_names(_names_of_files(disk.scan(self._layout.entry(shard + rest)))):
                     recorded = self._recorded(disk, shard + rest, name)
                     if recorded is not None:
                         yield recorded.record
 
 
-def _names_of_files(disk: Disk, folder: str) -> list[str]:
-    return sorted(entry.name for entry in disk.scan(folder) if entry.is_file(follow_symlinks=False))
+def _names_of_files(entries: Iterable[os.DirEntry[str]]) -> list[str]:
+    return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
 
 
 def _recorded_names(names: Collection[str]) -> Iterator[str]:

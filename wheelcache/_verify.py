@@ -141,7 +141,7 @@ class Verify:
                 ProblemKind.TORN, path, entry.sha256, lambda call: self._record_again(call, entry, path, mine, hashed)
             )
             return [torn, *(one for blob in mine for one in self._bytes(call, entry, blob, hashed))]
-        where = self._layout.blob(entry.sha256, record.filename, record.place)
+        where = self._described(record)
         blob = next((blob for blob in entry.blobs if blob.path == where), None)
         if blob is None:
             return [_Suspect(ProblemKind.MISSING, where, entry.sha256, lambda call: _removed(call, path))]
@@ -152,7 +152,7 @@ class Verify:
                     ProblemKind.SHORT if blob.size < record.size else ProblemKind.ALTERED,
                     blob.path,
                     entry.sha256,
-                    lambda call: self._put_aside(call, where, blob.stat, path),
+                    lambda call: self._put_blob_aside(call, entry, blob, path),
                 )
             ]
         return self._bytes(call, entry, blob, hashed)
@@ -170,7 +170,7 @@ class Verify:
                 ProblemKind.ALTERED,
                 blob.path,
                 entry.sha256,
-                lambda call: self._put_aside(call, blob.path, blob.stat, record),
+                lambda call: self._put_blob_aside(call, entry, blob, record),
             )
         ]
 
@@ -298,17 +298,34 @@ class Verify:
 
     # Repair
 
-    def _put_aside(
-        self, call: Call, path: str, looked_at: os.stat_result | None = None, record: str | None = None
-    ) -> Action:
+    def _put_aside(self, call: Call, path: str, looked_at: os.stat_result | None = None) -> Action:
         """Put a file aside as it was when it was looked at; a stranger as it is."""
         looked_at = looked_at or call.disk.stat(path)
         if looked_at is None or not put_aside(call.disk, self._layout, path, looked_at):
             return Action.NONE
-        # Where a good one has come in its place, the record is that one's.
-        if record is not None and call.disk.stat(path) is None:
-            call.disk.discard(record)
         return Action.QUARANTINED
+
+    def _put_blob_aside(self, call: Call, entry: Entry, blob: Blob, record: str) -> Action:
+        """Put a damaged blob aside, with the record that describes it."""
+        action = self._put_aside(call, blob.path, blob.stat)
+        # Where a good one has come in its place, or stands in another place, the record is that one's.
+        if action is Action.QUARANTINED and call.disk.stat(blob.path) is None:
+            known = self._known(call.disk, entry, record)
+            if known is not None and self._described(known) == blob.path:
+                call.disk.discard(record)
+        return action
+
+    def _known(self, disk: Disk, entry: Entry, path: str) -> Record | None:
+        """Return what a record says, ``None`` where it says nothing or cannot be read just now."""
+        try:
+            data = disk.hurried().read(path)
+        except CommitError:
+            return None
+        return None if data is None else decode_record(data, entry.sha256)
+
+    def _described(self, record: Record) -> str:
+        """Return the path of the blob that a record describes."""
+        return self._layout.blob(record.sha256, record.filename, record.place)
 
     def _record_again(
         self, call: Call, entry: Entry, path: str, blobs: list[Blob], hashed: dict[int, str | None]
@@ -320,8 +337,7 @@ class Verify:
                 continue
             system = call.disk.system
             seen = Seen(stat.st_mtime_ns, stat.st_ino, system.boot())
-            folder = os.path.dirname(blob.path)
-            place = 0 if folder == entry.folder else int(os.path.basename(folder))
+            place = self._layout.place(entry.sha256, blob.path)
             record = Record(blob.filename, entry.sha256, stat.st_size, seen, created=int(system.now()), place=place)
             write_record(call.disk.hurried(), self._layout, record, entry.used or entry.changed)
             return Action.ADOPTED
