@@ -212,6 +212,28 @@ def test_keep_without_limits_leaves_what_a_lock_file_names(machine: Machine, cac
     assert sorted(digests(cache.entries())) == sorted(digests([wheels[0], wheels[2]]))
 
 
+def test_keep_leaves_a_wheel_that_is_locked_as_an_archive(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Tools lock what they were given by its URL or path so; of an archive that is no wheel no hash is asked for."""
+    wheels = fill(machine, cache, tmp_path, 3)
+    sha256 = [wheel.digest.removeprefix("sha256:") for wheel in wheels]
+    lock = tmp_path / "pylock.toml"
+    lock.write_text(
+        'lock-version = "1.0"\ncreated-by = "test"\n'
+        + "".join(
+            f'[[packages]]\nname = "p{number}"\n[packages.archive]\n{where}\nhashes = {{{hashes}}}\n'
+            for number, where, hashes in [
+                (0, f'url = "https://example.org/{wheels[0].filename}?token=1"', f'sha256 = "{sha256[0]}"'),
+                (1, f"path = 'dist\\{wheels[1].filename}'", f'sha256 = "{sha256[1]}"'),
+                (2, 'url = "https://example.org/p2-1.0.tar.gz"', f'md5 = "{"0" * 32}"'),
+            ]
+        )
+    )
+    assert digests(cache.prune(keep=lock).removed) == [wheels[2].digest]
+    lock.write_text(lock.read_text().replace("sha256", "unknown"))
+    with pytest.raises(ValueError, match=re.escape(f"{lock}: {wheels[0].filename}")):
+        cache.prune(keep=lock)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -134,16 +134,30 @@ def _locked(disk: Disk, path: str, find: Find) -> set[str]:
         raise ValueError(f"not a lock file of pylock.toml's format: {path}: {error}") from error
     found: set[str] = set()
     for package in lock.packages:
-        for wheel in package.wheels or ():
-            hashes = _digest.parse_hashes({name: value for name, value in wheel.hashes.items() if _known(name)})
+        wheels = [(wheel.filename, wheel.hashes) for wheel in package.wheels or ()]
+        if package.archive is not None:
+            # Tools lock a wheel that they were given by its URL as an archive.
+            name = _last_part(package.archive.url, package.archive.path)
+            wheels += [(name, package.archive.hashes)] if name.lower().endswith(".whl") else []
+        for filename, given in wheels:
+            hashes = _digest.parse_hashes({name: value for name, value in given.items() if _known(name)})
             key = _digest.naming_hash(hashes)
             if key is None:
                 # It may be in the cache, and would go: who cannot say what stays is not to say what goes.
-                raise ValueError(f"a wheel without a strong hash (sha256 or better): {path}: {wheel.filename}")
+                raise ValueError(f"a wheel without a strong hash (sha256 or better): {path}: {filename}")
             sha256 = hashes.get("sha256") or find(key)
             if sha256:
                 found.add(sha256)
     return found
+
+
+def _last_part(url: str | None, path: str | None) -> str:
+    """Return the file name of what a lock file gives by its path, or its URL."""
+    from urllib.parse import unquote, urlsplit
+
+    # A lock file written on Windows may have its separators.
+    text = unquote(urlsplit(url or "").path) if path is None else path.replace("\\", "/")
+    return text.rpartition("/")[2]
 
 
 def _known(algorithm: str) -> bool:
