@@ -234,6 +234,54 @@ def test_keep_leaves_a_wheel_that_is_locked_as_an_archive(machine: Machine, cach
         cache.prune(keep=lock)
 
 
+def lock_by_sha512(folder: Path, *wheels: tuple[str, str]) -> Path:
+    """Write a lock file that names wheels by their sha512 alone."""
+    lock = folder / "pylock.toml"
+    lock.write_text(
+        'lock-version = "1.0"\ncreated-by = "test"\n'
+        + "".join(
+            f'[[packages]]\nname = "{filename.partition("-")[0]}"\n[[packages.wheels]]\n'
+            f'url = "https://example.org/{filename}"\nhashes = {{sha512 = "{sha512}"}}\n'
+            for filename, sha512 in wheels
+        )
+    )
+    return lock
+
+
+def test_keep_finds_wheels_by_a_hash_that_they_did_not_come_by(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """They are hashed for it, of a lock file's only those of its names; a hash of what is not here keeps nothing."""
+    wheels = fill(machine, cache, tmp_path, 4)
+    sha512 = [Wheel("", Path(wheel).read_bytes()).hex("sha512") for wheel in wheels]
+    lock = lock_by_sha512(tmp_path, (wheels[0].filename, sha512[0]), (wheel_filename("absent"), "0" * 128))
+    machine.files.forget()
+    assert digests(cache.prune(keep=lock, dry_run=True).removed) == digests(wheels[1:])
+    assert machine.files.calls("open_read", ".whl") == [str(wheels[0].path)]
+    report = cache.prune(keep=[lock, f"sha512:{sha512[2]}", "sha512:" + "1" * 128])
+    assert digests(report.removed) == digests([wheels[1], wheels[3]])
+
+
+def test_keep_finds_what_lost_its_pointer_by_its_record(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """A hash that was checked when the wheel came is in its record: it is found under any name, and nothing is read."""
+    (wheel,) = fill(machine, cache, tmp_path, 1)
+    sha512 = Wheel("", Path(wheel).read_bytes()).hex("sha512")
+    cache.put(wheel.path, filename=wheel_filename("other"), hashes={"sha512": sha512})
+    shutil.rmtree(cache.path / "v1" / "urls")
+    machine.files.forget()
+    assert cache.prune(keep=lock_by_sha512(tmp_path, (wheel_filename("third"), sha512))).removed == ()
+    assert machine.files.calls("open_read", ".whl") == []
+
+
+def test_keep_leaves_what_cannot_be_read_to_tell(tmp_path: Path) -> None:
+    """A wheel of a locked name that is held so that nobody can hash it may be the locked one: it stays."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        wheels = fill(machine, cache, tmp_path, 2)
+        files.plan = Refusing(Refuse("open_read", 32, f"*{wheels[0].filename}"))
+        report = cache.prune(keep=lock_by_sha512(tmp_path, (wheels[0].filename, "0" * 128)))
+        assert digests(report.removed) == [wheels[1].digest]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -727,7 +727,7 @@ class Cache:
 
         limits = Limits(_limits.checked_size("max_size", max_size), _limits.checked_age(max_age))
         call = self._call()
-        kept = _naming.kept(call.disk.hurried(), self._finding(call), keep)
+        kept = _naming.kept(call, self._layout, self._finding(call), keep)
         if not dry_run:
             self._writable("prune")
         return _prune.Prune(self._layout, self._tally).run(call.disk, limits._replace(keep=kept), dry_run=dry_run)

@@ -8,13 +8,18 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple, TypeAlias
 
 from . import _digest, _inventory
+from ._call import Call
 from ._disk import Disk
+from ._errors import CommitError
+from ._inventory import Entry
 from ._layout import Layout
 from ._limits import Keep
+from ._lookup import hash_file
+from ._record import decode_record
 from ._wheel import CachedWheel
 
 Find: TypeAlias = Callable[[str], str | None]
@@ -40,7 +45,7 @@ def chosen(disk: Disk, layout: Layout, find: Find, names: Iterable[str | CachedW
         if not _is_hash(text):
             projects[_project(text)] = text
             continue
-        sha256 = _sha256(text, find)
+        sha256 = _sha256(_strong(text), find)
         if sha256 is None or disk.stat(layout.entry(sha256)) is None:
             raise ValueError(f"no wheel in this cache has the digest {text}")
         found[sha256] = None
@@ -85,13 +90,26 @@ def _is_hash(text: str) -> bool:
     return bool(separator) and (_digest.is_known(name) or name.startswith(("sha", "blake")))
 
 
-def _sha256(text: str, find: Find) -> str | None:
+def _strong(text: str) -> str:
+    """Return ``"<algorithm>:<hex>"`` of a strong hash in its normal form."""
     name, value = _digest.parse_hash(text)
     _digest.require_strong({name: value})
-    return value if name == "sha256" else find(f"{name}:{value}")
+    return f"{name}:{value}"
 
 
-def kept(disk: Disk, find: Find, keep: Keep | Iterable[Keep] | None) -> frozenset[str] | None:
+def _sha256(key: str, find: Find) -> str | None:
+    algorithm, _, value = key.partition(":")
+    return value if algorithm == "sha256" else find(key)
+
+
+class _Meant(NamedTuple):
+    """What stays: ``"<algorithm>:<hex>"`` of a strong hash, and the file name that a lock file gives with it."""
+
+    key: str
+    filename: str = ""
+
+
+def kept(call: Call, layout: Layout, find: Find, keep: Keep | Iterable[Keep] | None) -> frozenset[str] | None:
     """Return the sha256 of everything that stays, ``None`` where nothing was said.
 
     Raises:
@@ -100,24 +118,69 @@ def kept(disk: Disk, find: Find, keep: Keep | Iterable[Keep] | None) -> frozense
     """
     if keep is None:
         return None
+    call = call._replace(disk=call.disk.hurried())
     several = [keep] if isinstance(keep, str | os.PathLike) else keep
-    found: set[str] = set()
+    meant: list[_Meant] = []
     for one in several:
         if isinstance(one, CachedWheel):
-            found.add(one.digest.removeprefix("sha256:"))
+            meant.append(_Meant(one.digest))
         elif isinstance(one, str) and _is_hash(one):
-            found.update(filter(None, [_sha256(one, find)]))
+            meant.append(_Meant(_strong(one)))
         elif not one and isinstance(one, str):
             raise ValueError("a digest, a wheel or the path of a pylock.toml is kept, not an empty string")
         elif isinstance(one, str | os.PathLike):
-            found.update(_locked(disk, os.path.abspath(one), find))
+            meant += _locked(call.disk, os.path.abspath(one))
         else:
             raise TypeError(f"a digest, a wheel or the path of a pylock.toml is kept, not {one!r}")
+    led = [(one, _sha256(one.key, find)) for one in meant]
+    lost = [one for one, sha256 in led if sha256 is None]
+    return frozenset(sha256 for _, sha256 in led if sha256) | (_having(call, layout, lost) if lost else frozenset())
+
+
+def _having(call: Call, layout: Layout, meant: Collection[_Meant]) -> frozenset[str]:
+    """Return the sha256 of what is in the cache and has one of these hashes, to which no pointer leads.
+
+    What came by its sha256 has no other hash recorded. It is hashed where its name is one of a lock file's: that names
+    wheels of every platform, and most of them are nowhere.
+    """
+    keys = {one.key for one in meant}
+    names = {one.filename.lower() for one in meant}
+    algorithms = {key.partition(":")[0] for key in keys}
+    found: set[str] = set()
+    # What cannot be looked into is told of, and left, by whoever prunes.
+    for entry in _inventory.walk(call.disk, layout, lambda *_: None):
+        is_candidate = "" in names or any(blob.filename.lower() in names for blob in entry.blobs)
+        try:
+            hashes = _hashes(call, layout, entry, algorithms if is_candidate else ())
+        except CommitError:
+            found.add(entry.sha256)  # it may be one of them
+            continue
+        if not keys.isdisjoint(f"{name}:{value}" for name, value in hashes.items()):
+            found.add(entry.sha256)
     return frozenset(found)
 
 
-def _locked(disk: Disk, path: str, find: Find) -> set[str]:
-    """Return the sha256 of every wheel of a lock file, whatever its platform."""
+def _hashes(call: Call, layout: Layout, entry: Entry, needed: Collection[str]) -> dict[str, str]:
+    """Return the hashes of an entry's bytes that are recorded, and those that are needed besides.
+
+    Raises:
+        CommitError: where it cannot be read.
+    """
+    hashes: dict[str, str] = {}
+    for name in entry.names:
+        data = call.disk.read(layout.record(entry.sha256, name))
+        record = None if data is None else decode_record(data, entry.sha256)
+        hashes |= {} if record is None else record.hashes
+    for blob in entry.blobs:
+        computed = None if hashes.keys() >= set(needed) else hash_file(call, blob.path, needed, blob.size)
+        # One that is damaged has other hashes than its wheel.
+        if computed is not None and computed["sha256"] == entry.sha256:
+            hashes |= computed
+    return hashes
+
+
+def _locked(disk: Disk, path: str) -> list[_Meant]:
+    """Return every wheel of a lock file, whatever its platform."""
     # Here and not above: pruning by size or age, which a fetch may do, needs neither.
     import tomllib
 
@@ -132,7 +195,7 @@ def _locked(disk: Disk, path: str, find: Find) -> set[str]:
         lock = Pylock.from_dict(tomllib.loads(data.decode("utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, PylockValidationError) as error:
         raise ValueError(f"not a lock file of pylock.toml's format: {path}: {error}") from error
-    found: set[str] = set()
+    found: list[_Meant] = []
     for package in lock.packages:
         wheels = [(wheel.filename, wheel.hashes) for wheel in package.wheels or ()]
         if package.archive is not None:
@@ -145,9 +208,7 @@ def _locked(disk: Disk, path: str, find: Find) -> set[str]:
             if key is None:
                 # It may be in the cache, and would go: who cannot say what stays is not to say what goes.
                 raise ValueError(f"a wheel without a strong hash (sha256 or better): {path}: {filename}")
-            sha256 = hashes.get("sha256") or find(key)
-            if sha256:
-                found.add(sha256)
+            found.append(_Meant(key, filename))
     return found
 
 
