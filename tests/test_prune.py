@@ -470,6 +470,30 @@ def test_a_lock_file_without_a_strong_hash_keeps_nobody_wrongly(machine: Machine
     assert len(list(cache.entries())) == 2
 
 
+LOCKED = '[[packages]]\nname = "demo"\n[[packages.wheels]]\nname = "demo-1.0-py3-none-any.whl"\nurl = "https://e/x"\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LOCKED + 'hashes = {sha256 = "zz"}\n',
+        LOCKED + f'hashes = {{sha256 = "{"a" * 64}", SHA256 = "{"b" * 64}"}}\n',
+        f"x = {'9' * 5000}\npackages = []\n",
+        f"x = {'[' * 5000}{']' * 5000}\npackages = []\n",
+        f'[[packages]]\nname = "demo"\n[packages.archive]\nurl = "https://[e/"\nhashes = {{sha256 = "{"a" * 64}"}}\n',
+    ],
+    ids=["digits", "two values", "large number", "deep", "url"],
+)
+def test_what_is_wrong_in_a_lock_file_names_it(machine: Machine, cache: Cache, tmp_path: Path, content: str) -> None:
+    """Whatever cannot be read or understood in it is a ValueError with its path, and nothing goes."""
+    fill(machine, cache, tmp_path, 1)
+    lock = tmp_path / "pylock.toml"
+    lock.write_text('lock-version = "1.0"\ncreated-by = "test"\n' + content)
+    with pytest.raises(ValueError, match=re.escape(f": {lock}: ")):
+        cache.prune(keep=lock)
+    assert len(list(cache.entries())) == 1
+
+
 def test_a_lock_that_is_held_is_not_stale(machine: Machine, cache: Cache) -> None:
     """However old its file is, a lock that somebody holds stays."""
     from wheelcache._lock import FileLock

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 from . import _digest, _inventory
@@ -181,34 +181,43 @@ def _hashes(call: Call, layout: Layout, entry: Entry, needed: Collection[str]) -
 
 def _locked(disk: Disk, path: str) -> list[_Meant]:
     """Return every wheel of a lock file, whatever its platform."""
-    # Here and not above: pruning by size or age, which a fetch may do, needs neither.
-    import tomllib
-
-    from packaging.pylock import Pylock, PylockValidationError
-
     if disk.files.is_folder(path):
         raise IsADirectoryError(errno.EISDIR, "this is a folder, and no lock file", path)
     data = disk.read(path)
     if data is None:
         raise FileNotFoundError(errno.ENOENT, "there is no such lock file", path)
-    try:
-        lock = Pylock.from_dict(tomllib.loads(data.decode("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, PylockValidationError) as error:
-        raise ValueError(f"not a lock file of pylock.toml's format: {path}: {error}") from error
     found: list[_Meant] = []
-    for package in lock.packages:
-        wheels = [(wheel.filename, wheel.hashes) for wheel in package.wheels or ()]
-        if package.archive is not None:
-            # Tools lock a wheel that they were given by its URL as an archive.
-            name = _last_part(package.archive.url, package.archive.path)
-            wheels += [(name, package.archive.hashes)] if name.lower().endswith(".whl") else []
-        for filename, given in wheels:
+    for filename, given in _wheels(data, path):
+        try:
             hashes = _digest.parse_hashes({name: value for name, value in given.items() if _known(name)})
-            key = _digest.naming_hash(hashes)
-            if key is None:
-                # It may be in the cache, and would go: who cannot say what stays is not to say what goes.
-                raise ValueError(f"a wheel without a strong hash (sha256 or better): {path}: {filename}")
-            found.append(_Meant(key, filename))
+        except ValueError as error:
+            raise ValueError(f"a wheel with a wrong hash: {path}: {filename}: {error}") from error
+        key = _digest.naming_hash(hashes)
+        if key is None:
+            # It may be in the cache, and would go: who cannot say what stays is not to say what goes.
+            raise ValueError(f"a wheel without a strong hash (sha256 or better): {path}: {filename}")
+        found.append(_Meant(key, filename))
+    return found
+
+
+def _wheels(data: bytes, path: str) -> list[tuple[str, Mapping[str, str]]]:
+    """Return the file names and hashes of the wheels in a lock file."""
+    # Here and not above: pruning by size or age, which a fetch may do, needs neither.
+    import tomllib
+
+    from packaging.pylock import Pylock, PylockValidationError
+
+    found: list[tuple[str, Mapping[str, str]]] = []
+    try:
+        for package in Pylock.from_dict(tomllib.loads(data.decode("utf-8"))).packages:
+            found += [(wheel.filename, wheel.hashes) for wheel in package.wheels or ()]
+            if package.archive is not None:
+                # Tools lock a wheel that they were given by its URL as an archive.
+                name = _last_part(package.archive.url, package.archive.path)
+                found += [(name, package.archive.hashes)] if name.lower().endswith(".whl") else []
+    # A number of some thousand digits and an impossible URL are mere ValueErrors.
+    except (ValueError, RecursionError, PylockValidationError) as error:
+        raise ValueError(f"not a lock file of pylock.toml's format: {path}: {error}") from error
     return found
 
 
