@@ -220,6 +220,27 @@ def test_a_damaged_wheel_takes_no_record_of_a_good_one_along(tmp_path: Path) -> 
         assert fresh.get(good.digest) == replace(good, status=Status.HIT)
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_of_two_good_wheels_of_one_name_one_stays(
+    machine: Machine, cache: Cache, tmp_path: Path, recorded: bool
+) -> None:
+    """The one that has the record, or is given it, is kept, and a second look finds nothing to do."""
+    (wheel,) = fill(cache, tmp_path, 1)
+    second = wheel.path.parent / "1" / wheel.filename
+    second.parent.mkdir()
+    shutil.copy(wheel.path, second)
+    expected = [(ProblemKind.ORPHANED, second, Action.REMOVED)]
+    if not recorded:
+        record(wheel).unlink()
+        expected.append((ProblemKind.ORPHANED, wheel.path, Action.ADOPTED))
+    report = cache.verify(repair=True)
+    assert [(problem.kind, problem.path, problem.action) for problem in report.problems] == expected
+    assert cache.verify().problems == ()
+    assert not second.parent.exists()
+    with machine.cache(cache.path) as fresh:
+        assert fresh.get(wheel.digest) == replace(wheel, status=Status.HIT)
+
+
 def test_progress_comes_one_by_one_and_stops_it(cache: Cache, tmp_path: Path) -> None:
     """The listener hears of every wheel, never twice at once; what it raises comes out, and no thread stays."""
     wheels = fill(cache, tmp_path, 20)

@@ -776,7 +776,8 @@ class Cache:
 
         Args:
             repair: put aside what is damaged or foreign, so that the next fetch gets it again, give wheels that lost
-                their record a new one, and remove damaged trees, and records and pointers that lead nowhere.
+                their record a new one, and remove damaged trees, second copies, and records and pointers that lead
+                nowhere.
             progress: called with a :class:`ProgressEvent` now and then, never by two threads at once; what it raises
                 stops the verification.
 

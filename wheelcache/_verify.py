@@ -179,14 +179,26 @@ class Verify:
         if wrong:
             return wrong
         record = self._layout.record(entry.sha256, blob.filename)
-        return [
-            _Suspect(
-                ProblemKind.ORPHANED,
-                blob.path,
-                entry.sha256,
-                lambda call: self._record_again(call, entry, record, [blob], hashed),
-            )
-        ]
+
+        def repair(call: Call) -> Action:
+            # Of two good ones of one name the record can have one, and would go from one to the other for ever.
+            if self._has_good_twin(call, entry, blob, hashed):
+                return _twin_removed(call, entry, blob)
+            return self._record_again(call, entry, record, [blob], hashed)
+
+        return [_Suspect(ProblemKind.ORPHANED, blob.path, entry.sha256, repair)]
+
+    def _has_good_twin(self, call: Call, entry: Entry, blob: Blob, hashed: dict[int, str | None]) -> bool:
+        """Whether the record of a blob's name describes another one, of the right bytes."""
+        known = self._known(call.disk, entry, self._layout.record(entry.sha256, blob.filename))
+        where = blob.path if known is None else self._described(known)
+        twin = next((other for other in entry.blobs if other.path == where and other is not blob), None)
+        if known is None or twin is None or twin.size != known.size:
+            return False
+        try:
+            return self._hash(call, twin, hashed) == entry.sha256
+        except CommitError:
+            return False
 
     def _hash(self, call: Call, blob: Blob, hashed: dict[int, str | None]) -> str | None:
         """Return the sha256 of a blob, of each file once whatever its names; ``None`` where it is gone."""
@@ -342,6 +354,14 @@ class Verify:
             write_record(call.disk.hurried(), self._layout, record, entry.used or entry.changed)
             return Action.ADOPTED
         return _removed(call, path)
+
+
+def _twin_removed(call: Call, entry: Entry, blob: Blob) -> Action:
+    action = _removed(call, blob.path)
+    folder = os.path.dirname(blob.path)
+    if folder != entry.folder:
+        call.disk.remove_folder(folder)
+    return action
 
 
 def _damage(disk: Disk, path: str) -> ProblemKind:
