@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -198,6 +200,25 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
             (ProblemKind.UNREADABLE, wheels[1].path, Action.NONE)
         ]
         assert cache.verify().ok
+
+
+@pytest.mark.parametrize("pattern", ["*urls", "*urls?[0-9a-f][0-9a-f]", "*wheels", "*wheels?[0-9a-f][0-9a-f]"])
+def test_a_folder_that_cannot_be_looked_into_is_told_once(tmp_path: Path, pattern: str) -> None:
+    """Of pointers or of wheels, one of them or the one around: the rest is looked at all the same."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache", io_timeout=1) as cache:
+        data = make_wheel()
+        source = tmp_path / wheel_filename()
+        source.write_bytes(data)
+        cache.put(source, hashes={"sha512": hashlib.sha512(data).hexdigest()})
+        stranger = write(cache.path / "v1" / "locks" / "notes.txt")
+        files.plan = Refusing(Refuse("scan", 5, pattern))
+        report = cache.verify()
+        files.plan = Refusing()
+    unreadable = [problem.path.as_posix() for problem in report.problems if problem.kind is ProblemKind.UNREADABLE]
+    assert [fnmatch(path, pattern) for path in unreadable] == [True]
+    assert [problem.path for problem in report.problems if problem.kind is ProblemKind.FOREIGN] == [stranger]
 
 
 def test_a_damaged_wheel_takes_no_record_of_a_good_one_along(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ class Verify:
         suspects += self._pointers(call.disk)
         if suspects:
             call.sleep(_MOMENT)
-        problems = [problem for suspect in suspects if (problem := self._settle(call, suspect)) is not None]
+        # What holds several things is looked into for each of them, and told of once.
+        problems = {problem for suspect in suspects if (problem := self._settle(call, suspect)) is not None}
         return VerifyReport(crew.checked, tuple(sorted(problems, key=lambda problem: (problem.path, problem.kind))))
 
     def _settle(self, call: Call, first: _Suspect) -> Problem | None:
@@ -288,16 +289,25 @@ class Verify:
 
     def _pointers(self, disk: Disk) -> Iterator[_Suspect]:
         hurried = disk.hurried()
-        for shard in hurried.scan(self._layout.urls):
-            if not shard.is_dir(follow_symlinks=False):
+        unreadable: list[_Suspect] = []
+
+        def refused(folder: str, _: CommitError) -> None:
+            unreadable.append(_Suspect(ProblemKind.UNREADABLE, folder))
+
+        for shard in _inventory.names_of_folders(hurried, self._layout.urls, refused):
+            folder = os.path.join(self._layout.urls, shard)
+            try:
+                entries = hurried.scan(folder)
+            except CommitError as error:
+                refused(folder, error)
                 continue
-            folder = os.path.join(self._layout.urls, shard.name)
-            for entry in hurried.scan(folder):
+            for entry in entries:
                 path = os.path.join(folder, entry.name)
                 is_ours = is_note(entry.name) and entry.is_file(follow_symlinks=False)
                 kind = self._pointer_problem(hurried, path) if is_ours else None
                 if kind is not None:
                     yield _Suspect(kind, path, None, lambda call, path=path: _removed(call, path))  # type: ignore[misc]
+        yield from unreadable
 
     def _pointer_problem(self, disk: Disk, path: str) -> ProblemKind | None:
         try:
