@@ -202,6 +202,28 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         assert cache.verify().ok
 
 
+@not_on_windows("making links needs a right there that few have")
+def test_a_link_to_a_folder_stays(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Wheels that were moved to another volume and linked are used as before, whether or not it is there just now."""
+    wheels = fill(cache, tmp_path)
+    linked, other = cache.path / "v1" / "wheels", tmp_path / "other volume"
+    linked.rename(other)
+    linked.symlink_to(other)
+    inside = wheels[0].path.parent / "mine"
+    inside.symlink_to(tmp_path)
+    report = cache.verify(repair=True)
+    assert [(problem.kind, problem.path, problem.action) for problem in report.problems] == [
+        (ProblemKind.FOREIGN, linked, Action.NONE),
+        (ProblemKind.FOREIGN, inside, Action.NONE),
+    ]
+    other.rename(tmp_path / "away")
+    report = cache.verify(repair=True)
+    assert [(problem.path, problem.action) for problem in report.problems] == [(linked, Action.NONE)]
+    (tmp_path / "away").rename(other)
+    with machine.cache(cache.path) as fresh:
+        assert {wheel.digest for wheel in fresh.entries()} == {wheel.digest for wheel in wheels}
+
+
 @pytest.mark.parametrize("pattern", ["*urls", "*urls?[0-9a-f][0-9a-f]", "*wheels", "*wheels?[0-9a-f][0-9a-f]"])
 def test_a_folder_that_cannot_be_looked_into_is_told_once(tmp_path: Path, pattern: str) -> None:
     """Of pointers or of wheels, one of them or the one around: the rest is looked at all the same."""

@@ -17,7 +17,7 @@ from ._listing import Listing
 
 
 class Stranger(NamedTuple):
-    """Something that is not ours: its absolute path, and whether it is a folder."""
+    """Something that is not ours: its absolute path, and whether it is a folder or a link that stands for one."""
 
     path: str
     is_folder: bool
@@ -79,8 +79,15 @@ def _besides(
         refused(folder, error)
         return
     for entry in entries:
+        path = os.path.join(folder, entry.name)
         is_folder = entry.is_dir(follow_symlinks=False)
         # A link is neither.
         is_plain = is_folder or entry.is_file(follow_symlinks=False)
         if not (is_plain and is_ours(entry.name, is_folder)):
-            yield Stranger(os.path.join(folder, entry.name), is_folder)
+            yield Stranger(path, is_folder or (entry.is_symlink() and _stands_for_folder(disk, path, is_ours)))
+
+
+def _stands_for_folder(disk: Disk, link: str, is_ours: Callable[[str, bool], bool]) -> bool:
+    """Whether a link is in the place of a folder: who is short of room links one of ours to another volume."""
+    # That volume may not be there just now.
+    return disk.files.is_folder(link) or is_ours(os.path.basename(link), True)

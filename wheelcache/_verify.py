@@ -281,8 +281,8 @@ class Verify:
             return [] if call.disk.stat(path) is None else [suspect]
 
         def put_aside(call: Call) -> Action:
-            # No folder is ever renamed, and deleting is not ours to decide.
-            return Action.NONE if is_folder else self._put_aside(call, path)
+            # No folder is ever renamed, and deleting is not ours to decide. A link to one may be how others get there.
+            return Action.NONE if is_folder or call.disk.files.is_folder(path) else self._put_aside(call, path)
 
         suspect = _Suspect(ProblemKind.FOREIGN, path, None, put_aside, again)
         return suspect
