@@ -111,6 +111,10 @@ DAMAGES: dict[str, tuple[Damage, ProblemKind, Action, bool]] = {
         lambda root, wheel: (wheel.path.parent / "mine").mkdir() or wheel.path.parent / "mine",
         ProblemKind.FOREIGN, Action.NONE, True,
     ),
+    "a folder in the place of a record": (
+        lambda root, wheel: record(wheel).with_name("other.json").mkdir() or record(wheel).with_name("other.json"),
+        ProblemKind.FOREIGN, Action.REMOVED, True,
+    ),
     "a file that is not finished by nobody": (
         lambda root, wheel: write(root / "v1/tmp/notes.txt"),
         ProblemKind.FOREIGN, Action.QUARANTINED, True,
@@ -158,6 +162,22 @@ def test_each_kind_of_damage_is_told_and_repaired(machine: Machine, cache: Cache
     with machine.cache(cache.path) as fresh:
         left = {wheel.digest for wheel in fresh.entries()}
     assert left == {wheel.digest for wheel in wheels if wheel is not wheels[1] or stays}
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_folder_in_the_place_of_a_record(machine: Machine, cache: Cache, tmp_path: Path, full: bool) -> None:
+    """It makes a miss of the wheel; an empty one goes, and the wheel is an entry again, and one with files stays."""
+    (wheel,) = fill(cache, tmp_path, 1)
+    record(wheel).unlink()
+    record(wheel).mkdir()
+    if full:
+        write(record(wheel) / "notes.txt")
+    with machine.cache(cache.path) as fresh:
+        assert fresh.get(wheel.digest, filename=wheel.filename) is None
+    assert cache.verify(repair=True).ok is not full
+    with machine.cache(cache.path) as fresh:
+        assert (fresh.get(wheel.digest, filename=wheel.filename) is None) is full
+    assert (record(wheel) / "notes.txt").exists() is full
 
 
 @not_on_windows("Windows has no such files")

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from ._call import Call
 from ._digest import MultiHash
 from ._disk import Disk, reading
-from ._errors import CommitError
+from ._errors import Cause, CommitError
 from ._layout import Layout, Stamp, is_record, wheel_name
 from ._progress import Phase
 from ._record import Record, Seen, decode_record, encode_record
@@ -118,7 +118,12 @@ class Lookup:
         return found._replace(used=now)
 
     def _recorded(self, disk: Disk, sha256: str, filename: str) -> Found | None:
-        data, used = disk.read_dated(self._layout.record(sha256, filename)) or (b"", 0.0)
+        try:
+            data, used = disk.read_dated(self._layout.record(sha256, filename)) or (b"", 0.0)
+        except CommitError as error:
+            if error.cause is Cause.IN_THE_WAY:
+                return None  # a folder is no record
+            raise
         record = decode_record(data, sha256)
         # On a file system that folds case, the record of Name.whl is found for name.whl too; both are the same wheel.
         if record is None or record.filename.lower() != filename.lower():

@@ -24,7 +24,7 @@ from ._crew import Crew, TreeFolder, about
 from ._disk import Disk
 from ._errors import CommitError
 from ._inventory import Blob, Entry
-from ._layout import Layout, Stamp, is_note, marker_path
+from ._layout import Layout, Stamp, is_blob, is_note, is_record, marker_path
 from ._lookup import hash_file, put_aside, write_record
 from ._pointers import target_of
 from ._progress import ProgressEvent
@@ -122,7 +122,8 @@ class Verify:
         for blob in entry.blobs:
             if blob.path not in described:
                 suspects += self._orphan(call, entry, blob, hashed)
-        return suspects + self._strangers(entry)
+        # First: a record may have no place but that of a stranger.
+        return self._strangers(entry) + suspects
 
     def _wheel(
         self, call: Call, entry: Entry, name: str, hashed: dict[int, str | None], described: set[str]
@@ -212,9 +213,9 @@ class Verify:
     def _strangers(self, entry: Entry) -> list[_Suspect]:
         # A probe of the ladder may have been left over; it says whose it is, and prune sweeps it.
         files = [path for path in entry.others if Stamp.of(os.path.basename(path)) is None]
-        found = [self._stranger(path) for path in files]
-        found += [self._stranger(path, is_folder=True) for path in entry.folders]
-        return [replace(one, sha256=entry.sha256) for one in found]
+        found = [self._stranger(path, sha256=entry.sha256) for path in files]
+        found += [self._stranger(path, sha256=entry.sha256, is_folder=True) for path in entry.folders]
+        return found
 
     # One tree
 
@@ -276,15 +277,17 @@ class Verify:
             yield self._stranger(path, is_folder=is_folder)
         yield from unreadable
 
-    def _stranger(self, path: str, *, is_folder: bool = False) -> _Suspect:
+    def _stranger(self, path: str, *, sha256: str | None = None, is_folder: bool = False) -> _Suspect:
         def again(call: Call) -> list[_Suspect]:
             return [] if call.disk.stat(path) is None else [suspect]
 
         def put_aside(call: Call) -> Action:
             # No folder is ever renamed, and deleting is not ours to decide. A link to one may be how others get there.
-            return Action.NONE if is_folder or call.disk.files.is_folder(path) else self._put_aside(call, path)
+            if is_folder or call.disk.files.is_folder(path):
+                return _out_of_the_way(call, path)
+            return self._put_aside(call, path)
 
-        suspect = _Suspect(ProblemKind.FOREIGN, path, None, put_aside, again)
+        suspect = _Suspect(ProblemKind.FOREIGN, path, sha256, put_aside, again)
         return suspect
 
     def _pointers(self, disk: Disk) -> Iterator[_Suspect]:
@@ -364,6 +367,14 @@ class Verify:
             write_record(call.disk.hurried(), self._layout, record, entry.used or entry.changed)
             return Action.ADOPTED
         return _removed(call, path)
+
+
+def _out_of_the_way(call: Call, folder: str) -> Action:
+    """Take away a folder in the place of a file, which has no other, if there is nothing in it to decide about."""
+    name = os.path.basename(folder)
+    stat = call.disk.stat(folder) if is_record(name) or is_blob(name) else None
+    is_gone = stat is not None and modes.S_ISDIR(stat.st_mode) and call.disk.remove_folder(folder)
+    return Action.REMOVED if is_gone else Action.NONE
 
 
 def _twin_removed(call: Call, entry: Entry, blob: Blob) -> Action:
