@@ -301,8 +301,9 @@ def test_five_processes_commit_one_blob(
 
 
 @not_on_windows("fork is POSIX only")
+@pytest.mark.parametrize("whose", ["own", "callers"])
 def test_a_fork_in_the_middle_of_a_download(
-    family: Family, server: Server, machine: Machine, stalling: Stalled, many: dict[str, bytes]
+    whose: str, family: Family, server: Server, machine: Machine, stalling: Stalled, many: dict[str, bytes]
 ) -> None:
     """A child process takes over neither locks nor connections from threads that it does not have."""
     ports: dict[str, int] = {}
@@ -317,6 +318,7 @@ def test_a_fork_in_the_middle_of_a_download(
         [
             sys.executable,
             os.path.join(CHILDREN, "forked.py"),
+            whose,
             family.root,
             *quick,
             stalling.url,

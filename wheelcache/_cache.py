@@ -47,7 +47,7 @@ from ._tree import TreeEntry
 from ._unpack import Unpack
 from ._urls import Known, Urls
 from ._wheel import CachedWheel, LinkMode, Status, Unpacked, require_wheel
-from ._wire import Wire
+from ._wire import Wire, leave_connections
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -846,6 +846,7 @@ class Cache:
         """Leave the parent what is the parent's: locks of its threads, and sockets that two must not talk through."""
         self._process = os.getpid()
         self._flights = Flights(self._layout, self._lock_timeout)
+        leave_connections(self._client)
         self._wire = Wire(self._client, self._system.wake)
         self._count()
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 from . import __version__
 from ._call import ClosedError, Stop
@@ -124,6 +125,28 @@ class Client(Protocol):
     ) -> httpx.Response:
         """Send it."""
         ...
+
+
+def leave_connections(client: Client | None) -> None:
+    """Take from a caller's client, in a child process, the connections that are its parent's.
+
+    Two that ask through one socket get each other's answers. To close it here leaves the parent's descriptor open, and
+    says nothing to the server. None of the names on the way is promised: where another release of httpx has the pool
+    elsewhere, a test fails.
+    """
+    with _leaving:
+        transport = getattr(client, "_transport", None)
+        if client is None or transport is None or _left.get(client) == os.getpid():
+            return
+        # Once, whatever the number of caches: what was made since is this process's.
+        _left[client] = os.getpid()
+    for each in (transport, *getattr(client, "_mounts", {}).values()):
+        if getattr(getattr(each, "_pool", None), "connections", ()):
+            each.close()
+
+
+_leaving = threading.Lock()
+_left: MutableMapping[Client, int] = WeakKeyDictionary()
 
 
 class Wire:

@@ -1,7 +1,7 @@
 """A process that forks while one of its threads downloads a wheel, and whose child wants the same wheel.
 
-Its arguments are the folder, and pairs of URL and digest: of a wheel that comes at once, of the one that stalls, and of
-another that comes at once. Each line that it writes is a name, a status and a digest.
+Its arguments are whose client downloads, the folder, and pairs of URL and digest: of a wheel that comes at once, of the
+one that stalls, and of another that comes at once. Each line that it writes is a name, a status and a digest.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import threading
 import traceback
 from pathlib import Path
 
+import httpx
+
 from wheelcache import Cache, CachedWheel, Phase, ProgressEvent
 
 
@@ -21,9 +23,10 @@ def tell(who: str, wheel: CachedWheel) -> None:
     print(who, wheel.status, f"sha256:{digest}", flush=True)
 
 
-def main(root: str, *pairs: str) -> None:
+def main(whose: str, root: str, *pairs: str) -> None:
     quick, slow, other = [(pairs[at], pairs[at + 1]) for at in (0, 2, 4)]
-    cache = Cache(root, lock_timeout=1.0)
+    client = httpx.Client() if whose == "callers" else None
+    cache = Cache(root, client=client, lock_timeout=1.0)
     begun = threading.Event()
 
     def listen(event: ProgressEvent) -> None:
