@@ -13,12 +13,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from faulty import FaultyFiles, FileCall, Plan, Refuse, Refusing, os_error
+from faulty import Doing, FaultyFiles, FileCall, Plan, Refuse, Refusing, os_error
 from folders import blobs, files_in, quarantined, records
+from folders import unfinished as unfinished_names
 from machines import Machine
 from wheels import Wheel, make_wheel, wheel_filename
 
-from wheelcache import Cache, CachedWheel, ReadOnlyError
+from wheelcache import Cache, CachedWheel, PruneReport, ReadOnlyError
 from wheelcache._layout import Stamp
 
 DAY = 86_400.0
@@ -38,6 +39,12 @@ def fill(machine: Machine, cache: Cache, folder: Path, count: int) -> list[Cache
 
 def digests(wheels: object) -> list[str]:
     return [wheel.digest for wheel in wheels]  # type: ignore[attr-defined]
+
+
+def size_of_tally(machine: Machine, cache: Cache) -> int:
+    """Return how large another process takes the cache to be."""
+    with machine.cache(cache.path) as other:
+        return other._tally.size(other._call().disk)
 
 
 def test_the_least_recently_used_go_first_and_whole(machine: Machine, cache: Cache, tmp_path: Path) -> None:
@@ -154,15 +161,16 @@ def test_what_another_prune_is_just_taking_away_counts_as_gone(tmp_path: Path) -
 
 
 def test_a_deleted_file_whose_name_stays_is_gone(tmp_path: Path) -> None:
-    """A wheel that is deleted already, and open somewhere, counts as gone: no younger one goes in its place."""
+    """A wheel that another deleted already, and open somewhere, is gone: no younger one goes in its place."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
         leaving, young = fill(machine, cache, tmp_path, 2)
         files.plan = Refusing(Refuse("unlink", 303, f"*{leaving.filename}"))
         report = cache.prune(max_size=young.size)
-        assert digests(report.removed) == [leaving.digest]
-        assert report.skipped == ()
+        assert (report.removed, report.freed, report.skipped) == ((), 0, ())
+        files.plan = Refusing()
+        assert cache.get(young.digest) == young
 
 
 def test_held_folders_are_not_waited_for(tmp_path: Path) -> None:
@@ -363,8 +371,7 @@ def test_the_estimate_follows_what_comes_and_goes(machine: Machine, cache: Cache
     wheels = fill(machine, cache, tmp_path, 6)
 
     def estimate() -> int:
-        with machine.cache(cache.path) as other:
-            return other._tally.size(other._call().disk)
+        return size_of_tally(machine, cache)
 
     assert estimate() == 6 * SIZE
     cache.put(wheels[5], filename=wheels[5].filename)  # it is there
@@ -380,6 +387,86 @@ def test_the_estimate_follows_what_comes_and_goes(machine: Machine, cache: Cache
     assert estimate() == 0
 
 
+def test_two_who_find_the_same_put_the_estimate_right_once(tmp_path: Path) -> None:
+    """Where one prune runs while another walks, what both found is not counted twice, in whichever order they end."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache, machine.cache(cache.path) as other:
+        wheels = fill(machine, cache, tmp_path, 6)
+        for _ in range(3):
+            wheels.pop().path.unlink()
+            files.plan = Doing("scan", lambda call: other.prune(), path="*wheels")
+            cache.prune()
+            assert files.plan.done
+            assert size_of_tally(machine, cache) == len(wheels) * SIZE
+
+
+def test_what_comes_while_another_walks_is_never_left_out(tmp_path: Path) -> None:
+    """The estimate holds what was put in during a walk that did not see it."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache, machine.cache(cache.path) as other:
+        fill(machine, cache, tmp_path, 3)
+        data = make_wheel("other", size=SIZE)
+        files.plan = Doing(
+            "scan", lambda call: other.put(io.BytesIO(data), filename=wheel_filename("other")), path="*urls"
+        )
+        cache.prune(max_size=2 * SIZE)
+        assert files.plan.done
+        assert size_of_tally(machine, cache) == cache.stats().wheel_bytes == 3 * SIZE
+
+
+def test_a_walk_that_was_refused_somewhere_does_not_lower_the_estimate(tmp_path: Path) -> None:
+    """What could not be looked at just now is still there."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        fill(machine, cache, tmp_path, 3)
+        files.plan = Refusing(Refuse("scan", 5, "*wheels"))
+        assert cache.prune().skipped
+        files.plan = Refusing()
+        assert size_of_tally(machine, cache) == 3 * SIZE
+
+
+def test_clear_takes_off_what_went_only(tmp_path: Path) -> None:
+    """A wheel that is held stays when the cache is cleared, and in the estimate too."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        wheels = fill(machine, cache, tmp_path, 3)
+        files.plan = Refusing(Refuse("unlink", 32, f"*{wheels[1].filename}"))
+        assert digests(cache.clear().skipped) == [wheels[1].digest]
+        files.plan = Refusing()
+        assert size_of_tally(machine, cache) == SIZE
+
+
+def test_less_than_nothing_is_no_size(machine: Machine, tmp_path: Path) -> None:
+    """Where more was counted off than ever came, the next wheel has the cache walked, and it keeps to its size."""
+    with machine.cache(tmp_path / "cache", max_size=5 * SIZE) as cache:
+        fill(machine, cache, tmp_path, 5)
+        with (cache.path / "v1/tally.log").open("ab") as file:
+            file.write(b"0 0 0 -%d\n" % (100 * SIZE))
+        fill(machine, cache, tmp_path, 10)
+        assert cache.stats().wheel_bytes <= 5 * SIZE
+
+
+def test_one_process_prunes_for_the_limit_and_nobody_relies_on_it(machine: Machine, tmp_path: Path) -> None:
+    """Who finds another at it goes on; where that one does not get on, the cache keeps to about its size too."""
+    from wheelcache._lock import FileLock
+
+    with machine.cache(tmp_path / "cache", max_size=20 * SIZE) as cache:
+        lock = FileLock(cache._call().disk, cache._layout.lock("prune"))
+        assert lock.try_acquire()
+        fill(machine, cache, tmp_path, 22)
+        assert cache.stats().wheel_bytes == 22 * SIZE
+        fill(machine, cache, tmp_path, 23)
+        assert cache.stats().wheel_bytes == 18 * SIZE
+        lock.release()
+        fill(machine, cache, tmp_path, 30)
+        assert cache.stats().wheel_bytes <= 20 * SIZE
+    assert unfinished_names(cache) == []
+
+
 def test_a_long_tally_is_summed_up_and_nothing_is_lost(machine: Machine, cache: Cache, tmp_path: Path) -> None:
     """Counting goes on under another name, then in one line; every sum on the way is the same."""
     fill(machine, cache, tmp_path, 1)
@@ -391,6 +478,7 @@ def test_a_long_tally_is_summed_up_and_nothing_is_lost(machine: Machine, cache: 
         seen.append((stats.hits, stats.misses, stats.bytes_saved))
         cache.prune()
         machine.clock.advance(2 * 3600)
+        assert size_of_tally(machine, cache) == SIZE
     assert seen == [(10_000, 20_000, 30_000)] * 4
     assert sum(path.stat().st_size for path in (cache.path / "v1").glob("tally*")) < 1000
 
@@ -603,7 +691,7 @@ def test_many_prunes_at_once_and_the_bytes_are_counted_once(machine: Machine, ca
     import threading
 
     wheels = fill(machine, cache, tmp_path, 30)
-    reports = []
+    reports: list[PruneReport] = []
     barrier = threading.Barrier(4)
 
     def prune() -> None:
@@ -617,6 +705,9 @@ def test_many_prunes_at_once_and_the_bytes_are_counted_once(machine: Machine, ca
     for thread in threads:
         thread.join()
     assert len(reports) == 4
+    assert sorted(wheel.digest for report in reports for wheel in report.removed) == sorted(digests(wheels[:20]))
+    assert sum(report.freed for report in reports) == 20 * SIZE
+    assert size_of_tally(machine, cache) == 10 * SIZE
     assert sorted(digests(cache.entries())) == sorted(digests(wheels[20:]))
     assert len(records(cache)) == 10
 

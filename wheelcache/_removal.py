@@ -13,18 +13,18 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import _inventory
 from ._disk import Disk, is_missing
 from ._errors import CommitError
-from ._inventory import Entry
+from ._inventory import Blob, Entry
 from ._layout import SHARD_DIGITS, Layout
 from ._patience import Patience
 from ._refusal import cause_of, code_of, is_leaving
 from ._reports import PruneReport, Skipped
-from ._tree import Trees, remove_folder
+from ._tree import Fate, Trees, remove_folder
 from ._wheel import CachedWheel, Status
 
 # Others take a few milliseconds for an entry; a scanner that holds folders is not waited for more often than this.
@@ -40,7 +40,7 @@ class Removal:
         disk: it never waits.
         layout: the paths of the cache folder.
         dry_run: whether everything stays.
-        shrunk: the bytes of wheels and trees that went.
+        shrunk: the bytes of wheels and trees that this call deleted; of what several remove at once, one has its bytes.
         trees: its unpacked wheels.
     """
 
@@ -76,7 +76,8 @@ class Removal:
     def entry(self, sha256: str, *, names: Collection[str] | None = None, unused_since: float | None = None) -> bool:
         """Take an entry away whole, or those of its wheels that have these file names; return whether it is gone.
 
-        With ``unused_since`` an entry that was marked after that stays: somebody used it since it was chosen.
+        What another process has taken meanwhile is gone too, and is not among what this one removed. With
+        ``unused_since`` an entry that was marked after that stays: somebody used it since it was chosen.
         """
         try:
             # Only who cuts to a limit takes a younger one for what stays.
@@ -90,18 +91,15 @@ class Removal:
             self.skip(found.folder, "used meanwhile", sha256)
             return False
         going = [name for name in found.names if names is None or name in names]
-        before = found.size
-        wheels = found.wheels()
-        gone = [name for name in going if self.dry_run or self._take_wheel(found, name)]
-        self._removed += [_gone_wheel(found, name, wheels[name]) for name in gone if name in wheels]
-        if len(gone) == len(found.names):
-            self.shrunk += before
-            self._take_rest(found)
-            return self._take_trees(sha256)
-        # Each name may be of a file of its own, where there was no other way to give it one.
-        left = tuple(blob for blob in found.blobs if blob.filename not in gone)
-        self.shrunk += before - replace(found, blobs=left).size
-        return len(gone) == len(going)
+        fates: dict[str, Fate] = {}
+        gone = [name for name in going if self._take_wheel(found, name, fates)]
+        wheels = {blob.filename: blob for blob in found.blobs if fates.get(blob.path) is Fate.TAKEN}
+        self._removed += [_gone_wheel(found, name, wheels[name].size) for name in gone if name in wheels]
+        is_gone = len(gone) == len(found.names)
+        if is_gone:
+            self._take_rest(found, fates)
+        self.shrunk += _bytes_taken(found, fates)
+        return self._take_trees(sha256) if is_gone else len(gone) == len(going)
 
     def _look(self, sha256: str, *, again: bool) -> Entry | None:
         """Look into the folder of an entry, ``again`` where it is refused."""
@@ -123,9 +121,10 @@ class Removal:
             if sha256[:SHARD_DIGITS] not in self._tree_shards():
                 return True
             for tree in list(self.trees.recorded(self.disk, sha256)):
-                if self.dry_run or self.trees.remove(self.disk, tree):
+                fate = Fate.TAKEN if self.dry_run else self.trees.remove(self.disk, tree)
+                if fate is Fate.TAKEN:
                     self.shrunk += tree.size
-                else:
+                elif fate is Fate.STAYS:
                     self.skip(tree.folder, "files of it are in use", sha256)
                     gone = False
         except CommitError as error:
@@ -133,35 +132,40 @@ class Removal:
             gone = False
         return gone
 
-    def _take_wheel(self, entry: Entry, name: str) -> bool:
-        for blob in entry.blobs:
-            if blob.filename == name and not self._unlink(blob.path, entry.sha256):
+    def _take_wheel(self, entry: Entry, name: str, fates: dict[str, Fate]) -> bool:
+        """Take a wheel away, and write down what became of its files; return whether it is gone."""
+        blobs = [blob.path for blob in entry.blobs if blob.filename == name]
+        for path in (*blobs, self.layout.record(entry.sha256, name)):
+            fates[path] = self._take(path, entry.sha256)
+            if not fates[path]:
                 return False
-        return self._unlink(self.layout.record(entry.sha256, name), entry.sha256)
+        return True
 
-    def _take_rest(self, entry: Entry) -> None:
+    def _take_rest(self, entry: Entry, fates: dict[str, Fate]) -> None:
         """Take what is left in the folder of an entry that is none any more; what is held is swept later."""
+        for path in (*(blob.path for blob in entry.blobs if blob.filename not in entry.names), *entry.others):
+            fates[path] = Fate.TAKEN if self.dry_run else _unlinked(self.disk, path)
+        self._take_folders(entry)
+
+    def _take_folders(self, entry: Entry) -> None:
         if self.dry_run:
             return
-        for path in (*(blob.path for blob in entry.blobs if blob.filename not in entry.names), *entry.others):
-            self.disk.discard(path)
         for folder in {os.path.dirname(blob.path) for blob in entry.blobs} - {entry.folder}:
             self.disk.remove_folder(folder)
         self.disk.remove_folder(entry.folder)
 
-    def _unlink(self, path: str, sha256: str | None = None) -> bool:
+    def _take(self, path: str, sha256: str | None = None) -> Fate:
+        if self.dry_run:
+            return Fate.TAKEN
         try:
-            self.disk.files.unlink(path)
+            return _unlink(self.disk, path)
         except OSError as error:
-            if is_missing(error, path) or is_leaving(error):
-                return True
             self.skip(path, error, sha256)
-            return False
-        return True
+            return Fate.STAYS
 
     def leftover(self, path: str, size: int) -> None:
         """Take away a file that nobody needs any more."""
-        if self.dry_run or self._unlink(path):
+        if self._take(path) is Fate.TAKEN:
             self._swept.append(Path(path))
             self._swept_bytes += size
 
@@ -190,8 +194,41 @@ class Removal:
             self.leftover(blob.path, blob.size)
         for path in (*(self.layout.record(entry.sha256, name) for name in entry.names), *entry.others):
             self.leftover(path, 0)
-        if not self.dry_run:
-            self._take_rest(entry)
+        self._take_folders(entry)
+
+
+def _unlink(disk: Disk, path: str) -> Fate:
+    """Delete a file.
+
+    Raises:
+        OSError: as it came, where it stays.
+    """
+    try:
+        disk.files.unlink(path)
+    except OSError as error:
+        if is_missing(error, path) or is_leaving(error):
+            return Fate.GONE
+        raise
+    return Fate.TAKEN
+
+
+def _unlinked(disk: Disk, path: str) -> Fate:
+    try:
+        return _unlink(disk, path)
+    except OSError:
+        return Fate.STAYS
+
+
+def _bytes_taken(entry: Entry, fates: dict[str, Fate]) -> int:
+    """Return the bytes of the files that are gone under all their names, the first of them by this call."""
+    files: dict[int, list[Blob]] = {}
+    for blob in entry.blobs:
+        files.setdefault(blob.inode, []).append(blob)
+    return sum(
+        blobs[0].size
+        for blobs in files.values()
+        if fates.get(blobs[0].path) is Fate.TAKEN and all(fates.get(blob.path) for blob in blobs)
+    )
 
 
 def _gone_wheel(entry: Entry, name: str, size: int) -> CachedWheel:

@@ -61,8 +61,8 @@ class Sweep:
             if self._everything or self._now - stat.st_mtime > METADATA_AGE:
                 self._removal.leftover(path, stat.st_size)
         for path, stat in self._files(self._layout.locks):
-            if (self._everything or self._now - stat.st_mtime > LOCK_AGE) and self._is_free(path):
-                self._removal.leftover(path, stat.st_size)
+            if self._everything or self._now - stat.st_mtime > LOCK_AGE:
+                self._lock(path, stat.st_size)
 
     def unmarked(self) -> None:
         """Take away folders that were to become trees, unless somebody may be filling them."""
@@ -125,17 +125,16 @@ class Sweep:
             return self._disk.system.alive(stamp.pid)
         return self._now - last <= TEMPORARY_AGE
 
-    def _is_free(self, path: str) -> bool:
-        """Whether nobody holds a lock. Finding out would delete it, so a dry run takes it for free."""
-        if self._removal.dry_run:
-            return True
+    def _lock(self, path: str, size: int) -> None:
+        """Take a lock away that nobody holds. Finding out would delete it, so a dry run takes it for free."""
         lock = FileLock(self._disk, path)
         try:
-            free = lock.try_acquire()
+            is_free = self._removal.dry_run or lock.try_acquire()
         except OSError:
-            return True  # no locks can be had here, so this one is no use to anybody
+            is_free = True  # no locks can be had here, so this one is no use to anybody
+        if is_free:
+            self._removal.leftover(path, size)
         lock.release()
-        return free
 
     def _files(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
         try:

@@ -18,6 +18,7 @@ import errno
 import os
 import stat as modes
 from collections.abc import Iterable, Iterator
+from enum import IntEnum
 from typing import NamedTuple
 
 from ._call import Call
@@ -45,6 +46,17 @@ from ._progress import Phase
 _NUMBERS = 100
 # Most files of most wheels: they are read in one piece, with what is needed for one that is refused made only then.
 _SMALL = 1 << 16
+
+
+class Fate(IntEnum):
+    """What has become of something that was to go; nothing but ``STAYS`` is false.
+
+    Of several who take the same away at once, only one has ``TAKEN`` it: so it is counted once.
+    """
+
+    STAYS = 0
+    GONE = 1
+    TAKEN = 2
 
 
 class TreeEntry(NamedTuple):
@@ -222,7 +234,7 @@ class Trees:
             if not marked or self.at(disk, folder) is None:
                 yield folder if disk.stat(folder) is not None else marker_path(folder)
 
-    def remove(self, disk: Disk, entry: TreeEntry) -> bool:
+    def remove(self, disk: Disk, entry: TreeEntry) -> Fate:
         """Delete a tree: its marker, so that nobody begins to use it, then its folder. Never waits and never fails.
 
         Returns:
@@ -232,8 +244,9 @@ class Trees:
             disk.files.unlink(entry.marker)
         except OSError as error:
             # Where it is gone already, another process deletes the folder, or has done so and somebody claims it anew.
-            return is_missing(error, entry.marker) and disk.hurried().stat(entry.folder) is None
-        return remove_folder(disk, entry.folder)
+            gone = is_missing(error, entry.marker) and disk.hurried().stat(entry.folder) is None
+            return Fate.GONE if gone else Fate.STAYS
+        return Fate.TAKEN if remove_folder(disk, entry.folder) else Fate.STAYS
 
     def at(self, disk: Disk, folder: str) -> TreeEntry | None:
         """Return the tree in a folder as its marker tells it, not checked; ``None`` where none is believed."""
