@@ -440,6 +440,45 @@ def test_clear_takes_off_what_went_only(tmp_path: Path) -> None:
         assert size_of_tally(machine, cache) == SIZE
 
 
+def test_what_comes_out_of_a_layer_counts(machine: Machine, tmp_path: Path) -> None:
+    """Wheels of a layer that are copied in under another name are part of the size that a cache keeps to."""
+    with machine.cache(tmp_path / "layer") as layer:
+        wheels = fill(machine, layer, tmp_path, 8)
+    with machine.cache(tmp_path / "cache", layers=[layer.path], max_size=5 * SIZE) as cache:
+        for wheel in wheels[:4]:
+            assert cache.get(wheel.digest, filename=f"x{wheel.filename}") is not None
+        assert size_of_tally(machine, cache) == cache.stats().wheel_bytes == 4 * SIZE
+        for wheel in wheels[4:]:
+            assert cache.get(wheel.digest, filename=f"x{wheel.filename}") is not None
+        assert cache.stats().wheel_bytes <= 5 * SIZE
+
+
+def test_a_second_name_counts_where_it_takes_room(tmp_path: Path) -> None:
+    """A hard link takes none, and a copy as much as the wheel itself."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        (wheel,) = fill(machine, cache, tmp_path, 1)
+        for plan, code in ((Refusing(), 1), (Refusing(Refuse("link", "EPERM")), 2)):
+            files.plan = plan
+            for _ in range(2):
+                assert cache.get(wheel.digest, filename=wheel_filename(f"other{code}")) is not None
+            assert size_of_tally(machine, cache) == cache.stats().wheel_bytes == code * SIZE
+
+
+def test_a_wheel_that_gets_a_record_again_counts(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Without its record it was no entry; given one by the next fetch, it is part of the size again."""
+    (wheel,) = fill(machine, cache, tmp_path, 1)
+    records(cache)[0].unlink()
+    os.utime(wheel.path, (machine.clock.now(),) * 2)
+    cache.prune()
+    assert size_of_tally(machine, cache) == 0
+    for _ in range(2):
+        with machine.cache(cache.path) as other:
+            other.fetch(f"https://example.org/{wheel.filename}", hashes=wheel.digest)
+        assert size_of_tally(machine, cache) == cache.stats().wheel_bytes == SIZE
+
+
 def test_less_than_nothing_is_no_size(machine: Machine, tmp_path: Path) -> None:
     """Where more was counted off than ever came, the next wheel has the cache walked, and it keeps to its size."""
     with machine.cache(tmp_path / "cache", max_size=5 * SIZE) as cache:

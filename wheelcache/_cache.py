@@ -458,6 +458,8 @@ class Cache:
         for number, lookup in enumerate([self._lookup, *self._layers]):
             sha256 = hashes.get("sha256") or self._pointers[number].read(call.disk, key)
             found = sha256 and lookup.find(call, sha256, filename, tuple(hashes), adopt=adopt and number == 0)
+            if found and found.is_new:
+                self._grown(call, found.record.size, found.record.sha256)
             # A pointer that strayed under another name leads to a wheel without this hash: that is a miss.
             if found and key in {f"{name}:{value}" for name, value in found.record.all_hashes().items()}:
                 named = self._under_its_name(call, found, filename)
@@ -490,6 +492,8 @@ class Cache:
                 raise
             return None
         self._lookup.remember(found)
+        if found.is_new:
+            self._grown(call, found.record.size, found.record.sha256)
         return found
 
     def entries(self) -> Iterator[CachedWheel]:

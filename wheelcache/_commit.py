@@ -68,14 +68,16 @@ class Commit:
         raise AssertionError("the last round returns or raises")
 
     def alias(self, call: Call, found: Found, filename: str) -> Found:
-        """Make an entry of the same bytes under another file name.
+        """Make an entry of the same bytes under another file name; it is new where they take room once more.
 
         Raises:
             CommitError: where the file system refuses; of the cause ``REMOVED`` where the wheel was pruned meanwhile.
         """
         known = found.record
         place, _ = self._settle(call, found.path, known.sha256, known.size, filename, keep=True)
-        return self._record(call, known._replace(filename=filename, place=place))
+        named = self._record(call, known._replace(filename=filename, place=place))
+        is_same_file = self._layout.holds(found.path) and named.record.seen.inode == known.seen.inode
+        return named._replace(is_new=named.is_new and not is_same_file)
 
     def _settle(
         self, call: Call, source: str, sha256: str, size: int, filename: str, *, keep: bool

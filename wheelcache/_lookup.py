@@ -39,7 +39,7 @@ class Found(NamedTuple):
         record: what is known of it.
         path: where its bytes are.
         used: seconds since the epoch when it was used last, to the day.
-        is_new: whether it has just become an entry.
+        is_new: whether it has just become an entry, and its bytes with it.
     """
 
     record: Record
@@ -204,14 +204,14 @@ class Lookup:
             # What has no record is not trusted either, so that the next fetch tries again to give it one.
             if self._renew(call.disk, record, found.used):
                 self._trust(found)
-            return found
+            return found._replace(is_new=True)
         return None
 
     def remember(self, found: Found) -> bool:
         """Trust what was just hashed while it was written; return whether it takes the place of a damaged one."""
         repaired = found.record.sha256 in self._was_damaged
         self._was_damaged.discard(found.record.sha256)
-        self._trust(found)
+        self._trust(found._replace(is_new=False))
         return repaired
 
     def _trust(self, found: Found) -> None:
