@@ -93,6 +93,7 @@ class Machine:
 
     Attributes:
         holders: who is named when it is asked who holds a file, and ``asked`` when that was, and about which files.
+        space: within what process numbers mean something.
         volume: what is known of every volume.
         surroundings: what this process runs in.
 
@@ -105,6 +106,7 @@ class Machine:
         self.clock = clock or FakeClock()
         self.files = CountingFiles(files or native())
         self.boot: str | None = "boot 1"
+        self.space = "space 1"
         self.holders: tuple[str, ...] = ()
         self.volume = Volume()
         self.surroundings = Surroundings()
@@ -118,6 +120,7 @@ class Machine:
                 monotonic=self.clock.monotonic,
                 sleep=self.clock.sleep,
                 boot=lambda: machine.boot,
+                space=lambda: machine.space,
                 holders=self._name_holders,
                 volume=lambda path: machine.volume,
                 surroundings=lambda: machine.surroundings,

@@ -20,7 +20,7 @@ from machines import Machine
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, PruneReport, ReadOnlyError
-from wheelcache._layout import Stamp
+from wheelcache._layout import Stamp, space_tag
 
 DAY = 86_400.0
 SIZE = 3000
@@ -522,11 +522,21 @@ def test_a_long_tally_is_summed_up_and_nothing_is_lost(machine: Machine, cache: 
     assert sum(path.stat().st_size for path in (cache.path / "v1").glob("tally*")) < 1000
 
 
-def unfinished(cache: Cache, machine: Machine, folder: str, age: float, *, pid: int, boot: str | None = None) -> Path:
-    """Leave an unfinished file, as a process of this number and boot would."""
+def unfinished(
+    cache: Cache,
+    machine: Machine,
+    folder: str,
+    age: float,
+    *,
+    pid: int,
+    boot: str | None = None,
+    space: str | None = None,
+) -> Path:
+    """Leave an unfinished file, as a process of this number, boot and space would; an empty space is not said."""
     stamp = Stamp.new(machine.clock.now() - age, boot or machine.boot).split("-")
     stamp[2] = str(pid)
-    path = cache.path / "v1" / folder / f"{'-'.join(stamp)}.tmp"
+    tag = "" if space == "" else f".{space_tag(space or machine.space)}"
+    path = cache.path / "v1" / folder / f"{'-'.join(stamp)}{tag}.tmp"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"12345")
     os.utime(path, (machine.clock.now() - age,) * 2)
@@ -553,12 +563,15 @@ def test_leftovers_go_when_they_are_old_and_nobodys(machine: Machine, cache: Cac
     old = [
         unfinished(cache, machine, "tmp", 1.1 * DAY, pid=NOBODY),
         unfinished(cache, machine, "tmp", 1.1 * DAY, pid=os.getpid(), boot="another"),
+        unfinished(cache, machine, "tmp", 1.1 * DAY, pid=NOBODY, space=""),
+        unfinished(cache, machine, "tmp", 1.1 * DAY, pid=os.getpid(), space="another"),
         unfinished(cache, machine, "partial", 7.1 * DAY, pid=NOBODY),
         unfinished(cache, machine, "quarantine", 31 * DAY, pid=os.getpid()),
     ]
     young = [
         unfinished(cache, machine, "tmp", 0.9 * DAY, pid=NOBODY),
         unfinished(cache, machine, "tmp", 9 * DAY, pid=os.getpid()),
+        unfinished(cache, machine, "tmp", 9 * DAY, pid=os.getpid(), space=""),
         unfinished(cache, machine, "partial", 6.9 * DAY, pid=NOBODY),
         unfinished(cache, machine, "quarantine", 29 * DAY, pid=NOBODY),
     ]
@@ -579,7 +592,7 @@ def test_leftovers_go_when_they_are_old_and_nobodys(machine: Machine, cache: Cac
     report = cache.prune()
     assert sorted(plan.swept) == sorted(report.swept) == sorted(old)
     assert report.removed == ()
-    assert report.freed == 4 * 5 + 1
+    assert report.freed == 6 * 5 + 1
     assert not any(path.exists() for path in [*old, empty])
     assert all(path.exists() for path in young)
 
@@ -713,6 +726,33 @@ def test_clear_takes_everything_but_what_is_in_use(machine: Machine, cache: Cach
         "CACHEDIR.TAG", ".gitignore", "v1/tally.log", mine.relative_to(cache.path).as_posix(),
     }  # fmt: skip
     assert cache.put(tmp_path / wheels[0].filename).path.exists()
+
+
+@pytest.mark.parametrize("space", ["another", ""], ids=["of a container", "that does not say"])
+@pytest.mark.parametrize("folder", ["partial", "tmp"])
+def test_clear_leaves_what_a_process_out_of_sight_may_be_writing(
+    machine: Machine, cache: Cache, folder: str, space: str
+) -> None:
+    """Within one boot, a number that no process has here may be that of one in another container: its files stay."""
+    theirs = unfinished(cache, machine, folder, 0.9 * DAY, pid=NOBODY, space=space)
+    given_up = unfinished(cache, machine, folder, 0.9 * DAY, pid=0, space="another")
+    old = unfinished(cache, machine, folder, 1.1 * DAY, pid=NOBODY, space=space)
+    report = cache.clear()
+    assert [skipped.path for skipped in report.skipped] == [theirs]
+    assert set(report.swept) == {given_up, old}
+
+
+def test_a_wheel_that_is_copied_in_says_where_its_owner_can_be_seen(tmp_path: Path) -> None:
+    """Its temporary file may be there for minutes, and has the process space in its name."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    source = tmp_path / wheel_filename()
+    source.write_bytes(make_wheel())
+    stamps: list[Stamp | None] = []
+    files.plan = Doing("rename", lambda call: stamps.append(Stamp.of(call.path)))
+    with machine.cache(tmp_path / "cache") as cache:
+        cache.put(source)
+    assert [stamp and (stamp.pid, stamp.space) for stamp in stamps] == [(os.getpid(), space_tag(machine.space))]
 
 
 def test_a_read_only_cache_keeps_all(machine: Machine, cache: Cache, tmp_path: Path) -> None:

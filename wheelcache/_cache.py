@@ -288,7 +288,7 @@ class Cache:
         from . import _local
         from ._stage import Stage
 
-        temporary = self._layout.new_temporary(self._stamp())
+        temporary = self._temporary()
         with Stage(call.disk, temporary, expected=wanted.hashes, size=wanted.size, shown=wanted.shown) as stage:
             _local.fill(stage, wanted, call)
             # A record holds no path of this machine: the cache may be used on another one.
@@ -324,7 +324,7 @@ class Cache:
         call = self._call(filename)
 
         def copy() -> CachedWheel:
-            temporary, origin = self._layout.new_temporary(self._stamp()), _local.path_of(source)
+            temporary, origin = self._temporary(), _local.path_of(source)
             with (
                 _local.opened(source) as (file, total),
                 Stage(call.disk, temporary, expected=expected, source=origin) as stage,
@@ -691,7 +691,7 @@ class Cache:
             holds=wheel is not None,
             known=known,
             urls=self._urls[0],
-            temporary=None if self._read_only else self._layout.new_temporary(self._stamp()),
+            temporary=None if self._read_only else self._temporary(),
             add=lambda call, stage, wanted: self._add(call, stage, wanted.filename, wanted.shown, Status.DOWNLOADED),
             asked=self._system.now(),
         )
@@ -869,8 +869,9 @@ class Cache:
         """What leads from another hash to a sha256."""
         return lambda key: self._pointers[0].read(call.disk.hurried(), key)
 
-    def _stamp(self) -> str:
-        return Stamp.new(self._system.now(), self._system.boot())
+    def _temporary(self) -> str:
+        system = self._system
+        return self._layout.new_temporary(Stamp.new(system.now(), system.boot()), system.space())
 
     def _writable(self, operation: str) -> None:
         if self._read_only:

@@ -12,7 +12,8 @@
         metadata/<aa>/<62 hex>.json         METADATA of wheels that are not here
         partial/<aa>/<key>.<stamp>.<space>.part  downloads under way; the stamp says whose, 0 is nobody
                      <key>.<stamp>.<space>.json  where their bytes came from, so that more of the same can be had
-        tmp/<stamp>.tmp                     everything else that is not finished
+        tmp/<stamp>.<space>.tmp             wheels that are being copied in
+            <stamp>.tmp                     everything else that is not finished
         locks/<key>.lock                    who is downloading what: to save work only
         quarantine/<stamp>-<name>           what was found damaged
         tally.log                           hits and misses, a line for each process
@@ -49,7 +50,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TREE_DIGITS = 20
 
 _STAMP_FORM = r"(?P<time>\d{10,})-(?P<boot>[0-9a-f]{8})-(?P<pid>\d+)-(?P<nonce>[0-9a-f]{8})"
-_STAMP = re.compile(_STAMP_FORM)
+_STAMP = re.compile(rf"{_STAMP_FORM}(?:\.(?P<space>[0-9a-f]{{{_SPACE_DIGITS}}})\.)?")
 
 # Text and not compiled: only verifying and sweeping ask, and the start of a process counts.
 _SHARD = r"\A[0-9a-f]{2}\Z"
@@ -67,17 +68,19 @@ class Stamp(NamedTuple):
         time: seconds since the epoch.
         boot: the first digits of the boot identity's hash; a process number means something within one boot only.
         pid: the process number of the owner.
+        space: the first digits of the hash of what it means something within besides, ``None`` where that is not said.
     """
 
     time: int
     boot: str
     pid: int
+    space: str | None = None
 
     @classmethod
     def of(cls, name: str) -> Stamp | None:
         """Read the stamp in a file name, ``None`` where there is none."""
         found = _STAMP.search(name)
-        return None if found is None else cls(int(found["time"]), found["boot"], int(found["pid"]))
+        return None if found is None else cls(int(found["time"]), found["boot"], int(found["pid"]), found["space"])
 
     @staticmethod
     def new(now: float, boot: str | None, *, owned: bool = True) -> str:
@@ -88,6 +91,11 @@ class Stamp(NamedTuple):
 def boot_tag(boot: str | None) -> str:
     """Return what stamps have of a boot identity."""
     return text_key(boot or "")[:8]
+
+
+def space_tag(space: str) -> str:
+    """Return what names have of the space that a process number means something within."""
+    return text_key(space)[:_SPACE_DIGITS]
 
 
 class Shape(NamedTuple):
@@ -185,12 +193,12 @@ class Layout:
     def new_partial(self, key: str, stamp: str, space: str = "") -> str:
         """A new download of this key, by a process whose number means something within ``space``."""
         folder, prefix = self.partials(key)
-        return os.path.join(folder, f"{prefix}{stamp}.{text_key(space)[:_SPACE_DIGITS]}{_PARTIAL}")
+        return os.path.join(folder, f"{prefix}{stamp}.{space_tag(space)}{_PARTIAL}")
 
     @staticmethod
     def is_partial(name: str, space: str | None = None) -> bool:
         """Whether a file in the folder of the downloads is one, and by a process of this space, where one is given."""
-        ending = _PARTIAL if space is None else f".{text_key(space)[:_SPACE_DIGITS]}{_PARTIAL}"
+        ending = _PARTIAL if space is None else f".{space_tag(space)}{_PARTIAL}"
         return name.endswith(ending)
 
     @staticmethod
@@ -198,9 +206,9 @@ class Layout:
         """The note of a download: where its bytes came from."""
         return partial.removesuffix(_PARTIAL) + ".json"
 
-    def new_temporary(self, stamp: str) -> str:
-        """A new temporary file."""
-        return os.path.join(self.tmp, f"{stamp}.tmp")
+    def new_temporary(self, stamp: str, space: str | None = None) -> str:
+        """A new temporary file; of one that is there for more than a moment it is said where its owner can be seen."""
+        return os.path.join(self.tmp, f"{stamp}.tmp" if space is None else f"{stamp}.{space_tag(space)}.tmp")
 
     def lock(self, key: str) -> str:
         """The lock of a key."""

@@ -1,8 +1,8 @@
 """Sweep: finding leftovers: what was begun by somebody who is gone, was put aside long ago, or leads nowhere.
 
-Who made an unfinished file and when is in its name. A process is known to be gone within its own boot only; a file that
-was made in another (or on another machine that shares the folder) is a leftover when nobody has written to it for as
-long as it takes.
+Who made an unfinished file and when is in its name. A process is known to be gone within its own boot and process space
+only; a file that was made in another (in another container, or on another machine that shares the folder) is a leftover
+when nobody has written to it for as long as it takes. What is there for a moment only does not say its process space.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from ._errors import CommitError
 from ._inventory import Entry
-from ._layout import Stamp
+from ._layout import Stamp, boot_tag, space_tag
 from ._lock import FileLock
 from ._pointers import target_of
 from ._removal import Removal
@@ -43,7 +43,8 @@ class Sweep:
         self._everything = everything
         self._now = self._disk.system.now()
         boot = self._disk.system.boot()
-        self._boot = None if boot is None else Stamp.of(Stamp.new(0, boot))
+        self._boot = None if boot is None else boot_tag(boot)
+        self._space = space_tag(self._disk.system.space())
 
     def run(self) -> None:
         """Take the leftovers away that are no part of an entry's folder."""
@@ -121,8 +122,12 @@ class Sweep:
                 self._removal.empty_folder(os.path.join(self._layout.tmp, entry.name))
 
     def _is_alive(self, stamp: Stamp, last: float) -> bool:
-        if self._boot is not None and stamp.boot == self._boot.boot:
-            return self._disk.system.alive(stamp.pid)
+        if stamp.pid == 0:
+            return False  # given up in order
+        if stamp.boot == self._boot and stamp.space in {self._space, None}:
+            is_alive = self._disk.system.alive(stamp.pid)
+            if is_alive or stamp.space is not None:
+                return is_alive
         return self._now - last <= TEMPORARY_AGE
 
     def _lock(self, path: str, size: int) -> None:
