@@ -597,6 +597,52 @@ def test_leftovers_go_when_they_are_old_and_nobodys(machine: Machine, cache: Cac
     assert all(path.exists() for path in young)
 
 
+def record_only(machine: Machine, cache: Cache, folder: Path) -> CachedWheel:
+    """Leave what a damaged wheel leaves when it was put aside two days ago."""
+    (wheel,) = fill(machine, cache, folder, 1)
+    wheel.path.unlink()
+    os.utime(wheel.path.parent, (machine.clock.now() - 2 * DAY,) * 2)
+    return wheel
+
+
+def test_the_record_of_a_damaged_wheel_stays_for_a_day(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Whoever fetches the wheel again needs no new one; when nobody has, it is a leftover."""
+    wheel = record_only(machine, cache, tmp_path)
+    os.utime(wheel.path.parent, (machine.clock.now() - 0.9 * DAY,) * 2)
+    assert cache.prune().swept == ()
+    assert len(records(cache)) == 1
+    machine.clock.advance(0.2 * DAY)
+    assert cache.prune().swept == (wheel.path.with_suffix(".json"),)
+    assert not wheel.path.parent.exists()
+
+
+def test_a_wheel_that_is_fetched_again_keeps_its_record(tmp_path: Path) -> None:
+    """The sweep finds the record alone, and looks again before it takes it: the wheel has come by then."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache, machine.cache(cache.path) as other:
+        wheel = record_only(machine, cache, tmp_path)
+        source, folder = tmp_path / wheel.filename, wheel.path.parent
+        files.plan = Doing("stat", lambda call: other.put(source), path=f"*{folder.name}", after=True)
+        assert cache.prune().swept == ()
+        assert files.plan.done
+    with machine.cache(cache.path) as fresh:
+        assert fresh.get(wheel.digest) == wheel
+
+
+def test_a_blob_in_a_numbered_place_has_a_day_for_its_record(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """It is put there first, and is as young as one beside the record would be."""
+    (wheel,) = fill(machine, cache, tmp_path, 1)
+    placed = wheel.path.parent / "1" / wheel.filename
+    placed.parent.mkdir()
+    wheel.path.rename(placed)
+    records(cache)[0].unlink()
+    os.utime(placed, (machine.clock.now() - 0.9 * DAY,) * 2)
+    assert cache.prune().swept == ()
+    os.utime(placed, (machine.clock.now() - 1.1 * DAY,) * 2)
+    assert cache.prune().swept == (placed,)
+
+
 def test_a_lock_file_without_a_strong_hash_keeps_nobody_wrongly(machine: Machine, cache: Cache, tmp_path: Path) -> None:
     """A wheel of a lock file that only a weak hash names may be in the cache: it is an error, and nothing goes."""
     wheels = fill(machine, cache, tmp_path, 2)

@@ -51,7 +51,7 @@ class Entry:
         others: the paths of files that are neither, and of what is no file.
         folders: the paths of folders that are none of ours.
         used: seconds since the epoch when any of its wheels was used last, to the day; 0 without a record.
-        changed: the latest time stamp of its blobs, or the folder's own where there is no file.
+        changed: the latest time stamp of its files but the records, or the folder's own where there is none.
     """
 
     sha256: str
@@ -140,7 +140,7 @@ def look(disk: Disk, layout: Layout, sha256: str) -> Entry | None:
         path = f"{folder}{os.sep}{name}"
         if is_folder:
             if is_place(name):
-                _look_into_place(disk, path, placed, others)
+                changed = max(changed, _look_into_place(disk, path, placed, others))
             else:
                 folders.append(path)
             continue
@@ -158,7 +158,8 @@ def look(disk: Disk, layout: Layout, sha256: str) -> Entry | None:
         else:
             others.append(path)
             changed = max(changed, stat.st_mtime)
-    if not names and not blobs and not placed and not others:
+    if not blobs and not placed and not others:
+        # A record alone may be of a wheel that was damaged and is just being fetched again: its stamp says nothing.
         stat = disk.stat(folder)
         if stat is None:
             return None
@@ -186,7 +187,9 @@ def _files(disk: Disk, folder: str) -> list[tuple[str, bool]]:
     return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in disk.scan(folder))
 
 
-def _look_into_place(disk: Disk, folder: str, blobs: list[Blob], others: list[str]) -> None:
+def _look_into_place(disk: Disk, folder: str, blobs: list[Blob], others: list[str]) -> float:
+    """Add what is in a numbered folder, and return the latest time stamp of its blobs."""
+    changed = 0.0
     for name, is_folder in _files(disk, folder):
         path = os.path.join(folder, name)
         stat = None if is_folder else disk.stat(path)
@@ -194,5 +197,7 @@ def _look_into_place(disk: Disk, folder: str, blobs: list[Blob], others: list[st
             continue
         if is_blob(name) and modes.S_ISREG(stat.st_mode):
             blobs.append(Blob(name, path, stat))
+            changed = max(changed, stat.st_mtime)
         else:
             others.append(path)
+    return changed

@@ -189,7 +189,14 @@ class Removal:
             self.skip(folder, "files of it are in use")
 
     def remains(self, entry: Entry) -> None:
-        """Take away the folder of what is no entry, since it lacks its record or its blob."""
+        """Take away the folder of what is no entry, since it lacks its record or its blob, unless that has changed."""
+        try:
+            found = _inventory.look(self.disk, self.layout, entry.sha256)
+        except CommitError as error:
+            self.skip(entry.folder, error, entry.sha256)
+            return
+        if found is None or (found.names and found.blobs) or found.changed != entry.changed:
+            return
         for blob in entry.blobs:
             self.leftover(blob.path, blob.size)
         for path in (*(self.layout.record(entry.sha256, name) for name in entry.names), *entry.others):
