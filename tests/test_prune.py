@@ -719,6 +719,18 @@ def test_remove_takes_digests_projects_and_wheels(machine: Machine, cache: Cache
     assert len(blobs(cache)) == len(records(cache)) == 1
 
 
+def test_remove_takes_a_wheel_that_lost_its_record(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """Whoever names a digest means its bytes; they are no wheel any more, and reported as what was left over."""
+    wheel, other = fill(machine, cache, tmp_path, 2)
+    wheel.path.with_suffix(".json").unlink()
+    plan = cache.remove(wheel.digest, dry_run=True)
+    report = cache.remove(wheel.digest)
+    assert (report.removed, report.swept, report.freed) == ((), (wheel.path,), SIZE)
+    assert (plan.removed, plan.swept, plan.freed) == (report.removed, report.swept, report.freed)
+    assert blobs(cache) == [other.path]
+    assert not wheel.path.parent.exists()
+
+
 def test_two_names_of_one_wheel_go_one_by_one(cache: Cache, tmp_path: Path) -> None:
     """Removing a project takes its name only, and counts the bytes that go with it; the other's entry stays good."""
     data = make_wheel()

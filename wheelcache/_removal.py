@@ -86,6 +86,8 @@ class Removal:
             self.skip(self.layout.entry(sha256), error, sha256)
             return False
         if found is None or not found.names:
+            if found is not None and names is None and unused_since is None:
+                self.remains(found)
             return self._take_trees(sha256)
         if unused_since is not None and found.used > unused_since:
             self.skip(found.folder, "used meanwhile", sha256)
