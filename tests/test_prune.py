@@ -731,6 +731,22 @@ def test_remove_takes_a_wheel_that_lost_its_record(machine: Machine, cache: Cach
     assert not wheel.path.parent.exists()
 
 
+def test_a_wheel_in_a_numbered_place_goes_by_its_path(tmp_path: Path) -> None:
+    """The report says where the wheel was, and not where the damaged file is that it stood beside."""
+    files = FaultyFiles()
+    machine = Machine(files)
+    with machine.cache(tmp_path / "cache") as cache:
+        (wheel,) = fill(machine, cache, tmp_path, 1)
+        wheel.path.write_bytes(bytes(SIZE - 1))
+        files.plan = Refusing(Refuse("rename", 32, f"*{wheel.filename}"))
+        placed = cache.put(tmp_path / wheel.filename)
+        files.plan = Refusing()
+        assert placed.path.parent.name == "1"
+        (gone,) = cache.remove("p0").removed
+        assert (gone.path, gone.size) == (placed.path, SIZE)
+        assert list((cache.path / "v1/wheels").glob("*/*")) == []
+
+
 def test_two_names_of_one_wheel_go_one_by_one(cache: Cache, tmp_path: Path) -> None:
     """Removing a project takes its name only, and counts the bytes that go with it; the other's entry stays good."""
     data = make_wheel()

@@ -22,6 +22,7 @@ from ._errors import CommitError
 from ._inventory import Blob, Entry
 from ._layout import SHARD_DIGITS, Layout
 from ._patience import Patience
+from ._record import decode_record
 from ._refusal import cause_of, code_of, is_leaving
 from ._reports import PruneReport, Skipped
 from ._tree import Fate, Trees, remove_folder
@@ -93,15 +94,29 @@ class Removal:
             self.skip(found.folder, "used meanwhile", sha256)
             return False
         going = [name for name in found.names if names is None or name in names]
+        wheels = {name: blob for name in going if (blob := self._blob_of(found, name)) is not None}
         fates: dict[str, Fate] = {}
         gone = [name for name in going if self._take_wheel(found, name, fates)]
-        wheels = {blob.filename: blob for blob in found.blobs if fates.get(blob.path) is Fate.TAKEN}
-        self._removed += [_gone_wheel(found, name, wheels[name].size) for name in gone if name in wheels]
+        taken = [wheels[name] for name in gone if name in wheels and fates[wheels[name].path] is Fate.TAKEN]
+        self._removed += [_gone_wheel(sha256, blob) for blob in taken]
         is_gone = len(gone) == len(found.names)
         if is_gone:
             self._take_rest(found, fates)
         self.shrunk += _bytes_taken(found, fates)
         return self._take_trees(sha256) if is_gone else len(gone) == len(going)
+
+    def _blob_of(self, entry: Entry, name: str) -> Blob | None:
+        """Return the bytes of a wheel; where a damaged file that is held has its name too, its record says which."""
+        blobs = [blob for blob in entry.blobs if blob.filename == name]
+        if len(blobs) > 1:
+            try:
+                data = self.disk.read(self.layout.record(entry.sha256, name))
+            except CommitError:
+                data = None  # then nobody else can tell either
+            record = None if data is None else decode_record(data, entry.sha256)
+            path = record and self.layout.blob(entry.sha256, name, record.place)
+            blobs.sort(key=lambda blob: blob.path == path)
+        return blobs[-1] if blobs else None
 
     def _look(self, sha256: str, *, again: bool) -> Entry | None:
         """Look into the folder of an entry, ``again`` where it is refused."""
@@ -240,7 +255,6 @@ def _bytes_taken(entry: Entry, fates: dict[str, Fate]) -> int:
     )
 
 
-def _gone_wheel(entry: Entry, name: str, size: int) -> CachedWheel:
-    digest = f"sha256:{entry.sha256}"
-    path = Path(entry.folder, name)
-    return CachedWheel(path, name, digest, size, {"sha256": entry.sha256}, None, Status.HIT)
+def _gone_wheel(sha256: str, blob: Blob) -> CachedWheel:
+    hashes = {"sha256": sha256}
+    return CachedWheel(Path(blob.path), blob.filename, f"sha256:{sha256}", blob.size, hashes, None, Status.HIT)
