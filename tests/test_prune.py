@@ -16,7 +16,7 @@ import pytest
 from faulty import Doing, FaultyFiles, FileCall, Plan, Refuse, Refusing, os_error
 from folders import blobs, files_in, quarantined, records
 from folders import unfinished as unfinished_names
-from machines import Machine
+from machines import FakeClock, Machine
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, PruneReport, ReadOnlyError
@@ -100,6 +100,23 @@ def test_use_is_marked_once_a_day_and_never_by_looking(machine: Machine, cache: 
         assert other.get(old.digest) is not None
         assert [name for name, _ in machine.files.log] == ["scan", "read_dated", "stat"]
     assert digests(cache.prune(max_size=SIZE).removed) == [young.digest]
+
+
+def test_a_mark_from_the_future_ages_from_now_on(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+    """What a wrong clock marked goes in its turn, by age and by size; a dry run leaves the mark as it is."""
+    wheels = fill(machine, cache, tmp_path, 3)
+    marker = Path(f"{cache.unpack(wheels[0]).path}.json")
+    marks = [wheels[0].path.with_suffix(".json"), marker]
+    for mark in marks:
+        os.utime(mark, (machine.clock.now() + 3650 * DAY,) * 2)
+    assert cache.prune(dry_run=True).removed == ()
+    assert all(mark.stat().st_mtime > machine.clock.now() + 3649 * DAY for mark in marks)
+    assert cache.prune(max_age=30 * DAY).removed == ()
+    machine.clock.advance(20 * DAY)
+    with machine.cache(cache.path) as other:
+        assert other.get(wheels[1].digest) is not None
+    machine.clock.advance(11 * DAY)
+    assert digests(cache.prune(max_size=SIZE).removed) == digests([wheels[2], wheels[0]])
 
 
 def test_a_mark_that_cannot_be_made_is_no_matter(tmp_path: Path) -> None:
@@ -839,10 +856,12 @@ def test_a_read_only_cache_keeps_all(machine: Machine, cache: Cache, tmp_path: P
     assert quarantined(cache) == []
 
 
-def test_many_prunes_at_once_and_the_bytes_are_counted_once(machine: Machine, cache: Cache, tmp_path: Path) -> None:
+def test_many_prunes_at_once_and_the_bytes_are_counted_once(tmp_path: Path) -> None:
     """Several prunes of one folder take the same wheels away once, without an error."""
     import threading
 
+    machine = Machine(clock=FakeClock(1_500_000_000.0))
+    cache = machine.cache(tmp_path / "cache")
     wheels = fill(machine, cache, tmp_path, 30)
     reports: list[PruneReport] = []
     barrier = threading.Barrier(4)
@@ -863,6 +882,7 @@ def test_many_prunes_at_once_and_the_bytes_are_counted_once(machine: Machine, ca
     assert size_of_tally(machine, cache) == 10 * SIZE
     assert sorted(digests(cache.entries())) == sorted(digests(wheels[20:]))
     assert len(records(cache)) == 10
+    cache.close()
 
 
 def test_any_order_of_use_is_the_order_of_going(machine: Machine, cache: Cache, tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ class Prune:
         trees = self._trees(removal, refused)
         for entry in _inventory.walk(removal.disk, self._layout, refused):
             if entry.names and entry.blobs:
+                if entry.used > removal.soon:
+                    removal.mark(*(self._layout.record(entry.sha256, name) for name in entry.names))
                 size, used = trees.pop(entry.sha256, (0, 0.0))
                 found.add(entry.sha256, entry.size + size, max(entry.used, used))
             else:
@@ -137,6 +139,8 @@ class Prune:
         found: dict[str, tuple[int, float]] = {}
         try:
             for tree in removal.trees.all(removal.disk):
+                if tree.used > removal.soon:
+                    removal.mark(tree.marker)
                 size, used = found.get(tree.sha256, (0, 0.0))
                 found[tree.sha256] = size + tree.size, max(used, tree.used)
         except CommitError as error:

@@ -31,6 +31,8 @@ from ._wheel import CachedWheel, Status
 # Others take a few milliseconds for an entry; a scanner that holds folders is not waited for more often than this.
 _MOMENT = 0.1
 _VAIN_MOMENTS = 3
+# As for hits: a file server has a clock of its own.
+_DAY = 86_400.0
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Removal:
         dry_run: whether everything stays.
         shrunk: the bytes of wheels and trees that this call deleted; of what several remove at once, one has its bytes.
         trees: its unpacked wheels.
+        soon: seconds since the epoch, after which no clock that is right has marked anything as used.
     """
 
     disk: Disk
@@ -58,6 +61,7 @@ class Removal:
 
     def __post_init__(self) -> None:
         self.trees = Trees(self.layout, writable=True)
+        self.soon = self.disk.system.now() + _DAY
 
     def report(self) -> PruneReport:
         """What went."""
@@ -104,6 +108,12 @@ class Removal:
             self._take_rest(found, fates)
         self.shrunk += _bytes_taken(found, fates)
         return self._take_trees(sha256) if is_gone else len(gone) == len(going)
+
+    def mark(self, *paths: str) -> None:
+        """Mark as used now what a wrong clock has marked as used in times to come: it would stay for ever."""
+        for path in paths:
+            if not self.dry_run:
+                self.disk.touch(path, self.disk.system.now())
 
     def _blob_of(self, entry: Entry, name: str) -> Blob | None:
         """Return the bytes of a wheel; where a damaged file that is held has its name too, its record says which."""
