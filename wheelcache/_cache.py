@@ -229,6 +229,7 @@ class Cache:
 
         Example::
 
+            # A wheel that a lock file names by its path, and not by a URL, goes in by put.
             lock = packaging.pylock.Pylock.from_dict(tomllib.loads(text))
             wheels = cache.fetch_all(wheel for package in lock.packages for wheel in package.wheels or ())
         """
@@ -393,7 +394,8 @@ class Cache:
 
         Args:
             digest: ``"sha256:<hex>"``, or another strong hash.
-            filename: the file name that its path must end in; without, that of any of its entries.
+            filename: the file name that its path is to end in; without, that of any of its entries. A cache that is
+                read-only has no other names than those under which the wheel came.
 
         Raises:
             ValueError: where the digest is not a strong hash.

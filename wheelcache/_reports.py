@@ -20,7 +20,7 @@ class Stats:
         tree_bytes: their size.
         partial_bytes: downloads under way or left over, and other temporary files.
         quarantine_bytes: damaged files that were put aside.
-        hits: how often a wheel was found, since the cache was made.
+        hits: how often a wheel that was fetched was there, since the cache was made.
         misses: how often it was not.
         bytes_saved: the size of the wheels that were found.
 

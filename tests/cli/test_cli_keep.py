@@ -166,6 +166,7 @@ def test_a_mistyped_folder_is_told_and_not_made(filled: Shell, arguments: tuple[
     [
         (("prune", "--max-size", "lots"), 2),
         (("prune", "--max-size", "-1"), 2),
+        (("prune", "--max-size", "9" * 400), 2),
         (("prune", "--max-age", "30"), 2),
         (("prune", "--keep", "no such.toml"), 1),
         (("prune", "--keep", "sha256:123"), 1),

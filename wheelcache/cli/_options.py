@@ -7,8 +7,9 @@ import re
 
 import click
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?", re.ASCII | re.IGNORECASE)
-_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdwy])", re.ASCII | re.IGNORECASE)
+# More digits than that are a slip, and no float has them.
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmgtp]?)(i?)b?", re.ASCII | re.IGNORECASE)
+_AGE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([smhdwy])", re.ASCII | re.IGNORECASE)
 _UNITS = " kmgtp"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_557_600}
 
