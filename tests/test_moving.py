@@ -35,7 +35,9 @@ def by_tar(source: Path, target: Path) -> None:
     with tarfile.open(target.with_suffix(".tar.gz"), "w:gz") as file:
         file.add(source, ".")
     with tarfile.open(target.with_suffix(".tar.gz")) as file:
-        file.extractall(target, filter="data")
+        # Python before 3.11.4 has no filters: https://docs.python.org/3/library/tarfile.html#hints-for-further-verification
+        file.extraction_filter = getattr(tarfile, "data_filter", None)
+        file.extractall(target)
 
 
 def by_copy(source: Path, target: Path) -> None:
