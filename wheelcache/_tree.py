@@ -51,7 +51,8 @@ _SMALL = 1 << 16
 class Fate(IntEnum):
     """What has become of something that was to go; nothing but ``STAYS`` is false.
 
-    Of several who take the same away at once, only one has ``TAKEN`` it: so it is counted once.
+    Of several who take the same away at once, only one has ``TAKEN`` it, so that it is counted once; where the system
+    lets several delete one file that all of them had opened, as Wine does, the next walk puts the size right.
     """
 
     STAYS = 0
