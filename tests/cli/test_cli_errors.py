@@ -70,28 +70,28 @@ def test_an_error_of_pip_is_one_line(shell: Shell, index: Index, arguments: list
 _GIT = """\
   error: subprocess-exited-with-error
 
-  \N{MULTIPLICATION SIGN} git clone --quiet http://127.0.0.1/x.git /tmp/foo did not run successfully.
+  \N{MULTIPLICATION SIGN} git clone --quiet http://127.0.0.1/x.git build/foo did not run successfully.
   │ exit code: 128
   ╰─> See above for output.
 
   note: This error originates from a subprocess, and is likely not a problem with pip.
 error: subprocess-exited-with-error
 
-\N{MULTIPLICATION SIGN} git clone --quiet http://127.0.0.1/x.git /tmp/foo did not run successfully.
+\N{MULTIPLICATION SIGN} git clone --quiet http://127.0.0.1/x.git build/foo did not run successfully.
 │ exit code: 128
 ╰─> See above for output.
 
 note: This error originates from a subprocess, and is likely not a problem with pip.
 """
 _GIT_LOG = """\
-  Running command git clone --quiet http://127.0.0.1/x.git /tmp/foo
+  Running command git clone --quiet http://127.0.0.1/x.git build/foo
   fatal: repository 'http://127.0.0.1/x.git/' not found
-  ERROR: [present-rich] git clone --quiet http://127.0.0.1/x.git /tmp/foo exited with 128
+  ERROR: [present-rich] git clone --quiet http://127.0.0.1/x.git build/foo exited with 128
   [bold magenta]cwd[/]: \\[inherit]
-ERROR: [present-rich] git clone --quiet http://127.0.0.1/x.git /tmp/foo exited with 128
+ERROR: [present-rich] git clone --quiet http://127.0.0.1/x.git build/foo exited with 128
 """
 _GIT_SAID = (
-    "git clone --quiet http://127.0.0.1/x.git /tmp/foo did not run successfully. "
+    "git clone --quiet http://127.0.0.1/x.git build/foo did not run successfully. "
     "(fatal: repository 'http://127.0.0.1/x.git/' not found)"
 )
 
