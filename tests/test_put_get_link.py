@@ -529,3 +529,6 @@ def test_what_is_no_archive_is_said_of_the_file_that_was_given(cache: Cache, whe
                 cache.put(given, filename=wheel.filename)
             assert caught.value.path == path
             assert "URL" not in caught.value.advice
+    with pytest.raises(InvalidWheelError) as caught:
+        cache.fetch(source.as_uri())
+    assert "URL" not in caught.value.advice

@@ -23,6 +23,9 @@ _END_RECORD = b"PK\x05\x06"
 _END_RECORD_SIZE = 22
 _END_RECORD_REACH = _END_RECORD_SIZE + (1 << 16)
 
+_LOOK_AT_ANSWER = "Look at what this URL gives: often it is a login or an error page."
+_LOOK_AT_FILE = "Look at the file: it is none that was finished, or no wheel at all."
+
 
 class Sealed(NamedTuple):
     """A finished temporary file: what it holds is known and is what was asked for.
@@ -144,15 +147,12 @@ class Stage:
         except OSError as error:
             raise refused(error, "read", self.path) from error
         if not is_archive:
+            is_local = self._origin.get("url", "file:").startswith("file:")
             raise InvalidWheelError(
                 "the bytes are no zip archive with an end record",
                 operation="check",
                 **self._origin,
-                advice=(
-                    "Look at what this URL gives: often it is a login or an error page."
-                    if "url" in self._origin
-                    else "Look at the file: it is none that was finished, or no wheel at all."
-                ),
+                advice=_LOOK_AT_FILE if is_local else _LOOK_AT_ANSWER,
             )
         return hashes
 
