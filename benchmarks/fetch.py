@@ -30,7 +30,7 @@ OURS = """
 import json, sys, time, resource
 # What the first download would import is part of the interpreter's start, which is not counted.
 import wheelcache, httpx, httpcore, filelock, packaging.utils
-import wheelcache._download, wheelcache._many, wheelcache._partial, wheelcache._commit
+import wheelcache._fetch.download, wheelcache._fetch.batch, wheelcache._fetch.partial, wheelcache._store.commit
 from wheelcache import Cache, WheelRequest
 requests = [WheelRequest(*each) for each in json.load(open(sys.argv[1]))]
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

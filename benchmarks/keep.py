@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wheelcache import Cache
-from wheelcache._layout import Layout
-from wheelcache._record import Record, Seen, encode_record
-from wheelcache._system import System
+from wheelcache._os.system import System
+from wheelcache._store.layout import Layout
+from wheelcache._store.records import Record, Seen, encode_record
 
 ROUNDS = 3
 # A million entries are measured once.

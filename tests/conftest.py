@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 from hypothesis import settings
@@ -43,6 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.platform == "win32" and config.getoption("timeout", None) is None:
         config.option.timeout = _WINDOWS_SECONDS
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name functions among the parameters by their names: their addresses differ in each process."""
+    return val.__qualname__.replace("<locals>.", "") if isinstance(val, FunctionType) else None
 
 
 def pytest_report_header() -> str | None:

@@ -1,6 +1,6 @@
 """A file layer that records, refuses or dies at a chosen call.
 
-It stands at the seam that :mod:`wheelcache._fs` offers, around the real file layer, and sees every call of the
+It stands at the seam that :mod:`wheelcache._os.files` offers, around the real file layer, and sees every call of the
 stations, those on open files included. What happens at a call is the plan's to say; without one, nothing does.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
-from wheelcache._fs import FileSystem, native
+from wheelcache._os.files import FileSystem, native
 
 Code = str | int
 """The name of an errno (``"EACCES"``), or the number of a Windows error (``32``)."""

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from wheelcache import Cache
-from wheelcache._fs import FileSystem, native
-from wheelcache._system import System
-from wheelcache._volume import Surroundings, Volume
+from wheelcache._os.files import FileSystem, native
+from wheelcache._os.system import System
+from wheelcache._os.volume import Surroundings, Volume
 
 
 class FakeClock:

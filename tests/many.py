@@ -9,8 +9,8 @@ from pathlib import Path
 
 from wheels import wheel_filename
 
-from wheelcache._layout import Layout
-from wheelcache._record import Record, Seen, encode_record
+from wheelcache._store.layout import Layout
+from wheelcache._store.records import Record, Seen, encode_record
 
 FIRST_USE = 1_500_000_000
 """When number 0 was used, in seconds since the epoch; each next one a minute later."""

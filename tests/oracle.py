@@ -11,7 +11,7 @@ from machines import Machine
 from wheels import sha256
 
 from wheelcache import CommitError, WheelCacheError
-from wheelcache._layout import Stamp
+from wheelcache._fs.tempnames import Stamp
 
 
 def check_sound(machine: Machine, root: str | os.PathLike[str], wheels: Mapping[str, bytes]) -> None:

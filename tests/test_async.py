@@ -34,8 +34,8 @@ from wheelcache import (
     Status,
     WheelRequest,
 )
-from wheelcache._async import _Work
-from wheelcache._call import CURRENT_STOP, Stop
+from wheelcache._async_cache import _Work
+from wheelcache._operation import CURRENT_STOP, Stop
 
 BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine
 
@@ -241,7 +241,7 @@ def test_every_method_is_there(anyio_backend: str) -> None:
         assert theirs.__doc__
 
 
-@pytest.mark.parametrize("fault", [truncated(5000), status(503), gzipped, redirect("/there")], ids=str)
+@pytest.mark.parametrize("fault", [truncated(5000), status(503), gzipped, redirect("/there")])
 async def test_faults_pass(fault, server: Server, cached: AsyncCache, wheel: Wheel) -> None:
     """What can pass does, through either client."""
     url = wheel.on(server)

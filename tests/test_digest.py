@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wheelcache._digest import MultiHash, naming_hash, parse_hash, parse_hashes, require_strong
+from wheelcache._hashes import MultiHash, naming_hash, parse_hash, parse_hashes, require_strong
 
 SHA256 = hashlib.sha256(b"x").hexdigest()
 SHA512 = hashlib.sha512(b"x").hexdigest()

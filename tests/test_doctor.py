@@ -17,7 +17,7 @@ from marks import with_scanner
 from wheels import Wheel
 
 from wheelcache import Cache, Check, DoctorReport
-from wheelcache._volume import Surroundings, Volume, cloud_by_name
+from wheelcache._os.volume import Surroundings, Volume, cloud_by_name
 from wheelcache.cli import main
 
 PROBES = {

@@ -16,11 +16,11 @@ from server import Exchange, Server, stalled, status
 from wheels import Wheel
 
 from wheelcache import Cache, CachedWheel, DownloadError, Phase, ProgressEvent, Status
-from wheelcache._disk import Disk
-from wheelcache._layout import Layout
-from wheelcache._lock import FileLock
-from wheelcache._patience import Patience
-from wheelcache._system import System
+from wheelcache._fs.lock import FileLock
+from wheelcache._fs.robustio import Disk
+from wheelcache._operation import Patience
+from wheelcache._os.system import System
+from wheelcache._store.layout import Layout
 
 LOCK_TIMEOUT = 10.0
 OTHER_PID = 4711

@@ -16,7 +16,7 @@ from machines import Machine
 from wheels import Wheel
 
 from wheelcache import Cache, CacheTransport, DownloadError, OfflineError, Status
-from wheelcache._freshness import freshness
+from wheelcache._http.cache_control import freshness
 
 DAY = 86_400.0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wheelcache._fs import native
+from wheelcache._os.files import native
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 1 << 18])

@@ -20,16 +20,16 @@ from marks import on_windows, with_scanner
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, Cause, CommitError, LinkMode, Status
-from wheelcache._clone_windows import DUPLICATE_EXTENTS, GET_INTEGRITY, SET_INTEGRITY, Cloning, regions
-from wheelcache._disk import Disk
-from wheelcache._ladder import Ladder
-from wheelcache._patience import Patience
+from wheelcache._fs.persist import Ladder
+from wheelcache._fs.robustio import Disk
+from wheelcache._operation import Patience
+from wheelcache._os.clone_windows import DUPLICATE_EXTENTS, GET_INTEGRITY, SET_INTEGRITY, Cloning, regions
 
 if sys.platform == "win32":
-    from wheelcache._fs_windows import WindowsFiles
-    from wheelcache._holders_windows import holders_of
-    from wheelcache._volume_windows import volume_of
-    from wheelcache._win32 import Handle, extended
+    from wheelcache._os.holders_windows import holders_of
+    from wheelcache._os.volume_windows import volume_of
+    from wheelcache._os.win32 import Handle, extended
+    from wheelcache._os.windows import WindowsFiles
 
 BASIC, DISPOSITION, DELETE_EX, RENAME_EX = 0, 4, 21, 22
 

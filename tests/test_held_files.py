@@ -20,7 +20,7 @@ from scanner import SHARES, Scanner, holding, watching
 from wheels import Wheel
 
 from wheelcache import Cache, Cause, CommitError, LinkMode, Status
-from wheelcache._system import System
+from wheelcache._os.system import System
 
 pytestmark = with_scanner
 

@@ -54,9 +54,10 @@ def test_what_a_hit_does_not_need_is_not_imported(wheel: Wheel, tmp_path: Path) 
     source.write_bytes(wheel.data)
     with Cache(tmp_path / "cache") as cache:
         cache.put(source)
-    later = {"_async", "_archive", "_download", "_fill", "_installer", "_metadata", "_partial", "_prune", "_verify"}
+    later = {"_async_cache", "_installer", "_archive.wheel", "_fetch.download", "_fetch.metadata", "_fetch.partial"}
+    later |= {"_unpack.extract", "_maintenance.prune", "_maintenance.verify"}
     modules = set(modules_after(GET.format(path=str(tmp_path / "cache"), digest=wheel.digest)))
-    assert "wheelcache._lookup" in modules
+    assert "wheelcache._store.lookup" in modules
     assert modules & {f"wheelcache.{name}" for name in later} == set()
 
 

@@ -32,9 +32,9 @@ from server import Server
 from wheels import Wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, Cause, CommitError, LinkMode, Status, WheelCacheError
-from wheelcache._layout import Stamp
-from wheelcache._patience import Patience
-from wheelcache._volume import Volume
+from wheelcache._fs.tempnames import Stamp
+from wheelcache._operation import Patience
+from wheelcache._os.volume import Volume
 
 # What can pass, what a volume cannot do, and what it cannot do with one file.
 PASSING: tuple[Code, ...] = (5, 32, 33, 303, 1224)

@@ -1,10 +1,11 @@
-"""The structure: values < system < stations < façade < command line, held against the imports."""
+"""The structure: packages import in one direction, and each dependency is touched in one place."""
 
 from __future__ import annotations
 
 import ast
 import graphlib
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Iterator
 from itertools import pairwise
@@ -16,37 +17,48 @@ import wheelcache
 
 PACKAGE = Path(wheelcache.__file__).parent
 
-# A module may import those of its own layer (without a circle) and of the layers before it.
-LAYERS = [
-    {
-        *("_errors", "_digest", "_request", "_layout", "_record", "_wheel", "_reports", "_progress"),
-        *("_limits", "_listing", "_zip"),
-    },
-    {
-        *("_fs", "_fs_posix", "_fs_windows", "_clone_windows", "_win32", "_boot_windows", "_process_windows"),
-        *("_holders", "_holders_windows", "_volume", "_volume_posix", "_volume_windows"),
-        *("_refusal", "_system", "_evidence", "_patience", "_disk", "_lock", "_call", "_workers"),
-    },
-    {
-        *("_opening", "_lookup", "_pointers", "_flight", "_download", "_local", "_stage", "_ladder", "_commit"),
-        *("_deliver", "_survey", "_tally", "_doctor", "_export"),
-        *("_inventory", "_naming", "_removal", "_sweep", "_prune", "_ceiling", "_verify", "_crew", "_strangers"),
-        *("_wire", "_waking", "_bridge", "_partial", "_receive", "_freshness", "_urls", "_many", "_visit", "_metadata"),
-        *("_inflate", "_archive", "_fill", "_tree", "_spread", "_unpack", "_threads"),
-    },
+# A package, or a module beside the packages, may import from the rows above its own. Those of one row do not know each
+# other, except for the values, which are modules in an order without a cycle.
+VALUES = {
+    *("_exceptions", "_filenames", "_hashes", "_models", "_options", "_reports", "_request", "_threads"),
+}
+LAYERS: list[set[str]] = [
+    VALUES,
+    {"_os"},
+    {"_operation"},
+    {"_fs", "_http"},
+    {"_archive", "_store"},
+    {"_fetch", "_unpack"},
+    {"_maintenance"},
     {"_cache"},
-    {"_installer", "_async", "_transport"},
+    {"_async_cache"},
+    {"_installer", "_transport"},
     {"__init__"},
+    {"cli"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+# Within a package, a module that only types are imported from does not make a cycle.
+MOST_MODULES = 12
+MOST_LINES = 500
 
 
-def modules() -> Iterator[Path]:
-    return iter(sorted(PACKAGE.glob("*.py")))
+def modules() -> list[Path]:
+    """Return every module of the library, without those of the command line."""
+    return [path for path in everywhere() if unit(path) != "cli"]
 
 
 def everywhere() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    """Return a module's name below ``wheelcache``; that of a package ends in ``__init__``."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def unit(path: Path) -> str:
+    """Return the package, or the module beside the packages, that a module belongs to."""
+    return dotted(path).partition(".")[0]
 
 
 def tree(path: Path) -> ast.Module:
@@ -54,18 +66,23 @@ def tree(path: Path) -> ast.Module:
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yield each import as a dotted name, with dots in front where it is relative; and whether it runs."""
+    """Yield each import as a dotted name, our own below ``wheelcache.``; and whether it runs."""
+    folder = ["wheelcache", *path.relative_to(PACKAGE).parts[:-1]]
     for node, runs in running(tree(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, runs
         elif isinstance(node, ast.ImportFrom):
-            start = "." * node.level + (node.module or "")
-            if node.level and not node.module:
-                for alias in node.names:
-                    yield start + alias.name, runs
-            else:
-                yield start, runs
+            base = folder[: len(folder) - node.level + 1] if node.level else []
+            start = ".".join([*base, *filter(None, [node.module])])
+            for alias in node.names:
+                whole = f"{start}.{alias.name}"
+                yield (whole if is_module(whole) else start), runs
+
+
+def is_module(name: str) -> bool:
+    below = PACKAGE.joinpath(*name.split(".")[1:])
+    return name.startswith("wheelcache.") and (below.with_suffix(".py").exists() or (below / "__init__.py").exists())
 
 
 def running(node: ast.AST, *, runs: bool = True) -> Iterator[tuple[ast.AST, bool]]:
@@ -82,34 +99,80 @@ def running(node: ast.AST, *, runs: bool = True) -> Iterator[tuple[ast.AST, bool
             yield from running(child, runs=runs)
 
 
-def siblings(path: Path) -> set[str]:
-    """Return the modules of the package that a module imports."""
-    names = {name[1:] for name, _ in imports(path) if name.startswith(".") and not name.startswith("..")}
-    return {name for name in names if (PACKAGE / f"{name}.py").exists()}
+def units_imported(path: Path) -> set[str]:
+    """Return the packages, and modules beside them, that a module imports, its own left out."""
+    names = {name.split(".")[1] if "." in name else "__init__" for name, _ in imports(path) if is_ours(name)}
+    return names - {unit(path)}
+
+
+def is_ours(name: str) -> bool:
+    return name.partition(".")[0] == "wheelcache"
 
 
 def test_every_module_has_a_layer() -> None:
-    """Whoever adds a module says where it belongs."""
-    assert {path.stem for path in modules()} == set(LAYER_OF)
+    """A new package is given its place among the others."""
+    assert {unit(path) for path in everywhere()} == set(LAYER_OF)
 
 
-@pytest.mark.parametrize("path", list(modules()), ids=lambda path: path.stem)
-def test_nobody_imports_upwards(path: Path) -> None:
-    """Values know no system, the system no station, stations no façade, and nobody knows the command line."""
-    assert {name for name in siblings(path) if LAYER_OF[name] > LAYER_OF[path.stem]} == set()
-    assert not any(name.startswith((".cli", "wheelcache")) for name, _ in imports(path))
+@pytest.mark.parametrize("path", everywhere(), ids=dotted)
+def test_imports_go_in_one_direction(path: Path) -> None:
+    """A package imports from those above it in the list only, and values only from values."""
+    own = unit(path)
+    allowed = {name for name in LAYER_OF if LAYER_OF[name] < LAYER_OF[own]}
+    if own in VALUES:
+        allowed = VALUES
+    # The version stands in the package itself and is there before anything else is loaded.
+    imported = {name for name in units_imported(path) if name != "__init__" or own == "cli"}
+    assert imported - allowed - UPWARD.get(dotted(path), set()) == set()
 
 
-def test_there_is_no_circle() -> None:
-    """The modules can be put in an order in which each knows only those before it."""
-    order = graphlib.TopologicalSorter({path.stem: siblings(path) for path in modules() if path.stem != "__init__"})
-    assert len(list(order.static_order())) == len(LAYER_OF) - 1
+def modules_imported(path: Path) -> set[str]:
+    """Return those of our modules that a module imports when it runs."""
+    names = {name for name, runs in imports(path) if runs and is_module(name)}
+    return {name.removeprefix("wheelcache.") for name in names}
+
+
+# To be turned round.
+UPWARD = {"_http.body": {"_fetch"}, "_operation": {"_fs"}, "_store.index": {"_fetch"}}
+
+
+def test_there_are_no_cycles() -> None:
+    """The modules can be put in an order in which each imports only from those before it."""
+    graph = {
+        dotted(path): {
+            name.removeprefix("wheelcache.") for name, runs in imports(path) if runs and name.startswith("wheelcache.")
+        }
+        for path in everywhere()
+        if dotted(path) != "__init__"
+    }
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) >= len(graph)
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in everywhere()}), ids=lambda path: path.name)
+def test_no_package_is_crowded(folder: Path) -> None:
+    """A package has at most twelve modules beside its ``__init__``, which the list of files can show at a glance."""
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+    assert folder in {PACKAGE, *CROWDED} or len(modules) <= MOST_MODULES
+
+
+# To be divided.
+CROWDED = {PACKAGE / "cli"}
+
+
+@pytest.mark.parametrize("path", everywhere(), ids=dotted)
+def test_no_module_is_long(path: Path) -> None:
+    """A module is short enough to be read at one go."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES or path in TOO_LONG
+
+
+# To be split.
+TOO_LONG: set[Path] = {PACKAGE / "_cache.py"}
 
 
 def who_imports(package: str) -> set[str]:
     """Return the modules that import a package when they run, the command line left out."""
     return {
-        path.stem
+        dotted(path)
         for path in modules()
         if any(runs and name.partition(".")[0] == package for name, runs in imports(path))
     }
@@ -118,16 +181,16 @@ def who_imports(package: str) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "only"),
     [
-        ("filelock", {"_lock"}),
-        ("httpx", {"_wire", "_receive", "_bridge", "_transport"}),
-        ("anyio", {"_async", "_bridge", "_threads"}),
-        ("tenacity", {"_patience"}),
-        ("packaging", {"_request", "_naming"}),
-        ("platformdirs", {"_opening"}),
+        ("filelock", {"_fs.lock"}),
+        ("httpx", {"_http.client", "_http.body", "_http.async_client", "_transport"}),
+        ("anyio", {"_async_cache", "_http.async_client", "_threads"}),
+        ("tenacity", {"_operation"}),
+        ("packaging", {"_filenames", "_maintenance.select"}),
+        ("platformdirs", {"_options"}),
         ("installer", {"_installer"}),
-        ("zlib_ng", {"_inflate"}),
-        ("msvcrt", {"_fs_windows"}),
-        ("fcntl", {"_fs_posix"}),
+        ("zlib_ng", {"_archive.inflate"}),
+        ("msvcrt", {"_os.windows"}),
+        ("fcntl", {"_os.posix"}),
         ("shutil", set()),
         ("tempfile", set()),
         ("logging", set()),
@@ -140,24 +203,72 @@ def test_each_dependency_has_one_place(package: str, only: set[str]) -> None:
     assert who_imports(package) == only
 
 
-def test_no_private_name_of_a_dependency_is_imported() -> None:
-    """What others call private stays theirs."""
+DEPENDENCIES = ("anyio", "click", "filelock", "h11", "httpcore", "httpx", "installer", "packaging", "platformdirs")
+DEPENDENCIES += ("rich", "tenacity", "zlib_ng")
+
+
+def private_names(package: str) -> set[str]:
+    """Return the private names of an installed package: of its modules, and of what its classes have and set."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations
+    found: set[str] = set()
+    for folder in spec.submodule_search_locations:
+        for path in Path(folder).rglob("*.py"):
+            found.add(path.stem)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute):
+                    found.add(node.attr)
+                elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                    found.add(node.name)
+    return {name for name in found if name.startswith("_") and not name.startswith("__")} - OF_NAMED_TUPLES
+
+
+# Private by their looks, and documented: https://docs.python.org/3/library/collections.html#collections.somenamedtuple
+OF_NAMED_TUPLES = {"_asdict", "_make", "_replace", "_fields", "_field_defaults"}
+
+
+def own_private_names() -> set[str]:
+    """Return the private names that our own classes and modules define or set on themselves."""
+    found: set[str] = set()
     for path in everywhere():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in {"self", "cls"}:
+                found.add(node.attr)
+            elif isinstance(node, ast.Name):
+                found.add(node.id)
+    return found
+
+
+def test_no_private_name_of_a_dependency_is_used() -> None:
+    """Private names of other distributions are neither imported, nor read, nor spelled as strings for getattr."""
+    theirs = set().union(*map(private_names, DEPENDENCIES)) - own_private_names()
+    for path in set(everywhere()) - STILL_PRIVATE:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.ImportFrom) and not node.level and not (node.module or "").startswith("__"):
                 parts = (node.module or "").split(".") + [alias.name for alias in node.names]
                 private = [part for part in parts if part.startswith("_") and part != "__version__"]
                 assert private == [], f"{path.name}: {ast.unparse(node)}"
+            elif isinstance(node, ast.Attribute):
+                assert node.attr not in theirs, f"{path.name}: {ast.unparse(node)}"
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and dotted(path) != "__init__":
+                assert node.value not in theirs, f"{path.name}: {node.value!r}"
+
+
+# To be written without.
+STILL_PRIVATE = {PACKAGE / "_http" / "body.py", PACKAGE / "_http" / "client.py", PACKAGE / "cli" / "_group.py"}
 
 
 def test_the_command_line_uses_the_public_names() -> None:
     """The command line is built on what everybody has."""
-    for path in sorted((PACKAGE / "cli").glob("*.py")):
+    for path in sorted((PACKAGE / "cli").rglob("*.py")):
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Import):
                 assert not any(alias.name.startswith("wheelcache") for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
-                assert node.level <= 1
+                assert node.level <= len(path.relative_to(PACKAGE).parts) - 1
                 if node.module == "wheelcache":
                     assert {alias.name for alias in node.names} <= {*wheelcache.__all__, "__version__"}
                 else:
@@ -171,7 +282,7 @@ def test_only_the_layout_forms_paths() -> None:
     """No other module of the library writes down a name that is part of the cache's paths."""
     for path in modules():
         constants = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
-        assert path.stem == "_layout" or constants & PATH_PARTS == set(), path.name
+        assert dotted(path) == "_store.layout" or constants & PATH_PARTS == set(), path.name
 
 
 TOUCHES_THE_DISK = {
@@ -183,15 +294,15 @@ PATH_TOUCHES_THE_DISK = {
     *("exists", "lexists", "isfile", "isdir", "islink", "realpath", "samefile", "getsize", "getmtime"),
 }
 # The file layer; the files of callers are read as callers have them, and those of the system that describe volumes.
-MAY_TOUCH = {"_fs_posix", "_fs_windows", "_local", "_volume_posix", "_volume_windows"}
+MAY_TOUCH = {"_fetch.local", "_os.posix", "_os.process_posix", "_os.volume_posix", "_os.volume_windows", "_os.windows"}
 
 
 def test_only_the_file_layer_touches_the_disk() -> None:
     """Every file operation goes through the file layer, where tests can make it fail."""
     found = {
-        (path.stem, ast.unparse(node.func))
+        (dotted(path), ast.unparse(node.func))
         for path in modules()
-        if path.stem not in MAY_TOUCH
+        if dotted(path) not in MAY_TOUCH
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and touches(node.func)
     }
@@ -211,14 +322,12 @@ def touches(function: ast.expr) -> bool:
 
 def test_time_comes_from_the_system_that_is_lent() -> None:
     """No module but the one that describes a machine asks a clock or sleeps."""
-    assert who_imports("time") == {"_system"}
+    assert who_imports("time") == {"_os.system"}
 
 
 def test_everything_private_says_so() -> None:
-    """Beside the command line and the package itself, every module's name begins with an underscore."""
-    public = {path.stem for path in modules() if not path.stem.startswith("_")}
-    assert public == set()
-    assert [path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"] == ["cli"]
+    """Only the package itself and the command line have names without an underscore in front."""
+    assert {name for name in LAYER_OF if not name.startswith("_")} == {"cli"}
 
 
 def test_all_names_what_is_public() -> None:
@@ -243,7 +352,7 @@ def test_every_public_class_is_documented(name: str) -> None:
             assert value.__doc__, f"{name}.{attribute}"
 
 
-@pytest.mark.parametrize("path", list(modules()), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", everywhere(), ids=dotted)
 def test_every_module_has_a_header(path: Path) -> None:
     """A module begins with what it is for; names that are no classes are documented where they stand."""
     assert ast.get_docstring(tree(path))

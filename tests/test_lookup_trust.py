@@ -400,7 +400,7 @@ def test_a_record_that_says_odd_things_is_never_an_error(
     wrong: dict, folder: Path, machine: Machine, server: Server, wheel: Wheel
 ) -> None:
     """A record with a good checksum and odd content gives the right bytes or none, and stays within its folder."""
-    from wheelcache._record import decode, encode
+    from wheelcache._store.records import decode, encode
 
     with machine.cache(folder) as cache:
         (record,) = records(cache)
@@ -528,7 +528,7 @@ def test_two_objects_see_each_others_wheels(machine: Machine, server: Server, wh
 
 def test_a_record_that_cannot_be_renewed_costs_only_time(folder: Path, wheel: Wheel, machine: Machine) -> None:
     """Where the record cannot be replaced just now, the wheel is handed out, and the next process hashes again."""
-    from wheelcache._fs import native
+    from wheelcache._os.files import native
 
     class Refusing:
         def __getattr__(self, name: str):

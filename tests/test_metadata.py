@@ -34,7 +34,7 @@ from server import (
 from wheels import Wheel, hex_of, make_wheel, wheel_filename
 
 from wheelcache import Cache, DownloadError, HashMismatchError, InvalidWheelError, OfflineError
-from wheelcache._metadata import read_metadata
+from wheelcache._fetch.metadata import read_metadata
 from wheelcache._request import parse_request
 
 SIZE = 500_000
@@ -205,7 +205,7 @@ def test_a_file_beside_it_that_cannot_be_had(beside: Answer, server: Server, cac
     assert cache.metadata(url) == metadata_of(big)
 
 
-@pytest.mark.parametrize("how", [without_ranges, refused_range, wrong_range(-10)], ids=str)
+@pytest.mark.parametrize("how", [without_ranges, refused_range, wrong_range(-10)])
 def test_from_the_whole_wheel(how, server: Server, cache: Cache, big: Wheel) -> None:
     """A server that gives no ranges gives the wheel, which is in the cache from then on."""
     url = big.on(server, how=how)

@@ -22,11 +22,11 @@ from scenarios import quick_folder
 from wheels import hex_of, make_wheel, sha256, wheel_filename
 
 from wheelcache import Cache, HashMismatchError, LinkMode, OfflineError, SizeMismatchError
-from wheelcache._disk import Disk
-from wheelcache._patience import Patience
-from wheelcache._record import Record, Seen, decode, decode_record, encode, encode_record
-from wheelcache._stage import Stage
-from wheelcache._system import System
+from wheelcache._fs.robustio import Disk
+from wheelcache._operation import Patience
+from wheelcache._os.system import System
+from wheelcache._store.records import Record, Seen, decode, decode_record, encode, encode_record
+from wheelcache._store.staging import Stage
 
 SAME_EVERY_TIME = settings(derandomize=True, deadline=None, database=None)
 

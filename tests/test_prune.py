@@ -21,7 +21,7 @@ from machines import FakeClock, Machine
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, PruneReport, ReadOnlyError
-from wheelcache._layout import Stamp, space_tag
+from wheelcache._fs.tempnames import Stamp, space_tag
 
 DAY = 86_400.0
 SIZE = 3000
@@ -509,7 +509,7 @@ def test_less_than_nothing_is_no_size(machine: Machine, tmp_path: Path) -> None:
 
 def test_one_process_prunes_for_the_limit_and_nobody_relies_on_it(machine: Machine, tmp_path: Path) -> None:
     """Who finds another at it goes on; where that one does not get on, the cache keeps to about its size too."""
-    from wheelcache._lock import FileLock
+    from wheelcache._fs.lock import FileLock
 
     with machine.cache(tmp_path / "cache", max_size=20 * SIZE) as cache:
         lock = FileLock(cache._call().disk, cache._layout.lock("prune"))
@@ -700,7 +700,7 @@ def test_what_is_wrong_in_a_lock_file_names_it(machine: Machine, cache: Cache, t
 
 def test_a_lock_that_is_held_is_not_stale(machine: Machine, cache: Cache) -> None:
     """However old its file is, a lock that somebody holds stays."""
-    from wheelcache._lock import FileLock
+    from wheelcache._fs.lock import FileLock
 
     path = cache.path / "v1" / "locks" / "0.lock"
     lock = FileLock(cache._call().disk, str(path))

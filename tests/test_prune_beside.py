@@ -11,8 +11,8 @@ import pytest
 from many import TINY_SIZE, Tiny, build
 
 from wheelcache import Cache
-from wheelcache._inventory import walk
-from wheelcache._system import System
+from wheelcache._os.system import System
+from wheelcache._store.walk import walk
 
 CHILD = Path(__file__).parent / "children" / "use_while_pruned.py"
 PROCESSES = 4

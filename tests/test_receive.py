@@ -26,7 +26,8 @@ from server import (
 )
 from wheels import Wheel, make_wheel, wheel_filename
 
-from wheelcache import DownloadError, HashMismatchError, SizeMismatchError, Status, WheelCacheError, _receive
+from wheelcache import DownloadError, HashMismatchError, SizeMismatchError, Status, WheelCacheError
+from wheelcache._http import body
 
 LARGE, MEDIUM = (
     Wheel(wheel_filename(name), make_wheel(name, size=size)) for name, size in (("large", 2 << 20), ("medium", 300_000))
@@ -58,7 +59,7 @@ def wheel(request: pytest.FixtureRequest) -> Wheel:
 def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """A client of each kind, which does not wait long for the next byte."""
     if request.param == "no reader":
-        monkeypatch.setattr(_receive, "_WAY_TO_READER", ("stream", "_elsewhere"))
+        monkeypatch.setattr(body, "_WAY_TO_READER", ("stream", "_elsewhere"))
     transport = NoSocket() if request.param == "no socket" else httpx.HTTPTransport()
     with httpx.Client(transport=transport, timeout=httpx.Timeout(10, read=2)) as client:
         yield client
@@ -70,7 +71,7 @@ def chunks(server: Server) -> Callable[[httpx.Client, Wheel], Iterator[bytes | m
 
     def asked(client: httpx.Client, wheel: Wheel) -> Iterator[bytes | memoryview]:
         with client.stream("GET", wheel.on(server, how=noted)) as response:
-            yield from _receive._chunks(response, wheel.size, encoded=False)
+            yield from body._chunks(response, wheel.size, encoded=False)
 
     return asked
 
@@ -111,7 +112,7 @@ def test_a_connection_with_half_a_body_is_never_used_again(chunks, wheel: Wheel)
 def test_without_the_reader_it_is_the_plain_way(chunks, wheel: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where h11 cannot be told, as with a release that keeps its reader elsewhere, it sees every byte."""
     CONNECTIONS.clear()
-    monkeypatch.setattr(_receive, "_WAY_TO_READER", ("stream", "_elsewhere"))
+    monkeypatch.setattr(body, "_WAY_TO_READER", ("stream", "_elsewhere"))
     with httpx.Client() as client:
         for _ in range(2):
             assert {type(piece) for piece in chunks(client, wheel)} == {bytes}
@@ -186,7 +187,6 @@ def test_cuts_are_gone_on_with(
         (wrong_length(-1), HashMismatchError),
         (status(404), DownloadError),
     ],
-    ids=str,
 )
 def test_errors_are_the_same(how, error: type[WheelCacheError], wheel, client, server, machine, tmp_path) -> None:
     """What cannot be had is the error that the plain way gives."""

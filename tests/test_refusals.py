@@ -19,10 +19,10 @@ from server import Server
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, Cause, CommitError, LinkMode, Status
-from wheelcache._disk import Disk
-from wheelcache._patience import Patience
-from wheelcache._system import System
-from wheelcache._volume import Volume
+from wheelcache._fs.robustio import Disk
+from wheelcache._operation import Patience
+from wheelcache._os.system import System
+from wheelcache._os.volume import Volume
 
 PASSING = (5, 32, 33, 303, 1224, 55, 64, 121, 1231)
 UNSUPPORTED = (1, 17, 50, 87, 120, 396)

@@ -31,8 +31,8 @@ from server import (
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, DownloadError, HashMismatchError, Phase, ProgressEvent, SizeMismatchError, Status
-from wheelcache._fs import native
-from wheelcache._layout import Stamp
+from wheelcache._fs.tempnames import Stamp
+from wheelcache._os.files import native
 
 # A body comes in pieces of up to 256 KiB, as it happens to come: one that is stopped at half must not be there by then.
 SIZE = 900_000
@@ -441,8 +441,9 @@ def test_two_claims_of_one_file_are_one(server: Server, machine: Machine, big: W
     with machine.cache(tmp_path / "cache") as cache:
         interrupted(cache, url, big.digest)
         code = (
-            "import sys; from wheelcache import Cache, _flight; from contextlib import nullcontext\n"
-            "_flight.Flights.turn = lambda *_: nullcontext()\n"
+            "import sys; from contextlib import nullcontext; from wheelcache import Cache\n"
+            "from wheelcache._store import single_flight\n"
+            "single_flight.Flights.turn = lambda *_: nullcontext()\n"
             "sys.stdin.read(1)\n"
             "print(Cache(sys.argv[1]).fetch(sys.argv[2], hashes=sys.argv[3]).status)"
         )

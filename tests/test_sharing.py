@@ -34,7 +34,7 @@ from wheelcache import (
     Status,
     TreeSource,
 )
-from wheelcache._fs import native
+from wheelcache._os.files import native
 
 pytestmark = not_on_windows("Windows has no such modes: folders hand down their access lists")
 

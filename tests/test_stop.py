@@ -23,7 +23,7 @@ from server import Exchange, Server, plain, redirect, stalled, status
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import AsyncCache, Cache, Phase, ProgressEvent, WheelRequest
-from wheelcache._system import System
+from wheelcache._os.system import System
 
 MANY = [Wheel(wheel_filename(f"many{n}"), make_wheel(f"many{n}", size=2000)) for n in range(4)]
 BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine

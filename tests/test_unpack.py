@@ -19,7 +19,7 @@ from machines import Machine, TickingClock
 from marks import not_on_windows, on_windows
 
 from wheelcache import Cache, CachedWheel, Cause, CommitError, InvalidWheelError, LinkMode, ReadOnlyError
-from wheelcache._fs import native
+from wheelcache._os.files import native
 
 FILES = {
     "demo/__init__.py": b"",

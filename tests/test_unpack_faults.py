@@ -23,12 +23,12 @@ from machines import Machine, TickingClock
 from oracle import check_error
 
 from wheelcache import Cache, CachedWheel, UnsafeWheelError
-from wheelcache._call import Call
-from wheelcache._disk import Disk
-from wheelcache._layout import Layout, is_spare
-from wheelcache._patience import Patience
-from wheelcache._system import System
-from wheelcache._tree import Trees
+from wheelcache._fs.robustio import Disk
+from wheelcache._fs.tempnames import is_spare
+from wheelcache._operation import Call, Patience
+from wheelcache._os.system import System
+from wheelcache._store.layout import Layout
+from wheelcache._unpack.trees import Trees
 
 ENTRIES = [
     Entry("demo/__init__.py", b""),

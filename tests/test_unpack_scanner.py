@@ -14,8 +14,8 @@ from marks import with_scanner
 from scanner import SHARES, holding, watching
 
 from wheelcache import Cache, LinkMode
-from wheelcache._layout import is_spare
-from wheelcache._system import System
+from wheelcache._fs.tempnames import is_spare
+from wheelcache._os.system import System
 
 pytestmark = with_scanner
 

@@ -50,8 +50,9 @@ from installer import install
 from installer.destinations import SchemeDictionaryDestination
 from installer.sources import WheelFile
 
-from wheelcache import Cache, InvalidWheelError, TreeSource, UnsafeWheelError, _inflate
-from wheelcache._archive import are_plain, problem_of_name
+from wheelcache import Cache, InvalidWheelError, TreeSource, UnsafeWheelError
+from wheelcache._archive import inflate
+from wheelcache._archive.wheel import are_plain, problem_of_name
 
 ZEROS = bytes(1 << 20)
 
@@ -107,14 +108,14 @@ LIBRARIES = ["zlib", *(["zlib_ng.zlib_ng"] if importlib.util.find_spec("zlib_ng"
 @pytest.fixture(autouse=True, params=LIBRARIES)
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With zlib and with the library of the extra, everything is refused, and everything taken, in the same way."""
-    monkeypatch.setattr(_inflate, "_engine", importlib.import_module(request.param))
+    monkeypatch.setattr(inflate, "_engine", importlib.import_module(request.param))
     return request.param
 
 
 @pytest.mark.skipif(len(LIBRARIES) < 2, reason="only zlib is tried: the extra 'fast' is not installed")
 def test_the_faster_library_is_tried_too(library: str) -> None:
     """All of this file runs with each of the libraries that are there."""
-    assert _inflate.inflater().decompress(deflate(b"x" * 99)) == b"x" * 99
+    assert inflate.inflater().decompress(deflate(b"x" * 99)) == b"x" * 99
 
 
 NAMES = {

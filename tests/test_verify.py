@@ -19,7 +19,7 @@ from marks import not_on_windows
 from wheels import make_wheel, wheel_filename
 
 from wheelcache import Action, Cache, CachedWheel, Phase, ProblemKind, ProgressEvent, Status
-from wheelcache._call import CURRENT_STOP, Stop, StoppedError
+from wheelcache._operation import CURRENT_STOP, Stop, StoppedError
 
 SIZE = 3000
 

@@ -21,10 +21,9 @@ if sys.platform == "win32":
     import winreg
     from ctypes import wintypes
 
-    from wheelcache._boot_windows import TimeOfDay, boot_identity
-    from wheelcache._holders_windows import Process, holders_of, listed
-    from wheelcache._process_windows import is_contained, process_space
-    from wheelcache._volume_windows import cloud_marks, surroundings
+    from wheelcache._os.holders_windows import Process, holders_of, listed
+    from wheelcache._os.process_windows import TimeOfDay, boot_identity, is_contained, process_space
+    from wheelcache._os.volume_windows import cloud_marks, surroundings
 
 pytestmark = on_windows
 

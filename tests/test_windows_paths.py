@@ -19,16 +19,17 @@ import pytest
 from marks import on_windows
 from wheels import Wheel, wheel_filename
 
-from wheelcache._digest import MultiHash
-from wheelcache._fs import FileSystem
-from wheelcache._layout import Layout, Stamp
-from wheelcache._opening import cache_folder
+from wheelcache._fs.tempnames import Stamp
+from wheelcache._hashes import MultiHash
+from wheelcache._options import cache_folder
+from wheelcache._os.files import FileSystem
+from wheelcache._store.layout import Layout
 
 if sys.platform == "win32":
-    from wheelcache import _fs_windows, _holders_windows, _volume_windows, _win32
-    from wheelcache._fs_windows import WindowsFiles
+    from wheelcache._os import holders_windows, volume_windows, win32, windows
+    from wheelcache._os.windows import WindowsFiles
 
-    NATIVE: tuple[ModuleType, ...] = (_fs_windows, _win32, _holders_windows, _volume_windows)
+    NATIVE: tuple[ModuleType, ...] = (windows, win32, holders_windows, volume_windows)
 
 pytestmark = on_windows
 
@@ -66,7 +67,7 @@ class Spy:
         """Note the path within what goes to the system, as FILE_RENAME_INFO has it."""
         if kind == _RENAME_EX:
             self.note("FILE_RENAME_INFO", information[20:].decode("utf-16-le", "replace").lstrip("\0"))
-        _win32.Handle.set(handle, kind, information, target)
+        win32.Handle.set(handle, kind, information, target)
 
     def names(self) -> set[str]:
         return {name for name, _ in self.seen}
@@ -83,9 +84,9 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
                 monkeypatch.setattr(module, name, spy.on(name.lstrip("_"), value))
 
     def function(name: str, *arguments: object, **options: object) -> Callable[..., object]:
-        return spy.on(name, _win32.function(name, *arguments, **options))
+        return spy.on(name, win32.function(name, *arguments, **options))
 
-    monkeypatch.setattr(_volume_windows, "function", function)
+    monkeypatch.setattr(volume_windows, "function", function)
     for name in OF_PYTHON:
         monkeypatch.setattr(os, name, spy.on(f"os.{name}", getattr(os, name)))
     for name in ("isdir", "exists"):
@@ -140,7 +141,7 @@ def every_operation(files: FileSystem, folder: str) -> Iterator[Callable[[], obj
     yield lambda: within("stat", "four")
     yield lambda: within("link", "four", None)
     yield lambda: within("clone", "four", None, "five", 0)
-    yield lambda: _win32.Handle(two, _win32.GENERIC_READ).close()
+    yield lambda: win32.Handle(two, win32.GENERIC_READ).close()
     # The older ways, which a read-only file needs in full.
     yield lambda: work(files.create, three)
     yield lambda: ctypes.WinDLL("kernel32").SetFileAttributesW(LOCAL + two, 1)
@@ -151,8 +152,8 @@ def every_operation(files: FileSystem, folder: str) -> Iterator[Callable[[], obj
     yield lambda: files.mkdir(two)
     yield lambda: files.rmdir(two)
     yield lambda: files.unlink(one)
-    yield lambda: _holders_windows.holders_of([one, folder])
-    yield lambda: _volume_windows.volume_of(folder)
+    yield lambda: holders_windows.holders_of([one, folder])
+    yield lambda: volume_windows.volume_of(folder)
 
 
 def test_every_operation_is_among_them() -> None:
@@ -218,8 +219,8 @@ def test_a_cache_folder_on_a_server(given: str, wheel: Wheel) -> None:
     prefixed = [path for path in paths if len(path) > 240]
     assert prefixed
     for path in prefixed:
-        assert _win32.extended(path) == SHARE + path[2:]
-        assert os.path.dirname(_win32.extended(path)).startswith(SHARE + "server\\share\\cache\\v1")
+        assert win32.extended(path) == SHARE + path[2:]
+        assert os.path.dirname(win32.extended(path)).startswith(SHARE + "server\\share\\cache\\v1")
 
 
 def test_the_root_of_a_share_is_where_its_paths_end() -> None:

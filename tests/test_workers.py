@@ -8,7 +8,7 @@ import threading
 import pytest
 from marks import not_on_windows
 
-from wheelcache._workers import Workers
+from wheelcache._threads import Workers
 
 
 def running() -> list[str]:

@@ -53,8 +53,7 @@ __version__ = "0.1.0"
 import typing
 
 from ._cache import Cache
-from ._digest import Hashes
-from ._errors import (
+from ._exceptions import (
     Cause,
     CommitError,
     DownloadError,
@@ -66,13 +65,12 @@ from ._errors import (
     UnsafeWheelError,
     WheelCacheError,
 )
-from ._limits import Keep
-from ._progress import Phase, Progress, ProgressEvent
+from ._hashes import Hashes
+from ._models import CachedWheel, Keep, LinkMode, Phase, Progress, ProgressEvent, Status, Unpacked
 from ._request import WheelRequest
-from ._wheel import CachedWheel, LinkMode, Status, Unpacked
 
 if typing.TYPE_CHECKING:
-    from ._async import AsyncCache
+    from ._async_cache import AsyncCache
     from ._installer import LinkDestination, TreeSource
     from ._reports import Action, Check, DoctorReport, Problem, ProblemKind, PruneReport, Skipped, Stats, VerifyReport
     from ._transport import CacheTransport
@@ -117,7 +115,7 @@ __all__ = [
 # Imported when they are asked for, since the start of a process counts and most need none of them. A transport is a
 # class of httpx's besides, and importing wheelcache does not import httpx.
 _LATER = {
-    "_async": ["AsyncCache"],
+    "_async_cache": ["AsyncCache"],
     "_installer": ["LinkDestination", "TreeSource"],
     "_reports": [
         *("Action", "Check", "DoctorReport", "Problem", "ProblemKind", "PruneReport", "Skipped", "Stats"),

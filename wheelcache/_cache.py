@@ -14,14 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from . import _digest, _limits, _opening
-from ._call import CURRENT_STOP, Call
-from ._ceiling import Ceiling
-from ._commit import Commit
-from ._deliver import Deliver
-from ._digest import Hashes
-from ._disk import Disk
-from ._errors import (
+from . import _hashes, _options
+from ._archive.dist_info import check_project
+from ._exceptions import (
     Cause,
     CommitError,
     HashMismatchError,
@@ -30,24 +25,29 @@ from ._errors import (
     SizeMismatchError,
     WheelCacheError,
 )
-from ._flight import Flights
-from ._ladder import Ladder
-from ._layout import Layout, Stamp
-from ._limits import Keep, Limits
-from ._listing import check_project
-from ._lookup import Found, Lookup
-from ._patience import Patience
-from ._pointers import Pointers
-from ._progress import Phase, Progress
-from ._request import Wanted, check_filename, check_wheel_name, parse_request
-from ._spread import Spread
-from ._system import System
-from ._tally import Tally
-from ._tree import TreeEntry
-from ._unpack import Unpack
-from ._urls import Known, Urls
-from ._wheel import CachedWheel, LinkMode, Status, Unpacked, require_wheel
-from ._wire import Wire, leave_connections
+from ._filenames import check_filename, check_wheel_name
+from ._fs.persist import Ladder
+from ._fs.robustio import Disk
+from ._fs.tempnames import Stamp
+from ._hashes import Hashes
+from ._http.client import Wire, leave_connections
+from ._maintenance.size_limit import Ceiling
+from ._models import CachedWheel, Keep, LinkMode, Phase, Progress, Status, Unpacked, require_wheel
+from ._operation import CURRENT_STOP, Call, Patience
+from ._options import Limits
+from ._os.system import System
+from ._request import Wanted, parse_request
+from ._store import create
+from ._store.commit import Commit
+from ._store.counters import Tally
+from ._store.index import Known, Pointers, Urls
+from ._store.layout import Layout
+from ._store.lookup import Found, Lookup
+from ._store.single_flight import Flights
+from ._unpack.export import Deliver
+from ._unpack.link_tree import Spread
+from ._unpack.trees import TreeEntry
+from ._unpack.unpacker import Unpack
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -55,10 +55,11 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from ._many import Request
+    from ._fetch.batch import Request
+    from ._fetch.passthrough import Visit
     from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
-    from ._stage import Stage
-    from ._visit import Visit
+    from ._store.staging import Stage
+
 
 # How often a file that security software takes away between writing and committing is downloaded: it may have been an
 # accident once, and it is said the second time.
@@ -126,10 +127,10 @@ class Cache:
         io_timeout: float = 60.0,
         lock_timeout: float = 60.0,
     ) -> None:
-        _opening.check_options(layers=layers, verify=verify, io_timeout=io_timeout, lock_timeout=lock_timeout)
-        _opening.check_client(client, awaited=False)
-        self._max_size = _limits.checked_size("max_size", max_size)
-        self.path: Path = Path(_opening.cache_folder(path))
+        _options.check_options(layers=layers, verify=verify, io_timeout=io_timeout, lock_timeout=lock_timeout)
+        _options.check_client(client, awaited=False)
+        self._max_size = _options.checked_size("max_size", max_size)
+        self.path: Path = Path(_options.cache_folder(path))
         self._closed = False
         self._process = os.getpid()
         self._offline = offline
@@ -141,10 +142,10 @@ class Cache:
         below = [Layout(os.path.abspath(os.fspath(layer))) for layer in layers]
         disk = self._call().disk
         for existing in [self._layout, *below] if read_only else below:
-            _opening.require_folder(disk, existing.root)
+            create.require_folder(disk, existing.root)
         if not read_only:
-            self._system = replace(self._system, files=_opening.following(disk, self._layout))
-            _opening.prepare(self._call().disk, self._layout)
+            self._system = replace(self._system, files=create.following(disk, self._layout))
+            create.prepare(self._call().disk, self._layout)
         full = verify == "full"
         self._lookup = Lookup(self._layout, writable=not read_only, full=full)
         self._layers = [Lookup(layer, writable=False, full=full) for layer in below]
@@ -233,7 +234,7 @@ class Cache:
             lock = packaging.pylock.Pylock.from_dict(tomllib.loads(text))
             wheels = cache.fetch_all(wheel for package in lock.packages for wheel in package.wheels or ())
         """
-        from ._many import Plan, fetch_in_threads, one_at_a_time
+        from ._fetch.batch import Plan, fetch_in_threads, one_at_a_time
 
         plan = Plan(requests, jobs)
         self._call()
@@ -257,8 +258,8 @@ class Cache:
             return _again_if_removed(lambda: self._download(call, wanted, known, refresh=refresh))
 
     def _download(self, call: Call, wanted: Wanted, known: Known | None, *, refresh: bool) -> CachedWheel:
-        from ._download import Conditions, Downloader
-        from ._partial import Partials
+        from ._fetch.download import Conditions, Downloader
+        from ._fetch.partial import Partials
 
         if wanted.url.startswith("file:"):
             return self._copy(call, wanted)
@@ -286,12 +287,12 @@ class Cache:
         return wheel
 
     def _copy(self, call: Call, wanted: Wanted) -> CachedWheel:
-        from . import _local
-        from ._stage import Stage
+        from ._fetch import local
+        from ._store.staging import Stage
 
         temporary = self._temporary()
         with Stage(call.disk, temporary, expected=wanted.hashes, size=wanted.size, shown=wanted.shown) as stage:
-            _local.fill(stage, wanted, call)
+            local.fill(stage, wanted, call)
             # A record holds no path of this machine: the cache may be used on another one.
             return self._add(call, stage, wanted.filename, None, Status.ADDED)
 
@@ -312,11 +313,11 @@ class Cache:
             ReadOnlyError: where the cache is read-only.
             CommitError: where the file system refuses.
         """
-        from . import _local
-        from ._stage import Stage
+        from ._fetch import local
+        from ._store.staging import Stage
 
-        expected = _digest.parse_hashes(hashes)
-        _digest.require_strong(expected)
+        expected = _hashes.parse_hashes(hashes)
+        _hashes.require_strong(expected)
         if filename is None:
             filename = os.path.basename(os.fspath(source)) if isinstance(source, str | os.PathLike) else ""
         check_filename(filename, operation="put")
@@ -325,12 +326,12 @@ class Cache:
         call = self._call(filename)
 
         def copy() -> CachedWheel:
-            temporary, origin = self._temporary(), _local.path_of(source)
+            temporary, origin = self._temporary(), local.path_of(source)
             with (
-                _local.opened(source) as (file, total),
+                local.opened(source) as (file, total),
                 Stage(call.disk, temporary, expected=expected, source=origin) as stage,
             ):
-                _local.copy_in(stage, file, call, total)
+                local.copy_in(stage, file, call, total)
                 return self._add(call, stage, filename, None, Status.ADDED)
 
         # An open file is read once.
@@ -354,12 +355,12 @@ class Cache:
             HashMismatchError: where the metadata is not what the index tells of, wherever it comes from.
             DownloadError, OfflineError: where it cannot be had.
         """
-        from ._metadata import Metadata, NoRangesError
+        from ._fetch.metadata import Metadata, NoRangesError
 
         metadata = Metadata(self._layout, writable=not self._read_only)
         wanted = parse_request(url, hashes, None, None)
-        expected = _digest.parse_hashes(metadata_hashes)
-        _digest.require_strong(expected)
+        expected = _hashes.parse_hashes(metadata_hashes)
+        _hashes.require_strong(expected)
         call = self._call(wanted.filename)
         wheel = self._find(call, wanted)
         if wheel is None:
@@ -382,7 +383,7 @@ class Cache:
         stage.moved()
         repaired = self._lookup.remember(found)
         for name, value in sealed.hashes.items():
-            if name != "sha256" and _digest.is_strong(name):
+            if name != "sha256" and _hashes.is_strong(name):
                 self._pointers[0].write(call.disk, f"{name}:{value}", found.record.sha256)
         self._grown(call, found.record.size if found.is_new else 0, found.record.sha256)
         return _wheel(found, Status.REPAIRED if repaired else status)
@@ -400,8 +401,8 @@ class Cache:
         Raises:
             ValueError: where the digest is not a strong hash.
         """
-        name, value = _digest.parse_hash(digest)
-        _digest.require_strong({name: value})
+        name, value = _hashes.parse_hash(digest)
+        _hashes.require_strong({name: value})
         if filename is not None:
             check_filename(filename, operation="get")
         found = self._look_up(self._call(filename or ""), {name: value}, filename)
@@ -454,7 +455,7 @@ class Cache:
         self, call: Call, hashes: Mapping[str, str], filename: str | None, *, adopt: bool = False
     ) -> tuple[Found, Status] | None:
         """Look into this cache, then into its layers."""
-        key = _digest.naming_hash(hashes)
+        key = _hashes.naming_hash(hashes)
         if key is None:
             return None
         for number, lookup in enumerate([self._lookup, *self._layers]):
@@ -511,10 +512,10 @@ class Cache:
 
     def stats(self) -> Stats:
         """Return what this cache holds, layers not included, and what it has been good for. Walks the whole cache."""
-        from . import _survey
+        from ._maintenance import stats
 
         disk = self._call().disk
-        return _survey.survey(disk, self._layout, self._tally.read(disk))
+        return stats.survey(disk, self._layout, self._tally.read(disk))
 
     # Out
 
@@ -570,11 +571,11 @@ class Cache:
             FileNotFoundError: where one of those that were given is no longer in the cache.
             CommitError: where the file system refuses.
         """
-        from . import _export
+        from ._unpack import export
 
         mode = LinkMode(mode)
         chosen = self.entries() if wheels is None else wheels
-        return _export.export(self._call(), self._deliver, chosen, dest, mode, each=wheels is not None)
+        return export.export(self._call(), self._deliver, chosen, dest, mode, each=wheels is not None)
 
     def unpack(
         self,
@@ -678,7 +679,7 @@ class Cache:
 
     def _visit(self, url: str, *, refresh: bool) -> Visit:
         """Say what is known of a URL to a client that passes by: see :class:`CacheTransport`."""
-        from ._visit import Visit
+        from ._fetch.passthrough import Visit
 
         wanted = parse_request(url, None, None, None)
         call = self._call(wanted.filename)
@@ -729,14 +730,14 @@ class Cache:
             OSError: where a lock file cannot be read. Nothing goes then.
             ReadOnlyError: where the cache is read-only, and it is no dry run.
         """
-        from . import _naming, _prune
+        from ._maintenance import prune, select
 
-        limits = Limits(_limits.checked_size("max_size", max_size), _limits.checked_age(max_age))
+        limits = Limits(_options.checked_size("max_size", max_size), _options.checked_age(max_age))
         call = self._call()
-        kept = _naming.kept(call, self._layout, self._finding(call), keep)
+        kept = select.kept(call, self._layout, self._finding(call), keep)
         if not dry_run:
             self._writable("prune")
-        return _prune.Prune(self._layout, self._tally).run(call.disk, limits._replace(keep=kept), dry_run=dry_run)
+        return prune.Prune(self._layout, self._tally).run(call.disk, limits._replace(keep=kept), dry_run=dry_run)
 
     def remove(self, *names: str | CachedWheel, dry_run: bool = False) -> PruneReport:
         """Take wheels out of this cache, with their trees and pointers. Layers keep theirs.
@@ -752,13 +753,13 @@ class Cache:
             ValueError: for a name that cannot be one, or that nothing in this cache has. Nothing goes then.
             ReadOnlyError: where the cache is read-only, and it is no dry run.
         """
-        from . import _naming, _prune
+        from ._maintenance import prune, select
 
         if not dry_run:
             self._writable("remove")
         call = self._call()
-        chosen = _naming.chosen(call.disk.hurried(), self._layout, self._finding(call), names)
-        return _prune.Prune(self._layout, self._tally).remove(call.disk, chosen, dry_run=dry_run)
+        chosen = select.chosen(call.disk.hurried(), self._layout, self._finding(call), names)
+        return prune.Prune(self._layout, self._tally).remove(call.disk, chosen, dry_run=dry_run)
 
     def clear(self, *, dry_run: bool = False) -> PruneReport:
         """Take everything out of this cache but what :meth:`stats` has counted.
@@ -771,11 +772,11 @@ class Cache:
         Raises:
             ReadOnlyError: where the cache is read-only, and it is no dry run.
         """
-        from . import _prune
+        from ._maintenance import prune
 
         if not dry_run:
             self._writable("clear")
-        return _prune.Prune(self._layout, self._tally).clear(self._call().disk, dry_run=dry_run)
+        return prune.Prune(self._layout, self._tally).clear(self._call().disk, dry_run=dry_run)
 
     def verify(self, *, repair: bool = False, progress: Progress | None = None) -> VerifyReport:
         """Hash everything in this cache again, whatever is trusted, and say what is wrong.
@@ -791,7 +792,7 @@ class Cache:
             ReadOnlyError: where it is to repair and the cache is read-only.
             CommitError: where the cache folder cannot be looked into.
         """
-        from ._verify import Verify
+        from ._maintenance.verify import Verify
 
         if repair:
             self._writable("verify")
@@ -811,7 +812,7 @@ class Cache:
             print(*report.advice, sep="\n")
         """
         # Nobody else needs it, and a hit must not pay for its import.
-        from ._doctor import examine
+        from ._maintenance.doctor import examine
 
         self._call()
         return examine(self._system, self._layout, writable=not self._read_only)

@@ -13,15 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from ._cache import Cache
-from ._call import Call
-from ._disk import Disk
-from ._ladder import Ladder
-from ._layout import Layout, marker_path
-from ._listing import Folder, decode_marker, is_executable
-from ._patience import Patience
-from ._spread import Spread
-from ._system import System
-from ._wheel import CachedWheel, LinkMode
+from ._fs.persist import Ladder
+from ._fs.robustio import Disk
+from ._models import CachedWheel, LinkMode
+from ._operation import Call, Patience
+from ._os.system import System
+from ._store.layout import Layout, marker_path
+from ._unpack.link_tree import Spread
+from ._unpack.manifest import Folder, decode_marker, is_executable
 
 if TYPE_CHECKING:
     from installer.destinations import SchemeDictionaryDestination, WheelDestination

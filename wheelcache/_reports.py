@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ._wheel import CachedWheel
+from ._models import CachedWheel
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,16 @@ one, and the credentials travel beside it, not in it.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from . import _digest
-from ._digest import Hashes
-from ._errors import InvalidWheelError
+from . import _hashes
+from ._filenames import check_filename
+from ._hashes import Hashes
 
-# The characters of wheel file names: those of names, versions (with epoch and local part), build and platform tags:
-# https://packaging.python.org/en/latest/specifications/binary-distribution-format/#file-name-convention
-# Checked before any path is formed, so that no file name can leave its folder on any system.
-_WHEEL_NAME = re.compile(r"[a-z0-9_.+!]+(?:-[a-z0-9_.+!]+){4,5}\.whl", re.ASCII | re.IGNORECASE)
 _SCHEMES = {"https", "http", "file"}
-# 255 is the longest name of common file systems; the record adds ".json".
-_LONGEST_NAME = 250
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ class Wanted(NamedTuple):
     @property
     def key(self) -> str:
         """What is single: the hash that names the bytes, else the URL. Two requests of one key want one download."""
-        return _digest.naming_hash(self.hashes) or self.url
+        return _hashes.naming_hash(self.hashes) or self.url
 
 
 def parse_request(
@@ -115,8 +108,8 @@ def parse_request(
     if others and "file" in {parts.scheme, *(other.scheme for other in others.values())}:
         raise ValueError("a file: URL neither has mirrors nor is one")
     fragments = [found for each in (parts, *others.values()) for found in _fragment_hashes(each.fragment)]
-    wanted = _digest.merged([*_digest.parse_hashes(hashes).items(), *fragments])
-    _digest.require_strong(wanted)
+    wanted = _hashes.merged([*_hashes.parse_hashes(hashes).items(), *fragments])
+    _hashes.require_strong(wanted)
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
         raise ValueError(f"size is a number of bytes, not {size!r}")
     source = _source(url, parts)
@@ -190,46 +183,7 @@ def _without_userinfo(netloc: str) -> str:
 def _fragment_hashes(fragment: str) -> list[tuple[str, str]]:
     """Read the hashes of ``#sha256=<hex>&...``; other parts of a fragment, such as ``egg=``, are passed over."""
     parts = (part.partition("=") for part in fragment.split("&"))
-    return [_digest.checked(name, value) for name, _, value in parts if _digest.is_known(name.lower())]
-
-
-def check_filename(filename: str, *, operation: str, url: str | None = None) -> None:
-    """Refuse a file name with anything that is not allowed in a wheel's.
-
-    It is the cheap check, made before any path is formed. :func:`check_wheel_name` reads the name in full, on a miss.
-
-    Raises:
-        InvalidWheelError: where it is not a wheel's file name.
-    """
-    if len(filename) > _LONGEST_NAME or not _WHEEL_NAME.fullmatch(filename):
-        raise _no_wheel_name(filename, operation, url, "")
-
-
-def check_wheel_name(filename: str, *, operation: str, url: str | None = None) -> None:
-    """Refuse a file name that packaging cannot read as a wheel's.
-
-    Raises:
-        InvalidWheelError: where it is not a wheel's file name.
-    """
-    # On a miss only: a file name that has a record was checked when it came, and the import costs a hit 30 ms.
-    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-
-    try:
-        parse_wheel_filename(filename)
-    except InvalidWheelFilename as error:
-        raise _no_wheel_name(filename, operation, url, f" ({error})") from None
-
-
-def _no_wheel_name(filename: str, operation: str, url: str | None, why: str) -> InvalidWheelError:
-    return InvalidWheelError(
-        f"{filename[:300]!r} is not the file name of a wheel{why}",
-        operation=operation,
-        url=url,
-        advice=(
-            "Check the name: a wheel's is <name>-<version>-<python>-<abi>-<platform>.whl."
-            " In Python, filename= gives one where the source has another."
-        ),
-    )
+    return [_hashes.checked(name, value) for name, _, value in parts if _hashes.is_known(name.lower())]
 
 
 def text_key(text: str) -> str:

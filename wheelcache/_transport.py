@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import httpx
 
-from ._async import AsyncCache
+from ._async_cache import AsyncCache
 from ._cache import Cache
-from ._errors import WheelCacheError
+from ._exceptions import WheelCacheError
+from ._models import Status
 from ._request import redact
 from ._threads import Threads
-from ._wheel import Status
 
 if TYPE_CHECKING:
-    from ._visit import Keep, Visit
+    from ._fetch.passthrough import Keep, Visit
+
 
 _CHUNK = 1 << 18
 _OK, _NOT_MODIFIED = 200, 304

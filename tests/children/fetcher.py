@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from faulty import FaultyFiles, Refuse, Refusing
 
 from wheelcache import Cache, CachedWheel, ProgressEvent
-from wheelcache._system import System
+from wheelcache._os.system import System
 
 
 def tell(**facts: object) -> None:

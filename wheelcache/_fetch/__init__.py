@@ -1,0 +1,1 @@
+"""Getting wheels in."""

@@ -1,0 +1,363 @@
+"""Partial: the unfinished file of a download, which outlives a cut, an interrupt and a killed process.
+
+Nobody ever writes into a file that another process may have open. One that is surely nobody's (its owner is gone, by
+number, boot and process space, or gave it up in order) is claimed by an exclusive rename to a name of our own. Of any
+other the bytes are copied: its owner may be in another container or on another machine, and may still be writing.
+
+What was taken up is hashed again from its first byte, through the handle that goes on writing; the digest of the whole
+decides. Without a hash to check, bytes are put together only under a strong validator of their URL, and only within one
+boot: after a power cut they may be zeros, and nothing would tell.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .._exceptions import CommitError, HashMismatchError, InvalidWheelError, SizeMismatchError
+from .._fs.robustio import Disk, close_quietly, reading
+from .._fs.tempnames import Stamp, boot_tag
+from .._operation import Call
+from .._request import Wanted, text_key
+from .._store.layout import Layout
+from .._store.records import decode, encode
+from .._store.staging import Stage
+
+# Less than this is not worth a leftover, nor a request for the rest.
+_SMALLEST = 1 << 14
+# From here on the origin is written down while the download goes on, so that a killed process leaves it too.
+_NOTED_FROM = 1 << 20
+# A file of an unknown owner that nobody wrote to for so long is given up once it was copied.
+_SILENT_SECONDS = 600.0
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the bytes came from.
+
+    Attributes:
+        url: the key of the URL, which itself may be secret.
+        validator: the strong ETag, or the time stamp, that more of the same bytes can be asked for by; or ``None``.
+        place: the key of the URL that redirects led to, empty where there were none.
+    """
+
+    url: str
+    validator: str | None
+    place: str = ""
+
+    @classmethod
+    def of(cls, url: str, validator: str | None, place: str = "") -> Origin:
+        """Return the origin of bytes that a URL gave."""
+        return cls(text_key(url), validator, place)
+
+    def continues(self, other: Origin | None) -> bool:
+        """Whether these are more bytes of the same file, as far as the server says: it may not say it again."""
+        if other is None or (self.url, self.place) != (other.url, other.place):
+            return False
+        return self.validator in {None, other.validator}
+
+    def is_of(self, url: str) -> bool:
+        """Whether this is the origin of the bytes of a URL."""
+        return self.url == text_key(url)
+
+
+def strong_validator(headers: Mapping[str, str]) -> str | None:
+    """Return what an If-Range can be made of: https://www.rfc-editor.org/rfc/rfc9110#section-8.8.2.2."""
+    etag = headers.get("ETag", "").strip()
+    if etag:
+        # Where it is weak there is none, and not the date instead, which is for who has no entity tag at all:
+        # https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5
+        return etag if len(etag) > 1 and etag.startswith('"') and etag.endswith('"') and etag.isascii() else None
+    modified, date = headers.get("Last-Modified"), headers.get("Date")
+    if modified is None or date is None:
+        return None
+    from email.utils import parsedate_to_datetime
+
+    try:
+        # Within the same second a file may have changed twice.
+        strong = (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return modified if strong else None
+
+
+class Partial:
+    """One download under way.
+
+    Attributes:
+        stage: its file.
+        origin: where its bytes came from, where that is known.
+        total: bytes in all, where that is known.
+        doubtful: whether its bytes may be of two different files, or damaged: only the digest can tell.
+        resumed: whether bytes of an earlier answer are in it.
+        resumable: whether what is there can be gone on with.
+        farthest: the most bytes that were ever there.
+    """
+
+    def __init__(self, disk: Disk, layout: Layout, wanted: Wanted, stage: Stage) -> None:
+        self.stage = stage
+        self.origin: Origin | None = None
+        self.total: int | None = None
+        self.doubtful = False
+        self.resumed = False
+        self.resumable = True
+        self.farthest = 0
+        self._disk = disk
+        self._layout = layout
+        self._wanted = wanted
+        self._noted: tuple[Origin, int | None] | None = None
+
+    @property
+    def missing(self) -> int | None:
+        """The bytes that are still to come, where that is known."""
+        total = self.total if self._wanted.size is None else self._wanted.size
+        return None if total is None else total - self.farthest
+
+    def comes_from(self, origin: Origin, total: int | None) -> None:
+        """Take down where the next bytes come from."""
+        if self.stage.written:
+            self.resumed = True
+            if self.origin != origin:
+                self.doubtful = True
+        self.origin = origin
+        self.total = total
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        self.stage.write(data)
+        self.farthest = max(self.farthest, self.stage.written)
+        if self._noted is None and self.stage.written >= _NOTED_FROM:
+            self._note()
+
+    def restart(self) -> None:
+        """Forget all bytes: the next one is the first."""
+        if self.stage.written:
+            self.stage.restart()
+        self.origin = None
+        self.total = None
+        self.doubtful = False
+        self.resumed = False
+        self.resumable = True
+        if self._noted is not None:
+            self._noted = None
+            self._disk.discard(self._layout.note(self.stage.path))
+
+    def _note(self) -> None:
+        """Write down where the bytes come from; without the note they can still be gone on with under a hash."""
+        if self.origin is None or self._noted == (self.origin, self.total):
+            return
+        self._noted = self.origin, self.total
+        _write_note(self._disk, self._layout.note(self.stage.path), self.origin, self.total)
+
+    def settle(self, error: BaseException | None) -> None:
+        """Leave nothing behind, or what is worth going on with."""
+        if error is not None and self._is_worth_keeping(error):
+            self._give_up()
+        elif self._noted is not None:
+            self._disk.discard(self._layout.note(self.stage.path))
+
+    def _is_worth_keeping(self, error: BaseException) -> bool:
+        # A disk that refuses is not helped by more files, and wrong bytes are of no use.
+        if isinstance(error, HashMismatchError | SizeMismatchError | InvalidWheelError | CommitError):
+            return False
+        validated = self.origin is not None and self.origin.validator is not None
+        return self.resumable and self.stage.written >= _SMALLEST and (bool(self._wanted.hashes) or validated)
+
+    def _give_up(self) -> None:
+        """Leave the file to whoever comes next: as nobody's, where a rename can be had."""
+        disk, system = self._disk, self._disk.system
+        path = self.stage.path
+        self.stage.leave()
+        stamp = Stamp.new(system.now(), system.boot(), owned=False)
+        left = self._layout.new_partial(self._wanted.key, stamp, system.space())
+        if self._noted is not None:
+            disk.discard(self._layout.note(path))
+        if self.origin is not None:
+            _write_note(disk, self._layout.note(left), self.origin, self.total)
+        try:
+            disk.files.rename(path, left)
+        except OSError:
+            # Somebody holds it. It stays under our number, and is copied from, or claimed when we are gone.
+            disk.discard(self._layout.note(left))
+
+
+class Partials:
+    """The downloads under way in one cache folder."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    @contextmanager
+    def begin(self, call: Call, wanted: Wanted) -> Iterator[Partial]:
+        """Begin a download, with what an earlier one left of it. At the end it is kept only if that is of use."""
+        left = self._left(call.disk, wanted)
+        partial = self._taken_up(call, wanted, left)
+        if partial is None:
+            path = self._new(call.disk, wanted)
+            stage = Stage(call.disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown)
+            partial = Partial(call.disk, self._layout, wanted, stage)
+        with partial.stage:
+            try:
+                yield partial
+            except BaseException as error:
+                partial.settle(error)
+                raise
+            partial.settle(None)
+        if not all(each.is_nobodys for each in left):
+            # Whose bytes were copied may be gone by now, and nobody asks for the rest of a wheel that is there.
+            for each in self._left(call.disk, wanted):
+                if each.is_nobodys:
+                    self._discard(call.disk, each.path)
+
+    def _new(self, disk: Disk, wanted: Wanted) -> str:
+        system = disk.system
+        return self._layout.new_partial(wanted.key, Stamp.new(system.now(), system.boot()), system.space())
+
+    def _taken_up(self, call: Call, wanted: Wanted, left: list[_Left]) -> Partial | None:
+        """Return the largest of the files that an earlier download of this wheel left, as our own."""
+        found: Partial | None = None
+        for each in left:
+            if found is None and _SMALLEST <= each.size <= (wanted.size or each.size):
+                found = self._claimed(call, wanted, each) if each.is_nobodys else self._copied(call, wanted, each)
+            if each.is_nobodys or (each.is_silent and found is not None):
+                self._discard(call.disk, each.path)
+        return found
+
+    def _left(self, disk: Disk, wanted: Wanted) -> list[_Left]:
+        folder, prefix = self._layout.partials(wanted.key)
+        left = []
+        try:
+            entries = disk.files.scan(folder)
+        except OSError:
+            return []  # nothing was ever left, or it is not to be had just now
+        for entry in entries:
+            stamp = Stamp.of(entry.name)
+            if entry.name.startswith(prefix) and self._layout.is_partial(entry.name) and stamp is not None:
+                try:
+                    stat = disk.files.stat(os.path.join(folder, entry.name))
+                except OSError:
+                    continue  # somebody else was quicker
+                left.append(_look(disk, self._layout, os.path.join(folder, entry.name), stamp, stat))
+        return sorted(left, key=lambda each: each.size, reverse=True)
+
+    def _claimed(self, call: Call, wanted: Wanted, left: _Left) -> Partial | None:
+        """Make a file that is nobody's our own: of two who try, the rename lets one."""
+        disk = call.disk
+        origin, total = _read_note(disk, self._layout.note(left.path))
+        if not wanted.hashes and (not left.same_boot or origin is None or origin.validator is None):
+            return None
+        path = self._new(disk, wanted)
+        try:
+            disk.files.rename(left.path, path)
+        except OSError:
+            return self._copied(call, wanted, left)
+        disk.discard(self._layout.note(left.path))
+        try:
+            file = disk.files.open_write(path)
+        except OSError:
+            disk.discard(path)
+            return None
+        stage = Stage(disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown, file=file)
+        return self._begun(call, wanted, stage, (origin, total))
+
+    def _copied(self, call: Call, wanted: Wanted, left: _Left) -> Partial | None:
+        """Take the bytes of a file whose owner may still be writing to it."""
+        disk = call.disk
+        origin, total = _read_note(disk, self._layout.note(left.path))
+        if not wanted.hashes:
+            return None
+        path = self._new(disk, wanted)
+        try:
+            with reading(disk.files.open_read(left.path)) as source:
+                file = disk.files.create(path)
+                try:
+                    while disk.files.copy(source, file, _CHUNK):
+                        pass
+                    file.seek(0)
+                except BaseException:
+                    close_quietly(file)
+                    disk.discard(path)
+                    raise
+        except OSError:
+            return None
+        stage = Stage(disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown, file=file)
+        return self._begun(call, wanted, stage, (origin, total))
+
+    def _begun(
+        self, call: Call, wanted: Wanted, stage: Stage, noted: tuple[Origin | None, int | None]
+    ) -> Partial | None:
+        """Hash what there is; where it cannot be read it is given up."""
+        partial = Partial(call.disk, self._layout, wanted, stage)
+        try:
+            stage.take_up(call)
+        except CommitError:
+            stage.__exit__(None, None, None)
+            return None
+        except BaseException as error:
+            with stage:
+                partial.settle(error)
+            raise
+        partial.origin, partial.total = noted
+        partial.resumed = partial.doubtful = True
+        partial.farthest = stage.written
+        return partial
+
+    def _discard(self, disk: Disk, path: str) -> None:
+        disk.discard(path)
+        disk.discard(self._layout.note(path))
+
+
+@dataclass(frozen=True)
+class _Left:
+    """A file of an earlier download.
+
+    Attributes:
+        path: where it is.
+        size: bytes.
+        is_nobodys: whether its owner is surely gone.
+        is_silent: whether its owner did not write for long, and is no process that we see.
+        same_boot: whether it was begun since this machine started.
+    """
+
+    path: str
+    size: int
+    is_nobodys: bool
+    is_silent: bool
+    same_boot: bool
+
+
+def _look(disk: Disk, layout: Layout, path: str, stamp: Stamp, stat: os.stat_result) -> _Left:
+    system = disk.system
+    same_boot = system.boot() is not None and stamp.boot == boot_tag(system.boot())
+    near = same_boot and layout.is_partial(path, system.space())
+    gone = near and not system.alive(stamp.pid)
+    silent = not near and system.now() - stat.st_mtime > _SILENT_SECONDS
+    return _Left(path, stat.st_size, stamp.pid == 0 or gone, silent, same_boot)
+
+
+def _read_note(disk: Disk, path: str) -> tuple[Origin | None, int | None]:
+    try:
+        fields = decode(disk.files.read(path)) or {}
+    except OSError:
+        fields = {}
+    match fields:
+        case {
+            "url": str(url),
+            "validator": str() | None as validator,
+            "total": int() | None as total,
+            "place": str(place),
+        }:
+            return Origin(url, validator, place), total
+    return None, None
+
+
+def _write_note(disk: Disk, path: str, origin: Origin, total: int | None) -> None:
+    data = encode({"url": origin.url, "validator": origin.validator, "total": total, "place": origin.place})
+    try:
+        with disk.files.create(path) as file:
+            file.write(data)
+    except OSError:
+        pass  # under a hash the bytes can be gone on with all the same; a torn note is none

@@ -1,0 +1,1 @@
+"""Robust file operations on top of the operating system's."""

@@ -1,0 +1,218 @@
+"""The commit ladder: giving a finished file its final name although somebody holds it, or the volume cannot rename.
+
+In one round: rename without replacing; if that is refused, hard link (making a link asks for no DELETE access, so a
+holder without share-delete cannot stop it); if that is refused, copy, checked while copying. Only when all three are
+refused does it wait, and goes round again. What a volume cannot do is remembered for its folder, so that the second
+file pays nothing; a refusal that passes is never remembered.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import BinaryIO, NoReturn
+
+from .._exceptions import Cause, CommitError
+from .._hashes import MultiHash
+from .errors import Refusal, code_of, is_denial, is_lasting, is_leaving, refusal_of, takes_new
+from .robustio import Disk, close_quietly, reading, refused, write_all
+
+_CHUNK = 1 << 20
+
+
+class _AllRefusedError(Exception):
+    """A round in which every step was refused.
+
+    Attributes:
+        telling: the refusal that says most.
+        steps: what was tried.
+        may_pass: whether another round may do better.
+    """
+
+    def __init__(self, telling: OSError, steps: tuple[tuple[str, str], ...], *, may_pass: bool) -> None:
+        super().__init__()
+        self.telling = telling
+        self.steps = steps
+        self.may_pass = may_pass
+
+
+class Ladder:
+    """The steps, and what is known of the folders they were tried in."""
+
+    def __init__(self) -> None:
+        self._lacking: set[tuple[str, str]] = set()
+
+    def place(
+        self,
+        disk: Disk,
+        source: str,
+        target: str,
+        *,
+        scope: str,
+        sha256: str,
+        keep: bool = False,
+        untouched: bool = False,
+    ) -> str:
+        """Give ``source`` the name ``target``; return the step that did it: ``rename``, ``link`` or ``copy``.
+
+        ``scope`` is the folder whose volume's abilities are remembered. With ``keep`` the source stays, and no rename
+        is tried; without, it is gone, or left to be swept where somebody holds it. With ``untouched`` it is only read.
+
+        Raises:
+            FileExistsError: where the target exists; the caller looks at it.
+            CommitError: where every step is refused and none of them can pass, or the time is up.
+        """
+        started = disk.system.monotonic()
+        rounds = 0
+        watch = disk.watch(source, target)
+        denied: bool | None = None
+
+        def climb() -> str:
+            nonlocal rounds
+            rounds += 1
+            return self._round(disk, source, target, scope, self._steps(disk, sha256, keep=keep, untouched=untouched))
+
+        def passing(error: BaseException) -> bool:
+            nonlocal denied
+            if not isinstance(error, _AllRefusedError) or not error.may_pass:
+                return False
+            if denied is None and is_denial(error.telling):
+                denied = not takes_new(disk.system, os.path.dirname(target))
+            return not denied
+
+        try:
+            step = disk.patience.retry(climb, passing=passing, waiting=watch.look)
+        except _AllRefusedError as all_refused:
+            if rounds > 1:
+                watch.look(last=True)
+            raise refused(
+                all_refused.telling,
+                "commit",
+                source,
+                target=target,
+                attempts=rounds,
+                elapsed=disk.system.monotonic() - started,
+                cause=Cause.DENIED if denied else disk.cause(all_refused.telling, target, watch),
+                steps=all_refused.steps,
+                holders=watch.holders,
+            ) from all_refused.telling
+        if step != "rename" and not (keep or untouched):
+            disk.discard(source)
+        return step
+
+    def _round(
+        self, disk: Disk, source: str, target: str, scope: str, ways: list[tuple[str, Callable[[str, str], None]]]
+    ) -> str:
+        steps: list[tuple[str, str]] = []
+        errors: list[OSError] = []
+        for step, action in ways:
+            if (step, scope) in self._lacking:
+                continue
+            try:
+                action(source, target)
+            except OSError as error:
+                if isinstance(error, CommitError):
+                    raise
+                refusal = refusal_of(error, target)
+                if refusal is Refusal.EXISTS or (step == "copy" and is_leaving(error) and error.filename == target):
+                    # A file that is deleted and still open keeps its name for as long as its reader likes.
+                    raise FileExistsError(*error.args) from error
+                if refusal is Refusal.MISSING:
+                    _explain_missing(disk, source, target, error)
+                if refusal is Refusal.BLOCKED:
+                    raise refused(error, "commit", source, target=target) from error
+                if refusal is Refusal.UNSUPPORTED and step != "copy" and is_lasting(error):
+                    self._lacking.add((step, scope))
+                steps.append((step, code_of(error)))
+                errors.append(error)
+            else:
+                return step
+        raise _summed_up(target, errors, tuple(steps))
+
+    def _steps(
+        self, disk: Disk, sha256: str, *, keep: bool, untouched: bool
+    ) -> list[tuple[str, Callable[[str, str], None]]]:
+        def copy(source: str, target: str) -> None:
+            checked_copy(disk, source, target, sha256)
+
+        steps: list[tuple[str, Callable[[str, str], None]]] = [("link", disk.files.link), ("copy", copy)]
+        if untouched:
+            return steps[1:]
+        return steps if keep else [("rename", disk.files.rename), *steps]
+
+
+def _summed_up(target: str, errors: list[OSError], steps: tuple[tuple[str, str], ...]) -> _AllRefusedError:
+    """Choose the error to tell, and whether to go round again.
+
+    The first refusal that can pass says more than the last one: a holder is the reason, that links are not supported
+    here is only why it mattered.
+    """
+    passing = [error for error in errors if refusal_of(error, target) in {Refusal.PASSING, Refusal.MISSING}]
+    if not passing or refusal_of(errors[-1], target) is Refusal.FULL:
+        return _AllRefusedError(errors[-1], steps, may_pass=False)
+    return _AllRefusedError(passing[0], steps, may_pass=True)
+
+
+def _explain_missing(disk: Disk, source: str, target: str, error: OSError) -> None:
+    """Find out what is missing: our own finished file, or the folder it goes to."""
+    if disk.stat(source) is None:
+        raise refused(error, "commit", source, target=target, cause=Cause.REMOVED) from error
+    disk.make_folder(os.path.dirname(target))
+
+
+def checked_copy(disk: Disk, source: str, target: str, sha256: str) -> None:
+    """Copy a file to a name that is not there yet, and see that what was read is what it should be.
+
+    A copy that failed is deleted where that can be; where not it stays without a record, and is no entry.
+
+    Raises:
+        FileExistsError: where the target exists.
+        OSError: where it is refused.
+        CommitError: where the file is not what it should be: then no step may give it a name.
+    """
+    with reading(disk.files.open_read(source)) as reader:
+        writer = disk.files.create(target)
+        made = os.fstat(writer.fileno()).st_ino
+        try:
+            _copy_mode(disk, reader, writer)
+            if _pump(reader, writer) != sha256:
+                _refuse_altered(source, target)
+            writer.close()
+        except BaseException:
+            close_quietly(writer)
+            _discard_own(disk, target, made)
+            raise
+    if disk.files.stat(target).st_ino != made:
+        # Another process took the unfinished file for a damaged one, moved it away, and put its own there.
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
+
+
+def _copy_mode(disk: Disk, reader: BinaryIO, writer: BinaryIO) -> None:
+    """A program stays one, whichever step of the ladder brought it."""
+    try:
+        disk.files.copy_permissions(reader, writer)
+    except OSError:
+        pass  # this volume has none, or not for us to give
+
+
+def _discard_own(disk: Disk, path: str, made: int) -> None:
+    """Delete what is left of a copy, unless another process has taken it away and put its own in its place."""
+    try:
+        if disk.files.stat(path).st_ino == made:
+            disk.discard(path)
+    except OSError:
+        pass  # it stays, without a record, and is no entry
+
+
+def _pump(reader: BinaryIO, writer: BinaryIO) -> str:
+    running = MultiHash()
+    while chunk := reader.read(_CHUNK):
+        running.update(chunk)
+        write_all(writer, chunk)
+    return running.hexdigests()["sha256"]
+
+
+def _refuse_altered(source: str, target: str) -> NoReturn:
+    altered = OSError(errno.EIO, "the file changed before it was copied", source, None, target)
+    raise refused(altered, "commit", source, target=target)

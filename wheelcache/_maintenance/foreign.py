@@ -1,0 +1,93 @@
+"""Strangers: what lies in a cache folder and was not made by wheelcache, by names alone.
+
+Desktops leave files of their own everywhere, and so do people. None of it stands in the way of anything; it is found to
+be told of.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from .._exceptions import CommitError
+from .._fs.robustio import Disk
+from .._store.layout import Layout
+from .._unpack.manifest import Listing
+
+
+class Stranger(NamedTuple):
+    """Something that is not ours: its absolute path, and whether it is a folder or a link that stands for one."""
+
+    path: str
+    is_folder: bool
+
+
+def strangers(disk: Disk, layout: Layout, refused: Callable[[str, CommitError], None]) -> Iterator[Stranger]:
+    """Yield what is not ours between the folders that are, but not what is inside of entries and trees."""
+    yield from _besides(disk, layout.version, layout.is_own, refused)
+    for shape in layout.shapes():
+        if shape.in_shards:
+            yield from _besides(disk, shape.folder, layout.is_shard, refused)
+        for inside in _shards(disk, shape.folder) if shape.in_shards else [shape.folder]:
+            yield from _besides(disk, inside, shape.is_ours, refused)
+
+
+def in_tree(disk: Disk, root: str, listing: Listing) -> Iterator[str]:
+    """Yield the paths of files that are in an unpacked wheel, and are none of its own.
+
+    Raises:
+        CommitError: where a folder cannot be looked into.
+    """
+    own = {folder.path for folder in listing.folders}
+    for folder in listing.folders:
+        inside, names = os.path.join(root, *folder.path.split("/")), set(folder.names)
+        # What stands in the place of a folder is told of as damage.
+        for entry in disk.scan(inside) if disk.files.is_folder(inside) else []:
+            path = os.path.join(inside, entry.name)
+            if not entry.is_dir(follow_symlinks=False):
+                if entry.name not in names:
+                    yield path
+            elif folder.relative(entry.name) not in own:
+                yield from _files(disk, path)
+
+
+def _files(disk: Disk, folder: str) -> Iterator[str]:
+    for entry in disk.scan(folder):
+        path = os.path.join(folder, entry.name)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(disk, path)
+        else:
+            yield path
+
+
+def _shards(disk: Disk, folder: str) -> Iterator[str]:
+    try:
+        for entry in disk.scan(folder):
+            if entry.is_dir(follow_symlinks=False):
+                yield os.path.join(folder, entry.name)
+    except CommitError:
+        return  # it is told of when it is looked into for what is not ours
+
+
+def _besides(
+    disk: Disk, folder: str, is_ours: Callable[[str, bool], bool], refused: Callable[[str, CommitError], None]
+) -> Iterator[Stranger]:
+    try:
+        entries = disk.scan(folder)
+    except CommitError as error:
+        refused(folder, error)
+        return
+    for entry in entries:
+        path = os.path.join(folder, entry.name)
+        is_folder = entry.is_dir(follow_symlinks=False)
+        # A link is neither.
+        is_plain = is_folder or entry.is_file(follow_symlinks=False)
+        if not (is_plain and is_ours(entry.name, is_folder)):
+            yield Stranger(path, is_folder or (entry.is_symlink() and _stands_for_folder(disk, path, is_ours)))
+
+
+def _stands_for_folder(disk: Disk, link: str, is_ours: Callable[[str, bool], bool]) -> bool:
+    """Whether a link is in the place of a folder: who is short of room links one of ours to another volume."""
+    # That volume may not be there just now.
+    return disk.files.is_folder(link) or is_ours(os.path.basename(link), True)

@@ -1,0 +1,305 @@
+"""The file layer on Windows: :class:`.files.FileSystem` says what each name does.
+
+Every handle shares reading, writing and deleting, so that no process of ours ever holds up another one: what Python's
+``open`` asks for leaves deleting out, and its files can then neither be renamed nor deleted by anybody.
+
+Deleting and replacing take POSIX semantics first (NTFS since Windows 10 1709, later other file systems): the name is
+free at once although readers still have the file open, and read-only files go without being made writable. Where a
+volume does not have them, that is remembered for its drive, and the older ways are taken. Known blind spot: a volume
+that is mounted in a folder shares its drive's memory, and then may be served in the older ways too.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, BinaryIO, Self, TypeAlias
+
+if sys.platform != "win32":  # pragma: no cover - mypy reads this module for Linux too
+    raise ImportError("this is the file layer of Windows")
+
+import msvcrt
+from ctypes import wintypes
+
+from . import win32
+from .win32 import ACCESS_DENIED, Handle, extended, function, last_error
+
+_READ_WRITE = win32.GENERIC_READ | win32.GENERIC_WRITE
+_APPEND = 0x0004 | 0x00100000  # FILE_APPEND_DATA | SYNCHRONIZE: every write goes to the end, whoever else writes
+
+_PATH = wintypes.LPCWSTR
+_MoveFileExW = function("MoveFileExW", _PATH, _PATH, wintypes.DWORD)
+_CreateHardLinkW = function("CreateHardLinkW", _PATH, _PATH, wintypes.LPVOID)
+_CreateDirectoryW = function("CreateDirectoryW", _PATH, wintypes.LPVOID)
+_GetFileAttributesW = function("GetFileAttributesW", _PATH, result=wintypes.DWORD)
+_SetFileAttributesW = function("SetFileAttributesW", _PATH, wintypes.DWORD)
+_REPLACE_EXISTING = 0x1
+_NO_ATTRIBUTES = 0xFFFFFFFF
+_READ_ONLY, _FOLDER = 0x1, 0x10
+
+# FILE_INFO_BY_HANDLE_CLASS of winbase.h, and the flags of FILE_DISPOSITION_INFO_EX and FILE_RENAME_INFO.
+_BASIC, _DISPOSITION, _DISPOSITION_EX, _RENAME_EX = 0, 4, 21, 22
+_DELETE_POSIX_READ_ONLY_TOO = 0x01 | 0x02 | 0x10
+_REPLACE_POSIX_READ_ONLY_TOO = 0x01 | 0x02 | 0x40
+# Invalid function, not supported, invalid parameter (of a class or flag that is not known), not implemented.
+_NO_POSIX_SEMANTICS = {1, win32.NOT_SUPPORTED, 87, 120}
+_INVALID_DIRECTORY_NAME = 267
+
+_SetInformation: TypeAlias = Callable[[Handle, int, bytes, str | None], None]
+
+
+class _File(io.FileIO):
+    """An open file whose errors keep the code of Windows."""
+
+    def __init__(self, path: str, access: int, disposition: int, flags: int, mode: str) -> None:
+        handle = Handle(path, access, disposition=disposition)
+        try:
+            number = msvcrt.open_osfhandle(handle.number, flags | os.O_BINARY | os.O_NOINHERIT)
+        except BaseException:
+            handle.close()
+            raise
+        super().__init__(number, mode)
+        self._path = path
+
+    def read(self, size: int | None = -1) -> bytes:
+        try:
+            return super().read(-1 if size is None else size)
+        except OSError as error:
+            raise win32.told(error, self._path) from None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise win32.told(error, self._path) from None
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            raise win32.told(error, self._path) from None
+
+
+class WindowsFolder:
+    """A folder by its path: Windows' own calls take nothing else."""
+
+    def __init__(self, files: WindowsFiles, path: str) -> None:
+        self._files = files
+        self._path = path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def _of(self, name: str) -> str:
+        return f"{self._path}\\{name}"
+
+    def create(self, name: str, permissions: int) -> BinaryIO:  # noqa: ARG002 - Windows has none of them
+        return self._files.create(self._of(name))
+
+    def stat(self, name: str) -> os.stat_result:
+        return self._files.stat(self._of(name))
+
+    def link(self, name: str, target: Self) -> None:
+        self._files.link(self._of(name), target._of(name))
+
+    def clone(self, name: str, target: Self, new: str, permissions: int) -> None:  # noqa: ARG002 - see create
+        self._files.clone(self._of(name), target._of(new))
+
+
+class WindowsFiles:
+    """The files of this machine.
+
+    Args:
+        set_information: sets information of a kind on a handle. Tests lend the answers of other volumes.
+        control: asks the file system behind a handle, as :func:`.win32.control` does; lent in the same way.
+    """
+
+    has_permissions = False
+    keeps_images = True
+
+    def __init__(
+        self, set_information: _SetInformation = Handle.set, control: Callable[..., bytes] = win32.control
+    ) -> None:
+        self._set_information = set_information
+        self._control = control
+        self._without_posix: set[tuple[int, str]] = set()
+
+    def following(self, root: str) -> None:
+        os.stat(extended(root))  # it exists; and folders hand down their access lists by themselves
+
+    def create(self, path: str) -> BinaryIO:
+        return _File(path, _READ_WRITE, win32.CREATE_NEW, os.O_RDWR, "r+")
+
+    def open_read(self, path: str) -> BinaryIO:
+        return _File(path, win32.GENERIC_READ, win32.OPEN_EXISTING, os.O_RDONLY, "r")
+
+    def open_write(self, path: str) -> BinaryIO:
+        return _File(path, _READ_WRITE, win32.OPEN_ALWAYS, os.O_RDWR, "r+")
+
+    def open_append(self, path: str) -> BinaryIO:
+        return _File(path, _APPEND, win32.OPEN_ALWAYS, os.O_WRONLY | os.O_APPEND, "a")
+
+    def read(self, path: str) -> bytes:
+        with self.open_read(path) as file:
+            return file.read()
+
+    def read_dated(self, path: str) -> tuple[bytes, float]:
+        with self.open_read(path) as file:
+            return file.read(), os.fstat(file.fileno()).st_mtime
+
+    def touch(self, path: str, seconds: float) -> None:
+        os.utime(extended(path), (seconds, seconds))
+
+    def stat(self, path: str) -> os.stat_result:
+        return os.lstat(extended(path))
+
+    def is_folder(self, path: str) -> bool:
+        return os.path.isdir(extended(path))
+
+    def scan(self, path: str) -> list[os.DirEntry[str]]:
+        with os.scandir(extended(path)) as entries:
+            return list(entries)
+
+    def folder(self, path: str) -> WindowsFolder:
+        return WindowsFolder(self, path)
+
+    def copy_permissions(self, source: BinaryIO, target: BinaryIO) -> None:
+        pass  # files have none
+
+    def protect(self, path: str, *, executable: bool) -> None:
+        pass  # a read-only file cannot be deleted here, and nothing says that a file may be executed
+
+    def rename(self, source: str, target: str) -> None:
+        if not _MoveFileExW(extended(source), extended(target), 0):
+            raise last_error(source, target)
+
+    def replace(self, source: str, target: str) -> None:
+        if not self._by_posix(_RENAME_EX, source, 0, _renaming(extended(target)), target):
+            _replace(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        if not _CreateHardLinkW(extended(target), extended(source), None):
+            raise last_error(source, target)
+
+    def clone(self, source: str, target: str) -> None:
+        # A hit has no use for it.
+        from .clone_windows import Cloning
+
+        with self.open_read(source) as reader:
+            size = os.fstat(reader.fileno()).st_size
+            control = partial(self._control, path=source, target=target)
+            cloning = Cloning(msvcrt.get_osfhandle(reader.fileno()), size, control)
+            with self.create(target) as writer:
+                try:
+                    cloning.into(msvcrt.get_osfhandle(writer.fileno()), lambda: writer.truncate(size))
+                except BaseException:
+                    # Why it came to nothing is the one thing to tell.
+                    _quietly(writer.close)
+                    _quietly(partial(self.unlink, target))
+                    raise
+
+    def copy(self, source: BinaryIO, target: BinaryIO, count: int) -> int:
+        data = memoryview(source.read(min(count, 1 << 20)))
+        written = 0
+        while written < len(data):
+            written += target.write(data[written:])
+        return written
+
+    def unlink(self, path: str) -> None:
+        self._delete(path, win32.LINK_ITSELF)
+
+    def mkdir(self, path: str) -> None:
+        if not _CreateDirectoryW(extended(path), None):
+            raise last_error(path)
+
+    def rmdir(self, path: str) -> None:
+        attributes = _GetFileAttributesW(extended(path))
+        if attributes != _NO_ATTRIBUTES and not attributes & _FOLDER:
+            raise win32.error_of(_INVALID_DIRECTORY_NAME, path)
+        self._delete(path, win32.LINK_ITSELF | win32.FOLDER_TOO)
+
+    def _delete(self, path: str, flags: int) -> None:
+        posix = struct.pack("I", _DELETE_POSIX_READ_ONLY_TOO)
+        if not self._by_posix(_DISPOSITION_EX, path, flags, posix):
+            _delete(self._set_information, path, flags)
+
+    def _by_posix(self, kind: int, path: str, flags: int, information: bytes, target: str | None = None) -> bool:
+        """Do something in POSIX semantics; return whether this volume has them."""
+        drive = os.path.splitdrive(path)[0].lower()
+        if (kind, drive) in self._without_posix:
+            return False
+        with Handle(path, win32.DELETE, flags=flags) as handle:
+            try:
+                self._set_information(handle, kind, information, target)
+            except OSError as error:
+                if error.winerror not in _NO_POSIX_SEMANTICS:
+                    raise
+                self._without_posix.add((kind, drive))
+                return False
+        return True
+
+
+def _renaming(target: str) -> bytes:
+    """Return a FILE_RENAME_INFO: flags, no folder that the target is relative to, its length in bytes, the target."""
+    name = target.encode("utf-16-le", "surrogatepass")
+    return struct.pack("IPI", _REPLACE_POSIX_READ_ONLY_TOO, 0, len(name)) + name + b"\0\0"
+
+
+def _is_read_only(path: str) -> bool:
+    attributes: int = _GetFileAttributesW(extended(path))
+    return attributes != _NO_ATTRIBUTES and bool(attributes & _READ_ONLY)
+
+
+def _delete(set_information: _SetInformation, path: str, flags: int) -> None:
+    try:
+        with Handle(path, win32.DELETE, flags=flags) as handle:
+            set_information(handle, _DISPOSITION, b"\1", None)
+    except OSError as error:
+        # 5 has other reasons too, and they must not be hidden behind what making it writable would say.
+        if error.winerror != ACCESS_DENIED or not _is_read_only(path):
+            raise
+    else:
+        return
+    attributes: int = _GetFileAttributesW(extended(path))
+    with Handle(path, win32.DELETE | win32.WRITE_ATTRIBUTES, flags=flags) as handle:
+        set_information(handle, _BASIC, _basic(attributes & ~_READ_ONLY or win32.NORMAL), None)
+        try:
+            set_information(handle, _DISPOSITION, b"\1", None)
+        finally:
+            # The attribute is the file's and not the name's: other links of it are as read-only as they were.
+            _quietly(partial(set_information, handle, _BASIC, _basic(attributes), None))
+
+
+def _quietly(action: Callable[[], None]) -> None:
+    """Do what can be left undone."""
+    try:
+        action()
+    except OSError:
+        pass  # what was done or refused before says more
+
+
+def _basic(attributes: int) -> bytes:
+    """Return a FILE_BASIC_INFO whose four times, being 0, stay as they are."""
+    return struct.pack("4qI4x", 0, 0, 0, 0, attributes)
+
+
+def _replace(source: str, target: str) -> None:
+    if _MoveFileExW(extended(source), extended(target), _REPLACE_EXISTING):
+        return
+    error = last_error(source, target)
+    attributes: int = _GetFileAttributesW(extended(target))
+    if error.winerror != ACCESS_DENIED or not _is_read_only(target) or attributes & _FOLDER:
+        raise error
+    if not _SetFileAttributesW(extended(target), attributes & ~_READ_ONLY or win32.NORMAL):
+        raise error
+    if not _MoveFileExW(extended(source), extended(target), _REPLACE_EXISTING):
+        error = last_error(source, target)
+        _SetFileAttributesW(extended(target), attributes)
+        raise error

@@ -1,0 +1,66 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from .._exceptions import ReadOnlyError
+from .._fs.robustio import Disk, refused, write_all
+from .._os.files import FileSystem
+from .layout import Layout
+
+# Backup and archive tools pass over a folder with this file: https://bford.info/cachedir/
+_CACHEDIR_TAG = (
+    b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of wheels, made by wheelcache.\n"
+)
+_GITIGNORE = b"*\n"
+
+
+def prepare(disk: Disk, layout: Layout) -> None:
+    """Make what marks a folder as a cache.
+
+    Where it holds other things, a project that somebody named by mistake, these go on being seen by git and backups.
+
+    Raises:
+        CommitError: where it cannot be made.
+    """
+    if disk.stat(layout.version) is not None:
+        return
+    marked = layout.root
+    if layout.holds_others(entry.name for entry in disk.scan(layout.root)):
+        marked = layout.version
+        disk.make_folder(marked)
+    for path, content in zip(layout.marks(marked), (_CACHEDIR_TAG, _GITIGNORE), strict=True):
+        try:
+            with disk.create(path) as file:
+                write_all(file, content)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise refused(error, "write", path) from error
+    # Last: where it is there, the marks are too.
+    disk.make_folder(layout.version)
+
+
+def following(disk: Disk, layout: Layout) -> FileSystem:
+    """Make the folder, and return the file layer for it: what that makes is as open or as private as the folder is.
+
+    Raises:
+        CommitError: where the folder cannot be made or looked at.
+    """
+    try:
+        files = disk.perform("stat", layout.root, lambda: disk.files.following(layout.root))
+    except FileNotFoundError:
+        disk.make_folder(layout.root)
+        files = disk.perform("stat", layout.root, lambda: disk.files.following(layout.root))
+    return files or disk.files
+
+
+def require_folder(disk: Disk, path: str) -> None:
+    """Refuse a folder that is to be read and is not there.
+
+    Raises:
+        ReadOnlyError: where it is not there.
+    """
+    if not disk.files.is_folder(path):
+        raise ReadOnlyError(
+            "there is no such folder, and it may not be made", operation="open", path=path, advice="Check the path."
+        )

@@ -1,0 +1,1 @@
+"""Wheels to trees, trees out to folders."""

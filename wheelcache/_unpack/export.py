@@ -1,0 +1,159 @@
+"""Deliver: a wheel out of the cache to where the caller wants it, by clone, hard link or copy.
+
+The target appears whole or not at all: what needs more than one call is made under a temporary name beside it.
+
+Export: many wheels out of the cache into one folder, under their true names, for installers to find.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .._exceptions import CommitError
+from .._fs.errors import Refusal, is_lasting, refusal_of
+from .._fs.persist import Ladder
+from .._fs.robustio import Disk, hash_file, reading, refused
+from .._fs.tempnames import Stamp, spare_name
+from .._models import CachedWheel, LinkMode, require_wheel
+from .._operation import Call
+from .._store.layout import Layout
+
+_COPY_CHUNK = 1 << 26
+
+
+class Deliver:
+    """The way out of a cache.
+
+    Args:
+        ladder: how a copy gets its name.
+        untouched: the caches whose files get no second name unless that is asked for, since it is written to the file.
+    """
+
+    def __init__(self, ladder: Ladder, untouched: Sequence[Layout] = ()) -> None:
+        self._ladder = ladder
+        self._untouched = untouched
+        # Per folder: the modes that its volume refused for good, so that the second wheel pays nothing.
+        self._lacking: set[tuple[LinkMode, str]] = set()
+
+    def link(self, call: Call, wheel: CachedWheel, dest: str | os.PathLike[str], mode: LinkMode) -> LinkMode:
+        """Put a wheel into a folder, or make a file of it; return how. ``Cache.link`` is the contract."""
+        target = os.path.abspath(dest)
+        if os.fspath(dest).endswith(("/", os.sep)) or call.disk.files.is_folder(target):
+            target = os.path.join(target, wheel.filename)
+        _require(call.disk, wheel)
+        call.disk.make_folder(os.path.dirname(target))
+        scope = os.path.dirname(target)
+        ways = self._ways(str(wheel.path)) if mode is LinkMode.AUTO else [mode]
+        ways = [way for way in ways[:-1] if (way, scope) not in self._lacking] + ways[-1:]
+        for way in ways:
+            try:
+                self._take(way, call, wheel, target)
+            except OSError as error:
+                refusal = refusal_of(error, target)
+                if refusal is Refusal.EXISTS:
+                    return self._existing(call, wheel, target)
+                if refusal is Refusal.MISSING:
+                    _require(call.disk, wheel)
+                if way is ways[-1]:
+                    cause = None if isinstance(error, CommitError) else call.disk.cause(error, target)
+                    raise refused(error, f"link out ({way})", str(wheel.path), target=target, cause=cause) from error
+                if refusal is Refusal.UNSUPPORTED and is_lasting(error):
+                    self._lacking.add((way, scope))
+            else:
+                break
+        return way
+
+    def _ways(self, source: str) -> list[LinkMode]:
+        if any(layout.holds(source) for layout in self._untouched):
+            return [LinkMode.CLONE, LinkMode.COPY]
+        return [LinkMode.CLONE, LinkMode.HARDLINK, LinkMode.COPY]
+
+    def _take(self, way: LinkMode, call: Call, wheel: CachedWheel, target: str) -> None:
+        source, disk = str(wheel.path), call.disk
+        if way is LinkMode.HARDLINK:
+            disk.files.link(source, target)
+            return
+        # Cloning is one call to us, and several to the system: it makes an empty file first.
+        folder = os.path.dirname(target)
+        spare = os.path.join(folder, spare_name(Stamp.new(disk.system.now(), disk.system.boot())))
+        try:
+            if way is LinkMode.CLONE:
+                disk.files.clone(source, spare)
+            else:
+                _copy(disk, source, spare, wheel.size)
+            self._ladder.place(disk, spare, target, scope=folder, sha256=wheel.digest.removeprefix("sha256:"))
+        except BaseException:
+            disk.discard(spare)
+            raise
+
+    def _existing(self, call: Call, wheel: CachedWheel, target: str) -> LinkMode:
+        """Look at what stands at the target: the same bytes are what was asked for."""
+        disk = call.disk
+        there, ours = disk.stat(target), disk.stat(str(wheel.path))
+        if there is not None and ours is not None and modes.S_ISREG(there.st_mode) and there.st_size == ours.st_size:
+            if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                return LinkMode.HARDLINK
+            hashes = hash_file(call, target, (), there.st_size)
+            if hashes is not None and wheel.digest == f"sha256:{hashes['sha256']}":
+                return LinkMode.COPY
+        raise FileExistsError(errno.EEXIST, "a file with other bytes is there", target)
+
+
+def _copy(disk: Disk, source: str, target: str, size: int) -> None:
+    with (
+        reading(disk.perform("open", source, lambda: disk.files.open_read(source))) as reader,
+        disk.create(target) as writer,
+    ):
+        while disk.files.copy(reader, writer, _COPY_CHUNK):
+            pass
+        if os.fstat(writer.fileno()).st_size != size:
+            raise OSError(errno.EIO, "the wheel became shorter or longer while it was copied", source, None, target)
+
+
+def _require(disk: Disk, wheel: CachedWheel) -> None:
+    """See that a wheel is still there: it may have been pruned since it was given."""
+    if disk.stat(str(wheel.path)) is None:
+        raise FileNotFoundError(
+            errno.ENOENT, "the wheel is no longer in the cache: fetch it again", str(wheel.path)
+        ) from None
+
+
+def export(
+    call: Call,
+    deliver: Deliver,
+    wheels: Iterable[CachedWheel],
+    dest: str | os.PathLike[str],
+    mode: LinkMode,
+    *,
+    each: bool,
+) -> list[Path]:
+    """Link wheels into a folder; with ``each``, one that is gone is an error. ``Cache.export`` is the contract."""
+    if isinstance(wheels, CachedWheel):
+        raise TypeError("wheels is a list of wheels, not one wheel")
+    folder = os.path.abspath(dest)
+    chosen: dict[str, CachedWheel] = {}
+    for wheel in wheels:
+        require_wheel(wheel)
+        # Folded, since the folder may be on a file system that folds case.
+        other = chosen.setdefault(wheel.filename.lower(), wheel)
+        if other.digest != wheel.digest:
+            raise ValueError(
+                f"two different wheels are called {wheel.filename}, and one folder cannot hold both: "
+                f"{other.digest} and {wheel.digest}. Say which by wheels, or remove one by its digest"
+            )
+    call.disk.make_folder(folder)
+    paths = []
+    for wheel in chosen.values():
+        path = os.path.join(folder, wheel.filename)
+        try:
+            deliver.link(call, wheel, path, mode)
+        except FileNotFoundError:
+            if each:
+                raise
+            continue  # it was pruned since it was listed
+        paths.append(Path(path))
+    return paths

@@ -1,0 +1,409 @@
+"""Spread: a tree out to a folder that may hold other packages, by clone, hard link or copy.
+
+It looks before it writes: where a file is there with other bytes, nothing is written at all. A hard link appears whole;
+a clone or a copy is made under a temporary name and then given its own, so that whoever comes after a killed process
+finds whole files only, takes them for what they are, and adds the rest.
+
+What ``auto`` chooses, and why: a clone where the volume can share blocks, since then nobody can spoil the cache through
+it; else a hard link; else a copy. On Windows, programs and libraries are copied and not linked: one that is loaded
+anywhere cannot be deleted under any of its names, and an environment could not be upgraded while another one runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from .._exceptions import CommitError
+from .._fs.errors import Refusal, is_lasting, refusal_of
+from .._fs.persist import Ladder
+from .._fs.robustio import Disk, hash_file, is_missing, refused
+from .._fs.tempnames import Stamp, is_spare, spare_name
+from .._models import LinkMode
+from .._operation import Call
+from .._os.files import OpenFolder
+from .._store.layout import Layout
+from .._threads import Workers
+from .manifest import Folder, Listing, is_executable, is_image
+from .trees import remove_folder, untrusted
+
+# A second thread costs more than it brings where the system answers within some microseconds, since both want the
+# interpreter's lock after each call: a warm install on a local disk of Linux takes a quarter longer with it. Where a
+# file takes longer than this, a network drive, a scanner that looks at each, copies of large ones, waiting overlaps.
+_SLOW_SECONDS = 60e-6
+_SAMPLE = 100
+_THREADS = 4
+_COPY_CHUNK = 1 << 26
+# Seconds after which nobody is still copying one file, and its temporary one was left by a killed process.
+_LEFT_OVER_AFTER = 3600
+_WRITABLE, _EXECUTABLE = 0o666, 0o777
+
+
+# How the files of a call went is told by the one that shares most with the cache.
+_SHARED_MOST = (LinkMode.HARDLINK, LinkMode.CLONE, LinkMode.COPY)
+
+
+class TreeGoneError(Exception):
+    """A file of the tree is not there any more: it was pruned meanwhile, or damaged. It is made again."""
+
+
+class Spread:
+    """The way out of the trees of a cache.
+
+    Args:
+        ladder: how a copy gets its name.
+        untouched: the caches whose files get no second name unless that is asked for, since it is written to the file.
+    """
+
+    def __init__(self, ladder: Ladder, untouched: Sequence[Layout] = ()) -> None:
+        self._ladder = ladder
+        self._untouched = untouched
+        # Per target folder: the modes that its volume refused for good, so that the second wheel pays nothing.
+        self._lacking: set[tuple[LinkMode, str]] = set()
+
+    def out(
+        self, call: Call, root: str, listing: Listing, dest: str, mode: LinkMode, *, check: bool = False
+    ) -> LinkMode:
+        """Put the files of the tree at ``root`` into the folder ``dest``, and return how. ``Cache.unpack`` tells more.
+
+        With ``check``, the tree is one of this boot that was not looked at yet: each folder is, before its files go.
+
+        Raises:
+            FileExistsError: where a file is there with other bytes, or something that is no file or folder.
+            TreeGoneError: where the tree lost a file, or one changed.
+            CommitError: where the file system refuses.
+        """
+        look = _Look(call, root, listing, dest)
+        missing, there = look.look()
+        call.disk.make_folder(dest)
+        spreading = _Spreading(call, self, root, dest, mode, check=check)
+        spreading.used |= look.seen
+        spreading.run([_Task(each, each.path in missing, there.get(each.path, _NONE)) for each in listing.folders])
+        return next(way for way in _SHARED_MOST if way in spreading.used)
+
+    def one(self, call: Call, root: str, folder: Folder, number: int, *, target: str, mode: LinkMode) -> None:
+        """Put one file of a tree to the absolute path ``target``, under its own name.
+
+        Raises:
+            As :meth:`out`.
+        """
+        source, target_folder = _below(root, folder.path), os.path.dirname(target)
+        call.disk.make_folder(target_folder)
+        spreading = _Spreading(call, self, root, target_folder, mode, check=False)
+        spreading.put(folder.only(number), _NONE, source, target_folder)
+
+    def ways(self, mode: LinkMode, root: str, dest: str) -> list[LinkMode]:
+        """Return what is to be tried for the tree at ``root``, in this order."""
+        if mode is not LinkMode.AUTO:
+            return [mode]
+        ways = [LinkMode.CLONE, LinkMode.HARDLINK]
+        if any(layout.holds(root) for layout in self._untouched):
+            ways.remove(LinkMode.HARDLINK)
+        return [way for way in ways if (way, dest) not in self._lacking] + [LinkMode.COPY]
+
+    def lacks(self, way: LinkMode, dest: str) -> None:
+        """Remember that there is no such way to this folder."""
+        self._lacking.add((way, dest))
+
+    def place(self, disk: Disk, spare: str, target: str, *, scope: str, sha256: str) -> None:
+        """Give a finished temporary file its name."""
+        self._ladder.place(disk, spare, target, scope=scope, sha256=sha256)
+
+
+class _Look:
+    """What is in the target folder already, before anything is written."""
+
+    def __init__(self, call: Call, root: str, listing: Listing, dest: str) -> None:
+        self.seen: set[LinkMode] = set()
+        self._call = call
+        self._root = root
+        self._listing = listing
+        self._dest = dest
+
+    def look(self) -> tuple[set[str], dict[str, frozenset[str]]]:
+        """Return the folders that are missing, and by folder the files that are there with the same bytes."""
+        missing: set[str] = set()
+        there: dict[str, frozenset[str]] = {}
+        for folder in self._listing.folders:
+            if folder.path and folder.path.rpartition("/")[0] in missing:
+                missing.add(folder.path)
+                continue
+            names = self._names(_below(self._dest, folder.path))
+            if names is None:
+                missing.add(folder.path)
+            elif names:
+                there[folder.path] = frozenset(self._same(folder, names))
+        return missing, there
+
+    def _names(self, path: str) -> set[str] | None:
+        """Return the names in a folder, ``None`` where there is no such folder."""
+        disk = self._call.disk
+        try:
+            names = {entry.name for entry in disk.perform("scan", path, lambda: disk.files.scan(path))}
+        except OSError as error:
+            # Found out by looking: Windows has several codes for it, and a link that leads nowhere says "missing".
+            there = disk.stat(path) is not None
+            if is_missing(error, path) and not there:
+                return None
+            if there and not disk.files.is_folder(path):
+                raise FileExistsError(errno.EEXIST, "a file is there where a folder should go", path) from error
+            raise
+        for name in names:
+            if is_spare(name) and _is_left_over(disk, name):
+                remove_folder(disk, os.path.join(path, name))
+        return names
+
+    def _same(self, folder: Folder, names: Collection[str]) -> Iterator[str]:
+        # Where case is folded, a file may be there under another spelling; whether it is, looking at it tells.
+        folded = {name.lower() for name in names}
+        for number, name in enumerate(folder.names):
+            if name in names or name.lower() in folded:
+                source = _below(self._root, folder.relative(name))
+                there = check_same(self._call, source, folder, number, _below(self._dest, folder.relative(name)))
+                if there is not None:
+                    self.seen.add(there)
+                    yield name
+
+
+class _Task(NamedTuple):
+    """A folder to fill: whether it must be made, and the files that are there already."""
+
+    folder: Folder
+    missing: bool
+    there: frozenset[str]
+
+
+_NONE: frozenset[str] = frozenset()
+
+
+class _Spreading:
+    """One tree on its way to one folder."""
+
+    def __init__(self, call: Call, spread: Spread, root: str, dest: str, mode: LinkMode, *, check: bool) -> None:
+        self._call = call
+        self._disk = call.disk
+        self._check = check
+        self._spread = spread
+        self._root = root
+        self._dest = dest
+        self._mode = mode
+        self.used: set[LinkMode] = set()
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+
+    def run(self, tasks: list[_Task]) -> None:
+        """Do all of it, in more threads where that pays; the first error is raised when all have stopped."""
+        rest = iter(tasks)
+        count = _THREADS - 1 if self._is_slow(rest) else 0
+        workers = Workers(lambda: self._work(rest), count, "wheelcache-unpack")
+        workers.run(self._fail, here=lambda: self._work(rest))
+        if self._error is not None:
+            raise self._error
+
+    def _is_slow(self, rest: Iterator[_Task]) -> bool:
+        """Do the first of it, and return whether the rest is worth threads."""
+        clock = self._disk.system.monotonic
+        start, done = clock(), 0
+        for task in rest:
+            self._folder(*task)
+            done += 1 + len(task.folder.names)
+            if done >= _SAMPLE:
+                return clock() - start > done * _SLOW_SECONDS
+        return False
+
+    def _work(self, rest: Iterator[_Task]) -> None:
+        try:
+            while True:
+                with self._lock:
+                    task = next(rest, None) if self._error is None else None
+                if task is None:
+                    return
+                self._folder(*task)
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = self._error or error
+
+    def _folder(self, folder: Folder, missing: bool, there: frozenset[str]) -> None:
+        source, target = _below(self._root, folder.path), _below(self._dest, folder.path)
+        if missing:
+            # The folder above it may be the other thread's, and not there yet: then it is made here.
+            _make_folder(self._disk, target)
+        if folder.names:
+            self.put(folder, there, source, target)
+
+    def put(self, folder: Folder, there: frozenset[str], source: str, target: str) -> None:
+        """Put the files of a folder that are not there yet into one that is."""
+        with self._open(source) as opened, self._open(target) as made:
+            if self._check and untrusted(self._disk, opened, folder):
+                raise TreeGoneError
+            self._files(folder, there, _Way(source, target, (opened, made)))
+
+    def _files(self, folder: Folder, there: frozenset[str], way: _Way) -> None:
+        opened, made = way.opened
+        link_first = self._spread.ways(self._mode, self._root, self._dest)[0] is LinkMode.HARDLINK
+        keeps_images = self._disk.files.keeps_images and self._mode is LinkMode.AUTO
+        linked = False
+        for number, name in enumerate(folder.names):
+            if name in there:
+                continue
+            if link_first and not (keeps_images and is_image(folder.kinds[number])):
+                # What nearly every file of a warm install is: one call, and nothing else.
+                try:
+                    opened.link(name, made)
+                except OSError:
+                    pass  # it is tried again below, where it is found out why
+                else:
+                    linked = True
+                    continue
+            file = _File(self._call, self._spread, folder, number, way)
+            file.put(self._ways(folder.kinds[number]), self._dest, self.used)
+        if linked:
+            self.used.add(LinkMode.HARDLINK)
+
+    def _ways(self, kind: str) -> list[LinkMode]:
+        ways = self._spread.ways(self._mode, self._root, self._dest)
+        if self._mode is LinkMode.AUTO and self._disk.files.keeps_images and is_image(kind):
+            ways = [way for way in ways if way is not LinkMode.HARDLINK]
+        return ways
+
+    def _open(self, path: str) -> OpenFolder:
+        files = self._disk.files
+        try:
+            return files.folder(path)
+        except OSError:
+            pass  # it is tried again, with patience
+        try:
+            return self._disk.perform("open", path, lambda: files.folder(path))
+        except OSError as error:
+            if is_missing(error, path) and path.startswith(self._root):
+                raise TreeGoneError from error
+            raise refused(error, "unpack", path) from error
+
+
+class _Way(NamedTuple):
+    """From a folder of a tree to one of the caller's."""
+
+    source: str
+    target: str
+    opened: tuple[OpenFolder, OpenFolder]
+
+
+class _File:
+    """One file, by whichever way is open."""
+
+    def __init__(self, call: Call, spread: Spread, folder: Folder, number: int, way: _Way) -> None:
+        self._call = call
+        self._disk = call.disk
+        self._spread = spread
+        self._folder = folder
+        self._number = number
+        self._name = folder.names[number]
+        self._from, self._to = way.opened
+        self._source = os.path.join(way.source, self._name)
+        self._target = os.path.join(way.target, self._name)
+        self._target_folder = way.target
+
+    def put(self, ways: list[LinkMode], dest: str, used: set[LinkMode]) -> None:
+        """Put it there, and take down how."""
+        for way in ways:
+            last = way is ways[-1]
+            try:
+                # Where another way is open, nobody waits for this one.
+                self._take(way, self._disk if last else self._disk.hurried())
+            except OSError as error:
+                refusal = _refusal_behind(error, self._target)
+                if refusal is Refusal.EXISTS:
+                    there = check_same(self._call, self._source, self._folder, self._number, self._target)
+                    used.add(there or LinkMode.COPY)
+                    return
+                if refusal is Refusal.MISSING and self._disk.stat(self._source) is None:
+                    raise TreeGoneError from error
+                if last:
+                    raise refused(error, f"link out ({way})", self._source, target=self._target) from error
+                if refusal is Refusal.UNSUPPORTED and is_lasting(error):
+                    self._spread.lacks(way, dest)
+            else:
+                used.add(way)
+                return
+
+    def _take(self, way: LinkMode, disk: Disk) -> None:
+        if way is LinkMode.HARDLINK:
+            disk.perform("link", self._source, lambda: self._from.link(self._name, self._to), target=self._target)
+            return
+        spare_file = spare_name(Stamp.new(disk.system.now(), disk.system.boot()))
+        spare = os.path.join(self._target_folder, spare_file)
+        permissions = _EXECUTABLE if is_executable(self._folder.kinds[self._number]) else _WRITABLE
+        try:
+            if way is LinkMode.CLONE:
+                clone = self._from.clone
+                disk.perform("clone", self._source, lambda: clone(self._name, self._to, spare_file, permissions))
+            else:
+                self._copy(disk, spare_file, spare, permissions)
+            sha256 = self._folder.digest(self._number)
+            self._spread.place(disk, spare, self._target, scope=self._target_folder, sha256=sha256)
+        except BaseException:
+            disk.discard(spare)
+            raise
+
+    def _copy(self, disk: Disk, name: str, spare: str, permissions: int) -> None:
+        with (
+            disk.perform("open", self._source, lambda: disk.files.open_read(self._source)) as reader,
+            disk.perform("create", spare, lambda: self._to.create(name, permissions)) as writer,
+        ):
+            while disk.files.copy(reader, writer, _COPY_CHUNK):
+                pass
+
+
+def check_same(call: Call, source: str, folder: Folder, number: int, target: str) -> LinkMode | None:
+    """See that what stands at the target is the file that should go there; ``None`` where nothing does.
+
+    Returns:
+        Whether it shares its bytes with the tree (a hard link) or not: a clone cannot be told from a copy.
+
+    Raises:
+        FileExistsError: where it is not.
+    """
+    there = call.disk.stat(target)
+    if there is None:
+        return None
+    if modes.S_ISREG(there.st_mode) and there.st_size == folder.sizes[number]:
+        ours = call.disk.stat(source)
+        if ours is not None and (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+            return LinkMode.HARDLINK
+        hashes = hash_file(call, target, (), there.st_size)
+        if hashes is not None and hashes["sha256"] == folder.digest(number):
+            return LinkMode.COPY
+    raise FileExistsError(errno.EEXIST, "a file with other bytes is there, or no file", target)
+
+
+def _make_folder(disk: Disk, path: str) -> None:
+    try:
+        disk.files.mkdir(path)
+    except OSError as error:
+        if refusal_of(error, path) is Refusal.EXISTS and disk.files.is_folder(path):
+            return
+        disk.make_folder(path)
+
+
+def _refusal_behind(error: OSError, path: str) -> Refusal:
+    behind = error.__cause__ if isinstance(error, CommitError) and isinstance(error.__cause__, OSError) else error
+    return refusal_of(behind, path)
+
+
+def _is_left_over(disk: Disk, name: str) -> bool:
+    stamp = Stamp.of(name)
+    return stamp is not None and disk.system.now() - stamp.time > _LEFT_OVER_AFTER
+
+
+def _below(root: str, relative: str) -> str:
+    if not relative:
+        return root
+    # Not os.path.join: a thousand folders are formed so in a warm install, and the parts are known to be plain.
+    return root + os.sep + (relative if os.sep == "/" else relative.replace("/", os.sep))

@@ -1,0 +1,417 @@
+"""Trees: the unpacked wheels of one cache folder.
+
+A tree is filled where it will stay: whoever unpacks a wheel claims a folder of its own by an exclusive ``mkdir``, so
+that two never write one file, and writes the marker last and beside it. No folder is ever renamed. A folder without a
+good marker is not there; it is swept when it is old.
+
+A tree is trusted as wheels are: within the boot in which its marker was written, every file must have the recorded size
+and time stamp, which costs one stat each; after a reboot, a restore or a touch the files in question are hashed once.
+Only who deleted the marker deletes the folder, so that nobody empties one that was claimed anew.
+
+Known blind spot: as for wheels, a program that edits a file within one boot and sets its time stamp back is noticed
+with ``verify="full"`` only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+from .._exceptions import CommitError
+from .._fs.robustio import Disk, hash_file, is_missing
+from .._fs.tempnames import Stamp
+from .._hashes import sha256_of
+from .._models import Phase
+from .._operation import Call
+from .._os.files import OpenFolder
+from .._store.layout import Layout, is_tree, marker_path, tree_folder
+from .._store.walk import Refused, names_of_folders
+from .manifest import (
+    EXECUTABLE,
+    EXECUTABLE_IMAGE,
+    IMAGE,
+    PLAIN,
+    Folder,
+    Listing,
+    decode_marker,
+    encode_marker,
+    is_executable,
+)
+
+# Each number that is taken is a folder that somebody fills, or that was left over and is not swept yet.
+_NUMBERS = 100
+# Most files of most wheels: they are read in one piece, with what is needed for one that is refused made only then.
+_SMALL = 1 << 16
+
+
+class Fate(IntEnum):
+    """What has become of something that was to go; nothing but ``STAYS`` is false.
+
+    Of several who take the same away at once, only one has ``TAKEN`` it, so that it is counted once; where the system
+    lets several delete one file that all of them had opened, as Wine does, the next walk puts the size right.
+    """
+
+    STAYS = 0
+    GONE = 1
+    TAKEN = 2
+
+
+class TreeEntry(NamedTuple):
+    """A tree as its marker tells it, not checked.
+
+    Attributes:
+        sha256: of the wheel, in hex.
+        folder: the absolute path of the tree.
+        marker: the absolute path of its marker.
+        listing: what it holds.
+        used: seconds since the epoch when it was made, or hashed again for the first use in another boot.
+    """
+
+    sha256: str
+    folder: str
+    marker: str
+    listing: Listing
+    used: float
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files."""
+        return self.listing.size()
+
+    @property
+    def created(self) -> int:
+        """Seconds since the epoch."""
+        return self.listing.created
+
+
+class Trees:
+    """The trees of one cache folder.
+
+    Args:
+        layout: its paths.
+        writable: whether markers may be renewed and damaged trees removed.
+        full: whether every file is hashed every time.
+    """
+
+    def __init__(self, layout: Layout, *, writable: bool, full: bool = False) -> None:
+        self._layout = layout
+        self._writable = writable
+        self._full = full
+        # What this object hashed once and could not write down, as in a layer, is hashed only once all the same.
+        self._hashed: dict[str, Listing] = {}
+
+    # One tree
+
+    def find(self, call: Call, sha256: str) -> TreeEntry | None:
+        """Return the tree of a wheel, ``None`` where there is none that may be believed. A damaged one is removed."""
+        for entry in self.recorded(call.disk, sha256):
+            problems = self.check(call, entry)
+            if not problems:
+                return entry
+            if self._writable:
+                self.remove(call.disk, entry)
+        return None
+
+    def recorded(self, disk: Disk, sha256: str) -> Iterator[TreeEntry]:
+        """Yield the trees of a wheel as their markers tell them, not checked."""
+        first = self._layout.tree(sha256, 0)
+        entry = self.at(disk, first)
+        if entry is not None and entry.sha256 == sha256:
+            yield entry
+        # Where the first number is the tree, as nearly always, nobody asks for the second, and nothing is scanned.
+        prefix = os.path.basename(first)[:-1]
+        shard = self._layout.tree_shard(sha256)
+        for name in sorted(other.name for other in disk.scan(shard)):
+            if name.startswith(prefix) and name.endswith(".json") and tree_folder(name) != f"{prefix}0":
+                entry = self.at(disk, tree_folder(os.path.join(shard, name)))
+                if entry is not None and entry.sha256 == sha256:
+                    yield entry
+
+    def check(self, call: Call, entry: TreeEntry, *, bytes_only: bool = False) -> list[str]:
+        """Return the absolute paths of the files that are missing or damaged, hashing those that could have changed.
+
+        With ``bytes_only``, lost permissions are no damage: whoever uses the tree gives them back.
+
+        Raises:
+            CommitError: where a file cannot be looked at, or is held for too long.
+        """
+        listing = self._hashed.get(entry.marker, entry.listing)
+        trusted = self.is_of_this_boot(call.disk, listing)
+        problems: list[str] = []
+        renewed = []
+        hashed = False
+        for folder in listing.folders:
+            checked = _CheckedFolder(
+                call,
+                os.path.join(entry.folder, *folder.path.split("/")),
+                folder,
+                writable=self._writable,
+                bytes_only=bytes_only,
+            )
+            checked.run(trusted=trusted)
+            problems += checked.problems
+            renewed.append(checked.stamps)
+            hashed = hashed or checked.hashed
+        if hashed and not problems:
+            self._renew(call.disk, entry.marker, listing.stamped(renewed, call.disk.system.boot()))
+        return problems
+
+    def is_of_this_boot(self, disk: Disk, listing: Listing) -> bool:
+        """Return whether size and stamp are enough to believe a file."""
+        boot = disk.system.boot()
+        return listing.boot == boot and boot is not None and not self._full
+
+    def _renew(self, disk: Disk, marker: str, listing: Listing) -> None:
+        """Write down that the files were hashed; where that cannot be just now, the next process hashes again."""
+        try:
+            if self._writable:
+                self._write(disk.hurried(), marker, listing)
+                return
+        except CommitError:
+            pass
+        self._hashed[marker] = listing
+
+    def claim(self, disk: Disk, sha256: str) -> str:
+        """Make an empty folder for a tree of this wheel that nobody else fills, and return its path.
+
+        Raises:
+            CommitError: where it cannot be made.
+        """
+        disk.make_folder(self._layout.tree_shard(sha256))
+        for number in range(_NUMBERS):
+            folder = self._layout.tree(sha256, number)
+            marker = marker_path(folder)
+            # A marker that lost its folder must not vouch for what is about to be written.
+            if disk.stat(marker) is not None and (disk.stat(folder) is not None or not disk.discard(marker)):
+                continue
+            try:
+                disk.perform("mkdir", folder, lambda folder=folder: disk.files.mkdir(folder))  # type: ignore[misc]
+            except FileExistsError:
+                continue
+            return folder
+        raise CommitError(
+            "every place for this tree is taken by an unfinished one",
+            operation="unpack",
+            path=self._layout.tree(sha256, 0),
+            attempts=_NUMBERS,
+            advice="Prune the cache, or clear it.",
+        )
+
+    def mark(self, disk: Disk, folder: str, listing: Listing) -> TreeEntry:
+        """Write the marker of a folder that was claimed and filled: from here on it is a tree.
+
+        Raises:
+            CommitError: where it is refused.
+        """
+        marker = marker_path(folder)
+        self._write(disk, marker, listing)
+        return TreeEntry(listing.sha256, folder, marker, listing, float(listing.created))
+
+    def _write(self, disk: Disk, marker: str, listing: Listing) -> None:
+        stamp = Stamp.new(disk.system.now(), disk.system.boot())
+        disk.write_small(marker, encode_marker(listing), self._layout.new_temporary(stamp))
+
+    # All of them
+
+    def all(self, disk: Disk) -> Iterator[TreeEntry]:
+        """Yield every tree that has a good marker, not checked."""
+        for folder, marked in self.folders(disk):
+            entry = self.at(disk, folder) if marked else None
+            stat = entry and disk.stat(entry.marker)
+            if entry and stat:
+                yield entry._replace(used=stat.st_mtime)
+
+    def debris(self, disk: Disk) -> Iterator[str]:
+        """Yield the absolute paths of folders without a good marker, and of markers without a folder.
+
+        A tree that is being filled just now is among them: its folder's time stamp says how old it is.
+        :func:`remove_folder` deletes it.
+        """
+        for folder, marked in self.folders(disk):
+            if not marked or self.at(disk, folder) is None:
+                yield folder if disk.stat(folder) is not None else marker_path(folder)
+
+    def remove(self, disk: Disk, entry: TreeEntry) -> Fate:
+        """Delete a tree: its marker, so that nobody begins to use it, then its folder. Never waits and never fails.
+
+        Returns:
+            Whether all of it is gone. What is held stays, without a marker, and is swept later.
+        """
+        try:
+            disk.files.unlink(entry.marker)
+        except OSError as error:
+            # Where it is gone already, another process deletes the folder, or has done so and somebody claims it anew.
+            gone = is_missing(error, entry.marker) and disk.hurried().stat(entry.folder) is None
+            return Fate.GONE if gone else Fate.STAYS
+        return Fate.TAKEN if remove_folder(disk, entry.folder) else Fate.STAYS
+
+    def at(self, disk: Disk, folder: str) -> TreeEntry | None:
+        """Return the tree in a folder as its marker tells it, not checked; ``None`` where none is believed."""
+        marker = marker_path(folder)
+        data = disk.read(marker)
+        listing = None if data is None else decode_marker(data)
+        # A marker that was copied elsewhere marks nothing.
+        if listing is None or not self._belongs(listing.sha256, folder):
+            return None
+        return TreeEntry(listing.sha256, folder, marker, listing, float(listing.created))
+
+    def _belongs(self, sha256: str, folder: str) -> bool:
+        return self._layout.tree(sha256, 0)[:-1] == folder[: folder.rindex("-") + 1]
+
+    def folders(self, disk: Disk, refused: Refused | None = None) -> Iterator[tuple[str, bool]]:
+        """Yield the path of every folder that is, was or will be a tree, with whether there is a file to mark it.
+
+        Raises:
+            CommitError: where a folder cannot be looked into, and nobody takes the refusal.
+        """
+        for shard in names_of_folders(disk, self._layout.trees, refused):
+            path = os.path.join(self._layout.trees, shard)
+            try:
+                names = {entry.name for entry in disk.scan(path)}
+            except CommitError as error:
+                if refused is None:
+                    raise
+                refused(path, error)
+                continue
+            for name in sorted(filter(is_tree, {tree_folder(name) for name in names})):
+                yield os.path.join(path, name), marker_path(name) in names
+
+
+class _CheckedFolder:
+    """One folder of a tree, looked at file by file."""
+
+    def __init__(self, call: Call, path: str, folder: Folder, *, writable: bool, bytes_only: bool) -> None:
+        self._call = call
+        self._writable = writable
+        self._bytes_only = bytes_only
+        self._path = path
+        self._folder = folder
+        self.problems: list[str] = []
+        self.stamps: list[int] = folder.stamps
+        self.hashed = False
+
+    def run(self, *, trusted: bool) -> None:
+        """Look at every file; with ``trusted``, the recorded size and stamp are enough."""
+        folder = self._folder
+        if not folder.names:
+            return
+        try:
+            files = self._call.disk.files.folder(self._path)
+        except OSError:
+            if self._is_none():
+                self.problems += [os.path.join(self._path, name) for name in folder.names]
+            else:
+                # Whatever is the matter, it will be told for each file.
+                self._slowly(range(len(folder.names)))
+            return
+        with files:
+            changed = untrusted(self._call.disk, files, folder) if trusted else range(len(folder.names))
+        self._slowly(changed)
+
+    def _is_none(self) -> bool:
+        """Whether something else stands where the folder should be, or where one above it should."""
+        try:
+            stat = self._call.disk.stat(self._path)
+        except CommitError as error:
+            return bool(error.errno == errno.ENOTDIR)
+        return stat is not None and not modes.S_ISDIR(stat.st_mode)
+
+    def _slowly(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._one(number)
+
+    def _one(self, number: int) -> None:
+        folder, disk = self._folder, self._call.disk
+        path = os.path.join(self._path, folder.names[number])
+        stat = self._small(path, number) or self._large(path, number)
+        if stat is None:
+            self.problems.append(path)
+            return
+        kind = folder.kinds[number]
+        if not (self._bytes_only or _has_kind(disk, stat, kind) or self._protected(path, kind)):
+            self.problems.append(path)
+            return
+        if not self.hashed:
+            self.hashed, self.stamps = True, list(folder.stamps)
+        self.stamps[number] = stat.st_mtime_ns
+
+    def _small(self, path: str, number: int) -> os.stat_result | None:
+        """Return what is known of a small file that is right; ``None`` for any other, which is then looked at well."""
+        size, files = self._folder.sizes[number], self._call.disk.files
+        if size > _SMALL:
+            return None
+        try:
+            stat = files.stat(path)
+            if not modes.S_ISREG(stat.st_mode) or stat.st_size != size:
+                return None
+            with files.open_read(path) as file:
+                data = file.read(size + 1)
+        except OSError:
+            return None
+        self._call.report(Phase.CHECKING, size, size)
+        return stat if sha256_of(data) == self._folder.digest(number) else None
+
+    def _large(self, path: str, number: int) -> os.stat_result | None:
+        size = self._folder.sizes[number]
+        stat = self._call.disk.stat(path)
+        if stat is None or not modes.S_ISREG(stat.st_mode) or stat.st_size != size:
+            return None
+        hashes = hash_file(self._call, path, (), size)
+        return stat if hashes is not None and hashes["sha256"] == self._folder.digest(number) else None
+
+    def _protected(self, path: str, kind: str) -> bool:
+        """Give a file its permissions back, which archives of a cache lose; return whether that could be done."""
+        if self._writable:
+            try:
+                self._call.disk.files.protect(path, executable=is_executable(kind))
+            except OSError:
+                return False  # it is somebody else's: a tree of one's own will do
+        return self._writable
+
+
+def _has_kind(disk: Disk, stat: os.stat_result, kind: str) -> bool:
+    mask = _OWNER_KIND if disk.files.has_permissions else _KIND
+    return stat.st_mode & mask == _MODES[kind] & mask
+
+
+def untrusted(disk: Disk, files: OpenFolder, folder: Folder) -> list[int]:
+    """Return the numbers of the files that are not as they were when their stamps were taken."""
+    mask = _OWNER_KIND if disk.files.has_permissions else _KIND
+    changed = []
+    stat = files.stat
+    columns = zip(folder.names, folder.sizes, folder.stamps, folder.kinds, strict=True)
+    for number, (name, size, stamp, kind) in enumerate(columns):
+        try:
+            seen = stat(name)
+        except OSError:
+            changed.append(number)
+        else:
+            if seen.st_size != size or seen.st_mtime_ns != stamp or seen.st_mode & mask != _MODES[kind] & mask:
+                changed.append(number)
+    return changed
+
+
+# What is asked of a file's mode: a regular file, which its owner may execute or not; a umask takes from the others.
+_KIND, _OWNER_KIND = 0o170000, 0o170100
+_MODES = {PLAIN: 0o100000, IMAGE: 0o100000, EXECUTABLE: 0o100100, EXECUTABLE_IMAGE: 0o100100}
+
+
+def remove_folder(disk: Disk, path: str) -> bool:
+    """Delete a folder and all that is in it, or a file; return whether it is gone. Never waits and never fails."""
+    hurried = disk.hurried()
+    gone = True
+    try:
+        stat = hurried.stat(path)
+        if stat is None or not modes.S_ISDIR(stat.st_mode):
+            # A link to a folder is deleted as the file that it is; what it leads to is not ours.
+            return disk.discard(path)
+        for entry in hurried.scan(path):
+            gone = remove_folder(disk, os.path.join(path, entry.name)) and gone
+        disk.files.rmdir(path)
+    except OSError as error:
+        return is_missing(error, path)
+    return gone

@@ -1,0 +1,130 @@
+"""Unpack: the tree of a wheel, made where there is none, and its files out to where the caller wants them.
+
+A tree is the only thing that is ever spread: so a wheel is refused, or found damaged, before anything of it can be in
+the caller's folder. Where the cache may not be written to and has no tree, one is made for the time of the call in a
+folder of its own inside the caller's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from .._exceptions import CommitError
+from .._fs.tempnames import Stamp, spare_name
+from .._models import LinkMode
+from .._operation import Call
+from .._store.layout import Layout
+from .._store.lookup import Found
+from .link_tree import Spread, TreeGoneError
+from .manifest import Listing
+from .trees import TreeEntry, Trees, remove_folder
+
+
+class Unpack:
+    """The unpacked wheels of a cache folder and of the layers below it.
+
+    Args:
+        layouts: their paths; the cache's own come first.
+        writable: whether trees may be made there.
+        full: whether every file of a tree is hashed every time.
+        spread: the way out.
+    """
+
+    def __init__(self, layouts: Sequence[Layout], spread: Spread, *, writable: bool, full: bool) -> None:
+        self._trees = [
+            Trees(layout, writable=writable and number == 0, full=full) for number, layout in enumerate(layouts)
+        ]
+        self._spread = spread
+
+    def promising(self, call: Call, sha256: str) -> TreeEntry | None:
+        """Return the tree of a wheel where one stat a file will do to believe it, and none was done yet."""
+        for trees in self._trees:
+            found = next(trees.recorded(call.disk, sha256), None)
+            if found is not None:
+                return found if trees.is_of_this_boot(call.disk, found.listing) else None
+        return None
+
+    def is_there(self, call: Call, sha256: str) -> bool:
+        """Return whether the cache has a tree of a wheel, as its marker tells it."""
+        return next(self._trees[0].recorded(call.disk, sha256), None) is not None
+
+    def find(self, call: Call, sha256: str) -> TreeEntry | None:
+        """Return the tree of a wheel, ``None`` where there is none that may be believed."""
+        for trees in self._trees:
+            found = trees.find(call, sha256)
+            if found is not None:
+                return found
+        return None
+
+    def make(self, call: Call, wheel: Found) -> TreeEntry:
+        """Unpack a wheel into the cache.
+
+        Raises:
+            InvalidWheelError, UnsafeWheelError: where it may not be unpacked; nothing of it stays.
+            CommitError: where the file system refuses.
+        """
+        from . import extract  # most calls find the tree, and the start of a process counts
+
+        trees, disk, sha256 = self._trees[0], call.disk, wheel.record.sha256
+        folder = trees.claim(disk, sha256)
+        try:
+            listing = extract.fill(
+                call, wheel.path, wheel.record.filename, sha256=sha256, root=folder, permissions=extract.PROTECTED
+            )
+            theirs = _found_at_once(trees, call, sha256)
+            if theirs is None:
+                return trees.mark(disk, folder, listing)
+        except BaseException:
+            remove_folder(disk, folder)
+            raise
+        remove_folder(disk, folder)
+        return theirs
+
+    def out(self, call: Call, tree: TreeEntry, dest: str, mode: LinkMode, *, check: bool) -> LinkMode | None:
+        """Put the files of a tree into a folder, and return how; ``None`` where the tree is gone or not as it was.
+
+        With ``check`` it is looked at on the way.
+
+        Raises:
+            FileExistsError: where a file is there with other bytes; nothing was written.
+            CommitError: where the file system refuses.
+        """
+        try:
+            return self._spread.out(call, tree.folder, tree.listing, dest, mode, check=check)
+        except TreeGoneError:
+            return None
+
+    def past_the_cache(self, call: Call, wheel: Found, dest: str) -> Listing:
+        """Unpack a wheel straight into a folder, without a tree that stays.
+
+        Raises:
+            As :meth:`make` and :meth:`out`.
+        """
+        from . import extract
+
+        disk = call.disk
+        disk.make_folder(dest)
+        folder = os.path.join(dest, spare_name(Stamp.new(disk.system.now(), disk.system.boot())))
+        disk.make_folder(folder)
+        try:
+            record = wheel.record
+            listing = extract.fill(
+                call, wheel.path, record.filename, sha256=record.sha256, root=folder, permissions=extract.WRITABLE
+            )
+            # The link is to a file that is nobody else's as soon as the folder is gone.
+            self._spread.out(call, folder, listing, dest, LinkMode.AUTO)
+        finally:
+            remove_folder(disk, folder)
+        return listing
+
+
+def _found_at_once(trees: Trees, call: Call, sha256: str) -> TreeEntry | None:
+    """Return the tree of who was quicker, where that can be seen without waiting.
+
+    Who went on without a lock may have lost the race: theirs is in use, and one tree is enough. Two are no harm.
+    """
+    try:
+        return trees.find(call._replace(disk=call.disk.hurried()), sha256)
+    except CommitError:
+        return None

@@ -1,0 +1,35 @@
+"""``wheelcache info``: all that is known of some wheels."""
+
+from __future__ import annotations
+
+import click
+
+from wheelcache import Cache
+
+from .. import _options, _output
+from .._choice import chosen, wheel_json
+
+
+@click.command("info", short_help="Tell all that is known of a wheel.")
+@click.argument("names", nargs=-1, required=True, metavar="[PROJECT | DIGEST | FILENAME]...")
+@_options.existing_cache_dir
+@_options.as_json
+def command(*, names: tuple[str, ...], cache_dir: str | None, as_json: bool) -> int:
+    """Tell all that is known of the wheels of these names.
+
+    Of a digest, the 8 digits or more that it begins with are enough.
+    """
+    with Cache(cache_dir) as cache:
+        wheels = chosen(cache, names)
+    if as_json:
+        _output.print_json({"wheels": [wheel_json(wheel) for wheel in wheels]})
+        return 0
+    for number, wheel in enumerate(wheels):
+        if number:
+            _output.print_line("")
+        _output.print_line(wheel.filename)
+        facts = [("size", f"{_output.human_size(wheel.size)} ({wheel.size} bytes)"), ("path", str(wheel.path))]
+        facts += [("url", wheel.url)] if wheel.url else []
+        for name, value in [*facts, *wheel.hashes.items()]:
+            _output.print_line(f"  {name}: {value}")
+    return 0

@@ -1,0 +1,42 @@
+"""``wheelcache stats``: how much the cache holds, and what it has been good for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from wheelcache import Cache, Stats
+
+from .. import _options, _output
+from .._output import Column
+
+_COLUMNS = (Column(""), Column("number", "right"), Column("size", "right"))
+
+
+@click.command("stats", short_help="Tell how much there is, and what it was good for.")
+@_options.existing_cache_dir
+@_options.as_json
+def command(*, cache_dir: str | None, as_json: bool) -> int:
+    """Tell how much the cache holds, and how often it had what was wanted since it was made."""
+    with Cache(cache_dir) as cache:
+        stats, path = cache.stats(), cache.path
+    if as_json:
+        _output.print_json({"path": str(path), **asdict(stats)})
+        return 0
+    _output.print_line(str(path))
+    _output.print_table(_COLUMNS, _rows(stats))
+    return 0
+
+
+def _rows(stats: Stats) -> list[tuple[str, str, str]]:
+    asked = stats.hits + stats.misses
+    share = f" ({stats.hits / asked:.0%})" if asked else ""
+    return [
+        ("wheels", str(stats.wheels), _output.human_size(stats.wheel_bytes)),
+        ("unpacked", str(stats.trees), _output.human_size(stats.tree_bytes)),
+        ("unfinished", "", _output.human_size(stats.partial_bytes)),
+        ("quarantine", "", _output.human_size(stats.quarantine_bytes)),
+        ("hits", f"{stats.hits}{share}", _output.human_size(stats.bytes_saved)),
+        ("misses", str(stats.misses), ""),
+    ]
