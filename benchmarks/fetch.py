@@ -86,7 +86,7 @@ with ThreadPoolExecutor(8) as pool:
 
 def make_wheels(folder: Path) -> dict[str, list[tuple[str, str, int]]]:
     """Make wheels of these sizes, whose bytes do not compress."""
-    sys.path.insert(0, str(HERE.parent / "tests"))
+    sys.path.insert(0, str(HERE.parent / "tests" / "support"))
     from wheels import make_wheel, sha256, wheel_filename
 
     found: dict[str, list[tuple[str, str, int]]] = {"one": [], "set": []}

@@ -23,7 +23,7 @@ from oracle import check_sound, leftovers
 from scenarios import SCENARIOS, World, deaths, quick_folder
 from server import Server
 
-CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "children", "killed.py")
+CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "support", "children", "killed.py")
 NEW = "new-1.0-py3-none-any.whl"
 
 # Those that write; to be killed while looking is covered by the faults.

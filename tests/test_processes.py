@@ -20,7 +20,7 @@ from oracle import check_sound, leftovers
 from server import Answer, Exchange, Server, plain, stalled
 from wheels import Wheel, make_wheel, wheel_filename
 
-CHILDREN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "children")
+CHILDREN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "support", "children")
 # Under Wine a process takes seconds to start.
 PROCESSES, WHEELS = (4, 10) if sys.platform == "win32" else (8, 40)
 FEW = 4
@@ -29,7 +29,7 @@ Facts = dict[str, object]
 
 
 class Child:
-    """A process of ``children/fetcher.py``."""
+    """A process of ``support/children/fetcher.py``."""
 
     def __init__(self, folder: Path, number: int, **work: object) -> None:
         self._errors = folder / f"errors of child {number}"

@@ -19,7 +19,7 @@ from wheelcache import Cache
 pytestmark = not_on_windows("a process takes a second to start under Wine, and this lets them live for less")
 
 
-CHILD = Path(__file__).parent / "children" / "storm.py"
+CHILD = Path(__file__).parent / "support" / "children" / "storm.py"
 PART = 1 << 16
 
 

@@ -14,7 +14,7 @@ from wheelcache import Cache
 from wheelcache._os.system import System
 from wheelcache._store.walk import walk
 
-CHILD = Path(__file__).parent / "children" / "use_while_pruned.py"
+CHILD = Path(__file__).parents[1] / "support" / "children" / "use_while_pruned.py"
 PROCESSES = 4
 
 

@@ -235,7 +235,9 @@ def test_killed_for_real(moment: str, tmp_path: Path) -> None:
     calls = len(unharmed.files.trace) - begun
     for number in range(1, calls, calls // 3):
         folder = tmp_path / str(number)
-        done = subprocess.run([sys.executable, __file__, folder, str(number), moment], capture_output=True, text=True)
+        command = [sys.executable, __file__, folder, str(number), moment]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         # Threads take turns as they like: the last calls of one run may not come in another.
         assert done.returncode in {KILLED, 0}, done.stderr
         assert done.returncode == KILLED or number > calls // 2
