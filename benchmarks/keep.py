@@ -22,7 +22,7 @@ from pathlib import Path
 from wheelcache import Cache
 from wheelcache._os.system import System
 from wheelcache._store.layout import Layout
-from wheelcache._store.records import Record, Seen, encode_record
+from wheelcache._store.records import Record, StatFingerprint, encode_record
 
 ROUNDS = 3
 # A million entries are measured once.
@@ -53,7 +53,9 @@ def build(root: str, count: int) -> None:
         with open(layout.blob(sha256, name, 0), "wb", buffering=0) as file:
             file.write(data)
             stat = os.fstat(file.fileno())
-        record = Record(name, sha256, len(data), Seen(stat.st_mtime_ns, stat.st_ino, boot), created=_FIRST_USE)
+        record = Record(
+            name, sha256, len(data), StatFingerprint(stat.st_mtime_ns, stat.st_ino, boot), created=_FIRST_USE
+        )
         path = layout.record(sha256, name)
         with open(path, "wb", buffering=0) as file:
             file.write(encode_record(record))

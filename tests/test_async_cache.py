@@ -35,7 +35,7 @@ from wheelcache import (
     WheelRequest,
 )
 from wheelcache._async_cache import _Work
-from wheelcache._operation import CURRENT_STOP, Stop
+from wheelcache._operation import CURRENT_TOKEN, CancelToken
 
 BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine
 
@@ -204,7 +204,7 @@ class CancelReading(Plan):
         if call.operation != "file.read" or not call.path.endswith(".whl"):
             return
         self.reads += 1
-        stop = CURRENT_STOP.get()
+        stop = CURRENT_TOKEN.get()
         if self.reads == 1 and stop is not None:
             told = threading.Event()
             with stop.waking(told.set):
@@ -376,7 +376,7 @@ async def test_a_task_cancelled_by_asyncio_itself(
 def test_a_thread_that_starts_late_does_nothing(cache: Cache, anyio_backend: str) -> None:
     """What was cancelled before its thread began is not begun any more: nobody waits for it."""
     done: list[Cache] = []
-    work = _Work(done.append, cache, Stop())
+    work = _Work(done.append, cache, CancelToken())
     work.stop.set()
     copy_context().run(work)
     assert done == []

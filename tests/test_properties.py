@@ -22,11 +22,11 @@ from scenarios import quick_folder
 from wheels import hex_of, make_wheel, sha256, wheel_filename
 
 from wheelcache import Cache, HashMismatchError, LinkMode, OfflineError, SizeMismatchError
-from wheelcache._fs.robustio import Disk
-from wheelcache._operation import Patience
+from wheelcache._fs.robustio import RobustIO
+from wheelcache._operation import RetryBudget
 from wheelcache._os.system import System
-from wheelcache._store.records import Record, Seen, decode, decode_record, encode, encode_record
-from wheelcache._store.staging import Stage
+from wheelcache._store.records import Record, StatFingerprint, decode, decode_record, encode, encode_record
+from wheelcache._store.staging import StagedFile
 
 SAME_EVERY_TIME = settings(derandomize=True, deadline=None, database=None)
 
@@ -43,9 +43,9 @@ def folder() -> Iterator[Path]:
         yield folder
 
 
-def stage_at(path: Path, **options: object) -> Stage:
+def stage_at(path: Path, **options: object) -> StagedFile:
     system = System()
-    return Stage(Disk(system, Patience(0.0, system)), str(path), **{"expected": {}, **options})
+    return StagedFile(RobustIO(system, RetryBudget(0.0, system)), str(path), **{"expected": {}, **options})
 
 
 @given(chunks=st.lists(st.binary(max_size=300), max_size=20), algorithms=st.sets(st.sampled_from(["sha512", "md5"])))
@@ -112,7 +112,7 @@ def test_any_other_bytes(folder: Path, data: bytes, chunk: int, size: int, flip:
 
 # Records
 
-SEEN = st.builds(Seen, st.integers(0, 2**63), st.integers(0, 2**64), st.none() | st.text(max_size=40))
+SEEN = st.builds(StatFingerprint, st.integers(0, 2**63), st.integers(0, 2**64), st.none() | st.text(max_size=40))
 RECORDS = st.builds(
     Record,
     filename=st.text(min_size=1, max_size=60),
@@ -160,7 +160,9 @@ def test_a_flipped_bit_makes_no_record(record: Record, where: float, bit: int) -
 
 def test_every_flipped_bit_and_every_cut() -> None:
     """The same for every bit and every cut of one record."""
-    record = Record(wheel_filename(), "ab" * 32, 10_000, Seen(1, 2, "boot"), {"md5": "0" * 32}, "https://example.org/")
+    record = Record(
+        wheel_filename(), "ab" * 32, 10_000, StatFingerprint(1, 2, "boot"), {"md5": "0" * 32}, "https://example.org/"
+    )
     data = encode_record(record)
     for at in range(len(data)):
         assert decode(data[:at]) is None
@@ -202,7 +204,7 @@ def test_other_fields_are_no_record(fields: dict[str, object]) -> None:
 @settings(SAME_EVERY_TIME, max_examples=50)
 def test_a_record_with_a_field_missing(field: str, value: object) -> None:
     """A record that lacks a field which it must have, or has one that it must not, is none."""
-    record = Record(wheel_filename(), "ab" * 32, 10_000, Seen(1, 2, "boot"))
+    record = Record(wheel_filename(), "ab" * 32, 10_000, StatFingerprint(1, 2, "boot"))
     fields = decode(encode_record(record))
     assert fields is not None
     assert decode_record(encode({**fields, "more": value}), record.sha256) is None

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from wheels import Wheel
 
 from wheelcache import Cache, InvalidWheelError
-from wheelcache._request import Wanted, parse_request, redact
+from wheelcache._request import ResolvedRequest, parse_request, redact
 
 HEX = "0123456789abcdef" * 4
 NAME = "demo-1.0-py3-none-any.whl"
 
 
-def wanted(url: str, hashes: object = None, size: int | None = None, filename: str | None = None) -> Wanted:
+def wanted(url: str, hashes: object = None, size: int | None = None, filename: str | None = None) -> ResolvedRequest:
     return parse_request(url, hashes, size, filename)  # type: ignore[arg-type]
 
 

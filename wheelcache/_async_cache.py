@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 from ._cache import Cache
 from ._fetch.batch import Plan, Request, one_at_a_time
-from ._http.async_client import Bridge
+from ._http.async_client import BlockingAsyncClient
 from ._models import CachedWheel, Progress
-from ._operation import CURRENT_STOP, Stop
+from ._operation import CURRENT_TOKEN, CancelToken
 from ._options import check_client
 from ._threads import Threads
 
@@ -96,7 +96,7 @@ class AsyncCache:
         max_size: int | None = None,
     ) -> None:
         check_client(client, awaited=True)
-        self._bridge = None if client is None else Bridge(client)
+        self._bridge = None if client is None else BlockingAsyncClient(client)
         self._cache = self._cache_class(
             path,
             # It has the names of an httpx.Client that are used.
@@ -159,7 +159,7 @@ class AsyncCache:
         """As :meth:`Cache.entries`."""
         found = self._cache.entries()
         # The first step takes its stop for all of them.
-        stop = Stop()
+        stop = CancelToken()
         while (wheel := await self._run(lambda _: next(found, None), self._staying, stop)) is not None:
             yield wheel
 
@@ -217,12 +217,12 @@ class AsyncCache:
     def __repr__(self) -> str:
         return f"AsyncCache({str(self.path)!r})"
 
-    async def _run(self, action: Callable[[Cache], _R], threads: Threads, stop: Stop | None = None) -> _R:
+    async def _run(self, action: Callable[[Cache], _R], threads: Threads, stop: CancelToken | None = None) -> _R:
         """Do something in a worker thread; whoever cancels gets the thread's end, not the thread."""
         import anyio
         import anyio.lowlevel
 
-        work = _Work(action, self._cache, stop or Stop())
+        work = _Work(action, self._cache, stop or CancelToken())
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(work.stop_when_cancelled)
@@ -244,7 +244,7 @@ class AsyncCache:
 class _Work(Generic[_R]):
     """One operation in a worker thread. What it raises is kept, and raised where it is awaited."""
 
-    def __init__(self, action: Callable[[Cache], _R], cache: Cache, stop: Stop) -> None:
+    def __init__(self, action: Callable[[Cache], _R], cache: Cache, stop: CancelToken) -> None:
         self.stop = stop
         self.is_running = False
         self._is_over = False
@@ -255,7 +255,7 @@ class _Work(Generic[_R]):
 
     def __call__(self) -> None:
         # The thread runs in a copy of the task's context: this reaches no other call.
-        CURRENT_STOP.set(self.stop)
+        CURRENT_TOKEN.set(self.stop)
         # In this order: who stops it says so first and looks then, and a thread may start late.
         self.is_running = True
         try:

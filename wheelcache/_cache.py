@@ -26,28 +26,28 @@ from ._exceptions import (
     WheelCacheError,
 )
 from ._filenames import check_filename, check_wheel_name
-from ._fs.persist import Ladder
-from ._fs.robustio import Disk
-from ._fs.tempnames import Stamp
+from ._fs.persist import Persister
+from ._fs.robustio import RobustIO
+from ._fs.tempnames import OwnerTag
 from ._hashes import Hashes
-from ._http.client import Wire, leave_connections
-from ._maintenance.size_limit import Ceiling
+from ._http.client import HttpClient, leave_connections
+from ._maintenance.size_limit import SizeLimit
 from ._models import CachedWheel, Keep, LinkMode, Phase, Progress, Status, Unpacked, require_wheel
-from ._operation import CURRENT_STOP, Call, Patience
-from ._options import Limits
+from ._operation import CURRENT_TOKEN, Call, RetryBudget
+from ._options import PruneLimits
 from ._os.system import System
-from ._request import Wanted, parse_request
+from ._request import ResolvedRequest, parse_request
 from ._store import create
 from ._store.commit import Commit
-from ._store.counters import Tally
-from ._store.index import Known, Pointers, Urls
+from ._store.counters import Counters
+from ._store.index import Pointers, UrlEntry, Urls
 from ._store.layout import Layout
-from ._store.lookup import Found, Lookup
-from ._store.single_flight import Flights
+from ._store.lookup import Entry, Lookup
+from ._store.single_flight import SingleFlight
 from ._unpack.export import Deliver
-from ._unpack.link_tree import Spread
+from ._unpack.link_tree import TreeLinker
 from ._unpack.trees import TreeEntry
-from ._unpack.unpacker import Unpack
+from ._unpack.unpacker import Unpacker
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -56,9 +56,9 @@ if TYPE_CHECKING:
     import httpx
 
     from ._fetch.batch import Request
-    from ._fetch.passthrough import Visit
+    from ._fetch.passthrough import Passthrough
     from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
-    from ._store.staging import Stage
+    from ._store.staging import StagedFile
 
 
 # How often a file that security software takes away between writing and committing is downloaded: it may have been an
@@ -129,7 +129,7 @@ class Cache:
     ) -> None:
         _options.check_options(layers=layers, verify=verify, io_timeout=io_timeout, lock_timeout=lock_timeout)
         _options.check_client(client, awaited=False)
-        self._max_size = _options.checked_size("max_size", max_size)
+        self._max_size = _options.check_size("max_size", max_size)
         self.path: Path = Path(_options.cache_folder(path))
         self._closed = False
         self._process = os.getpid()
@@ -137,29 +137,29 @@ class Cache:
         self._read_only = read_only
         self._io_timeout = float(io_timeout)
         self._client = client
-        self._wire = Wire(client, self._system.wake)
+        self._wire = HttpClient(client, self._system.wake)
         self._layout = Layout(str(self.path))
         below = [Layout(os.path.abspath(os.fspath(layer))) for layer in layers]
         disk = self._call().disk
         for existing in [self._layout, *below] if read_only else below:
             create.require_folder(disk, existing.root)
         if not read_only:
-            self._system = replace(self._system, files=create.following(disk, self._layout))
+            self._system = replace(self._system, files=create.with_modes_of(disk, self._layout))
             create.prepare(self._call().disk, self._layout)
         full = verify == "full"
         self._lookup = Lookup(self._layout, writable=not read_only, full=full)
         self._layers = [Lookup(layer, writable=False, full=full) for layer in below]
         self._pointers = [Pointers(layout) for layout in (self._layout, *below)]
         self._urls = [Urls(pointers) for pointers in self._pointers]
-        ladder = Ladder()
+        ladder = Persister()
         self._commit = Commit(self._layout, ladder)
-        self._untouched = [self._layout, *below] if read_only else below
-        self._deliver = Deliver(ladder, self._untouched)
+        self._never_hardlink_from = [self._layout, *below] if read_only else below
+        self._deliver = Deliver(ladder, self._never_hardlink_from)
         self._count()
-        self._unpack = Unpack(
-            [self._layout, *below], Spread(ladder, self._untouched), writable=not read_only, full=full
+        self._unpack = Unpacker(
+            [self._layout, *below], TreeLinker(ladder, self._never_hardlink_from), writable=not read_only, full=full
         )
-        self._flights = Flights(self._layout, float(lock_timeout))
+        self._flights = SingleFlight(self._layout, float(lock_timeout))
         self._lock_timeout = float(lock_timeout)
 
     # In
@@ -245,7 +245,7 @@ class Cache:
         )
         return plan.result()
 
-    def _get_in(self, call: Call, wanted: Wanted, *, refresh: bool = False) -> CachedWheel:
+    def _get_in(self, call: Call, wanted: ResolvedRequest, *, refresh: bool = False) -> CachedWheel:
         """Download a wheel that is not there, unless another thread or process has just done so."""
         self._may_get_in(wanted)
         check_wheel_name(wanted.filename, operation="fetch", url=wanted.shown)
@@ -257,15 +257,15 @@ class Cache:
             self._tally.miss()
             return _again_if_removed(lambda: self._download(call, wanted, known, refresh=refresh))
 
-    def _download(self, call: Call, wanted: Wanted, known: Known | None, *, refresh: bool) -> CachedWheel:
+    def _download(self, call: Call, wanted: ResolvedRequest, known: UrlEntry | None, *, refresh: bool) -> CachedWheel:
         from ._fetch.download import Conditions, Downloader
-        from ._fetch.partial import Partials
+        from ._fetch.partial import PartialDownloads
 
         if wanted.url.startswith("file:"):
             return self._copy(call, wanted)
         there = known and self._lookup.find(call, known.sha256, wanted.filename)
         conditions = Conditions(known.conditions(refresh=refresh), known.place) if known and there else None
-        with Partials(self._layout).begin(call, wanted) as partial:
+        with PartialDownloads(self._layout).begin(call, wanted) as partial:
             answer = Downloader(self._wire).fill(partial, wanted, call, conditions)
             if not answer.modified:
                 named = there and self._under_its_name(call, there, wanted.filename)
@@ -286,12 +286,12 @@ class Cache:
             self._urls[0].write(call.disk, wanted.url, wheel.hashes["sha256"], answer, known)
         return wheel
 
-    def _copy(self, call: Call, wanted: Wanted) -> CachedWheel:
+    def _copy(self, call: Call, wanted: ResolvedRequest) -> CachedWheel:
         from ._fetch import local
-        from ._store.staging import Stage
+        from ._store.staging import StagedFile
 
         temporary = self._temporary()
-        with Stage(call.disk, temporary, expected=wanted.hashes, size=wanted.size, shown=wanted.shown) as stage:
+        with StagedFile(call.disk, temporary, expected=wanted.hashes, size=wanted.size, shown=wanted.shown) as stage:
             local.fill(stage, wanted, call)
             # A record holds no path of this machine: the cache may be used on another one.
             return self._add(call, stage, wanted.filename, None, Status.ADDED)
@@ -314,7 +314,7 @@ class Cache:
             CommitError: where the file system refuses.
         """
         from ._fetch import local
-        from ._store.staging import Stage
+        from ._store.staging import StagedFile
 
         expected = _hashes.parse_hashes(hashes)
         _hashes.require_strong(expected)
@@ -329,7 +329,7 @@ class Cache:
             temporary, origin = self._temporary(), local.path_of(source)
             with (
                 local.opened(source) as (file, total),
-                Stage(call.disk, temporary, expected=expected, source=origin) as stage,
+                StagedFile(call.disk, temporary, expected=expected, source=origin) as stage,
             ):
                 local.copy_in(stage, file, call, total)
                 return self._add(call, stage, filename, None, Status.ADDED)
@@ -376,7 +376,7 @@ class Cache:
             wheel = self._get_in(call, wanted)
         return metadata.of_wheel(call, str(wheel.path), wanted, expected)
 
-    def _add(self, call: Call, stage: Stage, filename: str, url: str | None, status: Status) -> CachedWheel:
+    def _add(self, call: Call, stage: StagedFile, filename: str, url: str | None, status: Status) -> CachedWheel:
         """Make a finished stage an entry."""
         sealed = stage.seal()
         found = self._commit.add(call, sealed, filename, url)
@@ -412,7 +412,9 @@ class Cache:
         """Whether :meth:`get` would return a wheel."""
         return self.get(digest) is not None
 
-    def _find(self, call: Call, wanted: Wanted, *, refresh: bool = False, adopt: bool = False) -> CachedWheel | None:
+    def _find(
+        self, call: Call, wanted: ResolvedRequest, *, refresh: bool = False, adopt: bool = False
+    ) -> CachedWheel | None:
         """Return the wheel that is wanted, if it is there."""
         if wanted.hashes:
             found = self._look_up(call, wanted.hashes, wanted.filename, adopt=adopt)
@@ -444,16 +446,18 @@ class Cache:
         self._tally.hit(wheel.size)
         return wheel
 
-    def _has_come(self, call: Call, wanted: Wanted) -> bool:
+    def _has_come(self, call: Call, wanted: ResolvedRequest) -> bool:
         """Whether a wheel that is waited for is there."""
         try:
-            return self._look_up(Call(call.disk.hurried(), call.wheel), wanted.hashes, wanted.filename) is not None
+            return (
+                self._look_up(Call(call.disk.without_waiting(), call.wheel), wanted.hashes, wanted.filename) is not None
+            )
         except WheelCacheError:
             return False  # it is looked at again, with patience, when it is this caller's turn
 
     def _look_up(
         self, call: Call, hashes: Mapping[str, str], filename: str | None, *, adopt: bool = False
-    ) -> tuple[Found, Status] | None:
+    ) -> tuple[Entry, Status] | None:
         """Look into this cache, then into its layers."""
         key = _hashes.naming_hash(hashes)
         if key is None:
@@ -469,7 +473,7 @@ class Cache:
                 return None if named is None else (named, Status.LAYER if number else Status.HIT)
         return None
 
-    def _look_up_url(self, call: Call, wanted: Wanted) -> tuple[Found, Status] | None:
+    def _look_up_url(self, call: Call, wanted: ResolvedRequest) -> tuple[Entry, Status] | None:
         """Look for what this URL gave, where the server said that it still holds."""
         for number, lookup in enumerate([self._lookup, *self._layers]):
             known = self._urls[number].read(call.disk, wanted.url)
@@ -480,7 +484,7 @@ class Cache:
                     return found, Status.LAYER if number else Status.HIT
         return None
 
-    def _under_its_name(self, call: Call, found: Found, filename: str | None) -> Found | None:
+    def _under_its_name(self, call: Call, found: Entry, filename: str | None) -> Entry | None:
         """Return the same bytes under the file name that was asked for: two names of one digest are two entries.
 
         ``None`` where they were pruned meanwhile.
@@ -669,7 +673,7 @@ class Cache:
             # A user who may only read a cache that others fill is served as by one that was opened read-only.
             return None
 
-    def _still_there(self, call: Call, wheel: CachedWheel) -> Found:
+    def _still_there(self, call: Call, wheel: CachedWheel) -> Entry:
         found = self._look_up(call, {"sha256": _sha256(wheel)}, wheel.filename)
         if found is None:
             raise FileNotFoundError(
@@ -677,9 +681,9 @@ class Cache:
             )
         return found[0]
 
-    def _visit(self, url: str, *, refresh: bool) -> Visit:
+    def _visit(self, url: str, *, refresh: bool) -> Passthrough:
         """Say what is known of a URL to a client that passes by: see :class:`CacheTransport`."""
-        from ._fetch.passthrough import Visit
+        from ._fetch.passthrough import Passthrough
 
         wanted = parse_request(url, None, None, None)
         call = self._call(wanted.filename)
@@ -687,7 +691,7 @@ class Cache:
         wheel = self._find(call, wanted, refresh=refresh)
         known = None if wanted.hashes else self._urls[0].read(call.disk, wanted.url)
         there = known and self._lookup.find(call, known.sha256, wanted.filename)
-        return Visit(
+        return Passthrough(
             call=call,
             wanted=wanted,
             wheel=wheel or (_wheel(there, Status.REVALIDATED) if there else None),
@@ -732,12 +736,12 @@ class Cache:
         """
         from ._maintenance import prune, select
 
-        limits = Limits(_options.checked_size("max_size", max_size), _options.checked_age(max_age))
+        limits = PruneLimits(_options.check_size("max_size", max_size), _options.check_age(max_age))
         call = self._call()
         kept = select.kept(call, self._layout, self._finding(call), keep)
         if not dry_run:
             self._writable("prune")
-        return prune.Prune(self._layout, self._tally).run(call.disk, limits._replace(keep=kept), dry_run=dry_run)
+        return prune.Pruner(self._layout, self._tally).run(call.disk, limits._replace(keep=kept), dry_run=dry_run)
 
     def remove(self, *names: str | CachedWheel, dry_run: bool = False) -> PruneReport:
         """Take wheels out of this cache, with their trees and pointers. Layers keep theirs.
@@ -758,8 +762,8 @@ class Cache:
         if not dry_run:
             self._writable("remove")
         call = self._call()
-        chosen = select.chosen(call.disk.hurried(), self._layout, self._finding(call), names)
-        return prune.Prune(self._layout, self._tally).remove(call.disk, chosen, dry_run=dry_run)
+        chosen = select.chosen(call.disk.without_waiting(), self._layout, self._finding(call), names)
+        return prune.Pruner(self._layout, self._tally).remove(call.disk, chosen, dry_run=dry_run)
 
     def clear(self, *, dry_run: bool = False) -> PruneReport:
         """Take everything out of this cache but what :meth:`stats` has counted.
@@ -776,7 +780,7 @@ class Cache:
 
         if not dry_run:
             self._writable("clear")
-        return prune.Prune(self._layout, self._tally).clear(self._call().disk, dry_run=dry_run)
+        return prune.Pruner(self._layout, self._tally).clear(self._call().disk, dry_run=dry_run)
 
     def verify(self, *, repair: bool = False, progress: Progress | None = None) -> VerifyReport:
         """Hash everything in this cache again, whatever is trusted, and say what is wrong.
@@ -792,11 +796,11 @@ class Cache:
             ReadOnlyError: where it is to repair and the cache is read-only.
             CommitError: where the cache folder cannot be looked into.
         """
-        from ._maintenance.verify import Verify
+        from ._maintenance.verify import Verifier
 
         if repair:
             self._writable("verify")
-        return Verify(self._layout, repair=repair).run(self._call(progress=progress))
+        return Verifier(self._layout, repair=repair).run(self._call(progress=progress))
 
     def doctor(self) -> DoctorReport:
         r"""Try in this cache's folder what the cache does there, and report each probe with result, code and time.
@@ -824,7 +828,7 @@ class Cache:
         cache.
         """
         if not self._closed:
-            self._tally.write(self._call().disk.hurried())
+            self._tally.write(self._call().disk.without_waiting())
             self._closed = True
             self._wire.close(self._system.sleep)
 
@@ -846,21 +850,21 @@ class Cache:
             raise ValueError(f"the cache {self.path} is closed")
         if self._process != os.getpid():
             self._after_fork()
-        disk = Disk(self._system, Patience(self._io_timeout, self._system))
-        return Call(disk, wheel, progress, CURRENT_STOP.get(), self._wire.closing)
+        disk = RobustIO(self._system, RetryBudget(self._io_timeout, self._system))
+        return Call(disk, wheel, progress, CURRENT_TOKEN.get(), self._wire.closing)
 
     def _after_fork(self) -> None:
         """Leave the parent what is the parent's: locks of its threads, and sockets that two must not talk through."""
         self._process = os.getpid()
-        self._flights = Flights(self._layout, self._lock_timeout)
+        self._flights = SingleFlight(self._layout, self._lock_timeout)
         leave_connections(self._client)
-        self._wire = Wire(self._client, self._system.wake)
+        self._wire = HttpClient(self._client, self._system.wake)
         self._count()
 
     def _count(self) -> None:
         """Begin to count, and to keep to the limit."""
-        self._tally = Tally(self._layout, writable=not self._read_only)
-        self._ceiling = Ceiling(self._layout, self._tally, self._max_size)
+        self._tally = Counters(self._layout, writable=not self._read_only)
+        self._ceiling = SizeLimit(self._layout, self._tally, self._max_size)
 
     def _grown(self, call: Call, size: int, sha256: str) -> None:
         """Count what has come into the cache, and keep to the limit."""
@@ -870,11 +874,11 @@ class Cache:
 
     def _finding(self, call: Call) -> Callable[[str], str | None]:
         """What leads from another hash to a sha256."""
-        return lambda key: self._pointers[0].read(call.disk.hurried(), key)
+        return lambda key: self._pointers[0].read(call.disk.without_waiting(), key)
 
     def _temporary(self) -> str:
         system = self._system
-        return self._layout.new_temporary(Stamp.new(system.now(), system.boot()), system.space())
+        return self._layout.new_temporary(OwnerTag.new(system.now(), system.boot()), system.space())
 
     def _writable(self, operation: str) -> None:
         if self._read_only:
@@ -885,11 +889,11 @@ class Cache:
                 advice="Open it without read_only=True, or another one that has it as a layer.",
             )
 
-    def _may_get_in(self, wanted: Wanted) -> None:
+    def _may_get_in(self, wanted: ResolvedRequest) -> None:
         self._may_ask(wanted)
         self._writable("fetch")
 
-    def _may_ask(self, wanted: Wanted) -> None:
+    def _may_ask(self, wanted: ResolvedRequest) -> None:
         if self._offline and not wanted.url.startswith("file:"):
             raise OfflineError(
                 f"{wanted.filename} is not in the cache",
@@ -915,7 +919,7 @@ def _sha256(wheel: CachedWheel) -> str:
     return wheel.digest.removeprefix("sha256:")
 
 
-def _wheel(found: Found, status: Status) -> CachedWheel:
+def _wheel(found: Entry, status: Status) -> CachedWheel:
     record = found.record
     return CachedWheel(
         path=Path(found.path),

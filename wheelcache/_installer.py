@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from ._cache import Cache
-from ._fs.persist import Ladder
-from ._fs.robustio import Disk
+from ._fs.persist import Persister
+from ._fs.robustio import RobustIO
 from ._models import CachedWheel, LinkMode
-from ._operation import Call, Patience
+from ._operation import Call, RetryBudget
 from ._os.system import System
 from ._store.layout import Layout, marker_path
-from ._unpack.link_tree import Spread
-from ._unpack.manifest import Folder, decode_marker, is_executable
+from ._unpack.link_tree import TreeLinker
+from ._unpack.manifest import ManifestDir, decode_marker, is_executable
 
 if TYPE_CHECKING:
     from installer.destinations import SchemeDictionaryDestination, WheelDestination
@@ -39,10 +39,10 @@ class _TreeStream(io.BufferedReader):
     """
 
     def __init__(
-        self, raw: io.RawIOBase, root: str, folder: Folder, number: int, untouched: Sequence[Layout] = ()
+        self, raw: io.RawIOBase, root: str, folder: ManifestDir, number: int, never_hardlink_from: Sequence[Layout] = ()
     ) -> None:
         super().__init__(raw)
-        self.untouched = untouched
+        self.never_hardlink_from = never_hardlink_from
         self.root = root
         self.folder = folder
         self.number = number
@@ -76,7 +76,7 @@ class TreeSource(WheelSource):
         self.version: str = version
         self._disk = _disk()
         self._root = str(cache.unpack(wheel).path)
-        self._untouched = cache._untouched  # noqa: SLF001 - one package
+        self._never_hardlink_from = cache._never_hardlink_from  # noqa: SLF001 - one package
         data = self._disk.read(marker_path(self._root))
         listing = None if data is None else decode_marker(data)
         if listing is None:
@@ -123,7 +123,7 @@ class TreeSource(WheelSource):
                 if relative == f"{self._dist_info}/RECORD":
                     row = (relative, "", "")
                 with self._disk.perform("open", path, lambda path=path: self._disk.files.open_read(path)) as raw:  # type: ignore[misc]
-                    stream = _TreeStream(raw, self._root, folder, number, self._untouched)  # type: ignore[arg-type]
+                    stream = _TreeStream(raw, self._root, folder, number, self._never_hardlink_from)  # type: ignore[arg-type]
                     yield row, stream, is_executable(folder.kinds[number])
 
 
@@ -146,8 +146,8 @@ class LinkDestination(WheelDestination):
         self._mode = LinkMode(mode)
         self._call = Call(_disk(io_timeout))
         # Those of the source whose file it is; one destination may be given several sources, one after the other.
-        self._untouched: list[Layout] = []
-        self._spread = Spread(Ladder(), self._untouched)
+        self._never_hardlink_from: list[Layout] = []
+        self._spread = TreeLinker(Persister(), self._never_hardlink_from)
 
     def write_script(self, name: str, module: str, attr: str, section: ScriptSection) -> RecordEntry:
         """Write a script for an entry point."""
@@ -186,7 +186,7 @@ class LinkDestination(WheelDestination):
         return os.path.join(os.path.abspath(self._inner.destdir), os.path.splitdrive(target)[1].lstrip("\\/"))
 
     def _link(self, stream: _TreeStream, target: str) -> None:
-        self._untouched[:] = stream.untouched
+        self._never_hardlink_from[:] = stream.never_hardlink_from
 
         def put() -> None:
             self._spread.one(self._call, stream.root, stream.folder, stream.number, target=target, mode=self._mode)
@@ -199,9 +199,9 @@ class LinkDestination(WheelDestination):
             put()
 
 
-def _disk(io_timeout: float = 60.0) -> Disk:
+def _disk(io_timeout: float = 60.0) -> RobustIO:
     system = System()
-    return Disk(system, Patience(io_timeout, system))
+    return RobustIO(system, RetryBudget(io_timeout, system))
 
 
 def _urlsafe(digest: str) -> str:

@@ -23,10 +23,10 @@ from ._os.system import System
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-    from ._fs.robustio import Disk
+    from ._fs.robustio import RobustIO
 
 
-class StoppedError(BaseException):
+class OperationCancelledError(BaseException):
     """A call was told to stop. No ``Exception``, as with Ctrl-C: nothing on the way may take it for a failure."""
 
 
@@ -34,14 +34,14 @@ class ClosedError(ValueError):
     """What a call was using has been closed by another thread."""
 
 
-class Stop:
+class CancelToken:
     """Says to a call in another thread that nobody waits for it any more.
 
     Args:
         error: makes what ends the call.
     """
 
-    def __init__(self, error: Callable[[], BaseException] = StoppedError) -> None:
+    def __init__(self, error: Callable[[], BaseException] = OperationCancelledError) -> None:
         self._error = error
         self._lock = threading.Lock()
         self._set = False
@@ -87,7 +87,7 @@ class Stop:
                 del self._wakers[key]
 
 
-CURRENT_STOP: ContextVar[Stop | None] = ContextVar("wheelcache_stop", default=None)
+CURRENT_TOKEN: ContextVar[CancelToken | None] = ContextVar("wheelcache_stop", default=None)
 """The token of the public calls made in this context; whoever runs a call in a thread of its own sets it there."""
 
 
@@ -102,11 +102,11 @@ class Call(NamedTuple):
         closing: the stop of what it works for, or ``None``; it ends what waits.
     """
 
-    disk: Disk
+    disk: RobustIO
     wheel: str = ""
     progress: Progress | None = None
-    stop: Stop | None = None
-    closing: Stop | None = None
+    stop: CancelToken | None = None
+    closing: CancelToken | None = None
 
     def report(self, phase: Phase, done: int = 0, total: int | None = None, detail: str = "") -> None:
         """Tell the listener. What it raises goes through: that is how a caller stops a fetch."""
@@ -134,7 +134,7 @@ _LONGEST_WAIT = 0.1
 _LEAST_WAIT = 1e-6
 
 
-class Patience:
+class RetryBudget:
     """The seconds that the contended file operations of one public call may wait in all."""
 
     def __init__(self, seconds: float, system: System) -> None:

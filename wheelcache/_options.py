@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 
-class Limits(NamedTuple):
+class PruneLimits(NamedTuple):
     """What must hold after pruning; where nothing is said, no entry goes.
 
     Attributes:
@@ -28,7 +28,7 @@ class Limits(NamedTuple):
     keep: frozenset[str] | None = None
 
 
-def checked_size(name: str, value: object) -> int | None:
+def check_size(name: str, value: object) -> int | None:
     """Return a limit in bytes.
 
     Raises:
@@ -39,7 +39,7 @@ def checked_size(name: str, value: object) -> int | None:
     raise ValueError(f"{name} is a number of bytes, not {value!r}")
 
 
-def checked_age(value: float | timedelta | None) -> float | None:
+def check_age(value: float | timedelta | None) -> float | None:
     """Return an age in seconds.
 
     Raises:

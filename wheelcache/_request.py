@@ -57,7 +57,7 @@ class Source(NamedTuple):
         return f"Source({self.shown!r})"
 
 
-class Wanted(NamedTuple):
+class ResolvedRequest(NamedTuple):
     """A request, checked and taken apart.
 
     Attributes:
@@ -94,7 +94,7 @@ class Wanted(NamedTuple):
 
 def parse_request(
     url: str, hashes: Hashes | None, size: int | None, filename: str | None, mirrors: Iterable[str] = ()
-) -> Wanted:
+) -> ResolvedRequest:
     """Check a request.
 
     Raises:
@@ -116,7 +116,7 @@ def parse_request(
     if filename is None:
         filename = unquote(parts.path.rpartition("/")[2])
     check_filename(filename, operation="fetch", url=source.shown)
-    return Wanted(
+    return ResolvedRequest(
         url=source.url,
         shown=source.shown,
         auth=source.auth,

@@ -25,7 +25,7 @@ from ._request import redact
 from ._threads import Threads
 
 if TYPE_CHECKING:
-    from ._fetch.passthrough import Keep, Visit
+    from ._fetch.passthrough import KeptBody, Passthrough
 
 
 _CHUNK = 1 << 18
@@ -145,7 +145,7 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             _keep(response, visit)
         return response
 
-    def _visit(self, request: httpx.Request) -> Visit | None:
+    def _visit(self, request: httpx.Request) -> Passthrough | None:
         told = request.headers.get("Cache-Control", "").replace(" ", "").lower().split(",")
         refresh = "no-cache" in told or "max-age=0" in told
         try:
@@ -195,14 +195,14 @@ def _with(request: httpx.Request, conditions: dict[str, str]) -> httpx.Request:
     )
 
 
-def _opened(visit: Visit) -> BinaryIO | None:
+def _opened(visit: Passthrough) -> BinaryIO | None:
     try:
         return visit.open()
     except WheelCacheError:
         return None
 
 
-def _keep(response: httpx.Response, visit: Visit) -> None:
+def _keep(response: httpx.Response, visit: Passthrough) -> None:
     """Let a body be written down while it is read, or now if a transport has read it already."""
     if not response.is_stream_consumed:
         response.stream = _Kept(response.stream, visit, _fields(response))
@@ -216,12 +216,12 @@ class _Kept(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A body that is written down while it is read."""
 
     def __init__(
-        self, body: httpx.SyncByteStream | httpx.AsyncByteStream, visit: Visit, fields: dict[str, str]
+        self, body: httpx.SyncByteStream | httpx.AsyncByteStream, visit: Passthrough, fields: dict[str, str]
     ) -> None:
         self._body = body
         self._visit = visit
         self._fields = fields
-        self._keep: Keep | None = None
+        self._keep: KeptBody | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         assert isinstance(self._body, httpx.SyncByteStream)
@@ -246,7 +246,7 @@ class _Kept(httpx.SyncByteStream, httpx.AsyncByteStream):
             # As short as it must be where a task is cancelled.
             keep.drop()
 
-    def _begin(self) -> Keep:
+    def _begin(self) -> KeptBody:
         self._keep = self._visit.keep(self._fields)
         return self._keep
 
@@ -283,7 +283,7 @@ class _FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
         self._file.close()
 
 
-def _from_file(file: BinaryIO, visit: Visit, status: Status) -> httpx.Response:
+def _from_file(file: BinaryIO, visit: Passthrough, status: Status) -> httpx.Response:
     size = 0 if visit.wheel is None else visit.wheel.size
     return httpx.Response(
         200,

@@ -62,7 +62,7 @@ def quick_cache(machine: Machine, tmp_path: Path) -> Iterator[Cache]:
         yield cache
 
 
-PASSING: dict[str, Callable[[], Answer]] = {
+TRANSIENT: dict[str, Callable[[], Answer]] = {
     "truncated at 0": lambda: truncated(0),
     "truncated at 1": lambda: truncated(1),
     "truncated in the middle": lambda: truncated(5000),
@@ -77,15 +77,15 @@ PASSING: dict[str, Callable[[], Answer]] = {
 }
 GOING_ON = {"truncated in the middle", "truncated at the last byte", "reset in the middle"}
 """Those that bring a part each time: what is there is gone on with, and that never ends in failure."""
-STATUSES = {name: int(name.removeprefix("HTTP ")) for name in PASSING if name.startswith("HTTP ")}
+STATUSES = {name: int(name.removeprefix("HTTP ")) for name in TRANSIENT if name.startswith("HTTP ")}
 
 
-@pytest.mark.parametrize("name", PASSING)
+@pytest.mark.parametrize("name", TRANSIENT)
 @pytest.mark.parametrize("times", [1, TRIES - 1])
 def test_what_can_pass_is_tried_again(name: str, times: int, server: Server, cache: Cache, wheel: Wheel) -> None:
     """A fault that passes within the tries costs only requests: the bytes are the right ones."""
     url = wheel.on(server)
-    server.script(url, *[PASSING[name]()] * times)
+    server.script(url, *[TRANSIENT[name]()] * times)
     found = cache.fetch(url, hashes=wheel.digest)
     assert found.path.read_bytes() == wheel.data
     assert found.status is (
@@ -96,14 +96,14 @@ def test_what_can_pass_is_tried_again(name: str, times: int, server: Server, cac
     assert unfinished(cache) == []
 
 
-@pytest.mark.parametrize("name", sorted(PASSING.keys() - GOING_ON))
+@pytest.mark.parametrize("name", sorted(TRANSIENT.keys() - GOING_ON))
 @pytest.mark.parametrize("hashed", [True, False])
 def test_what_does_not_pass_is_a_download_error(
     name: str, hashed: bool, server: Server, machine: Machine, cache: Cache, wheel: Wheel
 ) -> None:
     """A fault that stays ends in DownloadError with all that is known; nothing is left, and a later fetch succeeds."""
     url = wheel.on(server)
-    server.script(url, *[PASSING[name]()] * TRIES)
+    server.script(url, *[TRANSIENT[name]()] * TRIES)
     with pytest.raises(DownloadError) as caught:
         cache.fetch(f"{url}?secret=1", hashes=wheel.digest if hashed else None)
     error = caught.value
@@ -153,10 +153,10 @@ def test_a_server_that_only_stalls_is_a_download_error(
         assert_nothing_came(cache)
 
 
-FINAL = [400, 401, 403, 404, 405, 407, 410, 416, 418, 501, 505]
+PERMANENT = [400, 401, 403, 404, 405, 407, 410, 416, 418, 501, 505]
 
 
-@pytest.mark.parametrize("code", FINAL)
+@pytest.mark.parametrize("code", PERMANENT)
 def test_a_status_that_stays_is_told_at_once(
     code: int, server: Server, machine: Machine, cache: Cache, wheel: Wheel
 ) -> None:

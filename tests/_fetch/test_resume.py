@@ -31,7 +31,7 @@ from server import (
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, DownloadError, HashMismatchError, Phase, ProgressEvent, SizeMismatchError, Status
-from wheelcache._fs.tempnames import Stamp
+from wheelcache._fs.tempnames import OwnerTag
 from wheelcache._os.files import native
 
 # A body comes in pieces of up to 256 KiB, as it happens to come: one that is stopped at half must not be there by then.
@@ -443,7 +443,7 @@ def test_two_claims_of_one_file_are_one(server: Server, machine: Machine, big: W
         code = (
             "import sys; from contextlib import nullcontext; from wheelcache import Cache\n"
             "from wheelcache._store import single_flight\n"
-            "single_flight.Flights.turn = lambda *_: nullcontext()\n"
+            "single_flight.SingleFlight.turn = lambda *_: nullcontext()\n"
             "sys.stdin.read(1)\n"
             "print(Cache(sys.argv[1]).fetch(sys.argv[2], hashes=sys.argv[3]).status)"
         )
@@ -602,4 +602,4 @@ def test_any_faults_in_any_order(seed: int, server: Server, second: Server, cach
                 continue
             assert hashes is None or found.path.read_bytes() == big.data
             break
-    assert [name for name in unfinished(cache) if Stamp.of(name) is None] == []
+    assert [name for name in unfinished(cache) if OwnerTag.of(name) is None] == []

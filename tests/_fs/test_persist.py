@@ -32,12 +32,12 @@ from server import Server
 from wheels import Wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, Cause, CommitError, LinkMode, Status, WheelCacheError
-from wheelcache._fs.tempnames import Stamp
-from wheelcache._operation import Patience
+from wheelcache._fs.tempnames import OwnerTag
+from wheelcache._operation import RetryBudget
 from wheelcache._os.volume import Volume
 
 # What can pass, what a volume cannot do, and what it cannot do with one file.
-PASSING: tuple[Code, ...] = (5, 32, 33, 303, 1224)
+TRANSIENT: tuple[Code, ...] = (5, 32, 33, 303, 1224)
 LACKING: tuple[Code, ...] = (1, 17, 50, 87, 396, "EXDEV", "ENOTSUP", "ENOSYS")
 OF_ONE_FILE: tuple[Code, ...] = (1142, "EMLINK")
 
@@ -112,7 +112,7 @@ def test_nothing_refused(cache: Cache, files: FaultyFiles, machine: Machine, sou
     assert machine.clock.slept == []
 
 
-@pytest.mark.parametrize("code", [*PASSING, *LACKING, *OF_ONE_FILE, "EACCES", "EPERM", "EIO"])
+@pytest.mark.parametrize("code", [*TRANSIENT, *LACKING, *OF_ONE_FILE, "EACCES", "EPERM", "EIO"])
 def test_a_refused_rename_becomes_a_link_at_once(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
 ) -> None:
@@ -125,7 +125,7 @@ def test_a_refused_rename_becomes_a_link_at_once(
 
 
 @pytest.mark.parametrize("rename", [5, 32, 17, 50, 87, "EXDEV"])
-@pytest.mark.parametrize("link", [*PASSING, *LACKING, *OF_ONE_FILE, "EPERM"])
+@pytest.mark.parametrize("link", [*TRANSIENT, *LACKING, *OF_ONE_FILE, "EPERM"])
 def test_refused_rename_and_link_become_a_copy_at_once(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, rename: Code, link: Code
 ) -> None:
@@ -137,7 +137,7 @@ def test_refused_rename_and_link_become_a_copy_at_once(
     assert leftovers(cache.path) == []
 
 
-@pytest.mark.parametrize("code", [*PASSING, *LACKING, *OF_ONE_FILE, "EPERM"])
+@pytest.mark.parametrize("code", [*TRANSIENT, *LACKING, *OF_ONE_FILE, "EPERM"])
 def test_a_second_name_without_links(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
 ) -> None:
@@ -155,7 +155,7 @@ def test_a_second_name_without_links(
 # Going round again
 
 
-@pytest.mark.parametrize("code", PASSING)
+@pytest.mark.parametrize("code", TRANSIENT)
 @pytest.mark.parametrize("rounds", [1, 2, 5, 40])
 def test_a_holder_that_lets_go(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code, rounds: int
@@ -168,7 +168,7 @@ def test_a_holder_that_lets_go(
     assert all(0 <= seconds <= 0.1 for seconds in machine.clock.slept)
 
 
-@pytest.mark.parametrize("code", PASSING)
+@pytest.mark.parametrize("code", TRANSIENT)
 def test_a_holder_that_never_lets_go(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
 ) -> None:
@@ -281,7 +281,7 @@ def test_slow_answers_to_who_holds_it_are_part_of_the_wait(
 
 def test_threads_that_hang_together_spend_it_once(machine: Machine) -> None:
     """Two operations of one call that are refused at the same time cost the seconds of one."""
-    patience = Patience(60.0, machine.cache_class._system)
+    patience = RetryBudget(60.0, machine.cache_class._system)
     both = threading.Barrier(2, timeout=60)
     tries = [0, 0]
 
@@ -397,7 +397,7 @@ def test_what_a_volume_cannot_do_is_remembered(
     assert steps(files) == ["copy"]
 
 
-@pytest.mark.parametrize("code", [*PASSING, *OF_ONE_FILE, "EPERM", "EIO"])
+@pytest.mark.parametrize("code", [*TRANSIENT, *OF_ONE_FILE, "EPERM", "EIO"])
 def test_a_refusal_of_one_file_is_not_remembered(
     cache: Cache, files: FaultyFiles, source: Path, other_wheel: Wheel, code: Code
 ) -> None:
@@ -539,7 +539,7 @@ def test_a_temporary_file_that_cannot_be_deleted(
     files.plan = Refusing(Refuse("rename unlink", code))
     assert cache.put(source).path.read_bytes() == wheel.data
     (left,) = leftovers(cache.path)
-    stamp = Stamp.of(left)
+    stamp = OwnerTag.of(left)
     assert (stamp.time, stamp.pid) == (int(machine.clock.now()), os.getpid())
     assert machine.clock.slept == []
 
@@ -576,7 +576,7 @@ def test_losing_the_race_is_success(
     check_sound(machine, cache.path, {wheel.filename: wheel.data})
 
 
-@pytest.mark.parametrize("code", PASSING)
+@pytest.mark.parametrize("code", TRANSIENT)
 def test_losing_the_race_to_a_file_that_is_held(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
 ) -> None:
@@ -598,7 +598,7 @@ def test_wrong_bytes_are_put_aside(
     assert found.path.parent.name == wheel.hex()[2:]
     (aside,) = (cache.path / "v1" / "quarantine").iterdir()
     assert aside.read_bytes() == wrong(wheel.data)
-    assert Stamp.of(aside.name) is not None
+    assert OwnerTag.of(aside.name) is not None
     assert machine.clock.slept == []
     check_sound(machine, cache.path, {wheel.filename: wheel.data})
 

@@ -21,7 +21,7 @@ from machines import FakeClock, Machine
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, PruneReport, ReadOnlyError
-from wheelcache._fs.tempnames import Stamp, space_tag
+from wheelcache._fs.tempnames import OwnerTag, space_tag
 
 DAY = 86_400.0
 SIZE = 3000
@@ -551,7 +551,7 @@ def unfinished(
     space: str | None = None,
 ) -> Path:
     """Leave an unfinished file, as a process of this number, boot and space would; an empty space is not said."""
-    stamp = Stamp.new(machine.clock.now() - age, boot or machine.boot).split("-")
+    stamp = OwnerTag.new(machine.clock.now() - age, boot or machine.boot).split("-")
     stamp[2] = str(pid)
     tag = "" if space == "" else f".{space_tag(space or machine.space)}"
     path = cache.path / "v1" / folder / f"{'-'.join(stamp)}{tag}.tmp"
@@ -840,8 +840,8 @@ def test_a_wheel_that_is_copied_in_says_where_its_owner_can_be_seen(tmp_path: Pa
     machine = Machine(files)
     source = tmp_path / wheel_filename()
     source.write_bytes(make_wheel())
-    stamps: list[Stamp | None] = []
-    files.plan = Doing("rename", lambda call: stamps.append(Stamp.of(call.path)))
+    stamps: list[OwnerTag | None] = []
+    files.plan = Doing("rename", lambda call: stamps.append(OwnerTag.of(call.path)))
     with machine.cache(tmp_path / "cache") as cache:
         cache.put(source)
     assert [stamp and (stamp.pid, stamp.space) for stamp in stamps] == [(os.getpid(), space_tag(machine.space))]

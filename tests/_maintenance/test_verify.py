@@ -19,7 +19,7 @@ from marks import not_on_windows
 from wheels import make_wheel, wheel_filename
 
 from wheelcache import Action, Cache, CachedWheel, Phase, ProblemKind, ProgressEvent, Status
-from wheelcache._operation import CURRENT_STOP, Stop, StoppedError
+from wheelcache._operation import CURRENT_TOKEN, CancelToken, OperationCancelledError
 
 SIZE = 3000
 
@@ -379,15 +379,15 @@ def test_where_file_calls_take_long_several_threads_make_them(tmp_path: Path) ->
 def test_it_is_stopped_with_a_listener_as_without(cache: Cache, tmp_path: Path) -> None:
     """Whoever runs it in a thread and gives it up, as the asynchronous cache does, is not kept waiting to its end."""
     fill(cache, tmp_path)
-    stop = Stop()
+    stop = CancelToken()
     stop.set()
-    token = CURRENT_STOP.set(stop)
+    token = CURRENT_TOKEN.set(stop)
     try:
         for listener in (None, lambda event: None):
-            with pytest.raises(StoppedError):
+            with pytest.raises(OperationCancelledError):
                 cache.verify(progress=listener)
     finally:
-        CURRENT_STOP.reset(token)
+        CURRENT_TOKEN.reset(token)
 
 
 def test_what_is_just_being_written_is_no_damage(tmp_path: Path) -> None:

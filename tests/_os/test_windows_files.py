@@ -20,9 +20,9 @@ from marks import on_windows, with_scanner
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, Cause, CommitError, LinkMode, Status
-from wheelcache._fs.persist import Ladder
-from wheelcache._fs.robustio import Disk
-from wheelcache._operation import Patience
+from wheelcache._fs.persist import Persister
+from wheelcache._fs.robustio import RobustIO
+from wheelcache._operation import RetryBudget
 from wheelcache._os.clone_windows import DUPLICATE_EXTENTS, GET_INTEGRITY, SET_INTEGRITY, Cloning, regions
 
 if sys.platform == "win32":
@@ -399,8 +399,8 @@ def test_another_volume_is_reached_by_a_copy_at_once(elsewhere: Path, wheel: Whe
     """Windows itself refuses to rename and to link across volumes (17): the ladder copies, and remembers it."""
     files = FaultyFiles()
     machine = Machine(files)
-    disk = Disk(machine.cache_class._system, Patience(60.0, machine.cache_class._system))
-    ladder = Ladder()
+    disk = RobustIO(machine.cache_class._system, RetryBudget(60.0, machine.cache_class._system))
+    ladder = Persister()
     for name, tried in (("one", ["rename", "link", "create"]), ("two", ["create"])):
         with pytest.raises(OSError) as caught:
             files.inner.rename(make(tmp_path, name, wheel.data), str(elsewhere / name))

@@ -19,7 +19,7 @@ import pytest
 from marks import on_windows
 from wheels import Wheel, wheel_filename
 
-from wheelcache._fs.tempnames import Stamp
+from wheelcache._fs.tempnames import OwnerTag
 from wheelcache._hashes import MultiHash
 from wheelcache._options import cache_folder
 from wheelcache._os.files import FileSystem
@@ -121,7 +121,7 @@ def every_operation(files: FileSystem, folder: str) -> Iterator[Callable[[], obj
         with open(LOCAL + two, "rb"):
             files.replace(three, two)
 
-    yield lambda: files.following(folder)
+    yield lambda: files.with_modes_of(folder)
     yield lambda: work(files.create, one)
     yield lambda: work(files.open_read, one)
     yield lambda: work(files.open_write, one)
@@ -205,7 +205,7 @@ def test_a_cache_folder_on_a_server(given: str, wheel: Wheel) -> None:
     running.update(wheel.data)
     sha256 = running.hexdigests()["sha256"]
     long_name = wheel_filename("a" * 150)
-    stamp = Stamp.new(1e9, None)
+    stamp = OwnerTag.new(1e9, None)
     paths = [
         *(layout.entry(sha256), layout.record(sha256, long_name), layout.blob(sha256, long_name, 0)),
         *(

@@ -23,9 +23,9 @@ from machines import Machine, TickingClock
 from oracle import check_error
 
 from wheelcache import Cache, CachedWheel, UnsafeWheelError
-from wheelcache._fs.robustio import Disk
+from wheelcache._fs.robustio import RobustIO
 from wheelcache._fs.tempnames import is_spare
-from wheelcache._operation import Call, Patience
+from wheelcache._operation import Call, RetryBudget
 from wheelcache._os.system import System
 from wheelcache._store.layout import Layout
 from wheelcache._unpack.trees import Trees
@@ -72,7 +72,7 @@ class World:
     def check(self) -> None:
         """Every tree that has a good marker is right, and the caller's folder has whole files only."""
         system = System(boot=lambda: self.machine.boot)
-        call = Call(Disk(system, Patience(1.0, system)))
+        call = Call(RobustIO(system, RetryBudget(1.0, system)))
         trees = Trees(Layout(str(self.folder / "cache")), writable=False)
         for entry in trees.all(call.disk):
             if trees.check(call, entry) == []:

@@ -203,8 +203,8 @@ class RenumberingFiles:
     def __getattr__(self, name: str):
         return getattr(self._inner, name)
 
-    def following(self, root: str) -> RenumberingFiles:
-        self._inner = self._inner.following(root) or self._inner
+    def with_modes_of(self, root: str) -> RenumberingFiles:
+        self._inner = self._inner.with_modes_of(root) or self._inner
         return self
 
     def rename(self, source: str, target: str) -> None:
@@ -410,8 +410,8 @@ class FaultyFiles:
                 handle._close()
             raise
 
-    def following(self, root: str) -> FaultyFiles:
-        self.inner = self.perform("following", root, lambda: self.inner.following(root)) or self.inner
+    def with_modes_of(self, root: str) -> FaultyFiles:
+        self.inner = self.perform("following", root, lambda: self.inner.with_modes_of(root)) or self.inner
         return self
 
     def create(self, path: str) -> FaultyHandle:

@@ -64,8 +64,8 @@ class CountingFiles:
         self._files = files
         self.log: list[tuple[str, str]] = []
 
-    def following(self, root: str) -> CountingFiles:
-        self._files = self._files.following(root) or self._files
+    def with_modes_of(self, root: str) -> CountingFiles:
+        self._files = self._files.with_modes_of(root) or self._files
         return self
 
     def __getattr__(self, name: str) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from wheels import wheel_filename
 
 from wheelcache._store.layout import Layout
-from wheelcache._store.records import Record, Seen, encode_record
+from wheelcache._store.records import Record, StatFingerprint, encode_record
 
 FIRST_USE = 1_500_000_000
 """When number 0 was used, in seconds since the epoch; each next one a minute later."""
@@ -56,7 +56,7 @@ def build(root: Path, count: int, boot: str | None) -> None:
         with open(blob, "wb", buffering=0) as file:
             file.write(tiny.data)
             stat = os.fstat(file.fileno())
-        seen = Seen(stat.st_mtime_ns, stat.st_ino, boot)
+        seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, boot)
         record = Record(tiny.filename, tiny.sha256, TINY_SIZE, seen, created=tiny.used)
         path = layout.record(tiny.sha256, tiny.filename)
         with open(path, "wb", buffering=0) as file:

@@ -11,7 +11,7 @@ from machines import Machine
 from wheels import sha256
 
 from wheelcache import CommitError, WheelCacheError
-from wheelcache._fs.tempnames import Stamp
+from wheelcache._fs.tempnames import OwnerTag
 
 
 def check_sound(machine: Machine, root: str | os.PathLike[str], wheels: Mapping[str, bytes]) -> None:
@@ -43,7 +43,7 @@ def leftovers(root: str | os.PathLike[str]) -> list[str]:
             for name in names:
                 if folder == "wheels" and name.endswith((".whl", ".json")):
                     continue
-                assert Stamp.of(name) is not None, f"{name} in {folder} does not say whose it is"
+                assert OwnerTag.of(name) is not None, f"{name} in {folder} does not say whose it is"
                 if folder != "quarantine":
                     found.append(os.path.join(parent, name))
     return found

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from .._filenames import check_wheel_name
 from .._models import CachedWheel, Progress, ProgressEvent
-from .._operation import CURRENT_STOP, Stop, StoppedError
+from .._operation import CURRENT_TOKEN, CancelToken, OperationCancelledError
 from .._request import WheelRequest, parse_request
 from .._threads import Workers
 
@@ -134,18 +134,18 @@ def one_at_a_time(progress: Progress | None) -> Progress | None:
 
 def fetch_in_threads(plan: Plan, fetch: Callable[[WheelRequest], CachedWheel]) -> None:
     """Work a plan off in threads of its own. Ctrl-C stops all of them, and comes through when they have ended."""
-    stop = CURRENT_STOP.get() or Stop()
+    stop = CURRENT_TOKEN.get() or CancelToken()
     fatal: list[BaseException] = []
 
     def work() -> None:
-        CURRENT_STOP.set(stop)
+        CURRENT_TOKEN.set(stop)
         try:
             while not stop.is_set and (task := plan.take()) is not None:
                 try:
                     plan.done(task, fetch(task.request))
                 except Exception as error:
                     plan.done(task, error)
-        except StoppedError:
+        except OperationCancelledError:
             pass  # whoever stopped it knows
         except BaseException as error:
             fatal.append(error)

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 from .._exceptions import DownloadError, HashMismatchError, InvalidWheelError, SizeMismatchError
 from .._http import body
-from .._http.client import FailedTryError, Wire, failed_status, length
+from .._http.client import FailedRequestError, HttpClient, failed_response, length
 from .._models import Phase
 from .._operation import Call
-from .._request import Source, Wanted, text_key
-from .partial import Origin, Partial, strong_validator
+from .._request import ResolvedRequest, Source, text_key
+from .partial import Origin, PartialDownload, strong_validator
 
 if TYPE_CHECKING:
     import httpx
@@ -93,7 +93,7 @@ class _Route:
 
     source: Source
     ranges: bool = True
-    failure: FailedTryError | None = None
+    failure: FailedRequestError | None = None
     not_before: float = 0.0
 
 
@@ -104,10 +104,12 @@ class Downloader:
         wire: the way to the network.
     """
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: HttpClient) -> None:
         self._wire = wire
 
-    def fill(self, partial: Partial, wanted: Wanted, call: Call, conditions: Conditions | None = None) -> Answer:
+    def fill(
+        self, partial: PartialDownload, wanted: ResolvedRequest, call: Call, conditions: Conditions | None = None
+    ) -> Answer:
         """Write the bytes of a wheel into its partial file, and see that they have the hashes asked for.
 
         With ``conditions`` the answer may be that nothing was modified.
@@ -125,7 +127,14 @@ class Downloader:
 class _Transfer:
     """One download with all its tries."""
 
-    def __init__(self, wire: Wire, partial: Partial, wanted: Wanted, call: Call, conditions: Conditions | None) -> None:
+    def __init__(
+        self,
+        wire: HttpClient,
+        partial: PartialDownload,
+        wanted: ResolvedRequest,
+        call: Call,
+        conditions: Conditions | None,
+    ) -> None:
         self._wire = wire
         self._partial = partial
         self._wanted = wanted
@@ -149,7 +158,7 @@ class _Transfer:
             farthest, missing = self._partial.farthest, self._partial.missing
             try:
                 return self._try(route)
-            except FailedTryError as failure:
+            except FailedRequestError as failure:
                 self._note(route, failure)
                 if not failure.passing or failure.asked is not None:
                     self._routes.remove(route)
@@ -162,7 +171,7 @@ class _Transfer:
                 if failure.pause and (idle == 0 or turn % len(self._routes) == 0):
                     self._pause = _jitter(idle // rounds)
             except (HashMismatchError, SizeMismatchError, InvalidWheelError) as error:
-                self._note(route, FailedTryError(error.problem, passing=False))
+                self._note(route, FailedRequestError(error.problem, passing=False))
                 if self._partial.doubtful:
                     # Bytes of two answers, or of another run, make no such file: that says nothing of this source yet.
                     self._partial.restart()
@@ -174,7 +183,7 @@ class _Transfer:
                 self._partial.restart()
         raise self._failed()
 
-    def _note(self, route: _Route, failure: FailedTryError) -> None:
+    def _note(self, route: _Route, failure: FailedRequestError) -> None:
         route.failure = failure
         route.not_before = self._system.monotonic() + (failure.retry_after or 0.0)
         self._tried.append(f"{failure.at or route.source.shown}: {failure.problem}")
@@ -262,7 +271,7 @@ class _Transfer:
             if self._conditions is not None and self._conditions.place == place_of(response):
                 return False
             self._conditions = None
-            raise FailedTryError("the URL leads to another file by now", passing=True, pause=False)
+            raise FailedRequestError("the URL leads to another file by now", passing=True, pause=False)
         if status == _PRECONDITION_FAILED and ranged:
             raise self._changed()
         if status == _RANGE_NOT_SATISFIABLE and ranged:
@@ -273,7 +282,7 @@ class _Transfer:
                 partial.doubtful = True
                 return False
             raise self._no_ranges(route, "the server refuses the range asked for")
-        raise failed_status(response, self._system.now())
+        raise failed_response(response, self._system.now())
 
     def _begin_rest(self, route: _Route, response: httpx.Response) -> bool:
         partial = self._partial
@@ -292,14 +301,14 @@ class _Transfer:
         self._learn(route, response, partial.total if total is None else total)
         return True
 
-    def _changed(self) -> FailedTryError:
+    def _changed(self) -> FailedRequestError:
         self._partial.restart()
-        return FailedTryError("the file changed since its first bytes came", passing=True, pause=False)
+        return FailedRequestError("the file changed since its first bytes came", passing=True, pause=False)
 
-    def _no_ranges(self, route: _Route, problem: str) -> FailedTryError:
+    def _no_ranges(self, route: _Route, problem: str) -> FailedRequestError:
         route.ranges = False
         self._partial.restart()
-        return FailedTryError(problem, passing=True, pause=False)
+        return FailedRequestError(problem, passing=True, pause=False)
 
     def _learn(self, route: _Route, response: httpx.Response, total: int | None) -> None:
         """Take down where the bytes come from, and see that the size is the one asked for."""

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from .._exceptions import DownloadError
 from .._models import Phase
 from .._operation import Call
-from .._request import Wanted
-from .._store.staging import Stage
+from .._request import ResolvedRequest
+from .._store.staging import StagedFile
 
 _CHUNK = 1 << 20
 
@@ -35,7 +35,7 @@ def path_of(source: object) -> str | None:
     return os.path.abspath(os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else None
 
 
-def copy_in(stage: Stage, source: BinaryIO, call: Call, total: int | None) -> None:
+def copy_in(stage: StagedFile, source: BinaryIO, call: Call, total: int | None) -> None:
     """Write what is left of an open file into a stage."""
     while chunk := source.read(_CHUNK):
         if isinstance(chunk, str):
@@ -44,7 +44,7 @@ def copy_in(stage: Stage, source: BinaryIO, call: Call, total: int | None) -> No
         call.report(Phase.DOWNLOADING, stage.written, total)
 
 
-def fill(stage: Stage, wanted: Wanted, call: Call) -> None:
+def fill(stage: StagedFile, wanted: ResolvedRequest, call: Call) -> None:
     """Write the file of a ``file:`` URL into a stage.
 
     Raises:

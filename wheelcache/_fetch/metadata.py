@@ -17,12 +17,12 @@ from .. import _hashes
 from .._archive.zip import DEFLATED, STORED
 from .._exceptions import CommitError, DownloadError, HashMismatchError, InvalidWheelError
 from .._fs.robustio import reading
-from .._fs.tempnames import Stamp
+from .._fs.tempnames import OwnerTag
 from .._hashes import MultiHash
-from .._http.client import FailedTryError, Wire, failed_status
+from .._http.client import FailedRequestError, HttpClient, failed_response
 from .._models import Phase
 from .._operation import Call, ClosedError
-from .._request import Source, Wanted
+from .._request import ResolvedRequest, Source
 from .._store.layout import Layout
 from .._store.records import decode, encode
 
@@ -73,7 +73,7 @@ class _Sparing:
             raise ValueError(f"there is no byte {offset}") from error
 
 
-def read_metadata(file: BinaryIO, wanted: Wanted) -> bytes:
+def read_metadata(file: BinaryIO, wanted: ResolvedRequest) -> bytes:
     """Return the METADATA of a wheel. What it takes of memory is bounded, whatever the archive says of itself.
 
     Raises:
@@ -91,7 +91,7 @@ def read_metadata(file: BinaryIO, wanted: Wanted) -> bytes:
         raise _invalid(f"its METADATA cannot be read ({error})", wanted) from error
 
 
-def _read_entry(archive: zipfile.ZipFile, wanted: Wanted) -> bytes:
+def _read_entry(archive: zipfile.ZipFile, wanted: ResolvedRequest) -> bytes:
     stem = wanted.filename.split("-")[:2]
     found = [info for info in archive.infolist() if _ENTRY.fullmatch(info.filename)]
     # Vendored copies lie deeper; of two at the top the one of this wheel's name is meant.
@@ -109,7 +109,7 @@ def _read_entry(archive: zipfile.ZipFile, wanted: Wanted) -> bytes:
         return file.read(entry.file_size + 1)
 
 
-def _invalid(problem: str, wanted: Wanted) -> InvalidWheelError:
+def _invalid(problem: str, wanted: ResolvedRequest) -> InvalidWheelError:
     return InvalidWheelError(problem, operation="read metadata of", url=wanted.shown)
 
 
@@ -117,7 +117,7 @@ def _same(folder: str, stem: list[str]) -> bool:
     return re.sub(r"[-_.]+", "_", folder).lower() == re.sub(r"[-_.]+", "_", "-".join(stem)).lower()
 
 
-def check_metadata(data: bytes, wanted: Wanted, hashes: Mapping[str, str]) -> bytes:
+def check_metadata(data: bytes, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
     """Return the metadata if it has these hashes, wherever it is from.
 
     Raises:
@@ -138,7 +138,7 @@ def check_metadata(data: bytes, wanted: Wanted, hashes: Mapping[str, str]) -> by
     return data
 
 
-def beside(wire: Wire, wanted: Wanted, hashes: Mapping[str, str], now: float) -> bytes | None:
+def beside(wire: HttpClient, wanted: ResolvedRequest, hashes: Mapping[str, str], now: float) -> bytes | None:
     """Return the ``.metadata`` file of the index, ``None`` where it has none.
 
     Raises:
@@ -148,7 +148,7 @@ def beside(wire: Wire, wanted: Wanted, hashes: Mapping[str, str], now: float) ->
     source = Source(f"{url}.metadata{question}{query}", wanted.shown, wanted.auth)
     with wire.get(source, {}) as response:
         if response.status_code != _OK:
-            failure = failed_status(response, now)
+            failure = failed_response(response, now)
             if failure.passing:
                 raise failure
             return None
@@ -164,11 +164,11 @@ def _body(response: httpx.Response) -> bytes:
     for chunk in response.iter_bytes():
         data += chunk
         if len(data) > _LARGEST:
-            raise FailedTryError(f"more than {_LARGEST} bytes are no metadata", passing=False)
+            raise FailedRequestError(f"more than {_LARGEST} bytes are no metadata", passing=False)
     return bytes(data)
 
 
-def by_ranges(wire: Wire, wanted: Wanted, now: float) -> bytes:
+def by_ranges(wire: HttpClient, wanted: ResolvedRequest, now: float) -> bytes:
     """Return the METADATA out of the wheel where it is.
 
     Raises:
@@ -183,7 +183,7 @@ def by_ranges(wire: Wire, wanted: Wanted, now: float) -> bytes:
 class _Remote(io.RawIOBase):
     """A wheel on a server as a file: its end is asked for first, other parts when they are read."""
 
-    def __init__(self, wire: Wire, wanted: Wanted, now: float) -> None:
+    def __init__(self, wire: HttpClient, wanted: ResolvedRequest, now: float) -> None:
         self._wire = wire
         self._wanted = wanted
         self._now = now
@@ -194,7 +194,7 @@ class _Remote(io.RawIOBase):
     def _ask(self, wanted_range: str) -> int:
         with self._wire.get(self._wanted.sources[0], {"Range": wanted_range}) as response:
             if response.status_code != _PARTIAL_CONTENT:
-                failure = failed_status(response, self._now)
+                failure = failed_response(response, self._now)
                 if failure.passing or failure.status in _SAID_OF_THE_FILE:
                     raise failure
                 raise NoRangesError
@@ -252,7 +252,7 @@ class Metadata:
         self._layout = layout
         self._writable = writable
 
-    def of_wheel(self, call: Call, path: str, wanted: Wanted, hashes: Mapping[str, str]) -> bytes:
+    def of_wheel(self, call: Call, path: str, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
         """Return the METADATA of a wheel that is there.
 
         Raises:
@@ -264,7 +264,7 @@ class Metadata:
         with reading(file):
             return check_metadata(read_metadata(file, wanted), wanted, hashes)
 
-    def kept(self, call: Call, wanted: Wanted, hashes: Mapping[str, str]) -> bytes | None:
+    def kept(self, call: Call, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes | None:
         """Return what was kept, if it has these hashes. What a hash names never changes."""
         key = _key(wanted, hashes)
         fields = decode(call.disk.read(self._layout.metadata(key)) or b"") if key else None
@@ -276,7 +276,7 @@ class Metadata:
         except HashMismatchError:
             return None  # found by one hash, it lacks another or was altered: then it is for the index to tell
 
-    def fetch(self, call: Call, wire: Wire, wanted: Wanted, hashes: Mapping[str, str]) -> bytes:
+    def fetch(self, call: Call, wire: HttpClient, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
         """Get it from the network, and keep it.
 
         Raises:
@@ -288,24 +288,24 @@ class Metadata:
         key = _key(wanted, hashes)
         if key and self._writable:
             system = call.disk.system
-            spare = self._layout.new_temporary(Stamp.new(system.now(), system.boot()))
+            spare = self._layout.new_temporary(OwnerTag.new(system.now(), system.boot()))
             try:
                 content = encode({"metadata": data.decode("latin-1")})
-                call.disk.hurried().write_small(self._layout.metadata(key), content, spare)
+                call.disk.without_waiting().write_small(self._layout.metadata(key), content, spare)
             except CommitError:
                 pass  # the next one asks again
         return data
 
-    def _tried(self, call: Call, wire: Wire, wanted: Wanted, hashes: Mapping[str, str]) -> bytes:
+    def _tried(self, call: Call, wire: HttpClient, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
         system = call.disk.system
         started, tried = system.monotonic(), list[str]()
         try:
             found = _again(call, wanted, tried, lambda: beside(wire, wanted, hashes, system.now()))
-        except FailedTryError:
+        except FailedRequestError:
             found = None  # a server may fail at these files alone, and give the wheel
         try:
             return found or _again(call, wanted, tried, lambda: by_ranges(wire, wanted, system.now()))
-        except FailedTryError as failure:
+        except FailedRequestError as failure:
             raise DownloadError(
                 failure.problem,
                 operation="download metadata of",
@@ -319,7 +319,7 @@ class Metadata:
             ) from failure.__cause__
 
 
-def _again(call: Call, wanted: Wanted, tried: list[str], ask: Callable[[], _T]) -> _T:
+def _again(call: Call, wanted: ResolvedRequest, tried: list[str], ask: Callable[[], _T]) -> _T:
     """Ask until there is an answer, and take down what was tried in vain.
 
     Raises:
@@ -330,7 +330,7 @@ def _again(call: Call, wanted: Wanted, tried: list[str], ask: Callable[[], _T]) 
         number += 1
         try:
             return ask()
-        except FailedTryError as failure:
+        except FailedRequestError as failure:
             tried.append(f"{failure.at or wanted.shown}: {failure.problem}")
             if not failure.passing or number >= _TRIES or failure.asked is not None:
                 raise
@@ -339,7 +339,7 @@ def _again(call: Call, wanted: Wanted, tried: list[str], ask: Callable[[], _T]) 
             call.sleep(pause)
 
 
-def _key(wanted: Wanted, hashes: Mapping[str, str]) -> str | None:
+def _key(wanted: ResolvedRequest, hashes: Mapping[str, str]) -> str | None:
     found = _hashes.naming_hash(hashes)
     if found:
         return f"metadata {found}"

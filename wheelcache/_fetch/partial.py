@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .._exceptions import CommitError, HashMismatchError, InvalidWheelError, SizeMismatchError
-from .._fs.robustio import Disk, close_quietly, reading
-from .._fs.tempnames import Stamp, boot_tag
+from .._fs.robustio import RobustIO, close_quietly, reading
+from .._fs.tempnames import OwnerTag, boot_tag
 from .._operation import Call
-from .._request import Wanted, text_key
+from .._request import ResolvedRequest, text_key
 from .._store.layout import Layout
 from .._store.records import decode, encode
-from .._store.staging import Stage
+from .._store.staging import StagedFile
 
 # Less than this is not worth a leftover, nor a request for the rest.
 _SMALLEST = 1 << 14
@@ -84,7 +84,7 @@ def strong_validator(headers: Mapping[str, str]) -> str | None:
     return modified if strong else None
 
 
-class Partial:
+class PartialDownload:
     """One download under way.
 
     Attributes:
@@ -97,7 +97,7 @@ class Partial:
         farthest: the most bytes that were ever there.
     """
 
-    def __init__(self, disk: Disk, layout: Layout, wanted: Wanted, stage: Stage) -> None:
+    def __init__(self, disk: RobustIO, layout: Layout, wanted: ResolvedRequest, stage: StagedFile) -> None:
         self.stage = stage
         self.origin: Origin | None = None
         self.total: int | None = None
@@ -171,7 +171,7 @@ class Partial:
         disk, system = self._disk, self._disk.system
         path = self.stage.path
         self.stage.leave()
-        stamp = Stamp.new(system.now(), system.boot(), owned=False)
+        stamp = OwnerTag.new(system.now(), system.boot(), owned=False)
         left = self._layout.new_partial(self._wanted.key, stamp, system.space())
         if self._noted is not None:
             disk.discard(self._layout.note(path))
@@ -184,21 +184,21 @@ class Partial:
             disk.discard(self._layout.note(left))
 
 
-class Partials:
+class PartialDownloads:
     """The downloads under way in one cache folder."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
     @contextmanager
-    def begin(self, call: Call, wanted: Wanted) -> Iterator[Partial]:
+    def begin(self, call: Call, wanted: ResolvedRequest) -> Iterator[PartialDownload]:
         """Begin a download, with what an earlier one left of it. At the end it is kept only if that is of use."""
         left = self._left(call.disk, wanted)
         partial = self._taken_up(call, wanted, left)
         if partial is None:
             path = self._new(call.disk, wanted)
-            stage = Stage(call.disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown)
-            partial = Partial(call.disk, self._layout, wanted, stage)
+            stage = StagedFile(call.disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown)
+            partial = PartialDownload(call.disk, self._layout, wanted, stage)
         with partial.stage:
             try:
                 yield partial
@@ -212,13 +212,13 @@ class Partials:
                 if each.is_nobodys:
                     self._discard(call.disk, each.path)
 
-    def _new(self, disk: Disk, wanted: Wanted) -> str:
+    def _new(self, disk: RobustIO, wanted: ResolvedRequest) -> str:
         system = disk.system
-        return self._layout.new_partial(wanted.key, Stamp.new(system.now(), system.boot()), system.space())
+        return self._layout.new_partial(wanted.key, OwnerTag.new(system.now(), system.boot()), system.space())
 
-    def _taken_up(self, call: Call, wanted: Wanted, left: list[_Left]) -> Partial | None:
+    def _taken_up(self, call: Call, wanted: ResolvedRequest, left: list[_Left]) -> PartialDownload | None:
         """Return the largest of the files that an earlier download of this wheel left, as our own."""
-        found: Partial | None = None
+        found: PartialDownload | None = None
         for each in left:
             if found is None and _SMALLEST <= each.size <= (wanted.size or each.size):
                 found = self._claimed(call, wanted, each) if each.is_nobodys else self._copied(call, wanted, each)
@@ -226,7 +226,7 @@ class Partials:
                 self._discard(call.disk, each.path)
         return found
 
-    def _left(self, disk: Disk, wanted: Wanted) -> list[_Left]:
+    def _left(self, disk: RobustIO, wanted: ResolvedRequest) -> list[_Left]:
         folder, prefix = self._layout.partials(wanted.key)
         left = []
         try:
@@ -234,7 +234,7 @@ class Partials:
         except OSError:
             return []  # nothing was ever left, or it is not to be had just now
         for entry in entries:
-            stamp = Stamp.of(entry.name)
+            stamp = OwnerTag.of(entry.name)
             if entry.name.startswith(prefix) and self._layout.is_partial(entry.name) and stamp is not None:
                 try:
                     stat = disk.files.stat(os.path.join(folder, entry.name))
@@ -243,7 +243,7 @@ class Partials:
                 left.append(_look(disk, self._layout, os.path.join(folder, entry.name), stamp, stat))
         return sorted(left, key=lambda each: each.size, reverse=True)
 
-    def _claimed(self, call: Call, wanted: Wanted, left: _Left) -> Partial | None:
+    def _claimed(self, call: Call, wanted: ResolvedRequest, left: _Left) -> PartialDownload | None:
         """Make a file that is nobody's our own: of two who try, the rename lets one."""
         disk = call.disk
         origin, total = _read_note(disk, self._layout.note(left.path))
@@ -260,10 +260,10 @@ class Partials:
         except OSError:
             disk.discard(path)
             return None
-        stage = Stage(disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown, file=file)
+        stage = StagedFile(disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown, file=file)
         return self._begun(call, wanted, stage, (origin, total))
 
-    def _copied(self, call: Call, wanted: Wanted, left: _Left) -> Partial | None:
+    def _copied(self, call: Call, wanted: ResolvedRequest, left: _Left) -> PartialDownload | None:
         """Take the bytes of a file whose owner may still be writing to it."""
         disk = call.disk
         origin, total = _read_note(disk, self._layout.note(left.path))
@@ -283,14 +283,14 @@ class Partials:
                     raise
         except OSError:
             return None
-        stage = Stage(disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown, file=file)
+        stage = StagedFile(disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown, file=file)
         return self._begun(call, wanted, stage, (origin, total))
 
     def _begun(
-        self, call: Call, wanted: Wanted, stage: Stage, noted: tuple[Origin | None, int | None]
-    ) -> Partial | None:
+        self, call: Call, wanted: ResolvedRequest, stage: StagedFile, noted: tuple[Origin | None, int | None]
+    ) -> PartialDownload | None:
         """Hash what there is; where it cannot be read it is given up."""
-        partial = Partial(call.disk, self._layout, wanted, stage)
+        partial = PartialDownload(call.disk, self._layout, wanted, stage)
         try:
             stage.take_up(call)
         except CommitError:
@@ -305,7 +305,7 @@ class Partials:
         partial.farthest = stage.written
         return partial
 
-    def _discard(self, disk: Disk, path: str) -> None:
+    def _discard(self, disk: RobustIO, path: str) -> None:
         disk.discard(path)
         disk.discard(self._layout.note(path))
 
@@ -329,7 +329,7 @@ class _Left:
     same_boot: bool
 
 
-def _look(disk: Disk, layout: Layout, path: str, stamp: Stamp, stat: os.stat_result) -> _Left:
+def _look(disk: RobustIO, layout: Layout, path: str, stamp: OwnerTag, stat: os.stat_result) -> _Left:
     system = disk.system
     same_boot = system.boot() is not None and stamp.boot == boot_tag(system.boot())
     near = same_boot and layout.is_partial(path, system.space())
@@ -338,7 +338,7 @@ def _look(disk: Disk, layout: Layout, path: str, stamp: Stamp, stat: os.stat_res
     return _Left(path, stat.st_size, stamp.pid == 0 or gone, silent, same_boot)
 
 
-def _read_note(disk: Disk, path: str) -> tuple[Origin | None, int | None]:
+def _read_note(disk: RobustIO, path: str) -> tuple[Origin | None, int | None]:
     try:
         fields = decode(disk.files.read(path)) or {}
     except OSError:
@@ -354,7 +354,7 @@ def _read_note(disk: Disk, path: str) -> tuple[Origin | None, int | None]:
     return None, None
 
 
-def _write_note(disk: Disk, path: str, origin: Origin, total: int | None) -> None:
+def _write_note(disk: RobustIO, path: str, origin: Origin, total: int | None) -> None:
     data = encode({"url": origin.url, "validator": origin.validator, "total": total, "place": origin.place})
     try:
         with disk.files.create(path) as file:

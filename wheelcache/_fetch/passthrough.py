@@ -14,14 +14,14 @@ from .._exceptions import WheelCacheError
 from .._http.client import length
 from .._models import CachedWheel
 from .._operation import Call
-from .._request import Wanted
-from .._store.index import Known, Urls
-from .._store.staging import Stage
+from .._request import ResolvedRequest
+from .._store.index import UrlEntry, Urls
+from .._store.staging import StagedFile
 from .download import Answer
 
 
 @dataclass(frozen=True)
-class Visit:
+class Passthrough:
     """What the cache has to say to a request.
 
     Attributes:
@@ -37,13 +37,13 @@ class Visit:
     """
 
     call: Call
-    wanted: Wanted
+    wanted: ResolvedRequest
     wheel: CachedWheel | None
     holds: bool
-    known: Known | None
+    known: UrlEntry | None
     urls: Urls
     temporary: str | None
-    add: Callable[[Call, Stage, Wanted], CachedWheel]
+    add: Callable[[Call, StagedFile, ResolvedRequest], CachedWheel]
     asked: float
 
     def conditions(self) -> dict[str, str]:
@@ -62,9 +62,9 @@ class Visit:
         if self.wheel is not None and self.temporary is not None:
             self._note(self.wheel, fields, modified=False)
 
-    def keep(self, fields: Mapping[str, str]) -> Keep:
+    def keep(self, fields: Mapping[str, str]) -> KeptBody:
         """Begin to keep a body that comes with these fields of its answer."""
-        return Keep(self, self._stage() if self._may_keep(fields) else None, fields)
+        return KeptBody(self, self._stage() if self._may_keep(fields) else None, fields)
 
     def _may_keep(self, fields: Mapping[str, str]) -> bool:
         """Whether the server lets it be kept. Under a hash it says nothing of the bytes that is not known."""
@@ -78,15 +78,15 @@ class Visit:
             self.urls.forget(self.call.disk, self.wanted.url)
         return False
 
-    def _stage(self) -> Stage | None:
+    def _stage(self) -> StagedFile | None:
         if self.temporary is None:
             return None
         try:
-            return Stage(self.call.disk, self.temporary, expected=self.wanted.hashes, shown=self.wanted.shown)
+            return StagedFile(self.call.disk, self.temporary, expected=self.wanted.hashes, shown=self.wanted.shown)
         except WheelCacheError:
             return None
 
-    def came(self, stage: Stage, fields: Mapping[str, str]) -> None:
+    def came(self, stage: StagedFile, fields: Mapping[str, str]) -> None:
         """Make an entry of a body that was read to its end."""
         wheel = self.add(self.call, stage, self.wanted)
         if not self.wanted.hashes:
@@ -97,10 +97,10 @@ class Visit:
         self.urls.write(self.call.disk, self.wanted.url, wheel.hashes["sha256"], answer, self.known)
 
 
-class Keep:
+class KeptBody:
     """A body on its way past. Nothing that goes wrong with it is raised: then it is not kept."""
 
-    def __init__(self, visit: Visit, stage: Stage | None, fields: Mapping[str, str]) -> None:
+    def __init__(self, visit: Passthrough, stage: StagedFile | None, fields: Mapping[str, str]) -> None:
         self._visit = visit
         self._stage = stage
         self._fields = fields

@@ -18,12 +18,12 @@ from enum import Enum
 
 from .._exceptions import Cause
 from .._os.system import System
-from .tempnames import Stamp
+from .tempnames import OwnerTag
 
 _MAY_PASS = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ESTALE, errno.ETXTBSY}
 
 
-def may_pass(error: OSError, path: str) -> bool:
+def can_be_transient(error: OSError, path: str) -> bool:
     """Return whether this refusal can pass by itself: only where file systems of other machines are behind the path.
 
     A local EACCES is a matter of permissions, and waiting for it helps nobody.
@@ -36,64 +36,64 @@ def may_pass(error: OSError, path: str) -> bool:
     return error.errno == errno.ESTALE or file_system_type(path) in FOREIGN
 
 
-class Refusal(Enum):
+class ErrorKind(Enum):
     """The kinds of refusal, by what can be done about them."""
 
     EXISTS = "the target exists"
     MISSING = "the file or its folder is not there"
-    PASSING = "somebody holds the file, and will let go"
+    TRANSIENT = "somebody holds the file, and will let go"
     UNSUPPORTED = "this volume has no such operation"
     BLOCKED = "security software removed or blocked the file"
-    FULL = "the volume or the quota is full"
-    FINAL = "it will be refused again"
+    NO_SPACE = "the volume or the quota is full"
+    PERMANENT = "it will be refused again"
 
 
 _DELETE_PENDING = 303
 _TOO_MANY_OPEN_FILES = 4
 # https://learn.microsoft.com/windows/win32/debug/system-error-codes
 _BY_WINERROR = {
-    80: Refusal.EXISTS,
-    183: Refusal.EXISTS,
-    2: Refusal.MISSING,
-    3: Refusal.MISSING,
+    80: ErrorKind.EXISTS,
+    183: ErrorKind.EXISTS,
+    2: ErrorKind.MISSING,
+    3: ErrorKind.MISSING,
     # Access denied, sharing violation, lock violation, delete pending, a mapped section is open.
-    5: Refusal.PASSING,
-    32: Refusal.PASSING,
-    33: Refusal.PASSING,
-    _DELETE_PENDING: Refusal.PASSING,
-    1224: Refusal.PASSING,
+    5: ErrorKind.TRANSIENT,
+    32: ErrorKind.TRANSIENT,
+    33: ErrorKind.TRANSIENT,
+    _DELETE_PENDING: ErrorKind.TRANSIENT,
+    1224: ErrorKind.TRANSIENT,
     # Network drives: no longer there, unexpected error, name gone, time-out, unreachable.
-    55: Refusal.PASSING,
-    59: Refusal.PASSING,
-    64: Refusal.PASSING,
-    121: Refusal.PASSING,
-    1231: Refusal.PASSING,
+    55: ErrorKind.TRANSIENT,
+    59: ErrorKind.TRANSIENT,
+    64: ErrorKind.TRANSIENT,
+    121: ErrorKind.TRANSIENT,
+    1231: ErrorKind.TRANSIENT,
     # Invalid function, another device, not supported, invalid parameter (of an information class the volume does not
     # know), call not implemented, blocks with too many owners, cloud files that cannot be linked, too many links.
-    1: Refusal.UNSUPPORTED,
-    17: Refusal.UNSUPPORTED,
-    50: Refusal.UNSUPPORTED,
-    87: Refusal.UNSUPPORTED,
-    120: Refusal.UNSUPPORTED,
-    347: Refusal.UNSUPPORTED,
-    396: Refusal.UNSUPPORTED,
-    1142: Refusal.UNSUPPORTED,
-    225: Refusal.BLOCKED,
-    226: Refusal.BLOCKED,
-    39: Refusal.FULL,
-    112: Refusal.FULL,
-    1295: Refusal.FULL,
+    1: ErrorKind.UNSUPPORTED,
+    17: ErrorKind.UNSUPPORTED,
+    50: ErrorKind.UNSUPPORTED,
+    87: ErrorKind.UNSUPPORTED,
+    120: ErrorKind.UNSUPPORTED,
+    347: ErrorKind.UNSUPPORTED,
+    396: ErrorKind.UNSUPPORTED,
+    1142: ErrorKind.UNSUPPORTED,
+    225: ErrorKind.BLOCKED,
+    226: ErrorKind.BLOCKED,
+    39: ErrorKind.NO_SPACE,
+    112: ErrorKind.NO_SPACE,
+    1295: ErrorKind.NO_SPACE,
 }
 _BY_ERRNO = {
-    errno.EEXIST: Refusal.EXISTS,
-    errno.ENOENT: Refusal.MISSING,
-    errno.EXDEV: Refusal.UNSUPPORTED,
-    errno.ENOSYS: Refusal.UNSUPPORTED,
-    errno.ENOTSUP: Refusal.UNSUPPORTED,
-    errno.EOPNOTSUPP: Refusal.UNSUPPORTED,
-    errno.EMLINK: Refusal.UNSUPPORTED,
-    errno.ENOSPC: Refusal.FULL,
-    errno.EDQUOT: Refusal.FULL,
+    errno.EEXIST: ErrorKind.EXISTS,
+    errno.ENOENT: ErrorKind.MISSING,
+    errno.EXDEV: ErrorKind.UNSUPPORTED,
+    errno.ENOSYS: ErrorKind.UNSUPPORTED,
+    errno.ENOTSUP: ErrorKind.UNSUPPORTED,
+    errno.EOPNOTSUPP: ErrorKind.UNSUPPORTED,
+    errno.EMLINK: ErrorKind.UNSUPPORTED,
+    errno.ENOSPC: ErrorKind.NO_SPACE,
+    errno.EDQUOT: ErrorKind.NO_SPACE,
 }
 # They belong to one file, not to its volume, and so say nothing about the next one.
 _OF_ONE_FILE = {347, 1142}
@@ -101,24 +101,24 @@ _OF_ONE_FILE = {347, 1142}
 _OF_CLOUDS = range(358, 405)
 
 
-def refusal_of(error: OSError, path: str) -> Refusal:
+def classify(error: OSError, path: str) -> ErrorKind:
     """Return what this refusal of an operation on this path means, as far as its code tells."""
     winerror = winerror_of(error)
     if winerror is not None:
-        return _BY_WINERROR.get(winerror, Refusal.FINAL)
+        return _BY_WINERROR.get(winerror, ErrorKind.PERMANENT)
     if error.errno in _BY_ERRNO:
         return _BY_ERRNO[error.errno]
-    if may_pass(error, path):
-        return Refusal.PASSING
-    return Refusal.FINAL
+    if can_be_transient(error, path):
+        return ErrorKind.TRANSIENT
+    return ErrorKind.PERMANENT
 
 
-def is_lasting(error: OSError) -> bool:
+def is_permanently_unsupported(error: OSError) -> bool:
     """Return whether an unsupported operation will be so for every file of this folder."""
     return winerror_of(error) not in _OF_ONE_FILE and error.errno != errno.EMLINK
 
 
-def is_leaving(error: OSError) -> bool:
+def is_delete_pending(error: OSError) -> bool:
     """Return whether the file is deleted already, and its name only stays until its last holder lets go."""
     return winerror_of(error) == _DELETE_PENDING
 
@@ -159,11 +159,11 @@ _ADVICE_BY_ERRNO = {
     errno.EROFS: "The volume is read-only: open the cache with read_only=True, or choose another folder.",
 }
 _CAUSES = {
-    Refusal.PASSING: Cause.HELD,
-    Refusal.UNSUPPORTED: Cause.UNSUPPORTED,
-    Refusal.BLOCKED: Cause.REMOVED,
-    Refusal.FULL: Cause.FULL,
-    Refusal.EXISTS: Cause.IN_THE_WAY,
+    ErrorKind.TRANSIENT: Cause.HELD,
+    ErrorKind.UNSUPPORTED: Cause.UNSUPPORTED,
+    ErrorKind.BLOCKED: Cause.REMOVED,
+    ErrorKind.NO_SPACE: Cause.FULL,
+    ErrorKind.EXISTS: Cause.IN_THE_WAY,
 }
 _CAUSES_BY_ERRNO = {
     errno.EACCES: Cause.DENIED,
@@ -179,7 +179,7 @@ _CAUSES_BY_WINERROR = {206: Cause.TOO_LONG, 267: Cause.IN_THE_WAY, 19: Cause.DEN
 
 def cause_of(error: OSError, path: str) -> Cause:
     """Return the class of what is behind a refusal, as far as its code tells."""
-    refusal = refusal_of(error, path)
+    refusal = classify(error, path)
     winerror = winerror_of(error)
     if winerror in _OF_CLOUDS:
         return Cause.CLOUD
@@ -202,12 +202,12 @@ def advice_for(error: OSError, cause: Cause) -> str:
 _ACCESS_DENIED = 5
 
 
-def is_denial(error: OSError) -> bool:
+def is_access_denied(error: OSError) -> bool:
     """Return whether this is "access denied" and not "somebody holds it", of which Python makes the same class."""
     return isinstance(error, PermissionError) and winerror_of(error) in {None, _ACCESS_DENIED}
 
 
-def final_cause(system: System, path: str, *, making: bool, folder: bool = False) -> Cause | None:
+def permanent_cause(system: System, path: str, *, making: bool, folder: bool = False) -> Cause | None:
     """Return why "access denied" at a path will come again, ``None`` where it can pass.
 
     Args:
@@ -218,14 +218,14 @@ def final_cause(system: System, path: str, *, making: bool, folder: bool = False
     """
     if not folder and system.files.is_folder(path):
         return Cause.IN_THE_WAY
-    if making and not takes_new(system, os.path.dirname(path), folder=folder):
+    if making and not probe_writable(system, os.path.dirname(path), folder=folder):
         return Cause.DENIED
     return None
 
 
-def takes_new(system: System, parent: str, *, folder: bool = False) -> bool:
+def probe_writable(system: System, parent: str, *, folder: bool = False) -> bool:
     """Return whether a file, or a ``folder``, can be made in a folder: where not, its permissions are the reason."""
-    probe = os.path.join(parent, Stamp.new(system.now(), system.boot()) + ".tmp")
+    probe = os.path.join(parent, OwnerTag.new(system.now(), system.boot()) + ".tmp")
     try:
         if folder:
             system.files.mkdir(probe)
@@ -236,7 +236,7 @@ def takes_new(system: System, parent: str, *, folder: bool = False) -> bool:
             except OSError:
                 pass  # nothing was written
     except OSError as error:
-        return refusal_of(error, probe) is Refusal.MISSING or not is_denial(error)
+        return classify(error, probe) is ErrorKind.MISSING or not is_access_denied(error)
     try:
         (system.files.rmdir if folder else system.files.unlink)(probe)
     except OSError:
@@ -244,13 +244,13 @@ def takes_new(system: System, parent: str, *, folder: bool = False) -> bool:
     return True
 
 
-def cause_seen(system: System, error: OSError, path: str, *, reading: bool = False) -> Cause:
+def observed_cause(system: System, error: OSError, path: str, *, reading: bool = False) -> Cause:
     """Return the class of what is behind a refusal, by its code and by the volume that it happened on.
 
     Who holds a file keeps others from ``reading`` it by another code than "access denied": that is a permission then.
     """
     cause = cause_of(error, path)
-    denied = cause is Cause.HELD and is_denial(error)
+    denied = cause is Cause.HELD and is_access_denied(error)
     if denied or cause is Cause.UNSUPPORTED:
         volume = system.volume(path)
         if volume.cloud:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
-from .errors import Refusal, refusal_of
-from .robustio import Disk, close_quietly
+from .errors import ErrorKind, classify
+from .robustio import RobustIO, close_quietly
 
 # What is refused more often than that, between looks of some hundredths of a second, is no matter of a moment.
 _MOST_REFUSALS = 20
@@ -19,7 +19,7 @@ _MOST_REFUSALS = 20
 class FileLock:
     """A lock that one process holds at a time; the system takes it back from a process that dies."""
 
-    def __init__(self, disk: Disk, path: str) -> None:
+    def __init__(self, disk: RobustIO, path: str) -> None:
         self._disk = disk
         self._path = path
         self._file: BinaryIO | None = None
@@ -38,7 +38,7 @@ class FileLock:
         except OSError as error:
             # Windows refuses to open a lock file that its last holder is just deleting: a moment later it can be made.
             self._refusals += 1
-            if refusal_of(error, self._path) is Refusal.PASSING and self._refusals <= _MOST_REFUSALS:
+            if classify(error, self._path) is ErrorKind.TRANSIENT and self._refusals <= _MOST_REFUSALS:
                 return False
             raise
         try:

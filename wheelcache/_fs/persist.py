@@ -15,8 +15,16 @@ from typing import BinaryIO, NoReturn
 
 from .._exceptions import Cause, CommitError
 from .._hashes import MultiHash
-from .errors import Refusal, code_of, is_denial, is_lasting, is_leaving, refusal_of, takes_new
-from .robustio import Disk, close_quietly, reading, refused, write_all
+from .errors import (
+    ErrorKind,
+    classify,
+    code_of,
+    is_access_denied,
+    is_delete_pending,
+    is_permanently_unsupported,
+    probe_writable,
+)
+from .robustio import RobustIO, close_quietly, commit_error, reading, write_all
 
 _CHUNK = 1 << 20
 
@@ -30,14 +38,14 @@ class _AllRefusedError(Exception):
         may_pass: whether another round may do better.
     """
 
-    def __init__(self, telling: OSError, steps: tuple[tuple[str, str], ...], *, may_pass: bool) -> None:
+    def __init__(self, telling: OSError, steps: tuple[tuple[str, str], ...], *, can_be_transient: bool) -> None:
         super().__init__()
         self.telling = telling
         self.steps = steps
-        self.may_pass = may_pass
+        self.can_be_transient = can_be_transient
 
 
-class Ladder:
+class Persister:
     """The steps, and what is known of the folders they were tried in."""
 
     def __init__(self) -> None:
@@ -45,14 +53,14 @@ class Ladder:
 
     def place(
         self,
-        disk: Disk,
+        disk: RobustIO,
         source: str,
         target: str,
         *,
         scope: str,
         sha256: str,
         keep: bool = False,
-        untouched: bool = False,
+        never_hardlink_from: bool = False,
     ) -> str:
         """Give ``source`` the name ``target``; return the step that did it: ``rename``, ``link`` or ``copy``.
 
@@ -71,14 +79,20 @@ class Ladder:
         def climb() -> str:
             nonlocal rounds
             rounds += 1
-            return self._round(disk, source, target, scope, self._steps(disk, sha256, keep=keep, untouched=untouched))
+            return self._round(
+                disk,
+                source,
+                target,
+                scope,
+                self._steps(disk, sha256, keep=keep, never_hardlink_from=never_hardlink_from),
+            )
 
         def passing(error: BaseException) -> bool:
             nonlocal denied
-            if not isinstance(error, _AllRefusedError) or not error.may_pass:
+            if not isinstance(error, _AllRefusedError) or not error.can_be_transient:
                 return False
-            if denied is None and is_denial(error.telling):
-                denied = not takes_new(disk.system, os.path.dirname(target))
+            if denied is None and is_access_denied(error.telling):
+                denied = not probe_writable(disk.system, os.path.dirname(target))
             return not denied
 
         try:
@@ -86,7 +100,7 @@ class Ladder:
         except _AllRefusedError as all_refused:
             if rounds > 1:
                 watch.look(last=True)
-            raise refused(
+            raise commit_error(
                 all_refused.telling,
                 "commit",
                 source,
@@ -97,12 +111,12 @@ class Ladder:
                 steps=all_refused.steps,
                 holders=watch.holders,
             ) from all_refused.telling
-        if step != "rename" and not (keep or untouched):
+        if step != "rename" and not (keep or never_hardlink_from):
             disk.discard(source)
         return step
 
     def _round(
-        self, disk: Disk, source: str, target: str, scope: str, ways: list[tuple[str, Callable[[str, str], None]]]
+        self, disk: RobustIO, source: str, target: str, scope: str, ways: list[tuple[str, Callable[[str, str], None]]]
     ) -> str:
         steps: list[tuple[str, str]] = []
         errors: list[OSError] = []
@@ -114,15 +128,17 @@ class Ladder:
             except OSError as error:
                 if isinstance(error, CommitError):
                     raise
-                refusal = refusal_of(error, target)
-                if refusal is Refusal.EXISTS or (step == "copy" and is_leaving(error) and error.filename == target):
+                refusal = classify(error, target)
+                if refusal is ErrorKind.EXISTS or (
+                    step == "copy" and is_delete_pending(error) and error.filename == target
+                ):
                     # A file that is deleted and still open keeps its name for as long as its reader likes.
                     raise FileExistsError(*error.args) from error
-                if refusal is Refusal.MISSING:
+                if refusal is ErrorKind.MISSING:
                     _explain_missing(disk, source, target, error)
-                if refusal is Refusal.BLOCKED:
-                    raise refused(error, "commit", source, target=target) from error
-                if refusal is Refusal.UNSUPPORTED and step != "copy" and is_lasting(error):
+                if refusal is ErrorKind.BLOCKED:
+                    raise commit_error(error, "commit", source, target=target) from error
+                if refusal is ErrorKind.UNSUPPORTED and step != "copy" and is_permanently_unsupported(error):
                     self._lacking.add((step, scope))
                 steps.append((step, code_of(error)))
                 errors.append(error)
@@ -131,13 +147,13 @@ class Ladder:
         raise _summed_up(target, errors, tuple(steps))
 
     def _steps(
-        self, disk: Disk, sha256: str, *, keep: bool, untouched: bool
+        self, disk: RobustIO, sha256: str, *, keep: bool, never_hardlink_from: bool
     ) -> list[tuple[str, Callable[[str, str], None]]]:
         def copy(source: str, target: str) -> None:
             checked_copy(disk, source, target, sha256)
 
         steps: list[tuple[str, Callable[[str, str], None]]] = [("link", disk.files.link), ("copy", copy)]
-        if untouched:
+        if never_hardlink_from:
             return steps[1:]
         return steps if keep else [("rename", disk.files.rename), *steps]
 
@@ -148,20 +164,20 @@ def _summed_up(target: str, errors: list[OSError], steps: tuple[tuple[str, str],
     The first refusal that can pass says more than the last one: a holder is the reason, that links are not supported
     here is only why it mattered.
     """
-    passing = [error for error in errors if refusal_of(error, target) in {Refusal.PASSING, Refusal.MISSING}]
-    if not passing or refusal_of(errors[-1], target) is Refusal.FULL:
-        return _AllRefusedError(errors[-1], steps, may_pass=False)
-    return _AllRefusedError(passing[0], steps, may_pass=True)
+    passing = [error for error in errors if classify(error, target) in {ErrorKind.TRANSIENT, ErrorKind.MISSING}]
+    if not passing or classify(errors[-1], target) is ErrorKind.NO_SPACE:
+        return _AllRefusedError(errors[-1], steps, can_be_transient=False)
+    return _AllRefusedError(passing[0], steps, can_be_transient=True)
 
 
-def _explain_missing(disk: Disk, source: str, target: str, error: OSError) -> None:
+def _explain_missing(disk: RobustIO, source: str, target: str, error: OSError) -> None:
     """Find out what is missing: our own finished file, or the folder it goes to."""
     if disk.stat(source) is None:
-        raise refused(error, "commit", source, target=target, cause=Cause.REMOVED) from error
+        raise commit_error(error, "commit", source, target=target, cause=Cause.REMOVED) from error
     disk.make_folder(os.path.dirname(target))
 
 
-def checked_copy(disk: Disk, source: str, target: str, sha256: str) -> None:
+def checked_copy(disk: RobustIO, source: str, target: str, sha256: str) -> None:
     """Copy a file to a name that is not there yet, and see that what was read is what it should be.
 
     A copy that failed is deleted where that can be; where not it stays without a record, and is no entry.
@@ -188,7 +204,7 @@ def checked_copy(disk: Disk, source: str, target: str, sha256: str) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
 
 
-def _copy_mode(disk: Disk, reader: BinaryIO, writer: BinaryIO) -> None:
+def _copy_mode(disk: RobustIO, reader: BinaryIO, writer: BinaryIO) -> None:
     """A program stays one, whichever step of the ladder brought it."""
     try:
         disk.files.copy_permissions(reader, writer)
@@ -196,7 +212,7 @@ def _copy_mode(disk: Disk, reader: BinaryIO, writer: BinaryIO) -> None:
         pass  # this volume has none, or not for us to give
 
 
-def _discard_own(disk: Disk, path: str, made: int) -> None:
+def _discard_own(disk: RobustIO, path: str, made: int) -> None:
     """Delete what is left of a copy, unless another process has taken it away and put its own in its place."""
     try:
         if disk.files.stat(path).st_ino == made:
@@ -215,4 +231,4 @@ def _pump(reader: BinaryIO, writer: BinaryIO) -> str:
 
 def _refuse_altered(source: str, target: str) -> NoReturn:
     altered = OSError(errno.EIO, "the file changed before it was copied", source, None, target)
-    raise refused(altered, "commit", source, target=target)
+    raise commit_error(altered, "commit", source, target=target)

@@ -14,16 +14,26 @@ from typing import BinaryIO, TypeVar
 from .._exceptions import Cause, CommitError
 from .._hashes import MultiHash
 from .._models import Phase
-from .._operation import Call, Patience
+from .._operation import Call, RetryBudget
 from .._os.system import System
-from .errors import Refusal, advice_for, cause_of, cause_seen, code_of, final_cause, is_denial, refusal_of, winerror_of
+from .errors import (
+    ErrorKind,
+    advice_for,
+    cause_of,
+    classify,
+    code_of,
+    is_access_denied,
+    observed_cause,
+    permanent_cause,
+    winerror_of,
+)
 
 # Most holders let go at once, and asking takes longer than that.
 _FIRST_QUESTION = 0.25
 _LONGEST_PAUSE = 8.0
 
 
-class Watch:
+class HolderPoll:
     """One operation that waits, and whom it waits for.
 
     Args:
@@ -65,17 +75,17 @@ _FOLDER_TRIES = 5
 _LOOKED_INTO = {"create": True, "mkdir": True, "replace": True, "open": False, "read": False}
 
 
-class Disk:
+class RobustIO:
     """The file layer for the time of one public call."""
 
-    def __init__(self, system: System, patience: Patience) -> None:
+    def __init__(self, system: System, patience: RetryBudget) -> None:
         self.system = system
         self.patience = patience
         self.files = system.files
 
-    def hurried(self) -> Disk:
+    def without_waiting(self) -> RobustIO:
         """Return the same disk for work that is not worth waiting for."""
-        return Disk(self.system, Patience(0.0, self.system))
+        return RobustIO(self.system, RetryBudget(0.0, self.system))
 
     def perform(self, operation: str, path: str, action: Callable[[], _T], *, target: str = "") -> _T:
         """Do one file operation, waiting while somebody holds the file who will let go.
@@ -106,17 +116,17 @@ class Disk:
         except OSError as error:
             if isinstance(error, CommitError) or is_answer(error, trial.path):
                 raise
-            raise trial.told(error) from error
+            raise trial.to_error(error) from error
 
-    def watch(self, *paths: str) -> Watch:
+    def watch(self, *paths: str) -> HolderPoll:
         """Return what asks who holds these files while an operation waits for them."""
-        return Watch(self.system.holders, self.system.monotonic, *paths)
+        return HolderPoll(self.system.holders, self.system.monotonic, *paths)
 
-    def cause(self, error: OSError, path: str, watch: Watch | None = None, *, reading: bool = False) -> Cause:
+    def cause(self, error: OSError, path: str, watch: HolderPoll | None = None, *, reading: bool = False) -> Cause:
         """Return the class of what is behind a refusal, by all that is there to see."""
         if watch is not None and watch.holders:
             return Cause.HELD
-        return cause_seen(self.system, error, path, reading=reading)
+        return observed_cause(self.system, error, path, reading=reading)
 
     def create(self, path: str) -> BinaryIO:
         """Create a file, and the folders above it where they are missing.
@@ -133,7 +143,7 @@ class Disk:
                     raise
                 missing = error
                 self.make_folder(os.path.dirname(path))
-        raise refused(missing, "create", path, attempts=_FOLDER_TRIES) from missing
+        raise commit_error(missing, "create", path, attempts=_FOLDER_TRIES) from missing
 
     def make_folder(self, path: str) -> None:
         """Make a folder and those above it; one that is there is fine.
@@ -148,11 +158,11 @@ class Disk:
                 if self.files.is_folder(path):
                     return
                 if not self._was_pruned(error, path):
-                    raise refused(error, "mkdir", path) from error
+                    raise commit_error(error, "mkdir", path) from error
                 pruned = error
             else:
                 return
-        raise refused(pruned, "mkdir", path, attempts=_FOLDER_TRIES) from pruned
+        raise commit_error(pruned, "mkdir", path, attempts=_FOLDER_TRIES) from pruned
 
     def _was_pruned(self, error: OSError, path: str) -> bool:
         """Whether it was a folder that stood in the way, or the one above, and was deleted at this moment."""
@@ -246,13 +256,13 @@ class Disk:
                 self.perform("replace", spare, lambda: self._put_in_place(path, data, spare), target=path)
             except OSError as error:
                 self.discard(spare)
-                raise refused(error, "replace", spare, target=path) from error
+                raise commit_error(error, "replace", spare, target=path) from error
 
     def _put_in_place(self, path: str, data: bytes, spare: str) -> None:
         try:
             self.files.replace(spare, path)
         except OSError as error:
-            if refusal_of(error, path) is not Refusal.PASSING:
+            if classify(error, path) is not ErrorKind.TRANSIENT:
                 raise
             # Cut last: until it is written over, what is there stays good, and writing over it takes no room.
             with self.files.open_write(path) as file:
@@ -272,7 +282,7 @@ class Disk:
             write_all(file, data)
             file.close()
         except OSError as error:
-            raise refused(error, "write", path) from error
+            raise commit_error(error, "write", path) from error
         finally:
             close_quietly(file)
 
@@ -280,7 +290,7 @@ class Disk:
 class _Trial:
     """One operation that is tried until it is done, and what is known of its refusals."""
 
-    def __init__(self, disk: Disk, operation: str, path: str, target: str, started: float) -> None:
+    def __init__(self, disk: RobustIO, operation: str, path: str, target: str, started: float) -> None:
         self.tries = 0
         self.path = path
         self.started = started
@@ -290,20 +300,20 @@ class _Trial:
         self._cause: Cause | None = None
         self._looked = False
         # Made at the first refusal: most operations never need one, and a hit is counted in microseconds.
-        self._watch: Watch | None = None
+        self._watch: HolderPoll | None = None
 
     def passing(self, error: BaseException) -> bool:
         """Return whether another try may do better."""
         if isinstance(error, CommitError) or not isinstance(error, OSError):
             return False  # what is told already was waited for already
-        if refusal_of(error, self.path) is not Refusal.PASSING:
+        if classify(error, self.path) is not ErrorKind.TRANSIENT:
             return False
         self._watch = self._watch or self._disk.watch(self.path, self._target)
-        if is_denial(error) and self._operation in _LOOKED_INTO and not self._looked:
+        if is_access_denied(error) and self._operation in _LOOKED_INTO and not self._looked:
             self._looked = True
             making, folder = _LOOKED_INTO[self._operation], self._operation == "mkdir"
             at = self._target or self.path
-            self._cause = final_cause(self._disk.system, at, making=making, folder=folder)
+            self._cause = permanent_cause(self._disk.system, at, making=making, folder=folder)
         return self._cause is None
 
     def look(self) -> None:
@@ -311,12 +321,12 @@ class _Trial:
         if self._watch is not None:
             self._watch.look()
 
-    def told(self, error: OSError) -> CommitError:
+    def to_error(self, error: OSError) -> CommitError:
         """Return the error that tells everything."""
         if self._watch is not None and self.tries > 1:
             self._watch.look(last=True)
         reading = _LOOKED_INTO.get(self._operation) is False
-        return refused(
+        return commit_error(
             error,
             self._operation,
             self.path,
@@ -354,15 +364,15 @@ def reading(file: BinaryIO) -> Iterator[BinaryIO]:
 
 def is_missing(error: OSError, path: str) -> bool:
     """Return whether this says that the file or its folder is not there."""
-    return not isinstance(error, CommitError) and refusal_of(error, path) is Refusal.MISSING
+    return not isinstance(error, CommitError) and classify(error, path) is ErrorKind.MISSING
 
 
 def is_answer(error: OSError, path: str) -> bool:
     """Return whether this is no refusal but an answer: the file is missing, or it exists."""
-    return refusal_of(error, path) in {Refusal.MISSING, Refusal.EXISTS}
+    return classify(error, path) in {ErrorKind.MISSING, ErrorKind.EXISTS}
 
 
-def refused(
+def commit_error(
     error: OSError,
     operation: str,
     path: str,

@@ -14,7 +14,7 @@ _STAMP_FORM = r"(?P<time>\d{10,})-(?P<boot>[0-9a-f]{8})-(?P<pid>\d+)-(?P<nonce>[
 _STAMP = re.compile(rf"{_STAMP_FORM}(?:\.(?P<space>[0-9a-f]{{{_SPACE_DIGITS}}})\.)?")
 
 
-class Stamp(NamedTuple):
+class OwnerTag(NamedTuple):
     """Who made an unfinished file, and when: carried in its name, so that it can be told when it may be swept.
 
     Attributes:
@@ -30,7 +30,7 @@ class Stamp(NamedTuple):
     space: str | None = None
 
     @classmethod
-    def of(cls, name: str) -> Stamp | None:
+    def of(cls, name: str) -> OwnerTag | None:
         """Read the stamp in a file name, ``None`` where there is none."""
         found = _STAMP.search(name)
         return None if found is None else cls(int(found["time"]), found["boot"], int(found["pid"]), found["space"])

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._operation import CURRENT_STOP, ClosedError, Stop
+from .._operation import CURRENT_TOKEN, CancelToken, ClosedError
 
 if TYPE_CHECKING:
     import httpx
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 _R = TypeVar("_R")
 
 
-class Bridge:
+class BlockingAsyncClient:
     """The names of an ``httpx.Client`` that :mod:`._wire` uses, over an ``AsyncClient``."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
-        self._closing = Stop(lambda: ClosedError("the cache is closed"))
-        self._open: dict[Stop | None, set[httpx.Response]] = defaultdict(set)
+        self._closing = CancelToken(lambda: ClosedError("the cache is closed"))
+        self._open: dict[CancelToken | None, set[httpx.Response]] = defaultdict(set)
         self._lock = threading.Lock()
 
     @property
@@ -44,7 +44,7 @@ class Bridge:
         import httpx
 
         theirs = self.wait_for(lambda: self._client.send(request, **options))  # type: ignore[arg-type]
-        key = CURRENT_STOP.get()
+        key = CURRENT_TOKEN.get()
         with self._lock:
             self._open[key].add(theirs)
         headers = [(name, text) for name, text in theirs.headers.raw if name.lower() != b"content-encoding"]
@@ -69,7 +69,7 @@ class Bridge:
         """
         from anyio import CancelScope, from_thread
 
-        stops = [self._closing, CURRENT_STOP.get()]
+        stops = [self._closing, CURRENT_TOKEN.get()]
 
         async def awaited() -> _R:
             # anyio cancels what waits when the task is cancelled, and under asyncio nothing that begins to wait later.
@@ -88,14 +88,14 @@ class Bridge:
         """End what is waited for, and let nothing be waited for again. It is called in the event loop."""
         self._closing.set()
 
-    def closed(self, response: httpx.Response, key: Stop | None) -> None:
+    def closed(self, response: httpx.Response, key: CancelToken | None) -> None:
         """It needs not be closed any more."""
         with self._lock:
             self._open[key].discard(response)
             if not self._open[key]:
                 del self._open[key]
 
-    async def close_left(self, key: Stop) -> None:
+    async def close_left(self, key: CancelToken) -> None:
         """Close what a call that was cancelled could not close itself."""
         with self._lock:
             left = self._open.pop(key, set())
@@ -103,7 +103,7 @@ class Bridge:
             await response.aclose()
 
 
-def _body(bridge: Bridge, response: httpx.Response, key: Stop | None) -> httpx.SyncByteStream:
+def _body(bridge: BlockingAsyncClient, response: httpx.Response, key: CancelToken | None) -> httpx.SyncByteStream:
     import httpx
     from anyio import from_thread
 

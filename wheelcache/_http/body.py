@@ -21,10 +21,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .._fetch.partial import Partial
+from .._fetch.partial import PartialDownload
 from .._models import Phase
 from .._operation import Call
-from .client import FailedTryError, length
+from .client import FailedRequestError, length
 from .interrupt import socket_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def is_encoded(response: httpx.Response) -> bool:
     return response.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}
 
 
-def receive(response: httpx.Response, partial: Partial, call: Call) -> None:
+def receive(response: httpx.Response, partial: PartialDownload, call: Call) -> None:
     """Write a body where the partial file stands.
 
     Raises:
@@ -66,10 +66,10 @@ def receive(response: httpx.Response, partial: Partial, call: Call) -> None:
         call.report(Phase.DOWNLOADING, partial.stage.written, partial.total)
     received = response.num_bytes_downloaded if encoded else partial.stage.written - begun
     if declared is not None and not there and received != declared:
-        raise FailedTryError(f"the body ended after {received} of {declared} bytes", passing=True)
+        raise FailedRequestError(f"the body ended after {received} of {declared} bytes", passing=True)
     if response.status_code == _PARTIAL_CONTENT and partial.stage.written < (partial.total or 0):
         # A server may give less than the rest that was asked for.
-        raise FailedTryError(f"{partial.stage.written} of {partial.total} bytes came", passing=True)
+        raise FailedRequestError(f"{partial.stage.written} of {partial.total} bytes came", passing=True)
 
 
 def _chunks(response: httpx.Response, declared: int | None, *, encoded: bool) -> Iterator[bytes | memoryview]:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from .. import __version__
-from .._operation import ClosedError, Stop
+from .._operation import CancelToken, ClosedError
 from .._request import Source, redact
-from .interrupt import Waker, socket_of
+from .interrupt import ReadInterrupter, socket_of
 
 if TYPE_CHECKING:
     import socket
@@ -57,7 +57,7 @@ _HARMLESS = re.compile(
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 
 
-class FailedTryError(Exception):
+class FailedRequestError(Exception):
     """A request that did not bring what it was made for.
 
     Attributes:
@@ -150,7 +150,7 @@ _leaving = threading.Lock()
 _left: MutableMapping[Client, int] = WeakKeyDictionary()
 
 
-class Wire:
+class HttpClient:
     """The way to the network.
 
     Attributes:
@@ -165,8 +165,8 @@ class Wire:
         self._client = client
         self._own: httpx.Client | None = None
         self._lock = threading.Lock()
-        self.closing = Stop(lambda: ClosedError("the cache is closed"))
-        self._waker = Waker(wake, self.closing)
+        self.closing = CancelToken(lambda: ClosedError("the cache is closed"))
+        self._waker = ReadInterrupter(wake, self.closing)
 
     def client(self) -> Client:
         """The caller's client, or our own.
@@ -216,7 +216,7 @@ class Wire:
         try:
             with self._following(source, headers, way) as response:
                 yield response
-        except FailedTryError as failure:
+        except FailedRequestError as failure:
             failure.at = way[-1]
             raise
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -262,10 +262,10 @@ class Wire:
                 following.url = following.url.copy_with(userinfo=b"")
             status = response.status_code
             if request.url.scheme == "https" and following.url.scheme != "https":
-                raise FailedTryError(f"redirected from https to {target}", passing=False, status=status)
+                raise FailedRequestError(f"redirected from https to {target}", passing=False, status=status)
             if _asked(following) in seen or len(seen) > _REDIRECTS:
                 why = "in a circle" if _asked(following) in seen else f"more than {_REDIRECTS} times"
-                raise FailedTryError(f"redirected {why}, last to {target}", passing=False, status=status)
+                raise FailedRequestError(f"redirected {why}, last to {target}", passing=False, status=status)
             seen.add(_asked(following))
             way.append(target)
             if _origin(following.url) != _origin(request.url):
@@ -312,7 +312,7 @@ def _own_client() -> httpx.Client:
         paths = [f"{name}={os.environ[name]}" for name in _PATHS if os.environ.get(name)]
         proxies = [name for name in _PROXIES if os.environ.get(name) or os.environ.get(name.lower())]
         named = ", ".join(paths + proxies) or "the system's proxies"
-        raise FailedTryError(
+        raise FailedRequestError(
             f"no client can be made by the settings of the environment ({named}): {_explain(error, 0)}",
             passing=False,
             hint="Check what these variables say or, in Python, give a client of your own: client=httpx.Client(...).",
@@ -330,12 +330,12 @@ def _alone(response: httpx.Response) -> socket.socket | None:
     return None if response.http_version != "HTTP/1.1" else socket_of(response.extensions.get("network_stream"))
 
 
-def failed_status(response: httpx.Response, now: float) -> FailedTryError:
+def failed_response(response: httpx.Response, now: float) -> FailedRequestError:
     """Return what an answer is that brings nothing."""
     status = response.status_code
     wait = retry_after(response.headers.get("Retry-After"), now) if status in _PASSING_STATUSES else None
     problem = f"the server answers {status} {response.reason_phrase}".rstrip()
-    return FailedTryError(problem, passing=status in _PASSING_STATUSES, status=status, retry_after=wait)
+    return FailedRequestError(problem, passing=status in _PASSING_STATUSES, status=status, retry_after=wait)
 
 
 # Statuses that can pass: time-out, too early, too many requests, and errors of the server or a proxy before it.
@@ -403,7 +403,7 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
-def _failed(error: Exception, received: int) -> FailedTryError:
+def _failed(error: Exception, received: int) -> FailedRequestError:
     """Return what a try is that httpx ended: will it come again, and what can be done about it."""
     import ssl
 
@@ -414,15 +414,15 @@ def _failed(error: Exception, received: int) -> FailedTryError:
     if refused is not None:
         status = int(refused[0])
         problem, hint = f"ProxyError: the proxy refuses to connect with {status}", _PROXY_ADVICE.get(status, "")
-        return FailedTryError(problem, passing=status in _PASSING_STATUSES, status=status, hint=hint or _PROXY)
+        return FailedRequestError(problem, passing=status in _PASSING_STATUSES, status=status, hint=hint or _PROXY)
     problem = _explain(error, received)
     if isinstance(error, httpx.ProxyError):
-        return FailedTryError(problem, passing=False, hint=_PROXY)
+        return FailedRequestError(problem, passing=False, hint=_PROXY)
     if isinstance(_system_error(error), ssl.SSLCertVerificationError):
-        return FailedTryError(problem, passing=False, hint=_UNTRUSTED)
+        return FailedRequestError(problem, passing=False, hint=_UNTRUSTED)
     # A protocol that we violated is no final failure: over HTTP/2 it is what a request gets whose connection ended.
     passing = isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
-    return FailedTryError(problem, passing=passing)
+    return FailedRequestError(problem, passing=passing)
 
 
 _PROXY = "Check the proxy that the environment or the client names."

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from .._operation import CURRENT_STOP, Stop
+from .._operation import CURRENT_TOKEN, CancelToken
 
 if TYPE_CHECKING:
     import socket
@@ -27,7 +27,7 @@ _MADE = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.comp
 _USED = "http11.send_request_headers.started"
 
 
-class Waker:
+class ReadInterrupter:
     """What ends the reading of sockets: the stop of the call that reads, and the closing of the whole.
 
     Args:
@@ -35,7 +35,7 @@ class Waker:
         closing: the stop of all that is read.
     """
 
-    def __init__(self, wake: Callable[[socket.socket], None], closing: Stop) -> None:
+    def __init__(self, wake: Callable[[socket.socket], None], closing: CancelToken) -> None:
         self._wake = wake
         self._closing = closing
 
@@ -48,7 +48,7 @@ class Waker:
         """
         with ExitStack() as stops:
             if connection is not None:
-                for stop in (self._closing, CURRENT_STOP.get()):
+                for stop in (self._closing, CURRENT_TOKEN.get()):
                     if stop is not None:
                         stops.enter_context(stop.waking(lambda: self._wake(connection)))
             yield
@@ -66,7 +66,7 @@ class Waker:
 
     def check(self) -> None:
         """Raise what a stop raises, where there was one."""
-        for stop in (self._closing, CURRENT_STOP.get()):
+        for stop in (self._closing, CURRENT_TOKEN.get()):
             if stop is not None:
                 stop.check()
 
@@ -84,7 +84,7 @@ class Waker:
         return note
 
 
-_WAITING: ContextVar[Waker | None] = ContextVar("wheelcache_waiting", default=None)
+_WAITING: ContextVar[ReadInterrupter | None] = ContextVar("wheelcache_waiting", default=None)
 
 
 def _make_wakeable(stream: Any) -> None:

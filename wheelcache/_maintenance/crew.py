@@ -76,7 +76,7 @@ class Crew(Generic[_T]):
         self._turn = threading.Lock()
         self._over = False
         self._pace = _Pace()
-        disk = call.disk.hurried()
+        disk = call.disk.without_waiting()
         trees = (TreeFolder(path) for path, _ in Trees(layout, writable=False).folders(disk, self._refused))
         self._walk: Iterator[str | TreeFolder] = chain(walk.digests(disk, layout, self._refused), trees)
 

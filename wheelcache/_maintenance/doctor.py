@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .._exceptions import CommitError
-from .._fs.errors import Refusal, advice_for, cause_of, code_of, refusal_of
+from .._fs.errors import ErrorKind, advice_for, cause_of, classify, code_of
 from .._fs.lock import FileLock
 from .._fs.persist import checked_copy
-from .._fs.robustio import Disk, close_quietly, write_all
-from .._fs.tempnames import Stamp
+from .._fs.robustio import RobustIO, close_quietly, write_all
+from .._fs.tempnames import OwnerTag
 from .._hashes import MultiHash
 from .._models import LinkMode
-from .._operation import Patience
+from .._operation import RetryBudget
 from .._os.system import System
 from .._os.volume import Volume
 from .._reports import Check, DoctorReport
@@ -91,7 +91,7 @@ def examine(system: System, layout: Layout, *, writable: bool) -> DoctorReport:
 class _Examination:
     def __init__(self, system: System, layout: Layout, *, writable: bool) -> None:
         self._system = system
-        self._disk = Disk(system, Patience(_WAITS, system))
+        self._disk = RobustIO(system, RetryBudget(_WAITS, system))
         self._layout = layout
         self._writable = writable
         self._volume: Volume = system.volume(layout.root)
@@ -206,7 +206,7 @@ class _Examination:
 
     def _name(self, more: str = "") -> str:
         """Return a name that nothing has, to be cleaned up."""
-        stamp = Stamp.new(self._system.now(), self._system.boot())
+        stamp = OwnerTag.new(self._system.now(), self._system.boot())
         path = self._layout.new_temporary(stamp + more)
         self._made.append(path)
         return path
@@ -421,7 +421,7 @@ def _can_start_another() -> bool:
 
 
 def _is_unsupported(error: OSError) -> bool:
-    return refusal_of(error, error.filename or "") is Refusal.UNSUPPORTED
+    return classify(error, error.filename or "") is ErrorKind.UNSUPPORTED
 
 
 def _system() -> _Finding:
@@ -446,7 +446,7 @@ def _span(nanoseconds: int) -> str:
 def answer_for_lock(path: str) -> int:
     """Try to take a lock that another process has, and say how it went as an exit code."""
     system = System()
-    lock = FileLock(Disk(system, Patience(0.0, system)), path)
+    lock = FileLock(RobustIO(system, RetryBudget(0.0, system)), path)
     try:
         if not lock.try_acquire():
             return _REFUSED

@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .._exceptions import CommitError
-from .._fs.robustio import Disk
+from .._fs.robustio import RobustIO
 from .._store.layout import Layout
-from .._unpack.manifest import Listing
+from .._unpack.manifest import Manifest
 
 
-class Stranger(NamedTuple):
+class ForeignFile(NamedTuple):
     """Something that is not ours: its absolute path, and whether it is a folder or a link that stands for one."""
 
     path: str
     is_folder: bool
 
 
-def strangers(disk: Disk, layout: Layout, refused: Callable[[str, CommitError], None]) -> Iterator[Stranger]:
+def foreign_files(disk: RobustIO, layout: Layout, refused: Callable[[str, CommitError], None]) -> Iterator[ForeignFile]:
     """Yield what is not ours between the folders that are, but not what is inside of entries and trees."""
     yield from _besides(disk, layout.version, layout.is_own, refused)
     for shape in layout.shapes():
@@ -33,7 +33,7 @@ def strangers(disk: Disk, layout: Layout, refused: Callable[[str, CommitError], 
             yield from _besides(disk, inside, shape.is_ours, refused)
 
 
-def in_tree(disk: Disk, root: str, listing: Listing) -> Iterator[str]:
+def in_tree(disk: RobustIO, root: str, listing: Manifest) -> Iterator[str]:
     """Yield the paths of files that are in an unpacked wheel, and are none of its own.
 
     Raises:
@@ -52,7 +52,7 @@ def in_tree(disk: Disk, root: str, listing: Listing) -> Iterator[str]:
                 yield from _files(disk, path)
 
 
-def _files(disk: Disk, folder: str) -> Iterator[str]:
+def _files(disk: RobustIO, folder: str) -> Iterator[str]:
     for entry in disk.scan(folder):
         path = os.path.join(folder, entry.name)
         if entry.is_dir(follow_symlinks=False):
@@ -61,7 +61,7 @@ def _files(disk: Disk, folder: str) -> Iterator[str]:
             yield path
 
 
-def _shards(disk: Disk, folder: str) -> Iterator[str]:
+def _shards(disk: RobustIO, folder: str) -> Iterator[str]:
     try:
         for entry in disk.scan(folder):
             if entry.is_dir(follow_symlinks=False):
@@ -71,8 +71,8 @@ def _shards(disk: Disk, folder: str) -> Iterator[str]:
 
 
 def _besides(
-    disk: Disk, folder: str, is_ours: Callable[[str, bool], bool], refused: Callable[[str, CommitError], None]
-) -> Iterator[Stranger]:
+    disk: RobustIO, folder: str, is_ours: Callable[[str, bool], bool], refused: Callable[[str, CommitError], None]
+) -> Iterator[ForeignFile]:
     try:
         entries = disk.scan(folder)
     except CommitError as error:
@@ -84,10 +84,10 @@ def _besides(
         # A link is neither.
         is_plain = is_folder or entry.is_file(follow_symlinks=False)
         if not (is_plain and is_ours(entry.name, is_folder)):
-            yield Stranger(path, is_folder or (entry.is_symlink() and _stands_for_folder(disk, path, is_ours)))
+            yield ForeignFile(path, is_folder or (entry.is_symlink() and _stands_for_folder(disk, path, is_ours)))
 
 
-def _stands_for_folder(disk: Disk, link: str, is_ours: Callable[[str, bool], bool]) -> bool:
+def _stands_for_folder(disk: RobustIO, link: str, is_ours: Callable[[str, bool], bool]) -> bool:
     """Whether a link is in the place of a folder: who is short of room links one of ours to another volume."""
     # That volume may not be there just now.
     return disk.files.is_folder(link) or is_ours(os.path.basename(link), True)

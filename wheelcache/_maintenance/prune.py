@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .._exceptions import CommitError
-from .._fs.robustio import Disk
-from .._options import Limits
+from .._fs.robustio import RobustIO
+from .._options import PruneLimits
 from .._reports import PruneReport
 from .._store import walk
-from .._store.counters import Tally
+from .._store.counters import Counters
 from .._store.layout import Layout
-from .removal import Removal
-from .sweep import Sweep
+from .removal import Remover
+from .sweep import Sweeper
 
 # Of a million entries each takes these bytes and no objects; in this order of fields, bytes sort as the entries do.
 _KEY = struct.Struct(">d32sQ")
@@ -59,24 +59,24 @@ class _Survey:
             yield sha256.hex(), size, used
 
 
-class Prune:
+class Pruner:
     """Pruning of one cache folder.
 
     Attributes:
         left: the bytes of wheels and trees that the last run found and that are not gone.
     """
 
-    def __init__(self, layout: Layout, tally: Tally) -> None:
+    def __init__(self, layout: Layout, tally: Counters) -> None:
         self.left = 0
         self._layout = layout
         self._tally = tally
 
-    def run(self, disk: Disk, limits: Limits, *, dry_run: bool = False) -> PruneReport:
+    def run(self, disk: RobustIO, limits: PruneLimits, *, dry_run: bool = False) -> PruneReport:
         """Prune, and return what went. ``Cache.prune`` is the contract."""
-        disk = disk.hurried()
+        disk = disk.without_waiting()
         came = self._tally.came(disk)
-        removal = Removal(disk, self._layout, dry_run=dry_run)
-        sweep = Sweep(removal)
+        removal = Remover(disk, self._layout, dry_run=dry_run)
+        sweep = Sweeper(removal)
         found = self._walk(removal, sweep)
         going = self._cut(removal, found, limits)
         sweep.pointers(lambda sha256: sha256 not in going and disk.stat(self._layout.entry(sha256)) is not None)
@@ -86,24 +86,24 @@ class Prune:
         self.left = found.left
         return removal.report()
 
-    def remove(self, disk: Disk, chosen: dict[str, set[str] | None], *, dry_run: bool = False) -> PruneReport:
+    def remove(self, disk: RobustIO, chosen: dict[str, set[str] | None], *, dry_run: bool = False) -> PruneReport:
         """Take away entries by sha256, or those of their wheels that have one of the file names."""
-        disk = disk.hurried()
-        removal = Removal(disk, self._layout, dry_run=dry_run)
+        disk = disk.without_waiting()
+        removal = Remover(disk, self._layout, dry_run=dry_run)
         gone = {sha256 for sha256, names in chosen.items() if removal.entry(sha256, names=names) and names is None}
         if gone:
-            Sweep(removal).pointers(lambda sha256: sha256 not in gone)
+            Sweeper(removal).pointers(lambda sha256: sha256 not in gone)
         if not dry_run:
             self._tally.grew(-removal.shrunk)
             self._tally.write(disk)
         return removal.report()
 
-    def clear(self, disk: Disk, *, dry_run: bool = False) -> PruneReport:
+    def clear(self, disk: RobustIO, *, dry_run: bool = False) -> PruneReport:
         """Take away everything but the marks of the folder and what was counted."""
-        disk = disk.hurried()
+        disk = disk.without_waiting()
         came = self._tally.came(disk)
-        removal = Removal(disk, self._layout, dry_run=dry_run)
-        sweep = Sweep(removal, everything=True)
+        removal = Remover(disk, self._layout, dry_run=dry_run)
+        sweep = Sweeper(removal, everything=True)
         found = self._walk(removal, sweep)
         for sha256, size, _ in found.oldest_first():
             if removal.entry(sha256):
@@ -114,7 +114,7 @@ class Prune:
             self._settle(disk, found, came)
         return removal.report()
 
-    def _walk(self, removal: Removal, sweep: Sweep) -> _Survey:
+    def _walk(self, removal: Remover, sweep: Sweeper) -> _Survey:
         found = _Survey()
 
         def refused(path: str, error: CommitError) -> None:
@@ -134,7 +134,7 @@ class Prune:
             found.add(sha256, size, used)  # its wheel went, and it is of use without
         return found
 
-    def _trees(self, removal: Removal, refused: walk.Refused) -> dict[str, tuple[int, float]]:
+    def _trees(self, removal: Remover, refused: walk.Refused) -> dict[str, tuple[int, float]]:
         """Return the bytes and the last use of the trees of each wheel."""
         found: dict[str, tuple[int, float]] = {}
         try:
@@ -147,7 +147,7 @@ class Prune:
             refused(error.path or self._layout.trees, error)
         return found
 
-    def _cut(self, removal: Removal, found: _Survey, limits: Limits) -> set[str]:
+    def _cut(self, removal: Remover, found: _Survey, limits: PruneLimits) -> set[str]:
         """Take away what is over the limits, least recently used first; return the sha256 of what went."""
         keep = limits.keep or frozenset()
         unlimited = limits.max_size is None and limits.max_age is None
@@ -164,7 +164,7 @@ class Prune:
                 found.went(size)
         return going
 
-    def _settle(self, disk: Disk, found: _Survey, came: int) -> None:
+    def _settle(self, disk: RobustIO, found: _Survey, came: int) -> None:
         """Write down how much there is; ``came`` is what had come before the walk began.
 
         What came since may have been seen by the walk or not. It is counted once more: an estimate that is too high

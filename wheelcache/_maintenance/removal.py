@@ -17,16 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .._exceptions import CommitError
-from .._fs.errors import cause_of, code_of, is_leaving
-from .._fs.robustio import Disk, is_missing
+from .._fs.errors import cause_of, code_of, is_delete_pending
+from .._fs.robustio import RobustIO, is_missing
 from .._models import CachedWheel, Status
-from .._operation import Patience
+from .._operation import RetryBudget
 from .._reports import PruneReport, Skipped
 from .._store import walk
 from .._store.layout import SHARD_DIGITS, Layout
 from .._store.records import decode_record
-from .._store.walk import Blob, Entry
-from .._unpack.trees import Fate, Trees, remove_folder
+from .._store.walk import Blob, EntryFolder
+from .._unpack.trees import Outcome, Trees, remove_folder
 
 # Others take a few milliseconds for an entry; a scanner that holds folders is not waited for more often than this.
 _MOMENT = 0.1
@@ -36,7 +36,7 @@ _DAY = 86_400.0
 
 
 @dataclass
-class Removal:
+class Remover:
     """What goes in one call, as it goes.
 
     Attributes:
@@ -48,7 +48,7 @@ class Removal:
         soon: seconds since the epoch, after which no clock that is right has marked anything as used.
     """
 
-    disk: Disk
+    disk: RobustIO
     layout: Layout
     dry_run: bool = False
     shrunk: int = 0
@@ -99,9 +99,9 @@ class Removal:
             return False
         going = [name for name in found.names if names is None or name in names]
         wheels = {name: blob for name in going if (blob := self._blob_of(found, name)) is not None}
-        fates: dict[str, Fate] = {}
+        fates: dict[str, Outcome] = {}
         gone = [name for name in going if self._take_wheel(found, name, fates)]
-        taken = [wheels[name] for name in gone if name in wheels and fates[wheels[name].path] is Fate.TAKEN]
+        taken = [wheels[name] for name in gone if name in wheels and fates[wheels[name].path] is Outcome.REMOVED]
         self._removed += [_gone_wheel(sha256, blob) for blob in taken]
         is_gone = len(gone) == len(found.names)
         if is_gone:
@@ -115,7 +115,7 @@ class Removal:
             if not self.dry_run:
                 self.disk.touch(path, self.disk.system.now())
 
-    def _blob_of(self, entry: Entry, name: str) -> Blob | None:
+    def _blob_of(self, entry: EntryFolder, name: str) -> Blob | None:
         """Return the bytes of a wheel; where a damaged file that is held has its name too, its record says which."""
         blobs = [blob for blob in entry.blobs if blob.filename == name]
         if len(blobs) > 1:
@@ -128,7 +128,7 @@ class Removal:
             blobs.sort(key=lambda blob: blob.path == path)
         return blobs[-1] if blobs else None
 
-    def _look(self, sha256: str, *, again: bool) -> Entry | None:
+    def _look(self, sha256: str, *, again: bool) -> EntryFolder | None:
         """Look into the folder of an entry, ``again`` where it is refused."""
         try:
             return walk.look(self.disk, self.layout, sha256)
@@ -137,7 +137,7 @@ class Removal:
                 raise
         self._moments -= 1
         system = self.disk.system
-        found = walk.look(Disk(system, Patience(_MOMENT, system)), self.layout, sha256)
+        found = walk.look(RobustIO(system, RetryBudget(_MOMENT, system)), self.layout, sha256)
         self._moments += 1
         return found
 
@@ -148,10 +148,10 @@ class Removal:
             if sha256[:SHARD_DIGITS] not in self._tree_shards():
                 return True
             for tree in list(self.trees.recorded(self.disk, sha256)):
-                fate = Fate.TAKEN if self.dry_run else self.trees.remove(self.disk, tree)
-                if fate is Fate.TAKEN:
+                fate = Outcome.REMOVED if self.dry_run else self.trees.remove(self.disk, tree)
+                if fate is Outcome.REMOVED:
                     self.shrunk += tree.size
-                elif fate is Fate.STAYS:
+                elif fate is Outcome.KEPT:
                     self.skip(tree.folder, "files of it are in use", sha256)
                     gone = False
         except CommitError as error:
@@ -159,7 +159,7 @@ class Removal:
             gone = False
         return gone
 
-    def _take_wheel(self, entry: Entry, name: str, fates: dict[str, Fate]) -> bool:
+    def _take_wheel(self, entry: EntryFolder, name: str, fates: dict[str, Outcome]) -> bool:
         """Take a wheel away, and write down what became of its files; return whether it is gone."""
         blobs = [blob.path for blob in entry.blobs if blob.filename == name]
         for path in (*blobs, self.layout.record(entry.sha256, name)):
@@ -168,31 +168,31 @@ class Removal:
                 return False
         return True
 
-    def _take_rest(self, entry: Entry, fates: dict[str, Fate]) -> None:
+    def _take_rest(self, entry: EntryFolder, fates: dict[str, Outcome]) -> None:
         """Take what is left in the folder of an entry that is none any more; what is held is swept later."""
         for path in (*(blob.path for blob in entry.blobs if blob.filename not in entry.names), *entry.others):
-            fates[path] = Fate.TAKEN if self.dry_run else _unlinked(self.disk, path)
+            fates[path] = Outcome.REMOVED if self.dry_run else _unlinked(self.disk, path)
         self._take_folders(entry)
 
-    def _take_folders(self, entry: Entry) -> None:
+    def _take_folders(self, entry: EntryFolder) -> None:
         if self.dry_run:
             return
         for folder in {os.path.dirname(blob.path) for blob in entry.blobs} - {entry.folder}:
             self.disk.remove_folder(folder)
         self.disk.remove_folder(entry.folder)
 
-    def _take(self, path: str, sha256: str | None = None) -> Fate:
+    def _take(self, path: str, sha256: str | None = None) -> Outcome:
         if self.dry_run:
-            return Fate.TAKEN
+            return Outcome.REMOVED
         try:
             return _unlink(self.disk, path)
         except OSError as error:
             self.skip(path, error, sha256)
-            return Fate.STAYS
+            return Outcome.KEPT
 
     def leftover(self, path: str, size: int) -> None:
         """Take away a file that nobody needs any more."""
-        if self._take(path) is Fate.TAKEN:
+        if self._take(path) is Outcome.REMOVED:
             self._swept.append(Path(path))
             self._swept_bytes += size
 
@@ -215,7 +215,7 @@ class Removal:
         else:
             self.skip(folder, "files of it are in use")
 
-    def remains(self, entry: Entry) -> None:
+    def remains(self, entry: EntryFolder) -> None:
         """Take away the folder of what is no entry, since it lacks its record or its blob, unless that has changed."""
         try:
             found = walk.look(self.disk, self.layout, entry.sha256)
@@ -231,7 +231,7 @@ class Removal:
         self._take_folders(entry)
 
 
-def _unlink(disk: Disk, path: str) -> Fate:
+def _unlink(disk: RobustIO, path: str) -> Outcome:
     """Delete a file.
 
     Raises:
@@ -240,20 +240,20 @@ def _unlink(disk: Disk, path: str) -> Fate:
     try:
         disk.files.unlink(path)
     except OSError as error:
-        if is_missing(error, path) or is_leaving(error):
-            return Fate.GONE
+        if is_missing(error, path) or is_delete_pending(error):
+            return Outcome.GONE
         raise
-    return Fate.TAKEN
+    return Outcome.REMOVED
 
 
-def _unlinked(disk: Disk, path: str) -> Fate:
+def _unlinked(disk: RobustIO, path: str) -> Outcome:
     try:
         return _unlink(disk, path)
     except OSError:
-        return Fate.STAYS
+        return Outcome.KEPT
 
 
-def _bytes_taken(entry: Entry, fates: dict[str, Fate]) -> int:
+def _bytes_taken(entry: EntryFolder, fates: dict[str, Outcome]) -> int:
     """Return the bytes of the files that are gone under all their names, the first of them by this call."""
     files: dict[int, list[Blob]] = {}
     for blob in entry.blobs:
@@ -261,7 +261,7 @@ def _bytes_taken(entry: Entry, fates: dict[str, Fate]) -> int:
     return sum(
         blobs[0].size
         for blobs in files.values()
-        if fates.get(blobs[0].path) is Fate.TAKEN and all(fates.get(blob.path) for blob in blobs)
+        if fates.get(blobs[0].path) is Outcome.REMOVED and all(fates.get(blob.path) for blob in blobs)
     )
 
 

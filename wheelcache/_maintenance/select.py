@@ -13,13 +13,13 @@ from typing import NamedTuple, TypeAlias
 
 from .. import _hashes
 from .._exceptions import CommitError
-from .._fs.robustio import Disk, hash_file
+from .._fs.robustio import RobustIO, hash_file
 from .._models import CachedWheel, Keep
 from .._operation import Call
 from .._store import walk
 from .._store.layout import Layout
 from .._store.records import decode_record
-from .._store.walk import Entry
+from .._store.walk import EntryFolder
 
 Find: TypeAlias = Callable[[str], str | None]
 """Takes ``"<algorithm>:<hex>"`` of a strong hash and returns the sha256 that it leads to, or ``None``."""
@@ -29,7 +29,9 @@ _PROJECT = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.ASCII | re.IGNORE
 _RUNS = re.compile(r"[-_.]+")
 
 
-def chosen(disk: Disk, layout: Layout, find: Find, names: Iterable[str | CachedWheel]) -> dict[str, set[str] | None]:
+def chosen(
+    disk: RobustIO, layout: Layout, find: Find, names: Iterable[str | CachedWheel]
+) -> dict[str, set[str] | None]:
     """Return what names mean: the sha256 of entries, with the file names that are meant or ``None`` for all of them.
 
     Raises:
@@ -53,7 +55,7 @@ def chosen(disk: Disk, layout: Layout, find: Find, names: Iterable[str | CachedW
     return found
 
 
-def _of_projects(disk: Disk, layout: Layout, projects: dict[str, str]) -> dict[str, set[str] | None]:
+def _of_projects(disk: RobustIO, layout: Layout, projects: dict[str, str]) -> dict[str, set[str] | None]:
     """Walk by names alone to the wheels of these projects, by their normalised names as they were given."""
     found: dict[str, set[str] | None] = {}
     if not projects:
@@ -117,7 +119,7 @@ def kept(call: Call, layout: Layout, find: Find, keep: Keep | Iterable[Keep] | N
     """
     if keep is None:
         return None
-    call = call._replace(disk=call.disk.hurried())
+    call = call._replace(disk=call.disk.without_waiting())
     several = [keep] if isinstance(keep, str | os.PathLike) else keep
     meant: list[_Meant] = []
     for one in several:
@@ -159,7 +161,7 @@ def _having(call: Call, layout: Layout, meant: Collection[_Meant]) -> frozenset[
     return frozenset(found)
 
 
-def _hashes_of(call: Call, layout: Layout, entry: Entry, needed: Collection[str]) -> dict[str, str]:
+def _hashes_of(call: Call, layout: Layout, entry: EntryFolder, needed: Collection[str]) -> dict[str, str]:
     """Return the hashes of an entry's bytes that are recorded, and those that are needed besides.
 
     Raises:
@@ -178,7 +180,7 @@ def _hashes_of(call: Call, layout: Layout, entry: Entry, needed: Collection[str]
     return hashes
 
 
-def _locked(disk: Disk, path: str) -> list[_Meant]:
+def _locked(disk: RobustIO, path: str) -> list[_Meant]:
     """Return every wheel of a lock file, whatever its platform."""
     if disk.files.is_folder(path):
         raise IsADirectoryError(errno.EISDIR, "this is a folder, and no lock file", path)

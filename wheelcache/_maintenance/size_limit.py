@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 
 from .._fs.lock import FileLock
-from .._fs.robustio import Disk
-from .._options import Limits
-from .._store.counters import Tally
+from .._fs.robustio import RobustIO
+from .._options import PruneLimits
+from .._store.counters import Counters
 from .._store.layout import Layout
 
 # What is cut down to, so that the next wheel does not walk the whole cache again.
@@ -21,10 +21,10 @@ _TOO_MUCH = 1.1
 _KEY = "prune"
 
 
-class Ceiling:
+class SizeLimit:
     """The size of one cache folder: pruned after a commit, when the running estimate is over it."""
 
-    def __init__(self, layout: Layout, tally: Tally, max_size: int | None) -> None:
+    def __init__(self, layout: Layout, tally: Counters, max_size: int | None) -> None:
         self._layout = layout
         self._tally = tally
         self._max_size = max_size
@@ -32,7 +32,7 @@ class Ceiling:
         # Where all that is over the limit is in use, walking again for each wheel would not help.
         self._next = 0
 
-    def keep(self, disk: Disk, sha256: str) -> None:
+    def keep(self, disk: RobustIO, sha256: str) -> None:
         """Prune if the cache has grown over its limit; the wheel that has just come stays."""
         if self._max_size is None:
             return
@@ -42,7 +42,7 @@ class Ceiling:
             return
         if not self._pruning.acquire(blocking=False):
             return  # another thread is at it
-        lock = FileLock(disk.hurried(), self._layout.lock(_KEY))
+        lock = FileLock(disk.without_waiting(), self._layout.lock(_KEY))
         try:
             if _is_had(lock) or size > self._max_size * _TOO_MUCH:
                 self._prune(disk, self._max_size, sha256)
@@ -50,12 +50,12 @@ class Ceiling:
             lock.release()
             self._pruning.release()
 
-    def _prune(self, disk: Disk, max_size: int, sha256: str) -> None:
+    def _prune(self, disk: RobustIO, max_size: int, sha256: str) -> None:
         # Most processes never get here.
-        from .prune import Prune
+        from .prune import Pruner
 
-        prune = Prune(self._layout, self._tally)
-        prune.run(disk, Limits(max_size=int(max_size * _ROOM), keep=frozenset([sha256])))
+        prune = Pruner(self._layout, self._tally)
+        prune.run(disk, PruneLimits(max_size=int(max_size * _ROOM), keep=frozenset([sha256])))
         self._next = 0 if prune.left <= max_size else prune.left + int(max_size * (1 - _ROOM))
 
 

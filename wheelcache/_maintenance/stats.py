@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from .._fs.robustio import Disk
+from .._fs.robustio import RobustIO
 from .._reports import Stats
 from .._store import walk
 from .._store.counters import Count
 from .._store.layout import Layout
 
 
-def survey(disk: Disk, layout: Layout, counted: Count) -> Stats:
+def survey(disk: RobustIO, layout: Layout, counted: Count) -> Stats:
     """Count what is there; an entry is a record with its blob, one blob may have several names."""
     wheels, wheel_bytes = _wheels(disk, layout)
     return Stats(
@@ -28,7 +28,7 @@ def survey(disk: Disk, layout: Layout, counted: Count) -> Stats:
     )
 
 
-def _wheels(disk: Disk, layout: Layout) -> tuple[int, int]:
+def _wheels(disk: RobustIO, layout: Layout) -> tuple[int, int]:
     wheels, size = 0, 0
     for entry in walk.walk(disk, layout):
         wheels += len(entry.wheels())
@@ -36,11 +36,11 @@ def _wheels(disk: Disk, layout: Layout) -> tuple[int, int]:
     return wheels, size
 
 
-def _size(disk: Disk, folder: str) -> int:
+def _size(disk: RobustIO, folder: str) -> int:
     return sum(stat.st_size for path, _ in _files(disk, folder) if (stat := disk.stat(path)) is not None)
 
 
-def _files(disk: Disk, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def _files(disk: RobustIO, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     for entry in disk.scan(folder):
         path = os.path.join(folder, entry.name)
         if entry.is_dir(follow_symlinks=False):
@@ -49,5 +49,5 @@ def _files(disk: Disk, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
             yield path, entry
 
 
-def _folders(disk: Disk, folder: str) -> list[str]:
+def _folders(disk: RobustIO, folder: str) -> list[str]:
     return [os.path.join(folder, entry.name) for entry in disk.scan(folder) if entry.is_dir(follow_symlinks=False)]

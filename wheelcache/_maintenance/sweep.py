@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 
 from .._exceptions import CommitError
 from .._fs.lock import FileLock
-from .._fs.tempnames import Stamp, boot_tag, space_tag
+from .._fs.tempnames import OwnerTag, boot_tag, space_tag
 from .._store.index import target_of
-from .._store.walk import Entry
-from .removal import Removal
+from .._store.walk import EntryFolder
+from .removal import Remover
 
 _HOUR = 3600.0
 _DAY = 24 * _HOUR
@@ -28,7 +28,7 @@ LOCK_AGE = _HOUR
 METADATA_AGE = 30 * _DAY
 
 
-class Sweep:
+class Sweeper:
     """The leftovers of one cache folder.
 
     Args:
@@ -36,7 +36,7 @@ class Sweep:
         everything: whether all is a leftover, whatever its age, but what a process that lives may be using.
     """
 
-    def __init__(self, removal: Removal, *, everything: bool = False) -> None:
+    def __init__(self, removal: Remover, *, everything: bool = False) -> None:
         self._removal = removal
         self._disk = removal.disk
         self._layout = removal.layout
@@ -54,7 +54,7 @@ class Sweep:
         self._probes()
         self.unmarked()
         for path, stat in self._files(self._layout.quarantine):
-            stamp = Stamp.of(os.path.basename(path))
+            stamp = OwnerTag.of(os.path.basename(path))
             put_there = stat.st_mtime if stamp is None else stamp.time
             if self._everything or self._now - put_there > QUARANTINE_AGE:
                 self._removal.leftover(path, stat.st_size)
@@ -92,13 +92,13 @@ class Sweep:
             if not stays:
                 self._removal.leftover(path, stat.st_size)
 
-    def remains(self, entry: Entry) -> None:
+    def remains(self, entry: EntryFolder) -> None:
         """Take away the folder of what is no entry, unless somebody may be about to make it one."""
         if self._everything or self._now - entry.changed > TEMPORARY_AGE:
             self._removal.remains(entry)
 
     def _unfinished(self, path: str, stat: os.stat_result, age: float) -> None:
-        stamp = Stamp.of(os.path.basename(path))
+        stamp = OwnerTag.of(os.path.basename(path))
         if stamp is None:
             return  # not ours: verify tells of it
         last = max(stamp.time, stat.st_mtime)
@@ -115,13 +115,13 @@ class Sweep:
         except CommitError:
             return  # it is told already
         for entry in entries:
-            stamp = Stamp.of(entry.name)
+            stamp = OwnerTag.of(entry.name)
             if stamp is None or not entry.is_dir(follow_symlinks=False) or self._is_alive(stamp, stamp.time):
                 continue
             if self._everything or self._now - stamp.time > TEMPORARY_AGE:
                 self._removal.empty_folder(os.path.join(self._layout.tmp, entry.name))
 
-    def _is_alive(self, stamp: Stamp, last: float) -> bool:
+    def _is_alive(self, stamp: OwnerTag, last: float) -> bool:
         if stamp.pid == 0:
             return False  # given up in order
         if stamp.boot == self._boot and stamp.space in {self._space, None}:

@@ -19,20 +19,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .._exceptions import CommitError
-from .._fs.robustio import Disk, hash_file
-from .._fs.tempnames import Stamp
+from .._fs.robustio import RobustIO, hash_file
+from .._fs.tempnames import OwnerTag
 from .._models import ProgressEvent
 from .._operation import Call
 from .._reports import Action, Problem, ProblemKind, VerifyReport
 from .._store import walk
 from .._store.index import target_of
 from .._store.layout import Layout, is_blob, is_note, is_record, marker_path
-from .._store.quarantine import put_aside
-from .._store.records import Record, Seen, decode_record, write_record
-from .._store.walk import Blob, Entry
+from .._store.quarantine import quarantine_file
+from .._store.records import Record, StatFingerprint, decode_record, write_record
+from .._store.walk import Blob, EntryFolder
 from .._unpack.trees import Trees, remove_folder
 from .crew import Crew, TreeFolder, about
-from .foreign import in_tree, strangers
+from .foreign import foreign_files, in_tree
 from .sweep import TEMPORARY_AGE
 
 # Seconds in which who is just making or removing something is done with it; in a small cache nothing else goes by.
@@ -54,7 +54,7 @@ class _Suspect:
         return (self.kind, self.path) == (other.kind, other.path)
 
 
-class Verify:
+class Verifier:
     """The verification of one cache folder.
 
     Args:
@@ -108,7 +108,7 @@ class Verify:
 
     def _check(self, call: Call, sha256: str) -> list[_Suspect]:
         """Return what is wrong in the folder of a sha256."""
-        disk = call.disk.hurried()
+        disk = call.disk.without_waiting()
         try:
             entry = walk.look(disk, self._layout, sha256)
         except CommitError as error:
@@ -127,11 +127,11 @@ class Verify:
         return self._strangers(entry) + suspects
 
     def _wheel(
-        self, call: Call, entry: Entry, name: str, hashed: dict[int, str | None], described: set[str]
+        self, call: Call, entry: EntryFolder, name: str, hashed: dict[int, str | None], described: set[str]
     ) -> list[_Suspect]:
         path = self._layout.record(entry.sha256, name)
         try:
-            data = call.disk.hurried().read(path)
+            data = call.disk.without_waiting().read(path)
         except CommitError:
             described.update(blob.path for blob in entry.blobs if blob.filename == name)
             return [_Suspect(ProblemKind.UNREADABLE, path, entry.sha256)]
@@ -160,7 +160,7 @@ class Verify:
             ]
         return self._bytes(call, entry, blob, hashed)
 
-    def _bytes(self, call: Call, entry: Entry, blob: Blob, hashed: dict[int, str | None]) -> list[_Suspect]:
+    def _bytes(self, call: Call, entry: EntryFolder, blob: Blob, hashed: dict[int, str | None]) -> list[_Suspect]:
         try:
             found = self._hash(call, blob, hashed)
         except CommitError:
@@ -177,7 +177,7 @@ class Verify:
             )
         ]
 
-    def _orphan(self, call: Call, entry: Entry, blob: Blob, hashed: dict[int, str | None]) -> list[_Suspect]:
+    def _orphan(self, call: Call, entry: EntryFolder, blob: Blob, hashed: dict[int, str | None]) -> list[_Suspect]:
         wrong = self._bytes(call, entry, blob, hashed)
         if wrong:
             return wrong
@@ -191,7 +191,7 @@ class Verify:
 
         return [_Suspect(ProblemKind.ORPHANED, blob.path, entry.sha256, repair)]
 
-    def _has_good_twin(self, call: Call, entry: Entry, blob: Blob, hashed: dict[int, str | None]) -> bool:
+    def _has_good_twin(self, call: Call, entry: EntryFolder, blob: Blob, hashed: dict[int, str | None]) -> bool:
         """Whether the record of a blob's name describes another one, of the right bytes."""
         known = self._known(call.disk, entry, self._layout.record(entry.sha256, blob.filename))
         where = blob.path if known is None else self._described(known)
@@ -211,9 +211,9 @@ class Verify:
             hashed[blob.inode] = None if hashes is None else hashes["sha256"]
         return hashed[blob.inode]
 
-    def _strangers(self, entry: Entry) -> list[_Suspect]:
+    def _strangers(self, entry: EntryFolder) -> list[_Suspect]:
         # A probe of the ladder may have been left over; it says whose it is, and prune sweeps it.
-        files = [path for path in entry.others if Stamp.of(os.path.basename(path)) is None]
+        files = [path for path in entry.others if OwnerTag.of(os.path.basename(path)) is None]
         found = [self._stranger(path, sha256=entry.sha256) for path in files]
         found += [self._stranger(path, sha256=entry.sha256, is_folder=True) for path in entry.folders]
         return found
@@ -222,7 +222,7 @@ class Verify:
 
     def _check_tree(self, call: Call, folder: str) -> list[_Suspect]:
         """Return what is wrong in the folder of an unpacked wheel."""
-        trees, disk = Trees(self._layout, writable=False, full=True), call.disk.hurried()
+        trees, disk = Trees(self._layout, writable=False, full=True), call.disk.without_waiting()
         seen: list[list[_Suspect]] = []
 
         def again(call: Call) -> list[_Suspect]:
@@ -251,7 +251,7 @@ class Verify:
             *(replace(self._stranger(path), sha256=tree.sha256, again=again) for path in foreign),
         ]
 
-    def _no_tree(self, disk: Disk, folder: str) -> list[_Suspect]:
+    def _no_tree(self, disk: RobustIO, folder: str) -> list[_Suspect]:
         """Return what is wrong where nothing says what a folder holds: somebody may be filling it just now."""
         marker = marker_path(folder)
         if disk.stat(marker) is not None:
@@ -267,14 +267,14 @@ class Verify:
 
     # Elsewhere
 
-    def _foreign(self, disk: Disk) -> Iterator[_Suspect]:
+    def _foreign(self, disk: RobustIO) -> Iterator[_Suspect]:
         """Yield what stands between the folders that wheelcache makes."""
         unreadable: list[_Suspect] = []
 
         def refused(folder: str, _: CommitError) -> None:
             unreadable.append(_Suspect(ProblemKind.UNREADABLE, folder))
 
-        for path, is_folder in strangers(disk.hurried(), self._layout, refused):
+        for path, is_folder in foreign_files(disk.without_waiting(), self._layout, refused):
             yield self._stranger(path, is_folder=is_folder)
         yield from unreadable
 
@@ -282,38 +282,38 @@ class Verify:
         def again(call: Call) -> list[_Suspect]:
             return [] if call.disk.stat(path) is None else [suspect]
 
-        def put_aside(call: Call) -> Action:
+        def quarantine_file(call: Call) -> Action:
             # No folder is ever renamed, and deleting is not ours to decide. A link to one may be how others get there.
             if is_folder or call.disk.files.is_folder(path):
                 return _out_of_the_way(call, path)
             return self._put_aside(call, path)
 
-        suspect = _Suspect(ProblemKind.FOREIGN, path, sha256, put_aside, again)
+        suspect = _Suspect(ProblemKind.FOREIGN, path, sha256, quarantine_file, again)
         return suspect
 
-    def _pointers(self, disk: Disk) -> Iterator[_Suspect]:
-        hurried = disk.hurried()
+    def _pointers(self, disk: RobustIO) -> Iterator[_Suspect]:
+        without_waiting = disk.without_waiting()
         unreadable: list[_Suspect] = []
 
         def refused(folder: str, _: CommitError) -> None:
             unreadable.append(_Suspect(ProblemKind.UNREADABLE, folder))
 
-        for shard in walk.names_of_folders(hurried, self._layout.urls, refused):
+        for shard in walk.names_of_folders(without_waiting, self._layout.urls, refused):
             folder = os.path.join(self._layout.urls, shard)
             try:
-                entries = hurried.scan(folder)
+                entries = without_waiting.scan(folder)
             except CommitError as error:
                 refused(folder, error)
                 continue
             for entry in entries:
                 path = os.path.join(folder, entry.name)
                 is_ours = is_note(entry.name) and entry.is_file(follow_symlinks=False)
-                kind = self._pointer_problem(hurried, path) if is_ours else None
+                kind = self._pointer_problem(without_waiting, path) if is_ours else None
                 if kind is not None:
                     yield _Suspect(kind, path, None, lambda call, path=path: _removed(call, path))  # type: ignore[misc]
         yield from unreadable
 
-    def _pointer_problem(self, disk: Disk, path: str) -> ProblemKind | None:
+    def _pointer_problem(self, disk: RobustIO, path: str) -> ProblemKind | None:
         try:
             sha256 = target_of(disk.read(path))
             if sha256 is None:
@@ -327,11 +327,11 @@ class Verify:
     def _put_aside(self, call: Call, path: str, looked_at: os.stat_result | None = None) -> Action:
         """Put a file aside as it was when it was looked at; a stranger as it is."""
         looked_at = looked_at or call.disk.stat(path)
-        if looked_at is None or not put_aside(call.disk, self._layout, path, looked_at):
+        if looked_at is None or not quarantine_file(call.disk, self._layout, path, looked_at):
             return Action.NONE
         return Action.QUARANTINED
 
-    def _put_blob_aside(self, call: Call, entry: Entry, blob: Blob, record: str) -> Action:
+    def _put_blob_aside(self, call: Call, entry: EntryFolder, blob: Blob, record: str) -> Action:
         """Put a damaged blob aside, with the record that describes it."""
         action = self._put_aside(call, blob.path, blob.stat)
         # Where a good one has come in its place, or stands in another place, the record is that one's.
@@ -341,10 +341,10 @@ class Verify:
                 call.disk.discard(record)
         return action
 
-    def _known(self, disk: Disk, entry: Entry, path: str) -> Record | None:
+    def _known(self, disk: RobustIO, entry: EntryFolder, path: str) -> Record | None:
         """Return what a record says, ``None`` where it says nothing or cannot be read just now."""
         try:
-            data = disk.hurried().read(path)
+            data = disk.without_waiting().read(path)
         except CommitError:
             return None
         return None if data is None else decode_record(data, entry.sha256)
@@ -354,7 +354,7 @@ class Verify:
         return self._layout.blob(record.sha256, record.filename, record.place)
 
     def _record_again(
-        self, call: Call, entry: Entry, path: str, blobs: list[Blob], hashed: dict[int, str | None]
+        self, call: Call, entry: EntryFolder, path: str, blobs: list[Blob], hashed: dict[int, str | None]
     ) -> Action:
         """Write the record of a blob whose bytes are right; without such a blob the record goes."""
         for blob in blobs:
@@ -362,10 +362,10 @@ class Verify:
             if stat is None or not modes.S_ISREG(stat.st_mode) or self._hash(call, blob, hashed) != entry.sha256:
                 continue
             system = call.disk.system
-            seen = Seen(stat.st_mtime_ns, stat.st_ino, system.boot())
+            seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, system.boot())
             place = self._layout.place(entry.sha256, blob.path)
             record = Record(blob.filename, entry.sha256, stat.st_size, seen, created=int(system.now()), place=place)
-            write_record(call.disk.hurried(), self._layout, record, entry.used or entry.changed)
+            write_record(call.disk.without_waiting(), self._layout, record, entry.used or entry.changed)
             return Action.ADOPTED
         return _removed(call, path)
 
@@ -378,7 +378,7 @@ def _out_of_the_way(call: Call, folder: str) -> Action:
     return Action.REMOVED if is_gone else Action.NONE
 
 
-def _twin_removed(call: Call, entry: Entry, blob: Blob) -> Action:
+def _twin_removed(call: Call, entry: EntryFolder, blob: Blob) -> Action:
     action = _removed(call, blob.path)
     folder = os.path.dirname(blob.path)
     if folder != entry.folder:
@@ -386,7 +386,7 @@ def _twin_removed(call: Call, entry: Entry, blob: Blob) -> Action:
     return action
 
 
-def _damage(disk: Disk, path: str) -> ProblemKind:
+def _damage(disk: RobustIO, path: str) -> ProblemKind:
     is_there = disk.files.is_folder(os.path.dirname(path)) and disk.stat(path) is not None
     return ProblemKind.ALTERED if is_there else ProblemKind.MISSING
 

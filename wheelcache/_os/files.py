@@ -63,7 +63,7 @@ class FileSystem(Protocol):
     has_permissions: bool
     keeps_images: bool
 
-    def following(self, root: str) -> FileSystem | None:
+    def with_modes_of(self, root: str) -> FileSystem | None:
         """Return the same file system for a cache in this folder, which exists.
 
         What that makes there is as open or as private as the folder is. ``None`` where there is nothing to follow.

@@ -76,7 +76,7 @@ class PosixFiles:
     has_permissions = True
     keeps_images = False
 
-    def following(self, root: str) -> PosixFiles | None:
+    def with_modes_of(self, root: str) -> PosixFiles | None:
         modes = Modes.of(os.stat(root))
         return None if modes is None else _FollowingFiles(root, modes)
 

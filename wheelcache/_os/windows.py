@@ -131,7 +131,7 @@ class WindowsFiles:
         self._control = control
         self._without_posix: set[tuple[int, str]] = set()
 
-    def following(self, root: str) -> None:
+    def with_modes_of(self, root: str) -> None:
         os.stat(extended(root))  # it exists; and folders hand down their access lists by themselves
 
     def create(self, path: str) -> BinaryIO:

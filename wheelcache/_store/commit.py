@@ -14,24 +14,24 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .._exceptions import Cause, CommitError
-from .._fs.errors import is_leaving
-from .._fs.persist import Ladder
-from .._fs.robustio import hash_file, refused
+from .._fs.errors import is_delete_pending
+from .._fs.persist import Persister
+from .._fs.robustio import commit_error, hash_file
 from .._operation import Call
 from .layout import Layout
-from .lookup import Found
-from .quarantine import put_aside
-from .records import Record, Seen, decode_record, write_first_record, write_record
+from .lookup import Entry
+from .quarantine import quarantine_file
+from .records import Record, StatFingerprint, decode_record, write_first_record, write_record
 
 if TYPE_CHECKING:
-    from .staging import Sealed
+    from .staging import FinishedFile
 
 
 # Each place that is taken is one more damaged file that cannot be moved, deleted or read.
 _PLACES = 10
 # How often a wheel that was there already may be pruned before its record is renewed.
 _ROUNDS = 3
-_UNSEEN = Seen(0, 0, None)
+_UNSEEN = StatFingerprint(0, 0, None)
 
 
 class _Occupant(Enum):
@@ -43,11 +43,11 @@ class _Occupant(Enum):
 class Commit:
     """The way into one cache folder."""
 
-    def __init__(self, layout: Layout, ladder: Ladder) -> None:
+    def __init__(self, layout: Layout, ladder: Persister) -> None:
         self._layout = layout
         self._ladder = ladder
 
-    def add(self, call: Call, sealed: Sealed, filename: str, url: str | None) -> Found:
+    def add(self, call: Call, sealed: FinishedFile, filename: str, url: str | None) -> Entry:
         """Make a sealed file an entry.
 
         Raises:
@@ -69,7 +69,7 @@ class Commit:
                 return found
         raise AssertionError("the last round returns or raises")
 
-    def alias(self, call: Call, found: Found, filename: str) -> Found:
+    def alias(self, call: Call, found: Entry, filename: str) -> Entry:
         """Make an entry of the same bytes under another file name; it is new where they take room once more.
 
         Raises:
@@ -100,7 +100,7 @@ class Commit:
                         scope=layout.wheels,
                         sha256=sha256,
                         keep=keep,
-                        untouched=not layout.holds(source),
+                        never_hardlink_from=not layout.holds(source),
                     )
                 except FileExistsError:
                     occupant = self._occupant(call, target, sha256, size)
@@ -123,29 +123,29 @@ class Commit:
 
     def _occupant(self, call: Call, target: str, sha256: str, size: int) -> _Occupant:
         """Look at what stands where the blob should go, without waiting for anybody."""
-        hurried = Call(call.disk.hurried(), call.wheel, call.progress)
+        without_waiting = Call(call.disk.without_waiting(), call.wheel, call.progress)
         try:
-            stat = hurried.disk.stat(target)
+            stat = without_waiting.disk.stat(target)
         except CommitError as refusal:
-            if is_leaving(refusal):
+            if is_delete_pending(refusal):
                 return _Occupant.UNKNOWN
             raise
         if stat is None:
             return _Occupant.GONE
         if not modes.S_ISREG(stat.st_mode):
             error = IsADirectoryError(errno.EISDIR, "a folder stands where the wheel should go", target)
-            raise refused(error, "commit", target)
+            raise commit_error(error, "commit", target)
         try:
-            hashes = hash_file(hurried, target, (), size) if stat.st_size == size else {}
+            hashes = hash_file(without_waiting, target, (), size) if stat.st_size == size else {}
         except CommitError:
             return _Occupant.UNKNOWN
         if hashes is None:
             return _Occupant.GONE
         if hashes.get("sha256") == sha256:
             return _Occupant.RIGHT
-        return _Occupant.GONE if put_aside(call.disk, self._layout, target, stat) else _Occupant.UNKNOWN
+        return _Occupant.GONE if quarantine_file(call.disk, self._layout, target, stat) else _Occupant.UNKNOWN
 
-    def _record(self, call: Call, record: Record) -> Found:
+    def _record(self, call: Call, record: Record) -> Entry:
         """Write the record of a blob that is in its place, with what is there to see of it."""
         disk = call.disk
         path = self._layout.blob(record.sha256, record.filename, record.place)
@@ -160,9 +160,9 @@ class Commit:
                 raise _gone(path) from error
             raise
 
-    def _write_record(self, call: Call, record: Record, path: str, stat: os.stat_result) -> Found:
+    def _write_record(self, call: Call, record: Record, path: str, stat: os.stat_result) -> Entry:
         disk = call.disk
-        seen = Seen(stat.st_mtime_ns, stat.st_ino, disk.system.boot())
+        seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, disk.system.boot())
         record = record._replace(seen=seen, created=int(disk.system.now()))
         now = disk.system.now()
         is_new = True
@@ -174,7 +174,7 @@ class Commit:
                 write_record(disk, self._layout, record, now)
             else:
                 disk.touch(self._layout.record(record.sha256, record.filename), now)
-        return Found(record, path, now, is_new)
+        return Entry(record, path, now, is_new)
 
     def _is_recorded(self, call: Call, record: Record) -> bool:
         """Whether who won the race has recorded the same: a record that is read by others is best left alone."""
@@ -190,4 +190,4 @@ class Commit:
 
 def _gone(path: str) -> CommitError:
     what = "the wheel is gone right after it was put there; if no other process clears the cache"
-    return refused(FileNotFoundError(errno.ENOENT, what, path), "commit", path, cause=Cause.REMOVED)
+    return commit_error(FileNotFoundError(errno.ENOENT, what, path), "commit", path, cause=Cause.REMOVED)

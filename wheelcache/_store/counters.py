@@ -19,8 +19,8 @@ import threading
 from typing import NamedTuple
 
 from .._exceptions import CommitError
-from .._fs.robustio import Disk, write_all
-from .._fs.tempnames import Stamp
+from .._fs.robustio import RobustIO, write_all
+from .._fs.tempnames import OwnerTag
 from .layout import Layout
 
 _LINE = re.compile(rb"(\d{1,20}) (\d{1,20}) (\d{1,20})(?: (=?)(-?\d{1,20}))?", re.ASCII)
@@ -71,7 +71,7 @@ class Count(NamedTuple):
 _NOTHING = Count()
 
 
-class Tally:
+class Counters:
     """The counters of one cache folder."""
 
     def __init__(self, layout: Layout, *, writable: bool) -> None:
@@ -98,7 +98,7 @@ class Tally:
         with self._lock:
             self._unwritten = self._unwritten.plus(count)
 
-    def write(self, disk: Disk) -> None:
+    def write(self, disk: RobustIO) -> None:
         """Append what was counted since the last time. It is never worth an error, nor waiting."""
         with self._lock:
             count, self._unwritten = self._unwritten, Count()
@@ -113,22 +113,22 @@ class Tally:
             with self._lock:
                 self._unwritten = kept.plus(self._unwritten)
 
-    def read(self, disk: Disk) -> Count:
+    def read(self, disk: RobustIO) -> Count:
         """Return everything that was counted, by this object too."""
         return self._sum_of_sealed(disk).plus(_sum(disk.read(self._layout.tally))).plus(self._unwritten)
 
-    def size(self, disk: Disk) -> int:
+    def size(self, disk: RobustIO) -> int:
         """Return about how many bytes of wheels and trees there are, without a walk. Never waits and never fails.
 
         Less than nothing says that something went which was never counted.
         """
         return self._sizes(disk).growth
 
-    def came(self, disk: Disk) -> int:
+    def came(self, disk: RobustIO) -> int:
         """Return how many bytes came since some moment that does not change. Never waits and never fails."""
         return self._sizes(disk).came
 
-    def _sizes(self, disk: Disk) -> Count:
+    def _sizes(self, disk: RobustIO) -> Count:
         try:
             with self._lock:
                 current = self._current(disk).plus(self._unwritten)
@@ -136,7 +136,7 @@ class Tally:
         except (OSError, CommitError):
             return _NOTHING  # nothing can be read just now; the next commit asks again
 
-    def _current(self, disk: Disk) -> Count:
+    def _current(self, disk: RobustIO) -> Count:
         stat = disk.stat(self._layout.tally)
         if stat is None:
             return Count()
@@ -152,7 +152,7 @@ class Tally:
         self._read = (stat.st_ino, offset, total)
         return total
 
-    def restate(self, disk: Disk, size: int) -> None:
+    def restate(self, disk: RobustIO, size: int) -> None:
         """Write down how many bytes a walk has found. It is never worth an error, nor waiting.
 
         Files that have grown long are summed up: what they say of the size counts no more.
@@ -162,28 +162,28 @@ class Tally:
             self._count(Count(growth=size, is_total=True))
         self.write(disk)
 
-    def _tidy(self, disk: Disk) -> None:
+    def _tidy(self, disk: RobustIO) -> None:
         now = disk.system.now()
         try:
             for path in self._sealed(disk):
-                stamp = Stamp.of(os.path.basename(path))
+                stamp = OwnerTag.of(os.path.basename(path))
                 if stamp is not None and now - stamp.time > _SETTLED:
                     total = _sum(disk.read(path))
                     disk.files.unlink(path)
                     self._count(total.without_sizes())
             stat = disk.stat(self._layout.tally)
             if stat is not None and stat.st_size > _LONG:
-                disk.files.rename(self._layout.tally, self._layout.sealed_tally(Stamp.new(now, disk.system.boot())))
+                disk.files.rename(self._layout.tally, self._layout.sealed_tally(OwnerTag.new(now, disk.system.boot())))
         except (OSError, CommitError):
             pass  # another process does the same, or the next prune does it
 
-    def _sum_of_sealed(self, disk: Disk) -> Count:
+    def _sum_of_sealed(self, disk: RobustIO) -> Count:
         total = Count()
         for path in self._sealed(disk):
             total = _sum(disk.read(path), total)
         return total
 
-    def _sealed(self, disk: Disk) -> list[str]:
+    def _sealed(self, disk: RobustIO) -> list[str]:
         """The files that nobody appends to any more, oldest first: their names begin with when they were put aside."""
         names = sorted(entry.name for entry in disk.scan(self._layout.version))
         return [os.path.join(self._layout.version, name) for name in names if self._layout.is_sealed_tally(name)]

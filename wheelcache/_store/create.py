@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._exceptions import ReadOnlyError
-from .._fs.robustio import Disk, refused, write_all
+from .._fs.robustio import RobustIO, commit_error, write_all
 from .._os.files import FileSystem
 from .layout import Layout
 
@@ -14,7 +14,7 @@ _CACHEDIR_TAG = (
 _GITIGNORE = b"*\n"
 
 
-def prepare(disk: Disk, layout: Layout) -> None:
+def prepare(disk: RobustIO, layout: Layout) -> None:
     """Make what marks a folder as a cache.
 
     Where it holds other things, a project that somebody named by mistake, these go on being seen by git and backups.
@@ -35,26 +35,26 @@ def prepare(disk: Disk, layout: Layout) -> None:
         except FileExistsError:
             pass
         except OSError as error:
-            raise refused(error, "write", path) from error
+            raise commit_error(error, "write", path) from error
     # Last: where it is there, the marks are too.
     disk.make_folder(layout.version)
 
 
-def following(disk: Disk, layout: Layout) -> FileSystem:
+def with_modes_of(disk: RobustIO, layout: Layout) -> FileSystem:
     """Make the folder, and return the file layer for it: what that makes is as open or as private as the folder is.
 
     Raises:
         CommitError: where the folder cannot be made or looked at.
     """
     try:
-        files = disk.perform("stat", layout.root, lambda: disk.files.following(layout.root))
+        files = disk.perform("stat", layout.root, lambda: disk.files.with_modes_of(layout.root))
     except FileNotFoundError:
         disk.make_folder(layout.root)
-        files = disk.perform("stat", layout.root, lambda: disk.files.following(layout.root))
+        files = disk.perform("stat", layout.root, lambda: disk.files.with_modes_of(layout.root))
     return files or disk.files
 
 
-def require_folder(disk: Disk, path: str) -> None:
+def require_folder(disk: RobustIO, path: str) -> None:
     """Refuse a folder that is to be read and is not there.
 
     Raises:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._exceptions import CommitError
-from .._fs.robustio import Disk
-from .._fs.tempnames import Stamp
+from .._fs.robustio import RobustIO
+from .._fs.tempnames import OwnerTag
 from .._hashes import checked
 from .layout import Layout
 from .records import decode, encode
@@ -28,26 +28,26 @@ class Pointers:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def read(self, disk: Disk, key: str) -> str | None:
+    def read(self, disk: RobustIO, key: str) -> str | None:
         """Return the sha256 that a key points to, ``None`` where it points nowhere."""
         # The key itself may be a URL with secrets; only its hash is on disk, as the file's name.
         return target_of(disk.read(self._layout.pointer(key)))
 
-    def fields(self, disk: Disk, key: str) -> dict[str, Any]:
+    def fields(self, disk: RobustIO, key: str) -> dict[str, Any]:
         """Return all that a pointer says, nothing where there is none."""
         # The key itself may be a URL with secrets; only its hash is on disk, as the file's name.
         return decode(disk.read(self._layout.pointer(key)) or b"") or {}
 
-    def write(self, disk: Disk, key: str, sha256: str, more: Mapping[str, Any] | None = None) -> None:
+    def write(self, disk: RobustIO, key: str, sha256: str, more: Mapping[str, Any] | None = None) -> None:
         """Let a key point to a sha256. Where that is refused, the next fetch by this key downloads again, no more."""
-        stamp = Stamp.new(disk.system.now(), disk.system.boot())
+        stamp = OwnerTag.new(disk.system.now(), disk.system.boot())
         data = encode({**(more or {}), "sha256": sha256})
         try:
-            disk.hurried().write_small(self._layout.pointer(key), data, self._layout.new_temporary(stamp))
+            disk.without_waiting().write_small(self._layout.pointer(key), data, self._layout.new_temporary(stamp))
         except CommitError:
             pass
 
-    def forget(self, disk: Disk, key: str) -> None:
+    def forget(self, disk: RobustIO, key: str) -> None:
         """Let a key point nowhere."""
         disk.discard(self._layout.pointer(key))
 
@@ -61,7 +61,7 @@ def target_of(data: bytes | None) -> str | None:
         return None
 
 
-class Known(NamedTuple):
+class UrlEntry(NamedTuple):
     """What is known of a URL.
 
     Attributes:
@@ -96,7 +96,7 @@ class Urls:
     def __init__(self, pointers: Pointers) -> None:
         self._pointers = pointers
 
-    def read(self, disk: Disk, url: str) -> Known | None:
+    def read(self, disk: RobustIO, url: str) -> UrlEntry | None:
         """Return what is known of a URL."""
         match self._pointers.fields(disk, url):
             case {
@@ -107,12 +107,12 @@ class Urls:
                 "place": str(place),
             }:
                 try:
-                    return Known(checked("sha256", sha256)[1], until, may_be_stale, headers, place)
+                    return UrlEntry(checked("sha256", sha256)[1], until, may_be_stale, headers, place)
                 except ValueError:
                     return None
         return None
 
-    def write(self, disk: Disk, url: str, sha256: str, answer: Answer, before: Known | None = None) -> None:
+    def write(self, disk: RobustIO, url: str, sha256: str, answer: Answer, before: UrlEntry | None = None) -> None:
         """Take down what a server said of a URL; with an answer that nothing was modified, what it said ``before``."""
         # Only who asked a server needs it, and the start of a process counts.
         from .._http.cache_control import KEPT, freshness
@@ -131,6 +131,6 @@ class Urls:
         more = {"until": fresh.until, "may_be_stale": fresh.may_be_stale, "headers": headers, "place": answer.place}
         self._pointers.write(disk, url, sha256, more)
 
-    def forget(self, disk: Disk, url: str) -> None:
+    def forget(self, disk: RobustIO, url: str) -> None:
         """Know nothing of a URL any more."""
         self._pointers.forget(disk, url)

@@ -58,7 +58,7 @@ _MARKER = rf"\A[0-9a-f]{{{_TREE_DIGITS}}}-[0-9]+\.json\Z"
 _LOCK = rf"\A[0-9a-f]{{{_KEY_DIGITS}}}\.lock\Z"
 
 
-class Shape(NamedTuple):
+class FolderPattern(NamedTuple):
     """What a folder holds, by patterns for the names of files, and of folders; empty where there are none.
 
     Attributes:
@@ -194,16 +194,16 @@ class Layout:
         """Whether something in a folder that is divided into shards is one."""
         return is_folder and re.search(_SHARD, name) is not None
 
-    def shapes(self) -> tuple[Shape, ...]:
+    def shapes(self) -> tuple[FolderPattern, ...]:
         """What the folders hold; anything goes in quarantine."""
         return (
-            Shape(self.wheels, in_shards=True, folders=_REST),
-            Shape(self.trees, in_shards=True, files=_MARKER, folders=_TREE),
-            Shape(self.urls, in_shards=True, files=_NOTE),
-            Shape(self.descriptions, in_shards=True, files=_NOTE),
-            Shape(self.partial, in_shards=True, files=_STAMP_FORM),
-            Shape(self.tmp, in_shards=False, files=_STAMP_FORM, folders=_STAMP_FORM),
-            Shape(self.locks, in_shards=False, files=_LOCK),
+            FolderPattern(self.wheels, in_shards=True, folders=_REST),
+            FolderPattern(self.trees, in_shards=True, files=_MARKER, folders=_TREE),
+            FolderPattern(self.urls, in_shards=True, files=_NOTE),
+            FolderPattern(self.descriptions, in_shards=True, files=_NOTE),
+            FolderPattern(self.partial, in_shards=True, files=_STAMP_FORM),
+            FolderPattern(self.tmp, in_shards=False, files=_STAMP_FORM, folders=_STAMP_FORM),
+            FolderPattern(self.locks, in_shards=False, files=_LOCK),
         )
 
     def digest_of(self, shard: str, name: str) -> str | None:

@@ -19,18 +19,18 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from .._exceptions import Cause, CommitError
-from .._fs.robustio import Disk, hash_file
+from .._fs.robustio import RobustIO, hash_file
 from .._operation import Call
 from .layout import Layout, is_record, wheel_name
-from .quarantine import put_aside
-from .records import Record, Seen, decode_record, write_record
+from .quarantine import quarantine_file
+from .records import Record, StatFingerprint, decode_record, write_record
 
 # Walking a million entries must not fill the memory; what falls out costs one more record read.
 _MOST_TRUSTED = 10_000
 _DAY = 86_400.0
 
 
-class Found(NamedTuple):
+class Entry(NamedTuple):
     """An entry that may be believed.
 
     Attributes:
@@ -60,7 +60,7 @@ class Lookup:
         self._writable = writable
         self._full = full
         # What this object trusted once costs one stat from then on.
-        self._trusted: dict[tuple[str, str], Found] = {}
+        self._trusted: dict[tuple[str, str], Entry] = {}
         self._was_damaged: set[str] = set()
 
     def find(
@@ -72,7 +72,7 @@ class Lookup:
         *,
         adopt: bool = False,
         use: bool = True,
-    ) -> Found | None:
+    ) -> Entry | None:
         """Return the entry of this digest and file name, ``None`` where there is none that may be believed.
 
         Where the file name has no entry, or none was given, an entry of the same bytes under another name is returned.
@@ -95,7 +95,7 @@ class Lookup:
                 return found
         return self._adopt(call, sha256, algorithms) if adopt and self._writable else None
 
-    def _named(self, call: Call, sha256: str, filename: str, algorithms: Collection[str], *, use: bool) -> Found | None:
+    def _named(self, call: Call, sha256: str, filename: str, algorithms: Collection[str], *, use: bool) -> Entry | None:
         known = self._trusted.get((sha256, filename)) or self._recorded(call.disk, sha256, filename)
         if known is None:
             return None
@@ -106,7 +106,7 @@ class Lookup:
             self._trust(self._used(call.disk, found) if use else found)
         return found
 
-    def _used(self, disk: Disk, found: Found) -> Found:
+    def _used(self, disk: RobustIO, found: Entry) -> Entry:
         """Mark an entry as used, unless that was done within a day: LRU needs no finer order, and hits stay cheap."""
         now = disk.system.now()
         # A mark from the future comes from a clock that was wrong, and would keep the entry for ever.
@@ -115,7 +115,7 @@ class Lookup:
         disk.touch(self._layout.record(found.record.sha256, found.record.filename), now)
         return found._replace(used=now)
 
-    def _recorded(self, disk: Disk, sha256: str, filename: str) -> Found | None:
+    def _recorded(self, disk: RobustIO, sha256: str, filename: str) -> Entry | None:
         try:
             data, used = disk.read_dated(self._layout.record(sha256, filename)) or (b"", 0.0)
         except CommitError as error:
@@ -126,14 +126,14 @@ class Lookup:
         # On a file system that folds case, the record of Name.whl is found for name.whl too; both are the same wheel.
         if record is None or record.filename.lower() != filename.lower():
             return None
-        return Found(record, self._layout.blob(sha256, record.filename, record.place), used)
+        return Entry(record, self._layout.blob(sha256, record.filename, record.place), used)
 
-    def _believed(self, call: Call, known: Found, algorithms: Collection[str]) -> Found | None:
+    def _believed(self, call: Call, known: Entry, algorithms: Collection[str]) -> Entry | None:
         stat = call.disk.stat(known.path)
         if stat is None:
             return None
         record = known.record
-        seen = Seen(stat.st_mtime_ns, stat.st_ino, call.disk.system.boot())
+        seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, call.disk.system.boot())
         if stat.st_size != record.size:
             self._damaged(call.disk, known, stat)
             return None
@@ -146,10 +146,10 @@ class Lookup:
         return self._hashed_again(call, known, stat, lacking)
 
     def _hashed_again(
-        self, call: Call, known: Found, stat: os.stat_result, algorithms: Collection[str]
-    ) -> Found | None:
+        self, call: Call, known: Entry, stat: os.stat_result, algorithms: Collection[str]
+    ) -> Entry | None:
         record = known.record
-        seen = Seen(stat.st_mtime_ns, stat.st_ino, call.disk.system.boot())
+        seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, call.disk.system.boot())
         hashes = hash_file(call, known.path, algorithms, record.size)
         if hashes is None:
             return None
@@ -163,24 +163,24 @@ class Lookup:
             self._renew(call.disk, renewed.record, known.used)
         return renewed
 
-    def _renew(self, disk: Disk, record: Record, used: float) -> bool:
+    def _renew(self, disk: RobustIO, record: Record, used: float) -> bool:
         """Write down that the blob was hashed; where that cannot be just now, the next process hashes again."""
         try:
-            write_record(disk.hurried(), self._layout, record, used)
+            write_record(disk.without_waiting(), self._layout, record, used)
         except CommitError:
             return False
         return True
 
-    def _damaged(self, disk: Disk, known: Found, stat: os.stat_result) -> None:
+    def _damaged(self, disk: RobustIO, known: Entry, stat: os.stat_result) -> None:
         """Put a damaged blob aside, so that a good one can take its place. What cannot be moved is simply no entry.
 
         Its record stays: without its blob it is none, and another process may just be writing the one of a good blob.
         """
         self._was_damaged.add(known.record.sha256)
         if self._writable:
-            put_aside(disk, self._layout, known.path, stat)
+            quarantine_file(disk, self._layout, known.path, stat)
 
-    def _adopt(self, call: Call, sha256: str, algorithms: Collection[str]) -> Found | None:
+    def _adopt(self, call: Call, sha256: str, algorithms: Collection[str]) -> Entry | None:
         """Give a record to a blob that has none: its process was killed between the two, or the record was lost."""
         # Here and not above: a hit has no use for it.
         from . import walk
@@ -191,33 +191,33 @@ class Lookup:
             if hashes is None:
                 continue
             if hashes["sha256"] != sha256:
-                put_aside(call.disk, self._layout, blob.path, blob.stat)
+                quarantine_file(call.disk, self._layout, blob.path, blob.stat)
                 continue
             system = call.disk.system
-            seen = Seen(blob.stat.st_mtime_ns, blob.inode, system.boot())
+            seen = StatFingerprint(blob.stat.st_mtime_ns, blob.inode, system.boot())
             place = self._layout.place(sha256, blob.path)
             record = Record(blob.filename, sha256, blob.size, seen, created=int(system.now()), place=place)
             record = record.seen_as(seen, hashes)
-            found = Found(record, blob.path, system.now())
+            found = Entry(record, blob.path, system.now())
             # What has no record is not trusted either, so that the next fetch tries again to give it one.
             if self._renew(call.disk, record, found.used):
                 self._trust(found)
             return found._replace(is_new=True)
         return None
 
-    def remember(self, found: Found) -> bool:
+    def remember(self, found: Entry) -> bool:
         """Trust what was just hashed while it was written; return whether it takes the place of a damaged one."""
         repaired = found.record.sha256 in self._was_damaged
         self._was_damaged.discard(found.record.sha256)
         self._trust(found._replace(is_new=False))
         return repaired
 
-    def _trust(self, found: Found) -> None:
+    def _trust(self, found: Entry) -> None:
         if len(self._trusted) >= _MOST_TRUSTED:
             self._trusted.clear()
         self._trusted[found.record.sha256, found.record.filename] = found
 
-    def records(self, disk: Disk) -> Iterator[Record]:
+    def records(self, disk: RobustIO) -> Iterator[Record]:
         """Yield every record, in the order of the folders, without looking at the blobs."""
         for shard in _folders(disk, self._layout.wheels):
             for rest in _folders(disk, os.path.join(self._layout.wheels, shard)):
@@ -235,6 +235,6 @@ def _recorded_names(names: Collection[str]) -> Iterator[str]:
     return map(wheel_name, filter(is_record, names))
 
 
-def _folders(disk: Disk, path: str) -> list[str]:
+def _folders(disk: RobustIO, path: str) -> list[str]:
     # Desktops leave files of their own everywhere.
     return sorted(entry.name for entry in disk.scan(path) if entry.is_dir(follow_symlinks=False))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 
-from .._fs.robustio import Disk
-from .._fs.tempnames import Stamp
+from .._fs.robustio import RobustIO
+from .._fs.tempnames import OwnerTag
 from .layout import Layout
 
 
-def put_aside(disk: Disk, layout: Layout, path: str, looked_at: os.stat_result) -> bool:
+def quarantine_file(disk: RobustIO, layout: Layout, path: str, looked_at: os.stat_result) -> bool:
     """Move a damaged file into quarantine; return whether it is out of the way.
 
     Since it was looked at, another process may have put a good file in its place: so it is moved only if it is still
     the same, and back again if it was not. Nothing is ever deleted here, since a deletion cannot be taken back.
     """
-    target = layout.quarantined(Stamp.new(disk.system.now(), disk.system.boot()), path)
+    target = layout.quarantined(OwnerTag.new(disk.system.now(), disk.system.boot()), path)
     try:
-        disk.hurried().make_folder(layout.quarantine)
+        disk.without_waiting().make_folder(layout.quarantine)
         if _is_same(disk.files.stat(path), looked_at):
             disk.files.rename(path, target)
             if not _is_still(disk, target, looked_at):
@@ -33,7 +33,7 @@ def _is_same(stat: os.stat_result, other: os.stat_result) -> bool:
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns) == (other.st_ino, other.st_size, other.st_mtime_ns)
 
 
-def _is_still(disk: Disk, renamed: str, looked_at: os.stat_result) -> bool:
+def _is_still(disk: RobustIO, renamed: str, looked_at: os.stat_result) -> bool:
     """Return whether a file that was renamed is the one that was looked at before.
 
     FAT numbers files by where their names stand, so that another name may make another number: what is left to compare

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from .._fs.robustio import Disk
-from .._fs.tempnames import Stamp
+from .._fs.robustio import RobustIO
+from .._fs.tempnames import OwnerTag
 from .layout import Layout
 
 
-class Seen(NamedTuple):
+class StatFingerprint(NamedTuple):
     """A file as it was when its bytes were hashed: the same size, time stamp and inode within the same boot are trust.
 
     Attributes:
@@ -49,7 +49,7 @@ class Record(NamedTuple):
     filename: str
     sha256: str
     size: int
-    seen: Seen
+    seen: StatFingerprint
     hashes: Mapping[str, str] = MappingProxyType({})
     url: str | None = None
     created: int = 0
@@ -59,7 +59,7 @@ class Record(NamedTuple):
         """Every hash that is known, sha256 first."""
         return {"sha256": self.sha256, **self.hashes}
 
-    def seen_as(self, seen: Seen, hashes: Mapping[str, str]) -> Record:
+    def seen_as(self, seen: StatFingerprint, hashes: Mapping[str, str]) -> Record:
         """The record after the blob was hashed again, with what was computed."""
         more = {name: value for name, value in hashes.items() if name != "sha256"}
         return self._replace(seen=seen, hashes={**self.hashes, **more})
@@ -103,7 +103,7 @@ def decode_record(data: bytes, sha256: str) -> Record | None:
     if fields is None:
         return None
     try:
-        record = Record(**{**fields, "seen": Seen(**fields["seen"])})
+        record = Record(**{**fields, "seen": StatFingerprint(**fields["seen"])})
     except (TypeError, KeyError):
         return None
     return record if record.sha256 == sha256 and _is_sound(record) else None
@@ -124,20 +124,20 @@ def _is_sound(record: Record) -> bool:
     )
 
 
-def write_record(disk: Disk, layout: Layout, record: Record, used: float) -> None:
+def write_record(disk: RobustIO, layout: Layout, record: Record, used: float) -> None:
     """Write a record, in the place of one that is there: from here on its blob is an entry, used last when it is said.
 
     Raises:
         CommitError: where it is refused.
     """
-    stamp = Stamp.new(disk.system.now(), disk.system.boot())
+    stamp = OwnerTag.new(disk.system.now(), disk.system.boot())
     path = layout.record(record.sha256, record.filename)
     disk.write_small(path, encode_record(record), layout.new_temporary(stamp))
     # A file server has a clock of its own, and marks are compared with each other.
     disk.touch(path, used)
 
 
-def write_first_record(disk: Disk, layout: Layout, record: Record, used: float) -> None:
+def write_first_record(disk: RobustIO, layout: Layout, record: Record, used: float) -> None:
     """Write the record of what has none yet, as :func:`write_record`.
 
     Raises:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .._fs.lock import FileLock
-from .._fs.tempnames import Stamp
+from .._fs.tempnames import OwnerTag
 from .._models import Phase
 from .._operation import Call
 from .layout import Layout
@@ -23,7 +23,7 @@ from .layout import Layout
 _POLL = 0.05
 
 
-class Flights:
+class SingleFlight:
     """The downloads under way in one cache folder.
 
     Args:
@@ -70,7 +70,7 @@ class Flights:
 
     @contextmanager
     def _among_processes(self, call: Call, key: str, watch: _Watch) -> Iterator[None]:
-        lock = FileLock(call.disk.hurried(), self._layout.lock(key))
+        lock = FileLock(call.disk.without_waiting(), self._layout.lock(key))
 
         def had_or_hopeless() -> bool:
             try:
@@ -118,7 +118,7 @@ class _Watch:
         owners, size = [], 0
         try:
             for entry in self._call.disk.files.scan(self._folder):
-                stamp = Stamp.of(entry.name)
+                stamp = OwnerTag.of(entry.name)
                 # What was given up and lies there has no owner, and who takes it up writes to it under another name.
                 if entry.name.startswith(self._prefix) and stamp is not None and stamp.pid != 0:
                     owners.append(stamp.pid)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from .._exceptions import HashMismatchError, InvalidWheelError, SizeMismatchError
-from .._fs.robustio import Disk, close_quietly, refused, write_all
+from .._fs.robustio import RobustIO, close_quietly, commit_error, write_all
 from .._hashes import MultiHash
 from .._models import Phase
 from .._operation import Call
@@ -27,7 +27,7 @@ _LOOK_AT_ANSWER = "Look at what this URL gives: often it is a login or an error 
 _LOOK_AT_FILE = "Look at the file: it is none that was finished, or no wheel at all."
 
 
-class Sealed(NamedTuple):
+class FinishedFile(NamedTuple):
     """A finished temporary file: what it holds is known and is what was asked for.
 
     Attributes:
@@ -41,7 +41,7 @@ class Sealed(NamedTuple):
     hashes: Mapping[str, str]
 
 
-class Stage:
+class StagedFile:
     """One temporary file, from its creation to its commit.
 
     Args:
@@ -56,7 +56,7 @@ class Stage:
 
     def __init__(
         self,
-        disk: Disk,
+        disk: RobustIO,
         path: str,
         *,
         expected: Mapping[str, str],
@@ -111,7 +111,7 @@ class Stage:
         try:
             write_all(self._file, data)
         except OSError as error:
-            raise refused(error, "write", self.path) from error
+            raise commit_error(error, "write", self.path) from error
 
     def restart(self) -> None:
         """Forget all bytes: the next one is the first."""
@@ -119,7 +119,7 @@ class Stage:
             self._file.seek(0)
             self._file.truncate()
         except OSError as error:
-            raise refused(error, "truncate", self.path) from error
+            raise commit_error(error, "truncate", self.path) from error
         self.written = 0
         self._running = MultiHash(self._algorithms)
 
@@ -145,7 +145,7 @@ class Stage:
         try:
             is_archive = bool(self._expected) or _is_archive(self._file, self.written)
         except OSError as error:
-            raise refused(error, "read", self.path) from error
+            raise commit_error(error, "read", self.path) from error
         if not is_archive:
             is_local = self._origin.get("url", "file:").startswith("file:")
             raise InvalidWheelError(
@@ -161,7 +161,7 @@ class Stage:
         close_quietly(self._file)
         self._moved = True
 
-    def seal(self) -> Sealed:
+    def seal(self) -> FinishedFile:
         """Check the bytes, close the file, and say what it holds.
 
         Raises:
@@ -172,8 +172,8 @@ class Stage:
         try:
             self._file.close()
         except OSError as error:
-            raise refused(error, "close", self.path) from error
-        return Sealed(self.path, self.written, hashes)
+            raise commit_error(error, "close", self.path) from error
+        return FinishedFile(self.path, self.written, hashes)
 
     def moved(self) -> None:
         """The file has its final name: it is no longer this stage's to delete."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .._exceptions import CommitError
-from .._fs.robustio import Disk
+from .._fs.robustio import RobustIO
 from .._os.files import FileSystem
 from .layout import Layout, is_blob, is_place, is_record, record_name, wheel_name
 from .records import Record, decode_record
@@ -40,7 +40,7 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class EntryFolder:
     """What is in the folder of one sha256.
 
     Attributes:
@@ -76,7 +76,7 @@ class Entry:
         return {name: sizes[name] for name in self.names if name in sizes}
 
 
-def walk(disk: Disk, layout: Layout, refused: Refused | None = None) -> Iterator[Entry]:
+def walk(disk: RobustIO, layout: Layout, refused: Refused | None = None) -> Iterator[EntryFolder]:
     """Yield every folder that is named by a sha256, in order.
 
     Raises:
@@ -94,7 +94,7 @@ def walk(disk: Disk, layout: Layout, refused: Refused | None = None) -> Iterator
                 yield found
 
 
-def digests(disk: Disk, layout: Layout, refused: Refused | None = None) -> Iterator[str]:
+def digests(disk: RobustIO, layout: Layout, refused: Refused | None = None) -> Iterator[str]:
     """Yield the sha256 of every entry's folder, in order, without looking into it.
 
     Raises:
@@ -107,7 +107,7 @@ def digests(disk: Disk, layout: Layout, refused: Refused | None = None) -> Itera
                 yield digest
 
 
-def names_of_folders(disk: Disk, folder: str, refused: Refused | None) -> list[str]:
+def names_of_folders(disk: RobustIO, folder: str, refused: Refused | None) -> list[str]:
     """Return the names of the folders in a folder, in order.
 
     Raises:
@@ -122,7 +122,7 @@ def names_of_folders(disk: Disk, folder: str, refused: Refused | None) -> list[s
         return []
 
 
-def look(disk: Disk, layout: Layout, sha256: str) -> Entry | None:
+def look(disk: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
     """Return what is in the folder of a sha256, ``None`` where there is none.
 
     Raises:
@@ -164,7 +164,7 @@ def look(disk: Disk, layout: Layout, sha256: str) -> Entry | None:
         if stat is None:
             return None
         changed = stat.st_mtime
-    return Entry(sha256, folder, tuple(names), (*blobs, *placed), tuple(others), tuple(folders), used, changed)
+    return EntryFolder(sha256, folder, tuple(names), (*blobs, *placed), tuple(others), tuple(folders), used, changed)
 
 
 def plain(files: FileSystem, layout: Layout, sha256: str) -> Record | None:
@@ -183,11 +183,11 @@ def plain(files: FileSystem, layout: Layout, sha256: str) -> Record | None:
     return record if record is not None and (record.filename, record.place) == (blob, 0) else None
 
 
-def _files(disk: Disk, folder: str) -> list[tuple[str, bool]]:
+def _files(disk: RobustIO, folder: str) -> list[tuple[str, bool]]:
     return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in disk.scan(folder))
 
 
-def _look_into_place(disk: Disk, folder: str, blobs: list[Blob], others: list[str]) -> float:
+def _look_into_place(disk: RobustIO, folder: str, blobs: list[Blob], others: list[str]) -> float:
     """Add what is in a numbered folder, and return the latest time stamp of its blobs."""
     changed = 0.0
     for name, is_folder in _files(disk, folder):

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .._exceptions import CommitError
-from .._fs.errors import Refusal, is_lasting, refusal_of
-from .._fs.persist import Ladder
-from .._fs.robustio import Disk, hash_file, reading, refused
-from .._fs.tempnames import Stamp, spare_name
+from .._fs.errors import ErrorKind, classify, is_permanently_unsupported
+from .._fs.persist import Persister
+from .._fs.robustio import RobustIO, commit_error, hash_file, reading
+from .._fs.tempnames import OwnerTag, spare_name
 from .._models import CachedWheel, LinkMode, require_wheel
 from .._operation import Call
 from .._store.layout import Layout
@@ -33,9 +33,9 @@ class Deliver:
         untouched: the caches whose files get no second name unless that is asked for, since it is written to the file.
     """
 
-    def __init__(self, ladder: Ladder, untouched: Sequence[Layout] = ()) -> None:
+    def __init__(self, ladder: Persister, never_hardlink_from: Sequence[Layout] = ()) -> None:
         self._ladder = ladder
-        self._untouched = untouched
+        self._never_hardlink_from = never_hardlink_from
         # Per folder: the modes that its volume refused for good, so that the second wheel pays nothing.
         self._lacking: set[tuple[LinkMode, str]] = set()
 
@@ -53,22 +53,24 @@ class Deliver:
             try:
                 self._take(way, call, wheel, target)
             except OSError as error:
-                refusal = refusal_of(error, target)
-                if refusal is Refusal.EXISTS:
+                refusal = classify(error, target)
+                if refusal is ErrorKind.EXISTS:
                     return self._existing(call, wheel, target)
-                if refusal is Refusal.MISSING:
+                if refusal is ErrorKind.MISSING:
                     _require(call.disk, wheel)
                 if way is ways[-1]:
                     cause = None if isinstance(error, CommitError) else call.disk.cause(error, target)
-                    raise refused(error, f"link out ({way})", str(wheel.path), target=target, cause=cause) from error
-                if refusal is Refusal.UNSUPPORTED and is_lasting(error):
+                    raise commit_error(
+                        error, f"link out ({way})", str(wheel.path), target=target, cause=cause
+                    ) from error
+                if refusal is ErrorKind.UNSUPPORTED and is_permanently_unsupported(error):
                     self._lacking.add((way, scope))
             else:
                 break
         return way
 
     def _ways(self, source: str) -> list[LinkMode]:
-        if any(layout.holds(source) for layout in self._untouched):
+        if any(layout.holds(source) for layout in self._never_hardlink_from):
             return [LinkMode.CLONE, LinkMode.COPY]
         return [LinkMode.CLONE, LinkMode.HARDLINK, LinkMode.COPY]
 
@@ -79,7 +81,7 @@ class Deliver:
             return
         # Cloning is one call to us, and several to the system: it makes an empty file first.
         folder = os.path.dirname(target)
-        spare = os.path.join(folder, spare_name(Stamp.new(disk.system.now(), disk.system.boot())))
+        spare = os.path.join(folder, spare_name(OwnerTag.new(disk.system.now(), disk.system.boot())))
         try:
             if way is LinkMode.CLONE:
                 disk.files.clone(source, spare)
@@ -103,7 +105,7 @@ class Deliver:
         raise FileExistsError(errno.EEXIST, "a file with other bytes is there", target)
 
 
-def _copy(disk: Disk, source: str, target: str, size: int) -> None:
+def _copy(disk: RobustIO, source: str, target: str, size: int) -> None:
     with (
         reading(disk.perform("open", source, lambda: disk.files.open_read(source))) as reader,
         disk.create(target) as writer,
@@ -114,7 +116,7 @@ def _copy(disk: Disk, source: str, target: str, size: int) -> None:
             raise OSError(errno.EIO, "the wheel became shorter or longer while it was copied", source, None, target)
 
 
-def _require(disk: Disk, wheel: CachedWheel) -> None:
+def _require(disk: RobustIO, wheel: CachedWheel) -> None:
     """See that a wheel is still there: it may have been pruned since it was given."""
     if disk.stat(str(wheel.path)) is None:
         raise FileNotFoundError(

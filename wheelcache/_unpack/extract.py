@@ -19,11 +19,11 @@ from .._archive import inflate
 from .._archive import zip as zip_format
 from .._archive.wheel import Archive, WheelFile, unpacked
 from .._archive.zip import BadZipError
-from .._fs.robustio import Disk, refused, write_all
+from .._fs.robustio import RobustIO, commit_error, write_all
 from .._operation import Call
 from .._os.files import OpenFolder
 from .._threads import Workers
-from .manifest import EXECUTABLE, EXECUTABLE_IMAGE, IMAGE, PLAIN, Folder, Listing
+from .manifest import EXECUTABLE, EXECUTABLE_IMAGE, IMAGE, PLAIN, Manifest, ManifestDir
 
 _RUN = 1 << 20
 _LARGE = 1 << 22
@@ -37,7 +37,7 @@ PROTECTED = 0o444
 WRITABLE = 0o666
 
 
-def fill(call: Call, path: str, filename: str, *, sha256: str, root: str, permissions: int) -> Listing:
+def fill(call: Call, path: str, filename: str, *, sha256: str, root: str, permissions: int) -> Manifest:
     """Unpack the wheel at ``path`` into the empty folder ``root``; return what is there.
 
     Raises:
@@ -50,10 +50,10 @@ def fill(call: Call, path: str, filename: str, *, sha256: str, root: str, permis
         for folder in folders[1:]:
             made = os.path.join(root, *folder.split("/"))
             call.disk.perform("mkdir", made, lambda made=made: call.disk.files.mkdir(made))  # type: ignore[misc]
-        filling = _Filling(call, archive, root, permissions)
+        filling = _Extractor(call, archive, root, permissions)
         filling.run(reader)
     system = call.disk.system
-    return Listing(sha256, system.boot(), int(system.now()), filling.listed(folders))
+    return Manifest(sha256, system.boot(), int(system.now()), filling.listed(folders))
 
 
 def _folders(archive: Archive) -> list[str]:
@@ -70,7 +70,7 @@ def _folders(archive: Archive) -> list[str]:
 class _Reader:
     """The archive, opened once for each thread that reads it."""
 
-    def __init__(self, disk: Disk, path: str) -> None:
+    def __init__(self, disk: RobustIO, path: str) -> None:
         self._disk = disk
         self._path = path
         file = disk.open_read(path)
@@ -112,7 +112,7 @@ class _Reader:
         return data
 
 
-class _Filling:
+class _Extractor:
     """The work on one wheel, and what is known of the files that are done."""
 
     def __init__(self, call: Call, archive: Archive, root: str, permissions: int) -> None:
@@ -161,7 +161,7 @@ class _Filling:
         """Take down a file that is there."""
         self._done[file.name] = file.member.size, stamp, kind, digest
 
-    def listed(self, folders: list[str]) -> list[Folder]:
+    def listed(self, folders: list[str]) -> list[ManifestDir]:
         """Return what was written, by folder."""
         names: dict[str, list[str]] = {folder: [] for folder in folders}
         for name in sorted(self._done):
@@ -169,10 +169,10 @@ class _Filling:
             names[folder].append(last)
         return [self._folder(folder, inside) for folder, inside in names.items()]
 
-    def _folder(self, path: str, names: list[str]) -> Folder:
+    def _folder(self, path: str, names: list[str]) -> ManifestDir:
         rows = [self._done[f"{path}/{name}" if path else name] for name in names]
         sizes, stamps, kinds, digests = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return Folder(path, names, list(sizes), list(stamps), "".join(kinds), "".join(digests))
+        return ManifestDir(path, names, list(sizes), list(stamps), "".join(kinds), "".join(digests))
 
 
 def _is_large(file: WheelFile) -> bool:
@@ -199,7 +199,7 @@ def _runs(files: list[WheelFile]) -> Iterator[list[WheelFile]]:
 class _Writer:
     """One thread's hand: it keeps the folder open that it wrote to last, since the next file mostly goes there too."""
 
-    def __init__(self, filling: _Filling) -> None:
+    def __init__(self, filling: _Extractor) -> None:
         self._filling = filling
         self._disk = filling.call.disk
         self._name = ""
@@ -260,7 +260,7 @@ class _Writer:
             with self._disk.perform("create", path, lambda: folder.create(name, permissions)) as out:
                 write(out)
         except OSError as error:
-            raise refused(error, "write", path) from error
+            raise commit_error(error, "write", path) from error
         if not check.is_right():
             raise self._filling.archive.invalid(f"{file.name!r} does not have the hash that RECORD has of it")
         stamp = self._disk.perform("stat", path, lambda: folder.stat(name)).st_mtime_ns

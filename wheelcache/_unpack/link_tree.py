@@ -19,16 +19,16 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from .._exceptions import CommitError
-from .._fs.errors import Refusal, is_lasting, refusal_of
-from .._fs.persist import Ladder
-from .._fs.robustio import Disk, hash_file, is_missing, refused
-from .._fs.tempnames import Stamp, is_spare, spare_name
+from .._fs.errors import ErrorKind, classify, is_permanently_unsupported
+from .._fs.persist import Persister
+from .._fs.robustio import RobustIO, commit_error, hash_file, is_missing
+from .._fs.tempnames import OwnerTag, is_spare, spare_name
 from .._models import LinkMode
 from .._operation import Call
 from .._os.files import OpenFolder
 from .._store.layout import Layout
 from .._threads import Workers
-from .manifest import Folder, Listing, is_executable, is_image
+from .manifest import Manifest, ManifestDir, is_executable, is_image
 from .trees import remove_folder, untrusted
 
 # A second thread costs more than it brings where the system answers within some microseconds, since both want the
@@ -47,11 +47,11 @@ _WRITABLE, _EXECUTABLE = 0o666, 0o777
 _SHARED_MOST = (LinkMode.HARDLINK, LinkMode.CLONE, LinkMode.COPY)
 
 
-class TreeGoneError(Exception):
+class TreeRemovedError(Exception):
     """A file of the tree is not there any more: it was pruned meanwhile, or damaged. It is made again."""
 
 
-class Spread:
+class TreeLinker:
     """The way out of the trees of a cache.
 
     Args:
@@ -59,14 +59,14 @@ class Spread:
         untouched: the caches whose files get no second name unless that is asked for, since it is written to the file.
     """
 
-    def __init__(self, ladder: Ladder, untouched: Sequence[Layout] = ()) -> None:
+    def __init__(self, ladder: Persister, never_hardlink_from: Sequence[Layout] = ()) -> None:
         self._ladder = ladder
-        self._untouched = untouched
+        self._never_hardlink_from = never_hardlink_from
         # Per target folder: the modes that its volume refused for good, so that the second wheel pays nothing.
         self._lacking: set[tuple[LinkMode, str]] = set()
 
     def out(
-        self, call: Call, root: str, listing: Listing, dest: str, mode: LinkMode, *, check: bool = False
+        self, call: Call, root: str, listing: Manifest, dest: str, mode: LinkMode, *, check: bool = False
     ) -> LinkMode:
         """Put the files of the tree at ``root`` into the folder ``dest``, and return how. ``Cache.unpack`` tells more.
 
@@ -85,7 +85,7 @@ class Spread:
         spreading.run([_Task(each, each.path in missing, there.get(each.path, _NONE)) for each in listing.folders])
         return next(way for way in _SHARED_MOST if way in spreading.used)
 
-    def one(self, call: Call, root: str, folder: Folder, number: int, *, target: str, mode: LinkMode) -> None:
+    def one(self, call: Call, root: str, folder: ManifestDir, number: int, *, target: str, mode: LinkMode) -> None:
         """Put one file of a tree to the absolute path ``target``, under its own name.
 
         Raises:
@@ -101,7 +101,7 @@ class Spread:
         if mode is not LinkMode.AUTO:
             return [mode]
         ways = [LinkMode.CLONE, LinkMode.HARDLINK]
-        if any(layout.holds(root) for layout in self._untouched):
+        if any(layout.holds(root) for layout in self._never_hardlink_from):
             ways.remove(LinkMode.HARDLINK)
         return [way for way in ways if (way, dest) not in self._lacking] + [LinkMode.COPY]
 
@@ -109,7 +109,7 @@ class Spread:
         """Remember that there is no such way to this folder."""
         self._lacking.add((way, dest))
 
-    def place(self, disk: Disk, spare: str, target: str, *, scope: str, sha256: str) -> None:
+    def place(self, disk: RobustIO, spare: str, target: str, *, scope: str, sha256: str) -> None:
         """Give a finished temporary file its name."""
         self._ladder.place(disk, spare, target, scope=scope, sha256=sha256)
 
@@ -117,7 +117,7 @@ class Spread:
 class _Look:
     """What is in the target folder already, before anything is written."""
 
-    def __init__(self, call: Call, root: str, listing: Listing, dest: str) -> None:
+    def __init__(self, call: Call, root: str, listing: Manifest, dest: str) -> None:
         self.seen: set[LinkMode] = set()
         self._call = call
         self._root = root
@@ -157,7 +157,7 @@ class _Look:
                 remove_folder(disk, os.path.join(path, name))
         return names
 
-    def _same(self, folder: Folder, names: Collection[str]) -> Iterator[str]:
+    def _same(self, folder: ManifestDir, names: Collection[str]) -> Iterator[str]:
         # Where case is folded, a file may be there under another spelling; whether it is, looking at it tells.
         folded = {name.lower() for name in names}
         for number, name in enumerate(folder.names):
@@ -172,7 +172,7 @@ class _Look:
 class _Task(NamedTuple):
     """A folder to fill: whether it must be made, and the files that are there already."""
 
-    folder: Folder
+    folder: ManifestDir
     missing: bool
     there: frozenset[str]
 
@@ -183,7 +183,7 @@ _NONE: frozenset[str] = frozenset()
 class _Spreading:
     """One tree on its way to one folder."""
 
-    def __init__(self, call: Call, spread: Spread, root: str, dest: str, mode: LinkMode, *, check: bool) -> None:
+    def __init__(self, call: Call, spread: TreeLinker, root: str, dest: str, mode: LinkMode, *, check: bool) -> None:
         self._call = call
         self._disk = call.disk
         self._check = check
@@ -230,7 +230,7 @@ class _Spreading:
         with self._lock:
             self._error = self._error or error
 
-    def _folder(self, folder: Folder, missing: bool, there: frozenset[str]) -> None:
+    def _folder(self, folder: ManifestDir, missing: bool, there: frozenset[str]) -> None:
         source, target = _below(self._root, folder.path), _below(self._dest, folder.path)
         if missing:
             # The folder above it may be the other thread's, and not there yet: then it is made here.
@@ -238,14 +238,14 @@ class _Spreading:
         if folder.names:
             self.put(folder, there, source, target)
 
-    def put(self, folder: Folder, there: frozenset[str], source: str, target: str) -> None:
+    def put(self, folder: ManifestDir, there: frozenset[str], source: str, target: str) -> None:
         """Put the files of a folder that are not there yet into one that is."""
         with self._open(source) as opened, self._open(target) as made:
             if self._check and untrusted(self._disk, opened, folder):
-                raise TreeGoneError
+                raise TreeRemovedError
             self._files(folder, there, _Way(source, target, (opened, made)))
 
-    def _files(self, folder: Folder, there: frozenset[str], way: _Way) -> None:
+    def _files(self, folder: ManifestDir, there: frozenset[str], way: _Way) -> None:
         opened, made = way.opened
         link_first = self._spread.ways(self._mode, self._root, self._dest)[0] is LinkMode.HARDLINK
         keeps_images = self._disk.files.keeps_images and self._mode is LinkMode.AUTO
@@ -283,8 +283,8 @@ class _Spreading:
             return self._disk.perform("open", path, lambda: files.folder(path))
         except OSError as error:
             if is_missing(error, path) and path.startswith(self._root):
-                raise TreeGoneError from error
-            raise refused(error, "unpack", path) from error
+                raise TreeRemovedError from error
+            raise commit_error(error, "unpack", path) from error
 
 
 class _Way(NamedTuple):
@@ -298,7 +298,7 @@ class _Way(NamedTuple):
 class _File:
     """One file, by whichever way is open."""
 
-    def __init__(self, call: Call, spread: Spread, folder: Folder, number: int, way: _Way) -> None:
+    def __init__(self, call: Call, spread: TreeLinker, folder: ManifestDir, number: int, way: _Way) -> None:
         self._call = call
         self._disk = call.disk
         self._spread = spread
@@ -316,28 +316,28 @@ class _File:
             last = way is ways[-1]
             try:
                 # Where another way is open, nobody waits for this one.
-                self._take(way, self._disk if last else self._disk.hurried())
+                self._take(way, self._disk if last else self._disk.without_waiting())
             except OSError as error:
                 refusal = _refusal_behind(error, self._target)
-                if refusal is Refusal.EXISTS:
+                if refusal is ErrorKind.EXISTS:
                     there = check_same(self._call, self._source, self._folder, self._number, self._target)
                     used.add(there or LinkMode.COPY)
                     return
-                if refusal is Refusal.MISSING and self._disk.stat(self._source) is None:
-                    raise TreeGoneError from error
+                if refusal is ErrorKind.MISSING and self._disk.stat(self._source) is None:
+                    raise TreeRemovedError from error
                 if last:
-                    raise refused(error, f"link out ({way})", self._source, target=self._target) from error
-                if refusal is Refusal.UNSUPPORTED and is_lasting(error):
+                    raise commit_error(error, f"link out ({way})", self._source, target=self._target) from error
+                if refusal is ErrorKind.UNSUPPORTED and is_permanently_unsupported(error):
                     self._spread.lacks(way, dest)
             else:
                 used.add(way)
                 return
 
-    def _take(self, way: LinkMode, disk: Disk) -> None:
+    def _take(self, way: LinkMode, disk: RobustIO) -> None:
         if way is LinkMode.HARDLINK:
             disk.perform("link", self._source, lambda: self._from.link(self._name, self._to), target=self._target)
             return
-        spare_file = spare_name(Stamp.new(disk.system.now(), disk.system.boot()))
+        spare_file = spare_name(OwnerTag.new(disk.system.now(), disk.system.boot()))
         spare = os.path.join(self._target_folder, spare_file)
         permissions = _EXECUTABLE if is_executable(self._folder.kinds[self._number]) else _WRITABLE
         try:
@@ -352,7 +352,7 @@ class _File:
             disk.discard(spare)
             raise
 
-    def _copy(self, disk: Disk, name: str, spare: str, permissions: int) -> None:
+    def _copy(self, disk: RobustIO, name: str, spare: str, permissions: int) -> None:
         with (
             disk.perform("open", self._source, lambda: disk.files.open_read(self._source)) as reader,
             disk.perform("create", spare, lambda: self._to.create(name, permissions)) as writer,
@@ -361,7 +361,7 @@ class _File:
                 pass
 
 
-def check_same(call: Call, source: str, folder: Folder, number: int, target: str) -> LinkMode | None:
+def check_same(call: Call, source: str, folder: ManifestDir, number: int, target: str) -> LinkMode | None:
     """See that what stands at the target is the file that should go there; ``None`` where nothing does.
 
     Returns:
@@ -383,22 +383,22 @@ def check_same(call: Call, source: str, folder: Folder, number: int, target: str
     raise FileExistsError(errno.EEXIST, "a file with other bytes is there, or no file", target)
 
 
-def _make_folder(disk: Disk, path: str) -> None:
+def _make_folder(disk: RobustIO, path: str) -> None:
     try:
         disk.files.mkdir(path)
     except OSError as error:
-        if refusal_of(error, path) is Refusal.EXISTS and disk.files.is_folder(path):
+        if classify(error, path) is ErrorKind.EXISTS and disk.files.is_folder(path):
             return
         disk.make_folder(path)
 
 
-def _refusal_behind(error: OSError, path: str) -> Refusal:
+def _refusal_behind(error: OSError, path: str) -> ErrorKind:
     behind = error.__cause__ if isinstance(error, CommitError) and isinstance(error.__cause__, OSError) else error
-    return refusal_of(behind, path)
+    return classify(behind, path)
 
 
-def _is_left_over(disk: Disk, name: str) -> bool:
-    stamp = Stamp.of(name)
+def _is_left_over(disk: RobustIO, name: str) -> bool:
+    stamp = OwnerTag.of(name)
     return stamp is not None and disk.system.now() - stamp.time > _LEFT_OVER_AFTER
 
 

@@ -23,7 +23,7 @@ IMAGE = "m"
 EXECUTABLE_IMAGE = "b"
 
 
-class Folder(NamedTuple):
+class ManifestDir(NamedTuple):
     """The files of one folder of a tree, in columns.
 
     Attributes:
@@ -46,10 +46,10 @@ class Folder(NamedTuple):
         """The sha256 of a file, in hex."""
         return self.digests[number * _DIGEST_DIGITS : (number + 1) * _DIGEST_DIGITS]
 
-    def only(self, number: int) -> Folder:
+    def only(self, number: int) -> ManifestDir:
         """The folder with one of its files."""
         one = slice(number, number + 1)
-        return Folder(
+        return ManifestDir(
             self.path, self.names[one], self.sizes[one], self.stamps[one], self.kinds[one], self.digest(number)
         )
 
@@ -58,7 +58,7 @@ class Folder(NamedTuple):
         return f"{self.path}/{name}" if self.path else name
 
 
-class Listing(NamedTuple):
+class Manifest(NamedTuple):
     """What a tree holds.
 
     Attributes:
@@ -71,7 +71,7 @@ class Listing(NamedTuple):
     sha256: str
     boot: str | None
     created: int
-    folders: list[Folder]
+    folders: list[ManifestDir]
 
     def files(self) -> Iterator[str]:
         """Yield the names of all files, relative to the tree, with slashes."""
@@ -88,7 +88,7 @@ class Listing(NamedTuple):
         """The bytes of all files."""
         return sum(sum(folder.sizes) for folder in self.folders)
 
-    def stamped(self, stamps: list[list[int]], boot: str | None) -> Listing:
+    def stamped(self, stamps: list[list[int]], boot: str | None) -> Manifest:
         """The listing after every file was looked at again."""
         folders = [folder._replace(stamps=column) for folder, column in zip(self.folders, stamps, strict=True)]
         return self._replace(folders=folders, boot=boot)
@@ -104,7 +104,7 @@ def is_image(kind: str) -> bool:
     return kind in (IMAGE, EXECUTABLE_IMAGE)
 
 
-def encode_marker(listing: Listing) -> bytes:
+def encode_marker(listing: Manifest) -> bytes:
     """Write a marker."""
     folders = listing.folders
     return encode(
@@ -122,7 +122,7 @@ def encode_marker(listing: Listing) -> bytes:
     )
 
 
-def decode_marker(data: bytes) -> Listing | None:
+def decode_marker(data: bytes) -> Manifest | None:
     """Read a marker, ``None`` where this is not one."""
     fields = decode(data)
     if fields is None:
@@ -137,6 +137,8 @@ def decode_marker(data: bytes) -> Listing | None:
             fields["digests"],
             strict=True,
         )
-        return Listing(fields["sha256"], fields["boot"], fields["created"], [Folder(*column) for column in columns])
+        return Manifest(
+            fields["sha256"], fields["boot"], fields["created"], [ManifestDir(*column) for column in columns]
+        )
     except (TypeError, KeyError, AttributeError, ValueError):
         return None

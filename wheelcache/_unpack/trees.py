@@ -22,8 +22,8 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from .._exceptions import CommitError
-from .._fs.robustio import Disk, hash_file, is_missing
-from .._fs.tempnames import Stamp
+from .._fs.robustio import RobustIO, hash_file, is_missing
+from .._fs.tempnames import OwnerTag
 from .._hashes import sha256_of
 from .._models import Phase
 from .._operation import Call
@@ -35,8 +35,8 @@ from .manifest import (
     EXECUTABLE_IMAGE,
     IMAGE,
     PLAIN,
-    Folder,
-    Listing,
+    Manifest,
+    ManifestDir,
     decode_marker,
     encode_marker,
     is_executable,
@@ -48,16 +48,16 @@ _NUMBERS = 100
 _SMALL = 1 << 16
 
 
-class Fate(IntEnum):
+class Outcome(IntEnum):
     """What has become of something that was to go; nothing but ``STAYS`` is false.
 
     Of several who take the same away at once, only one has ``TAKEN`` it, so that it is counted once; where the system
     lets several delete one file that all of them had opened, as Wine does, the next walk puts the size right.
     """
 
-    STAYS = 0
+    KEPT = 0
     GONE = 1
-    TAKEN = 2
+    REMOVED = 2
 
 
 class TreeEntry(NamedTuple):
@@ -74,7 +74,7 @@ class TreeEntry(NamedTuple):
     sha256: str
     folder: str
     marker: str
-    listing: Listing
+    listing: Manifest
     used: float
 
     @property
@@ -102,7 +102,7 @@ class Trees:
         self._writable = writable
         self._full = full
         # What this object hashed once and could not write down, as in a layer, is hashed only once all the same.
-        self._hashed: dict[str, Listing] = {}
+        self._hashed: dict[str, Manifest] = {}
 
     # One tree
 
@@ -116,7 +116,7 @@ class Trees:
                 self.remove(call.disk, entry)
         return None
 
-    def recorded(self, disk: Disk, sha256: str) -> Iterator[TreeEntry]:
+    def recorded(self, disk: RobustIO, sha256: str) -> Iterator[TreeEntry]:
         """Yield the trees of a wheel as their markers tell them, not checked."""
         first = self._layout.tree(sha256, 0)
         entry = self.at(disk, first)
@@ -160,22 +160,22 @@ class Trees:
             self._renew(call.disk, entry.marker, listing.stamped(renewed, call.disk.system.boot()))
         return problems
 
-    def is_of_this_boot(self, disk: Disk, listing: Listing) -> bool:
+    def is_of_this_boot(self, disk: RobustIO, listing: Manifest) -> bool:
         """Return whether size and stamp are enough to believe a file."""
         boot = disk.system.boot()
         return listing.boot == boot and boot is not None and not self._full
 
-    def _renew(self, disk: Disk, marker: str, listing: Listing) -> None:
+    def _renew(self, disk: RobustIO, marker: str, listing: Manifest) -> None:
         """Write down that the files were hashed; where that cannot be just now, the next process hashes again."""
         try:
             if self._writable:
-                self._write(disk.hurried(), marker, listing)
+                self._write(disk.without_waiting(), marker, listing)
                 return
         except CommitError:
             pass
         self._hashed[marker] = listing
 
-    def claim(self, disk: Disk, sha256: str) -> str:
+    def claim(self, disk: RobustIO, sha256: str) -> str:
         """Make an empty folder for a tree of this wheel that nobody else fills, and return its path.
 
         Raises:
@@ -201,7 +201,7 @@ class Trees:
             advice="Prune the cache, or clear it.",
         )
 
-    def mark(self, disk: Disk, folder: str, listing: Listing) -> TreeEntry:
+    def mark(self, disk: RobustIO, folder: str, listing: Manifest) -> TreeEntry:
         """Write the marker of a folder that was claimed and filled: from here on it is a tree.
 
         Raises:
@@ -211,13 +211,13 @@ class Trees:
         self._write(disk, marker, listing)
         return TreeEntry(listing.sha256, folder, marker, listing, float(listing.created))
 
-    def _write(self, disk: Disk, marker: str, listing: Listing) -> None:
-        stamp = Stamp.new(disk.system.now(), disk.system.boot())
+    def _write(self, disk: RobustIO, marker: str, listing: Manifest) -> None:
+        stamp = OwnerTag.new(disk.system.now(), disk.system.boot())
         disk.write_small(marker, encode_marker(listing), self._layout.new_temporary(stamp))
 
     # All of them
 
-    def all(self, disk: Disk) -> Iterator[TreeEntry]:
+    def all(self, disk: RobustIO) -> Iterator[TreeEntry]:
         """Yield every tree that has a good marker, not checked."""
         for folder, marked in self.folders(disk):
             entry = self.at(disk, folder) if marked else None
@@ -225,7 +225,7 @@ class Trees:
             if entry and stat:
                 yield entry._replace(used=stat.st_mtime)
 
-    def debris(self, disk: Disk) -> Iterator[str]:
+    def debris(self, disk: RobustIO) -> Iterator[str]:
         """Yield the absolute paths of folders without a good marker, and of markers without a folder.
 
         A tree that is being filled just now is among them: its folder's time stamp says how old it is.
@@ -235,7 +235,7 @@ class Trees:
             if not marked or self.at(disk, folder) is None:
                 yield folder if disk.stat(folder) is not None else marker_path(folder)
 
-    def remove(self, disk: Disk, entry: TreeEntry) -> Fate:
+    def remove(self, disk: RobustIO, entry: TreeEntry) -> Outcome:
         """Delete a tree: its marker, so that nobody begins to use it, then its folder. Never waits and never fails.
 
         Returns:
@@ -245,11 +245,11 @@ class Trees:
             disk.files.unlink(entry.marker)
         except OSError as error:
             # Where it is gone already, another process deletes the folder, or has done so and somebody claims it anew.
-            gone = is_missing(error, entry.marker) and disk.hurried().stat(entry.folder) is None
-            return Fate.GONE if gone else Fate.STAYS
-        return Fate.TAKEN if remove_folder(disk, entry.folder) else Fate.STAYS
+            gone = is_missing(error, entry.marker) and disk.without_waiting().stat(entry.folder) is None
+            return Outcome.GONE if gone else Outcome.KEPT
+        return Outcome.REMOVED if remove_folder(disk, entry.folder) else Outcome.KEPT
 
-    def at(self, disk: Disk, folder: str) -> TreeEntry | None:
+    def at(self, disk: RobustIO, folder: str) -> TreeEntry | None:
         """Return the tree in a folder as its marker tells it, not checked; ``None`` where none is believed."""
         marker = marker_path(folder)
         data = disk.read(marker)
@@ -262,7 +262,7 @@ class Trees:
     def _belongs(self, sha256: str, folder: str) -> bool:
         return self._layout.tree(sha256, 0)[:-1] == folder[: folder.rindex("-") + 1]
 
-    def folders(self, disk: Disk, refused: Refused | None = None) -> Iterator[tuple[str, bool]]:
+    def folders(self, disk: RobustIO, refused: Refused | None = None) -> Iterator[tuple[str, bool]]:
         """Yield the path of every folder that is, was or will be a tree, with whether there is a file to mark it.
 
         Raises:
@@ -284,7 +284,7 @@ class Trees:
 class _CheckedFolder:
     """One folder of a tree, looked at file by file."""
 
-    def __init__(self, call: Call, path: str, folder: Folder, *, writable: bool, bytes_only: bool) -> None:
+    def __init__(self, call: Call, path: str, folder: ManifestDir, *, writable: bool, bytes_only: bool) -> None:
         self._call = call
         self._writable = writable
         self._bytes_only = bytes_only
@@ -373,12 +373,12 @@ class _CheckedFolder:
         return self._writable
 
 
-def _has_kind(disk: Disk, stat: os.stat_result, kind: str) -> bool:
+def _has_kind(disk: RobustIO, stat: os.stat_result, kind: str) -> bool:
     mask = _OWNER_KIND if disk.files.has_permissions else _KIND
     return stat.st_mode & mask == _MODES[kind] & mask
 
 
-def untrusted(disk: Disk, files: OpenFolder, folder: Folder) -> list[int]:
+def untrusted(disk: RobustIO, files: OpenFolder, folder: ManifestDir) -> list[int]:
     """Return the numbers of the files that are not as they were when their stamps were taken."""
     mask = _OWNER_KIND if disk.files.has_permissions else _KIND
     changed = []
@@ -400,16 +400,16 @@ _KIND, _OWNER_KIND = 0o170000, 0o170100
 _MODES = {PLAIN: 0o100000, IMAGE: 0o100000, EXECUTABLE: 0o100100, EXECUTABLE_IMAGE: 0o100100}
 
 
-def remove_folder(disk: Disk, path: str) -> bool:
+def remove_folder(disk: RobustIO, path: str) -> bool:
     """Delete a folder and all that is in it, or a file; return whether it is gone. Never waits and never fails."""
-    hurried = disk.hurried()
+    without_waiting = disk.without_waiting()
     gone = True
     try:
-        stat = hurried.stat(path)
+        stat = without_waiting.stat(path)
         if stat is None or not modes.S_ISDIR(stat.st_mode):
             # A link to a folder is deleted as the file that it is; what it leads to is not ours.
             return disk.discard(path)
-        for entry in hurried.scan(path):
+        for entry in without_waiting.scan(path):
             gone = remove_folder(disk, os.path.join(path, entry.name)) and gone
         disk.files.rmdir(path)
     except OSError as error:

@@ -11,17 +11,17 @@ import os
 from collections.abc import Sequence
 
 from .._exceptions import CommitError
-from .._fs.tempnames import Stamp, spare_name
+from .._fs.tempnames import OwnerTag, spare_name
 from .._models import LinkMode
 from .._operation import Call
 from .._store.layout import Layout
-from .._store.lookup import Found
-from .link_tree import Spread, TreeGoneError
-from .manifest import Listing
+from .._store.lookup import Entry
+from .link_tree import TreeLinker, TreeRemovedError
+from .manifest import Manifest
 from .trees import TreeEntry, Trees, remove_folder
 
 
-class Unpack:
+class Unpacker:
     """The unpacked wheels of a cache folder and of the layers below it.
 
     Args:
@@ -31,7 +31,7 @@ class Unpack:
         spread: the way out.
     """
 
-    def __init__(self, layouts: Sequence[Layout], spread: Spread, *, writable: bool, full: bool) -> None:
+    def __init__(self, layouts: Sequence[Layout], spread: TreeLinker, *, writable: bool, full: bool) -> None:
         self._trees = [
             Trees(layout, writable=writable and number == 0, full=full) for number, layout in enumerate(layouts)
         ]
@@ -57,7 +57,7 @@ class Unpack:
                 return found
         return None
 
-    def make(self, call: Call, wheel: Found) -> TreeEntry:
+    def make(self, call: Call, wheel: Entry) -> TreeEntry:
         """Unpack a wheel into the cache.
 
         Raises:
@@ -92,10 +92,10 @@ class Unpack:
         """
         try:
             return self._spread.out(call, tree.folder, tree.listing, dest, mode, check=check)
-        except TreeGoneError:
+        except TreeRemovedError:
             return None
 
-    def past_the_cache(self, call: Call, wheel: Found, dest: str) -> Listing:
+    def past_the_cache(self, call: Call, wheel: Entry, dest: str) -> Manifest:
         """Unpack a wheel straight into a folder, without a tree that stays.
 
         Raises:
@@ -105,7 +105,7 @@ class Unpack:
 
         disk = call.disk
         disk.make_folder(dest)
-        folder = os.path.join(dest, spare_name(Stamp.new(disk.system.now(), disk.system.boot())))
+        folder = os.path.join(dest, spare_name(OwnerTag.new(disk.system.now(), disk.system.boot())))
         disk.make_folder(folder)
         try:
             record = wheel.record
@@ -125,6 +125,6 @@ def _found_at_once(trees: Trees, call: Call, sha256: str) -> TreeEntry | None:
     Who went on without a lock may have lost the race: theirs is in use, and one tree is enough. Two are no harm.
     """
     try:
-        return trees.find(call._replace(disk=call.disk.hurried()), sha256)
+        return trees.find(call._replace(disk=call.disk.without_waiting()), sha256)
     except CommitError:
         return None
