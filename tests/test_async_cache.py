@@ -207,7 +207,7 @@ class CancelReading(Plan):
         stop = CURRENT_TOKEN.get()
         if self.reads == 1 and stop is not None:
             told = threading.Event()
-            with stop.waking(told.set):
+            with stop.on_cancel(told.set):
                 anyio.from_thread.run_sync(self.scope.cancel)
                 assert told.wait(60)
 
@@ -377,7 +377,7 @@ def test_a_thread_that_starts_late_does_nothing(cache: Cache, anyio_backend: str
     """What was cancelled before its thread began is not begun any more: nobody waits for it."""
     done: list[Cache] = []
     work = _Work(done.append, cache, CancelToken())
-    work.stop.set()
+    work.stop.cancel()
     copy_context().run(work)
     assert done == []
     assert not work.is_running

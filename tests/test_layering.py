@@ -20,7 +20,7 @@ PACKAGE = Path(wheelcache.__file__).parent
 # A package, or a module beside the packages, may import from the rows above its own. Those of one row do not know each
 # other, except for the values, which are modules in an order without a cycle.
 VALUES = {
-    *("_exceptions", "_filenames", "_hashes", "_models", "_options", "_reports", "_request", "_threads"),
+    *("_exceptions", "_filenames", "_hashes", "_imports", "_models", "_options", "_reports", "_request", "_threads"),
 }
 LAYERS: list[set[str]] = [
     VALUES,
@@ -133,7 +133,7 @@ def modules_imported(path: Path) -> set[str]:
 
 
 # To be turned round.
-UPWARD = {"_http.body": {"_fetch"}, "_operation": {"_fs"}, "_store.index": {"_fetch"}}
+UPWARD = {"_http.body": {"_fetch", "_fs"}, "_store.index": {"_fetch"}}
 
 
 def test_there_are_no_cycles() -> None:

@@ -23,7 +23,7 @@ from wheels import hex_of, make_wheel, sha256, wheel_filename
 
 from wheelcache import Cache, HashMismatchError, LinkMode, OfflineError, SizeMismatchError
 from wheelcache._fs.robustio import RobustIO
-from wheelcache._operation import RetryBudget
+from wheelcache._operation import Operation
 from wheelcache._os.system import System
 from wheelcache._store.records import Record, StatFingerprint, decode, decode_record, encode, encode_record
 from wheelcache._store.staging import StagedFile
@@ -45,7 +45,7 @@ def folder() -> Iterator[Path]:
 
 def stage_at(path: Path, **options: object) -> StagedFile:
     system = System()
-    return StagedFile(RobustIO(system, RetryBudget(0.0, system)), str(path), **{"expected": {}, **options})
+    return StagedFile(RobustIO(Operation(system, io_timeout=0.0)), str(path), **{"expected": {}, **options})
 
 
 @given(chunks=st.lists(st.binary(max_size=300), max_size=20), algorithms=st.sets(st.sampled_from(["sha512", "md5"])))

@@ -270,7 +270,7 @@ class _Work(Generic[_R]):
     def end(self) -> None:
         """Stop what is not over. What is may have left something to go on with under the same stop."""
         if not self._is_over:
-            self.stop.set()
+            self.stop.cancel()
 
     async def stop_when_cancelled(self) -> None:
         import anyio

@@ -33,7 +33,7 @@ from ._hashes import Hashes
 from ._http.client import HttpClient, leave_connections
 from ._maintenance.size_limit import SizeLimit
 from ._models import CachedWheel, Keep, LinkMode, Phase, Progress, Status, Unpacked, require_wheel
-from ._operation import CURRENT_TOKEN, Call, RetryBudget
+from ._operation import CURRENT_TOKEN, Operation
 from ._options import PruneLimits
 from ._os.system import System
 from ._request import ResolvedRequest, parse_request
@@ -140,12 +140,12 @@ class Cache:
         self._wire = HttpClient(client, self._system.wake)
         self._layout = Layout(str(self.path))
         below = [Layout(os.path.abspath(os.fspath(layer))) for layer in layers]
-        disk = self._call().disk
+        fs = RobustIO(self._begin())
         for existing in [self._layout, *below] if read_only else below:
-            create.require_folder(disk, existing.root)
+            create.require_folder(fs, existing.root)
         if not read_only:
-            self._system = replace(self._system, files=create.with_modes_of(disk, self._layout))
-            create.prepare(self._call().disk, self._layout)
+            self._system = replace(self._system, files=create.with_modes_of(fs, self._layout))
+            create.prepare(RobustIO(self._begin()), self._layout)
         full = verify == "full"
         self._lookup = Lookup(self._layout, writable=not read_only, full=full)
         self._layers = [Lookup(layer, writable=False, full=full) for layer in below]
@@ -205,10 +205,11 @@ class Cache:
             CommitError: where the file system refuses.
         """
         wanted = parse_request(url, hashes, size, filename, mirrors)
-        call = self._call(wanted.filename, progress)
-        wheel = self._find(call, wanted, refresh=refresh) or self._get_in(call, wanted, refresh=refresh)
-        call.report(Phase.DONE, wheel.size, wheel.size)
-        return wheel
+        with self._begin(wanted.filename, progress) as op:
+            fs = RobustIO(op)
+            wheel = self._find(fs, wanted, refresh=refresh) or self._get_in(fs, wanted, refresh=refresh)
+            op.report(Phase.DONE, wheel.size, wheel.size)
+            return wheel
 
     def fetch_all(
         self, requests: Iterable[Request], *, jobs: int | None = None, progress: Progress | None = None
@@ -237,7 +238,7 @@ class Cache:
         from ._fetch.batch import Plan, fetch_in_threads, one_at_a_time
 
         plan = Plan(requests, jobs)
-        self._call()
+        self._begin()
         listener = one_at_a_time(progress)
         fetch_in_threads(
             plan,
@@ -245,30 +246,30 @@ class Cache:
         )
         return plan.result()
 
-    def _get_in(self, call: Call, wanted: ResolvedRequest, *, refresh: bool = False) -> CachedWheel:
+    def _get_in(self, fs: RobustIO, wanted: ResolvedRequest, *, refresh: bool = False) -> CachedWheel:
         """Download a wheel that is not there, unless another thread or process has just done so."""
         self._may_get_in(wanted)
         check_wheel_name(wanted.filename, operation="fetch", url=wanted.shown)
-        with self._flights.turn(call, wanted.key, lambda: self._has_come(call, wanted)):
-            wheel = self._find(call, wanted, refresh=refresh, adopt=True)
+        with self._flights.turn(fs, wanted.key, lambda: self._has_come(fs, wanted)):
+            wheel = self._find(fs, wanted, refresh=refresh, adopt=True)
             if wheel is not None:
                 return wheel
-            known = None if wanted.hashes else self._urls[0].read(call.disk, wanted.url)
+            known = None if wanted.hashes else self._urls[0].read(fs, wanted.url)
             self._tally.miss()
-            return _again_if_removed(lambda: self._download(call, wanted, known, refresh=refresh))
+            return _again_if_removed(lambda: self._download(fs, wanted, known, refresh=refresh))
 
-    def _download(self, call: Call, wanted: ResolvedRequest, known: UrlEntry | None, *, refresh: bool) -> CachedWheel:
+    def _download(self, fs: RobustIO, wanted: ResolvedRequest, known: UrlEntry | None, *, refresh: bool) -> CachedWheel:
         from ._fetch.download import Conditions, Downloader
         from ._fetch.partial import PartialDownloads
 
         if wanted.url.startswith("file:"):
-            return self._copy(call, wanted)
-        there = known and self._lookup.find(call, known.sha256, wanted.filename)
+            return self._copy(fs, wanted)
+        there = known and self._lookup.find(fs, known.sha256, wanted.filename)
         conditions = Conditions(known.conditions(refresh=refresh), known.place) if known and there else None
-        with PartialDownloads(self._layout).begin(call, wanted) as partial:
-            answer = Downloader(self._wire).fill(partial, wanted, call, conditions)
+        with PartialDownloads(self._layout).begin(fs, wanted) as partial:
+            answer = Downloader(self._wire).fill(partial, wanted, fs, conditions)
             if not answer.modified:
-                named = there and self._under_its_name(call, there, wanted.filename)
+                named = there and self._under_its_name(fs, there, wanted.filename)
                 if named is None:
                     raise CommitError(
                         "the wheel was pruned while the server was asked for it",
@@ -281,20 +282,20 @@ class Cache:
                 wheel = _wheel(named, Status.REVALIDATED)
             else:
                 status = Status.RESUMED if partial.resumed else Status.DOWNLOADED
-                wheel = self._add(call, partial.stage, wanted.filename, wanted.shown, status)
+                wheel = self._add(fs, partial.stage, wanted.filename, wanted.shown, status)
         if not wanted.hashes:
-            self._urls[0].write(call.disk, wanted.url, wheel.hashes["sha256"], answer, known)
+            self._urls[0].write(fs, wanted.url, wheel.hashes["sha256"], answer, known)
         return wheel
 
-    def _copy(self, call: Call, wanted: ResolvedRequest) -> CachedWheel:
+    def _copy(self, fs: RobustIO, wanted: ResolvedRequest) -> CachedWheel:
         from ._fetch import local
         from ._store.staging import StagedFile
 
         temporary = self._temporary()
-        with StagedFile(call.disk, temporary, expected=wanted.hashes, size=wanted.size, shown=wanted.shown) as stage:
-            local.fill(stage, wanted, call)
+        with StagedFile(fs, temporary, expected=wanted.hashes, size=wanted.size, shown=wanted.shown) as stage:
+            local.fill(stage, wanted, fs)
             # A record holds no path of this machine: the cache may be used on another one.
-            return self._add(call, stage, wanted.filename, None, Status.ADDED)
+            return self._add(fs, stage, wanted.filename, None, Status.ADDED)
 
     def put(
         self, source: str | os.PathLike[str] | BinaryIO, *, filename: str | None = None, hashes: Hashes | None = None
@@ -323,19 +324,20 @@ class Cache:
         check_filename(filename, operation="put")
         check_wheel_name(filename, operation="put")
         self._writable("put")
-        call = self._call(filename)
 
         def copy() -> CachedWheel:
             temporary, origin = self._temporary(), local.path_of(source)
             with (
                 local.opened(source) as (file, total),
-                StagedFile(call.disk, temporary, expected=expected, source=origin) as stage,
+                StagedFile(fs, temporary, expected=expected, source=origin) as stage,
             ):
-                local.copy_in(stage, file, call, total)
-                return self._add(call, stage, filename, None, Status.ADDED)
+                local.copy_in(stage, file, fs, total)
+                return self._add(fs, stage, filename, None, Status.ADDED)
 
-        # An open file is read once.
-        return _again_if_removed(copy) if isinstance(source, str | os.PathLike) else copy()
+        with self._begin(filename) as op:
+            fs = RobustIO(op)
+            # An open file is read once.
+            return _again_if_removed(copy) if isinstance(source, str | os.PathLike) else copy()
 
     def metadata(self, url: str, *, hashes: Hashes | None = None, metadata_hashes: Hashes | None = None) -> bytes:
         """Return the METADATA of a wheel, if possible without downloading the wheel.
@@ -361,31 +363,32 @@ class Cache:
         wanted = parse_request(url, hashes, None, None)
         expected = _hashes.parse_hashes(metadata_hashes)
         _hashes.require_strong(expected)
-        call = self._call(wanted.filename)
-        wheel = self._find(call, wanted)
-        if wheel is None:
-            kept = metadata.kept(call, wanted, expected)
-            if kept is not None:
-                return kept
-            self._may_ask(wanted)
-            try:
-                if not wanted.url.startswith("file:"):
-                    return metadata.fetch(call, self._wire, wanted, expected)
-            except NoRangesError:
-                pass  # then the whole wheel has to come
-            wheel = self._get_in(call, wanted)
-        return metadata.of_wheel(call, str(wheel.path), wanted, expected)
+        with self._begin(wanted.filename) as op:
+            fs = RobustIO(op)
+            wheel = self._find(fs, wanted)
+            if wheel is None:
+                kept = metadata.kept(fs, wanted, expected)
+                if kept is not None:
+                    return kept
+                self._may_ask(wanted)
+                try:
+                    if not wanted.url.startswith("file:"):
+                        return metadata.fetch(fs, self._wire, wanted, expected)
+                except NoRangesError:
+                    pass  # then the whole wheel has to come
+                wheel = self._get_in(fs, wanted)
+            return metadata.of_wheel(fs, str(wheel.path), wanted, expected)
 
-    def _add(self, call: Call, stage: StagedFile, filename: str, url: str | None, status: Status) -> CachedWheel:
+    def _add(self, fs: RobustIO, stage: StagedFile, filename: str, url: str | None, status: Status) -> CachedWheel:
         """Make a finished stage an entry."""
         sealed = stage.seal()
-        found = self._commit.add(call, sealed, filename, url)
+        found = self._commit.add(fs, sealed, filename, url)
         stage.moved()
         repaired = self._lookup.remember(found)
         for name, value in sealed.hashes.items():
             if name != "sha256" and _hashes.is_strong(name):
-                self._pointers[0].write(call.disk, f"{name}:{value}", found.record.sha256)
-        self._grown(call, found.record.size if found.is_new else 0, found.record.sha256)
+                self._pointers[0].write(fs, f"{name}:{value}", found.record.sha256)
+        self._grown(fs, found.record.size if found.is_new else 0, found.record.sha256)
         return _wheel(found, Status.REPAIRED if repaired else status)
 
     # Look
@@ -405,21 +408,22 @@ class Cache:
         _hashes.require_strong({name: value})
         if filename is not None:
             check_filename(filename, operation="get")
-        found = self._look_up(self._call(filename or ""), {name: value}, filename)
-        return None if found is None else _wheel(*found)
+        with self._begin(filename or "") as op:
+            found = self._look_up(RobustIO(op), {name: value}, filename)
+            return None if found is None else _wheel(*found)
 
     def __contains__(self, digest: str) -> bool:
         """Whether :meth:`get` would return a wheel."""
         return self.get(digest) is not None
 
     def _find(
-        self, call: Call, wanted: ResolvedRequest, *, refresh: bool = False, adopt: bool = False
+        self, fs: RobustIO, wanted: ResolvedRequest, *, refresh: bool = False, adopt: bool = False
     ) -> CachedWheel | None:
         """Return the wheel that is wanted, if it is there."""
         if wanted.hashes:
-            found = self._look_up(call, wanted.hashes, wanted.filename, adopt=adopt)
+            found = self._look_up(fs, wanted.hashes, wanted.filename, adopt=adopt)
         else:
-            found = None if refresh else self._look_up_url(call, wanted)
+            found = None if refresh else self._look_up_url(fs, wanted)
         if found is None:
             return None
         entry, status = found
@@ -446,45 +450,43 @@ class Cache:
         self._tally.hit(wheel.size)
         return wheel
 
-    def _has_come(self, call: Call, wanted: ResolvedRequest) -> bool:
+    def _has_come(self, fs: RobustIO, wanted: ResolvedRequest) -> bool:
         """Whether a wheel that is waited for is there."""
         try:
-            return (
-                self._look_up(Call(call.disk.without_waiting(), call.wheel), wanted.hashes, wanted.filename) is not None
-            )
+            return self._look_up(fs.without_waiting(), wanted.hashes, wanted.filename) is not None
         except WheelCacheError:
             return False  # it is looked at again, with patience, when it is this caller's turn
 
     def _look_up(
-        self, call: Call, hashes: Mapping[str, str], filename: str | None, *, adopt: bool = False
+        self, fs: RobustIO, hashes: Mapping[str, str], filename: str | None, *, adopt: bool = False
     ) -> tuple[Entry, Status] | None:
         """Look into this cache, then into its layers."""
         key = _hashes.naming_hash(hashes)
         if key is None:
             return None
         for number, lookup in enumerate([self._lookup, *self._layers]):
-            sha256 = hashes.get("sha256") or self._pointers[number].read(call.disk, key)
-            found = sha256 and lookup.find(call, sha256, filename, tuple(hashes), adopt=adopt and number == 0)
+            sha256 = hashes.get("sha256") or self._pointers[number].read(fs, key)
+            found = sha256 and lookup.find(fs, sha256, filename, tuple(hashes), adopt=adopt and number == 0)
             if found and found.is_new:
-                self._grown(call, found.record.size, found.record.sha256)
+                self._grown(fs, found.record.size, found.record.sha256)
             # A pointer that strayed under another name leads to a wheel without this hash: that is a miss.
             if found and key in {f"{name}:{value}" for name, value in found.record.all_hashes().items()}:
-                named = self._under_its_name(call, found, filename)
+                named = self._under_its_name(fs, found, filename)
                 return None if named is None else (named, Status.LAYER if number else Status.HIT)
         return None
 
-    def _look_up_url(self, call: Call, wanted: ResolvedRequest) -> tuple[Entry, Status] | None:
+    def _look_up_url(self, fs: RobustIO, wanted: ResolvedRequest) -> tuple[Entry, Status] | None:
         """Look for what this URL gave, where the server said that it still holds."""
         for number, lookup in enumerate([self._lookup, *self._layers]):
-            known = self._urls[number].read(call.disk, wanted.url)
+            known = self._urls[number].read(fs, wanted.url)
             if known is not None and known.holds(self._system.now(), offline=self._offline):
-                found = lookup.find(call, known.sha256, wanted.filename)
-                found = found and self._under_its_name(call, found, wanted.filename)
+                found = lookup.find(fs, known.sha256, wanted.filename)
+                found = found and self._under_its_name(fs, found, wanted.filename)
                 if found is not None:
                     return found, Status.LAYER if number else Status.HIT
         return None
 
-    def _under_its_name(self, call: Call, found: Entry, filename: str | None) -> Entry | None:
+    def _under_its_name(self, fs: RobustIO, found: Entry, filename: str | None) -> Entry | None:
         """Return the same bytes under the file name that was asked for: two names of one digest are two entries.
 
         ``None`` where they were pruned meanwhile.
@@ -493,14 +495,14 @@ class Cache:
             return found
         check_wheel_name(filename, operation="look up")
         try:
-            found = self._commit.alias(call, found, filename)
+            found = self._commit.alias(fs, found, filename)
         except CommitError as error:
             if error.cause is not Cause.REMOVED:
                 raise
             return None
         self._lookup.remember(found)
         if found.is_new:
-            self._grown(call, found.record.size, found.record.sha256)
+            self._grown(fs, found.record.size, found.record.sha256)
         return found
 
     def entries(self) -> Iterator[CachedWheel]:
@@ -508,18 +510,20 @@ class Cache:
 
         A damaged one is never yielded. Wheels that come or go meanwhile may be yielded or not.
         """
-        call = self._call()
-        for record in self._lookup.records(call.disk):
-            found = self._lookup.find(call, record.sha256, record.filename, use=False)
-            if found is not None and found.record.filename == record.filename:
-                yield _wheel(found, Status.HIT)
+        with self._begin() as op:
+            fs = RobustIO(op)
+            for record in self._lookup.records(fs):
+                found = self._lookup.find(fs, record.sha256, record.filename, use=False)
+                if found is not None and found.record.filename == record.filename:
+                    yield _wheel(found, Status.HIT)
 
     def stats(self) -> Stats:
         """Return what this cache holds, layers not included, and what it has been good for. Walks the whole cache."""
         from ._maintenance import stats
 
-        disk = self._call().disk
-        return stats.survey(disk, self._layout, self._tally.read(disk))
+        with self._begin() as op:
+            fs = RobustIO(op)
+            return stats.survey(fs, self._layout, self._tally.read(fs))
 
     # Out
 
@@ -546,8 +550,8 @@ class Cache:
         """
         mode = LinkMode(mode)
         require_wheel(wheel)
-        call = self._call(wheel.filename)
-        return self._deliver.link(call, wheel, dest, mode)
+        with self._begin(wheel.filename) as op:
+            return self._deliver.link(RobustIO(op), wheel, dest, mode)
 
     def export(
         self,
@@ -579,7 +583,8 @@ class Cache:
 
         mode = LinkMode(mode)
         chosen = self.entries() if wheels is None else wheels
-        return export.export(self._call(), self._deliver, chosen, dest, mode, each=wheels is not None)
+        with self._begin() as op:
+            return export.export(RobustIO(op), self._deliver, chosen, dest, mode, each=wheels is not None)
 
     def unpack(
         self,
@@ -624,48 +629,49 @@ class Cache:
         """
         mode = LinkMode(mode)
         require_wheel(wheel)
-        call = self._call(wheel.filename)
         target = None if dest is None else os.path.abspath(dest)
-        for number in range(_TREE_TRIES):
-            # A tree that goes out is looked at folder by folder on its way, where that is enough; else before.
-            tree = None if number or target is None else self._unpack.promising(call, _sha256(wheel))
-            check = tree is not None
-            tree = tree or self._tree(call, wheel, needed=target is None or mode not in _WITHOUT_TREE)
-            if tree is not None:
-                # It may have been made of the same bytes under another file name.
-                check_project(tree.listing.dist_info(), wheel.filename, str(wheel.path))
-            if target is None and tree is not None:
-                return Unpacked(Path(tree.folder), None, tuple(tree.listing.files()))
-            if target is not None and tree is None:
-                listing = self._unpack.past_the_cache(call, self._still_there(call, wheel), target)
-                return Unpacked(Path(target), LinkMode.COPY, tuple(listing.files()))
-            if target is not None and tree is not None:
-                used = self._unpack.out(call, tree, target, mode, check=check)
-                if used is not None:
-                    return Unpacked(Path(target), used, tuple(tree.listing.files()))
-        raise CommitError(
-            "the unpacked wheel goes as often as it is made",
-            operation="unpack",
-            path=self._layout.trees,
-            attempts=_TREE_TRIES,
-            advice="Another process prunes this cache with limits that are too low, or clears it.",
-        )
+        with self._begin(wheel.filename) as op:
+            fs = RobustIO(op)
+            for number in range(_TREE_TRIES):
+                # A tree that goes out is looked at folder by folder on its way, where that is enough; else before.
+                tree = None if number or target is None else self._unpack.promising(fs, _sha256(wheel))
+                check = tree is not None
+                tree = tree or self._tree(fs, wheel, needed=target is None or mode not in _WITHOUT_TREE)
+                if tree is not None:
+                    # It may have been made of the same bytes under another file name.
+                    check_project(tree.listing.dist_info(), wheel.filename, str(wheel.path))
+                if target is None and tree is not None:
+                    return Unpacked(Path(tree.folder), None, tuple(tree.listing.files()))
+                if target is not None and tree is None:
+                    listing = self._unpack.past_the_cache(fs, self._still_there(fs, wheel), target)
+                    return Unpacked(Path(target), LinkMode.COPY, tuple(listing.files()))
+                if target is not None and tree is not None:
+                    used = self._unpack.out(fs, tree, target, mode, check=check)
+                    if used is not None:
+                        return Unpacked(Path(target), used, tuple(tree.listing.files()))
+            raise CommitError(
+                "the unpacked wheel goes as often as it is made",
+                operation="unpack",
+                path=self._layout.trees,
+                attempts=_TREE_TRIES,
+                advice="Another process prunes this cache with limits that are too low, or clears it.",
+            )
 
-    def _tree(self, call: Call, wheel: CachedWheel, *, needed: bool) -> TreeEntry | None:
+    def _tree(self, fs: RobustIO, wheel: CachedWheel, *, needed: bool) -> TreeEntry | None:
         """Return the tree of a wheel, made where there is none; ``None`` where none may be made and none is needed."""
         sha256 = _sha256(wheel)
-        found = self._unpack.find(call, sha256)
+        found = self._unpack.find(fs, sha256)
         if found is not None:
             return found
         if self._read_only and not needed:
             return None
         self._writable("unpack")
         try:
-            with self._flights.turn(call, f"tree {sha256}", lambda: self._unpack.is_there(call, sha256)):
-                found = self._unpack.find(call, sha256)
+            with self._flights.turn(fs, f"tree {sha256}", lambda: self._unpack.is_there(fs, sha256)):
+                found = self._unpack.find(fs, sha256)
                 if found is None:
-                    found = self._unpack.make(call, self._still_there(call, wheel))
-                    self._grown(call, found.size, sha256)
+                    found = self._unpack.make(fs, self._still_there(fs, wheel))
+                    self._grown(fs, found.size, sha256)
                 return found
         except CommitError as error:
             if needed or error.cause is not Cause.DENIED:
@@ -673,8 +679,8 @@ class Cache:
             # A user who may only read a cache that others fill is served as by one that was opened read-only.
             return None
 
-    def _still_there(self, call: Call, wheel: CachedWheel) -> Entry:
-        found = self._look_up(call, {"sha256": _sha256(wheel)}, wheel.filename)
+    def _still_there(self, fs: RobustIO, wheel: CachedWheel) -> Entry:
+        found = self._look_up(fs, {"sha256": _sha256(wheel)}, wheel.filename)
         if found is None:
             raise FileNotFoundError(
                 errno.ENOENT, "the wheel is no longer in the cache: fetch it again", str(wheel.path)
@@ -686,20 +692,21 @@ class Cache:
         from ._fetch.passthrough import Passthrough
 
         wanted = parse_request(url, None, None, None)
-        call = self._call(wanted.filename)
+        op = self._begin(wanted.filename)
+        fs = RobustIO(op)
         check_wheel_name(wanted.filename, operation="fetch", url=wanted.shown)
-        wheel = self._find(call, wanted, refresh=refresh)
-        known = None if wanted.hashes else self._urls[0].read(call.disk, wanted.url)
-        there = known and self._lookup.find(call, known.sha256, wanted.filename)
+        wheel = self._find(fs, wanted, refresh=refresh)
+        known = None if wanted.hashes else self._urls[0].read(fs, wanted.url)
+        there = known and self._lookup.find(fs, known.sha256, wanted.filename)
         return Passthrough(
-            call=call,
+            fs=fs,
             wanted=wanted,
             wheel=wheel or (_wheel(there, Status.REVALIDATED) if there else None),
             holds=wheel is not None,
             known=known,
             urls=self._urls[0],
             temporary=None if self._read_only else self._temporary(),
-            add=lambda call, stage, wanted: self._add(call, stage, wanted.filename, wanted.shown, Status.DOWNLOADED),
+            add=lambda fs, stage, wanted: self._add(fs, stage, wanted.filename, wanted.shown, Status.DOWNLOADED),
             asked=self._system.now(),
         )
 
@@ -737,11 +744,12 @@ class Cache:
         from ._maintenance import prune, select
 
         limits = PruneLimits(_options.check_size("max_size", max_size), _options.check_age(max_age))
-        call = self._call()
-        kept = select.kept(call, self._layout, self._finding(call), keep)
-        if not dry_run:
-            self._writable("prune")
-        return prune.Pruner(self._layout, self._tally).run(call.disk, limits._replace(keep=kept), dry_run=dry_run)
+        with self._begin() as op:
+            fs = RobustIO(op)
+            kept = select.kept(fs, self._layout, self._finding(fs), keep)
+            if not dry_run:
+                self._writable("prune")
+            return prune.Pruner(self._layout, self._tally).run(fs, limits._replace(keep=kept), dry_run=dry_run)
 
     def remove(self, *names: str | CachedWheel, dry_run: bool = False) -> PruneReport:
         """Take wheels out of this cache, with their trees and pointers. Layers keep theirs.
@@ -761,9 +769,10 @@ class Cache:
 
         if not dry_run:
             self._writable("remove")
-        call = self._call()
-        chosen = select.chosen(call.disk.without_waiting(), self._layout, self._finding(call), names)
-        return prune.Pruner(self._layout, self._tally).remove(call.disk, chosen, dry_run=dry_run)
+        with self._begin() as op:
+            fs = RobustIO(op)
+            chosen = select.chosen(fs.without_waiting(), self._layout, self._finding(fs), names)
+            return prune.Pruner(self._layout, self._tally).remove(fs, chosen, dry_run=dry_run)
 
     def clear(self, *, dry_run: bool = False) -> PruneReport:
         """Take everything out of this cache but what :meth:`stats` has counted.
@@ -780,7 +789,8 @@ class Cache:
 
         if not dry_run:
             self._writable("clear")
-        return prune.Pruner(self._layout, self._tally).clear(self._call().disk, dry_run=dry_run)
+        with self._begin() as op:
+            return prune.Pruner(self._layout, self._tally).clear(RobustIO(op), dry_run=dry_run)
 
     def verify(self, *, repair: bool = False, progress: Progress | None = None) -> VerifyReport:
         """Hash everything in this cache again, whatever is trusted, and say what is wrong.
@@ -800,7 +810,8 @@ class Cache:
 
         if repair:
             self._writable("verify")
-        return Verifier(self._layout, repair=repair).run(self._call(progress=progress))
+        with self._begin(progress=progress) as op:
+            return Verifier(self._layout, repair=repair).run(RobustIO(op))
 
     def doctor(self) -> DoctorReport:
         r"""Try in this cache's folder what the cache does there, and report each probe with result, code and time.
@@ -818,8 +829,8 @@ class Cache:
         # Nobody else needs it, and a hit must not pay for its import.
         from ._maintenance.doctor import examine
 
-        self._call()
-        return examine(self._system, self._layout, writable=not self._read_only)
+        with self._begin() as op:
+            return examine(op, self._layout, writable=not self._read_only)
 
     def close(self) -> None:
         """Write down what was counted, and close the connections; twice is fine. Paths that were given stay good.
@@ -828,12 +839,12 @@ class Cache:
         cache.
         """
         if not self._closed:
-            self._tally.write(self._call().disk.without_waiting())
+            self._tally.write(RobustIO(self._begin().without_waiting().for_cleanup()))
             self._closed = True
             self._wire.close(self._system.sleep)
 
     def __enter__(self) -> Self:
-        self._call()
+        self._begin()
         return self
 
     def __exit__(
@@ -844,14 +855,15 @@ class Cache:
     def __repr__(self) -> str:
         return f"Cache({str(self.path)!r})"
 
-    def _call(self, wheel: str = "", progress: Progress | None = None) -> Call:
+    def _begin(self, wheel: str = "", progress: Progress | None = None) -> Operation:
         """Begin a public call."""
         if self._closed:
             raise ValueError(f"the cache {self.path} is closed")
         if self._process != os.getpid():
             self._after_fork()
-        disk = RobustIO(self._system, RetryBudget(self._io_timeout, self._system))
-        return Call(disk, wheel, progress, CURRENT_TOKEN.get(), self._wire.closing)
+        token = CURRENT_TOKEN.get()
+        tokens = (self._wire.closing,) if token is None else (self._wire.closing, token)
+        return Operation(self._system, io_timeout=self._io_timeout, tokens=tokens, wheel=wheel, progress=progress)
 
     def _after_fork(self) -> None:
         """Leave the parent what is the parent's: locks of its threads, and sockets that two must not talk through."""
@@ -866,15 +878,15 @@ class Cache:
         self._tally = Counters(self._layout, writable=not self._read_only)
         self._ceiling = SizeLimit(self._layout, self._tally, self._max_size)
 
-    def _grown(self, call: Call, size: int, sha256: str) -> None:
+    def _grown(self, fs: RobustIO, size: int, sha256: str) -> None:
         """Count what has come into the cache, and keep to the limit."""
         self._tally.grew(size)
-        self._tally.write(call.disk)
-        self._ceiling.keep(call.disk, sha256)
+        self._tally.write(fs)
+        self._ceiling.keep(fs, sha256)
 
-    def _finding(self, call: Call) -> Callable[[str], str | None]:
+    def _finding(self, fs: RobustIO) -> Callable[[str], str | None]:
         """What leads from another hash to a sha256."""
-        return lambda key: self._pointers[0].read(call.disk.without_waiting(), key)
+        return lambda key: self._pointers[0].read(fs.without_waiting(), key)
 
     def _temporary(self) -> str:
         system = self._system

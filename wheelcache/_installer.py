@@ -16,7 +16,7 @@ from ._cache import Cache
 from ._fs.persist import Persister
 from ._fs.robustio import RobustIO
 from ._models import CachedWheel, LinkMode
-from ._operation import Call, RetryBudget
+from ._operation import Operation
 from ._os.system import System
 from ._store.layout import Layout, marker_path
 from ._unpack.link_tree import TreeLinker
@@ -74,10 +74,10 @@ class TreeSource(WheelSource):
         distribution, version = wheel.filename.split("-")[:2]
         self.distribution: str = distribution
         self.version: str = version
-        self._disk = _disk()
+        self._fs = _new_fs()
         self._root = str(cache.unpack(wheel).path)
         self._never_hardlink_from = cache._never_hardlink_from  # noqa: SLF001 - one package
-        data = self._disk.read(marker_path(self._root))
+        data = self._fs.read(marker_path(self._root))
         listing = None if data is None else decode_marker(data)
         if listing is None:
             raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned at once: try again", self._root)
@@ -103,7 +103,7 @@ class TreeSource(WheelSource):
     def read_dist_info(self, filename: str) -> str:
         """Return the text of a file in the ``.dist-info`` folder."""
         path = os.path.join(self._root, self._dist_info, *filename.split("/"))
-        data = self._disk.read(path)
+        data = self._fs.read(path)
         if data is None and filename in self.dist_info_filenames:
             raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned meanwhile: make it again", path)
         if data is None:
@@ -122,7 +122,7 @@ class TreeSource(WheelSource):
                 row = (relative, f"sha256={_urlsafe(folder.digest(number))}", str(folder.sizes[number]))
                 if relative == f"{self._dist_info}/RECORD":
                     row = (relative, "", "")
-                with self._disk.perform("open", path, lambda path=path: self._disk.files.open_read(path)) as raw:  # type: ignore[misc]
+                with self._fs.perform("open", path, lambda path=path: self._fs.files.open_read(path)) as raw:  # type: ignore[misc]
                     stream = _TreeStream(raw, self._root, folder, number, self._never_hardlink_from)  # type: ignore[arg-type]
                     yield row, stream, is_executable(folder.kinds[number])
 
@@ -144,7 +144,7 @@ class LinkDestination(WheelDestination):
     ) -> None:
         self._inner = inner
         self._mode = LinkMode(mode)
-        self._call = Call(_disk(io_timeout))
+        self._fs = _new_fs(io_timeout)
         # Those of the source whose file it is; one destination may be given several sources, one after the other.
         self._never_hardlink_from: list[Layout] = []
         self._spread = TreeLinker(Persister(), self._never_hardlink_from)
@@ -189,19 +189,18 @@ class LinkDestination(WheelDestination):
         self._never_hardlink_from[:] = stream.never_hardlink_from
 
         def put() -> None:
-            self._spread.one(self._call, stream.root, stream.folder, stream.number, target=target, mode=self._mode)
+            self._spread.one(self._fs, stream.root, stream.folder, stream.number, target=target, mode=self._mode)
 
         try:
             put()
         except FileExistsError:
-            if not self._inner.overwrite_existing or not self._call.disk.discard(target):
+            if not self._inner.overwrite_existing or not self._fs.discard(target):
                 raise
             put()
 
 
-def _disk(io_timeout: float = 60.0) -> RobustIO:
-    system = System()
-    return RobustIO(system, RetryBudget(io_timeout, system))
+def _new_fs(io_timeout: float = 60.0) -> RobustIO:
+    return RobustIO(Operation(System(), io_timeout=io_timeout))
 
 
 def _urlsafe(digest: str) -> str:

@@ -1,12 +1,13 @@
-"""One public call on its way through the stations: its disk, with the call's patience, its listener, and its stop.
+"""One public call: what can cancel it, how long it may wait, and who is told of its progress.
 
-Waiting for what can pass: one budget for a public call, spent by all its refused operations together.
+An :class:`Operation` lies below every file operation and every request of a call. Each of them checks it first, and
+every wait goes through :meth:`Operation.sleep`, so that cancelling, closing and Ctrl-C end the call at its next step.
+Cleaning up runs on :meth:`Operation.for_cleanup`, which cannot be cancelled.
 
-A tree of 5,000 held files does not wait 5,000 times: the seconds are those of the call, and operations that wait side
-by side in several threads spend them once.
-
-What is refused and can pass costs all the time that goes by with it, and not the sleep between two tries alone: a
-server that is gone lets every call hang for 20 s before it refuses it.
+The retry budget is that of the whole call: a tree of 5,000 held files does not wait 5,000 times, and operations that
+wait side by side in several threads spend the same seconds once. An operation that is refused spends all the time that
+passes until it succeeds, not only the sleep between two attempts: a server that is gone lets every attempt hang for
+20 s before it fails.
 """
 
 from __future__ import annotations
@@ -15,210 +16,315 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
 
+from ._imports import import_lock
 from ._models import Phase, Progress, ProgressEvent
 from ._os.system import System
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-    from ._fs.robustio import RobustIO
+_T = TypeVar("_T")
+
+# Full jitter, from 1 ms to 100 ms: most holders let go within milliseconds, and many waiters must not act in step.
+_FIRST_WAIT = 0.001
+_LONGEST_WAIT = 0.1
+# A rest of the budget that is smaller than the clock's resolution would be waited for without end.
+_SHORTEST_WAIT = 1e-6
 
 
 class OperationCancelledError(BaseException):
-    """A call was told to stop. No ``Exception``, as with Ctrl-C: nothing on the way may take it for a failure."""
+    """The operation was cancelled.
+
+    Not an ``Exception``, for the reason that ``KeyboardInterrupt`` is none: no handler on the way may take it for a
+    failure. Leaving the ``with`` block of the operation turns it into the error of the token, where that has one.
+
+    Attributes:
+        token: the token that was cancelled.
+    """
+
+    def __init__(self, token: CancelToken) -> None:
+        super().__init__()
+        self.token = token
 
 
 class ClosedError(ValueError):
-    """What a call was using has been closed by another thread."""
+    """The cache was closed, by this thread or by another one while the call ran."""
 
 
 class CancelToken:
-    """Says to a call in another thread that nobody waits for it any more.
+    """Cancels operations from another thread.
 
     Args:
-        error: makes what ends the call.
+        error: creates the exception that the caller of a cancelled operation gets; ``None`` for
+            :class:`OperationCancelledError` itself.
     """
 
-    def __init__(self, error: Callable[[], BaseException] = OperationCancelledError) -> None:
-        self._error = error
+    def __init__(self, error: Callable[[], Exception] | None = None) -> None:
+        self.error = error
+        self.is_cancelled = False
         self._lock = threading.Lock()
-        self._set = False
-        self._wakers: dict[object, Callable[[], object]] = {}
+        self._callbacks: dict[object, Callable[[], object]] = {}
 
-    def set(self) -> None:
-        """Stop the calls of this token at their next step, and wake those that wait for a socket.
+    def cancel(self) -> None:
+        """Cancel the operations of this token, and interrupt those that are blocked in a read.
 
-        Whoever waits for them to end says it again now and then: one that was only about to wait was not woken.
+        A caller that waits for them to end repeats this: an operation that was just about to block was not interrupted.
         """
         with self._lock:
-            self._set = True
-            wakers = list(self._wakers.values())
-        for wake in wakers:
-            wake()
+            self.is_cancelled = True
+            callbacks = list(self._callbacks.values())
+        for callback in callbacks:
+            callback()
 
     @property
-    def is_set(self) -> bool:
-        """Whether it was said."""
-        return self._set
-
-    @property
-    def is_waited_past(self) -> bool:
-        """Whether somebody waits for a socket whom it should wake."""
-        return bool(self._wakers)
+    def has_callbacks(self) -> bool:
+        """Whether an operation is blocked in a read that :meth:`cancel` interrupts."""
+        return bool(self._callbacks)
 
     def check(self) -> None:
-        """Raise :class:`StoppedError`, or what takes its place, once it was said."""
-        if self._set:
-            raise self._error()
+        """Raise :class:`OperationCancelledError` if the token was cancelled."""
+        if self.is_cancelled:
+            raise OperationCancelledError(self)
 
     @contextmanager
-    def waking(self, wake: Callable[[], object]) -> Iterator[None]:
-        """While this lasts, call ``wake`` when it is said."""
+    def on_cancel(self, callback: Callable[[], object]) -> Iterator[None]:
+        """Within the block, call ``callback`` when the token is cancelled, from the thread that cancels it."""
         key = object()
         with self._lock:
-            self._wakers[key] = wake
+            self._callbacks[key] = callback
         try:
             self.check()
             yield
         finally:
             with self._lock:
-                del self._wakers[key]
+                del self._callbacks[key]
 
 
-CURRENT_TOKEN: ContextVar[CancelToken | None] = ContextVar("wheelcache_stop", default=None)
-"""The token of the public calls made in this context; whoever runs a call in a thread of its own sets it there."""
-
-
-class Call(NamedTuple):
-    """What the stations of one call share.
-
-    Attributes:
-        disk: the file layer with the seconds that this call may wait.
-        wheel: the file name of the wheel that it is about; empty where there is none yet.
-        progress: the caller's listener, or ``None``.
-        stop: what ends it from another thread, or ``None``.
-        closing: the stop of what it works for, or ``None``; it ends what waits.
-    """
-
-    disk: RobustIO
-    wheel: str = ""
-    progress: Progress | None = None
-    stop: CancelToken | None = None
-    closing: CancelToken | None = None
-
-    def report(self, phase: Phase, done: int = 0, total: int | None = None, detail: str = "") -> None:
-        """Tell the listener. What it raises goes through: that is how a caller stops a fetch."""
-        if self.stop is not None:
-            self.stop.check()
-        if self.progress is not None:
-            self.progress(ProgressEvent(self.wheel, phase, done, total, detail))
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, but not past a stop."""
-        self.disk.system.sleep(seconds, self._look_up)
-
-    def _look_up(self) -> None:
-        for stop in (self.stop, self.closing):
-            if stop is not None:
-                stop.check()
-
-
-_T = TypeVar("_T")
-
-# Full jitter, from 1 ms to 100 ms: most holders let go within milliseconds, and many waiters must not come in step.
-_FIRST_WAIT = 0.001
-_LONGEST_WAIT = 0.1
-# What rounding leaves of the budget is less than any clock can show to have passed: waiting for it would never end.
-_LEAST_WAIT = 1e-6
+CURRENT_TOKEN: ContextVar[CancelToken | None] = ContextVar("wheelcache_token", default=None)
+"""The token of the public calls that are made in this context, set by code that runs them in a thread of its own."""
 
 
 class RetryBudget:
-    """The seconds that the contended file operations of one public call may wait in all."""
+    """The seconds that the contended file operations of one public call may wait in total."""
 
-    def __init__(self, seconds: float, system: System) -> None:
-        self._system = system
+    def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
         self._left = seconds
         self._lock = threading.Lock()
-        self._waiting = 0
+        self._spenders = 0
         self._since = 0.0
-        self._until = system.monotonic()
+        self._until = monotonic()
 
     @property
     def left(self) -> float:
-        """The seconds that may still be waited."""
+        """The seconds that are left."""
         with self._lock:
-            left = self._left - (self._system.monotonic() - self._since if self._waiting else 0.0)
-        return left if left > _LEAST_WAIT else 0.0
+            left = self._left - (self._monotonic() - self._since if self._spenders else 0.0)
+        return left if left > _SHORTEST_WAIT else 0.0
 
     @contextmanager
-    def _spending(self, since: float) -> Iterator[None]:
-        """Spend what goes by, from a moment that may have passed; what several threads spend at once is spent once."""
+    def spending(self, since: float) -> Iterator[None]:
+        """Spend the time from ``since``, which may have passed, to the end of the block.
+
+        Seconds that several threads spend at once are counted once.
+        """
         with self._lock:
             since = max(since, self._until)
-            self._since = min(self._since, since) if self._waiting else since
-            self._waiting += 1
+            self._since = min(self._since, since) if self._spenders else since
+            self._spenders += 1
         try:
             yield
         finally:
             with self._lock:
-                self._waiting -= 1
-                if self._waiting == 0:
-                    self._until = self._system.monotonic()
+                self._spenders -= 1
+                if self._spenders == 0:
+                    self._until = self._monotonic()
                     self._left -= self._until - self._since
 
-    def retry(
+
+class Operation:
+    """One public call.
+
+    As a context manager, it turns the cancellation of a token into the error of that token: the caller of a method of
+    a closed cache gets a :class:`ClosedError`.
+
+    Args:
+        system: the machine that it runs on.
+        io_timeout: the seconds that its contended file operations may wait in total.
+        tokens: cancel it.
+        wheel: the file name of the wheel that it is about; empty if there is none yet.
+        progress: the caller's listener, or ``None``.
+    """
+
+    __slots__ = ("budget", "progress", "system", "tokens", "wheel")
+
+    def __init__(
         self,
-        operation: Callable[[], _T],
+        system: System,
         *,
-        passing: Callable[[BaseException], bool],
-        waiting: Callable[[], None] | None = None,
+        io_timeout: float = 0.0,
+        tokens: tuple[CancelToken, ...] = (),
+        wheel: str = "",
+        progress: Progress | None = None,
+    ) -> None:
+        self.system = system
+        self.budget = RetryBudget(io_timeout, system.monotonic)
+        self.tokens = tokens
+        self.wheel = wheel
+        self.progress = progress
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OperationCancelledError) and error.token.error is not None:
+            raise error.token.error() from None
+
+    def check(self) -> None:
+        """Raise :class:`OperationCancelledError` if one of the tokens was cancelled."""
+        for token in self.tokens:
+            if token.is_cancelled:
+                raise OperationCancelledError(token)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, until the operation is cancelled at the longest."""
+        self.system.sleep(seconds, self.check)
+
+    def report(self, phase: Phase, done: int = 0, total: int | None = None, detail: str = "") -> None:
+        """Tell the listener how far the operation is.
+
+        An exception of the listener propagates unchanged: that is how a caller stops an operation.
+        """
+        self.check()
+        if self.progress is not None:
+            self.progress(ProgressEvent(self.wheel, phase, done, total, detail))
+
+    def _copy(
+        self,
+        *,
+        budget: RetryBudget | None = None,
+        tokens: tuple[CancelToken, ...] | None = None,
+        wheel: str | None = None,
+    ) -> Operation:
+        copy = object.__new__(Operation)
+        copy.system = self.system
+        copy.budget = budget or self.budget
+        copy.tokens = self.tokens if tokens is None else tokens
+        copy.wheel = self.wheel if wheel is None else wheel
+        copy.progress = self.progress
+        return copy
+
+    def with_token(self, token: CancelToken) -> Operation:
+        """Return the same operation for work in several threads, which this token cancels too."""
+        return self._copy(tokens=(*self.tokens, token))
+
+    def about(self, wheel: str) -> Operation:
+        """Return the same operation for a part of it that is about this wheel."""
+        return self._copy(wheel=wheel)
+
+    def with_progress(self, progress: Progress | None) -> Operation:
+        """Return the same operation with another listener."""
+        copy = self._copy()
+        copy.progress = progress
+        return copy
+
+    def without_waiting(self) -> Operation:
+        """Return the same operation with an empty retry budget, for best-effort work."""
+        return self.waiting_at_most(0.0)
+
+    def waiting_at_most(self, seconds: float) -> Operation:
+        """Return the same operation with a retry budget of its own."""
+        return self._copy(budget=RetryBudget(seconds, self.system.monotonic))
+
+    def for_cleanup(self) -> Operation:
+        """Return the same operation for tidying up: it cannot be cancelled, and reports nothing."""
+        return self._copy(tokens=()).with_progress(None)
+
+    def retry_within_budget(
+        self,
+        attempt: Callable[[], _T],
+        *,
+        is_transient: Callable[[BaseException], bool],
+        while_waiting: Callable[[], None] | None = None,
         since: float | None = None,
     ) -> _T:
-        """Do an operation again while its error can pass and seconds are left; then the last error is raised.
+        """Repeat an attempt while its error is transient and the retry budget lasts; then raise the last error.
 
-        ``waiting`` is called now and then meanwhile, while what is waited for is still to be seen. Where the first try
-        was made before, it began at ``since``.
+        Args:
+            attempt: what to do.
+            is_transient: whether another attempt may succeed.
+            while_waiting: called before each wait but the first, while the cause of the refusal can still be observed.
+            since: when the first attempt began, if it was made by the caller.
         """
-        begun = self._system.monotonic() if since is None else since
+        budget, monotonic = self.budget, self.system.monotonic
+        begun = monotonic() if since is None else since
         try:
-            return operation()
+            return attempt()
         except BaseException as error:
-            if not passing(error):
+            if not is_transient(error):
                 raise
-            with self._spending(begun):
-                if self.left <= 0:
+            with budget.spending(begun):
+                if budget.left <= 0:
                     raise
-        with self._spending(self._system.monotonic()):
-            return self._again(operation, passing, waiting)
 
-    def _again(
-        self,
-        operation: Callable[[], _T],
-        passing: Callable[[BaseException], bool],
-        waiting: Callable[[], None] | None,
-    ) -> _T:
-        # It is imported when something was refused, not before: most processes never need it.
+        def wait(seconds: float) -> None:
+            if while_waiting is not None:
+                while_waiting()
+            self.sleep(min(seconds, budget.left))
+
+        with budget.spending(monotonic()):
+            self.sleep(min(_FIRST_WAIT, budget.left))
+            return retry(
+                attempt,
+                can_retry=is_transient,
+                wait=_full_jitter,
+                stop=lambda _: budget.left <= 0,
+                sleep=wait,
+            )
+
+
+def _full_jitter(number: int) -> float:
+    import random
+
+    # Which of the possible waits it is need not be a secret.
+    return random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(number - 1, 30)))  # noqa: S311
+
+
+def retry(
+    attempt: Callable[[], _T],
+    *,
+    can_retry: Callable[[BaseException], bool],
+    wait: Callable[[int], float],
+    stop: Callable[[int], bool],
+    sleep: Callable[[float], None],
+) -> _T:
+    """Repeat an attempt until it succeeds, its error is final, or ``stop`` says so; then raise the last error.
+
+    This is the only retry loop: files, downloads and metadata differ in these functions alone.
+
+    Args:
+        attempt: what to do.
+        can_retry: whether an error allows another attempt.
+        wait: the seconds to wait after the attempt of this number, which starts at 1.
+        stop: whether no attempt is to follow the one of this number.
+        sleep: waits.
+    """
+    with import_lock:
+        # Most processes never retry, and the import takes milliseconds.
         import tenacity
 
-        def spent(_: RetryCallState) -> bool:
-            return self.left <= 0
+    def should_stop(state: RetryCallState) -> bool:
+        return stop(state.attempt_number)
 
-        def pause(seconds: float) -> None:
-            if waiting is not None:
-                waiting()
-            self._sleep(seconds)
+    def seconds(state: RetryCallState) -> float:
+        return wait(state.attempt_number)
 
-        self._sleep(_FIRST_WAIT)
-        again = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(passing),
-            wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT),
-            stop=spent,
-            sleep=pause,
-            reraise=True,
-        )
-        return again(operation)
-
-    def _sleep(self, seconds: float) -> None:
-        self._system.sleep(min(seconds, self.left))
+    again = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(can_retry), wait=seconds, stop=should_stop, sleep=sleep, reraise=True
+    )
+    return again(attempt)

@@ -20,7 +20,7 @@ from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, Cause, CommitError, LinkMode, Status
 from wheelcache._fs.robustio import RobustIO
-from wheelcache._operation import RetryBudget
+from wheelcache._operation import Operation
 from wheelcache._os.system import System
 from wheelcache._os.volume import Volume
 
@@ -212,7 +212,7 @@ def test_a_folder_that_is_pruned_while_it_is_made_is_made_again(
     path.parent.mkdir()
     files.plan = Refusing(Refuse("mkdir", code, str(path), times=times))
     system = machine.cache_class._system
-    RobustIO(system, RetryBudget(30.0, system)).make_folder(str(path))
+    RobustIO(Operation(system, io_timeout=30.0)).make_folder(str(path))
     assert path.is_dir()
     assert machine.clock.slept == []
 
@@ -227,7 +227,7 @@ def test_a_folder_that_never_comes_is_told(
     files.plan = Refusing(refusal)
     system = machine.cache_class._system
     with pytest.raises(CommitError) as caught:
-        RobustIO(system, RetryBudget(30.0, system)).make_folder(str(path))
+        RobustIO(Operation(system, io_timeout=30.0)).make_folder(str(path))
     assert code_text(code) in str(caught.value)
     assert refusal.count <= 10
     assert machine.clock.slept == []
@@ -239,7 +239,7 @@ def test_what_is_no_folder_is_told_at_once(files: FaultyFiles, machine: Machine,
     path.write_bytes(b"")
     system = machine.cache_class._system
     with pytest.raises(CommitError) as caught:
-        RobustIO(system, RetryBudget(30.0, system)).make_folder(str(path))
+        RobustIO(Operation(system, io_timeout=30.0)).make_folder(str(path))
     assert caught.value.cause is Cause.IN_THE_WAY
     assert files.count("mkdir") == 1
 
@@ -251,7 +251,7 @@ def test_a_link_to_no_folder_is_told_at_once(files: FaultyFiles, machine: Machin
     path.symlink_to(tmp_path / "missing")
     system = machine.cache_class._system
     with pytest.raises(CommitError) as caught:
-        RobustIO(system, RetryBudget(30.0, system)).make_folder(str(path))
+        RobustIO(Operation(system, io_timeout=30.0)).make_folder(str(path))
     assert caught.value.cause is Cause.IN_THE_WAY
     assert files.count("mkdir") == 1
 
@@ -519,6 +519,6 @@ def test_a_held_record_is_renewed_although_its_spare_is_held_too(tmp_path: Path)
     system = dataclasses.replace(System(), files=files)
     path, spare = str(tmp_path / "record.json"), str(tmp_path / "spare.tmp")
     Path(path).write_bytes(b"old")
-    RobustIO(system, RetryBudget(30.0, system)).write_small(path, b"new", spare)
+    RobustIO(Operation(system, io_timeout=30.0)).write_small(path, b"new", spare)
     assert held.count == 8
     assert Path(path).read_bytes() == b"new"

@@ -33,7 +33,7 @@ from wheels import Wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, Cause, CommitError, LinkMode, Status, WheelCacheError
 from wheelcache._fs.tempnames import OwnerTag
-from wheelcache._operation import RetryBudget
+from wheelcache._operation import Operation
 from wheelcache._os.volume import Volume
 
 # What can pass, what a volume cannot do, and what it cannot do with one file.
@@ -281,7 +281,7 @@ def test_slow_answers_to_who_holds_it_are_part_of_the_wait(
 
 def test_threads_that_hang_together_spend_it_once(machine: Machine) -> None:
     """Two operations of one call that are refused at the same time cost the seconds of one."""
-    patience = RetryBudget(60.0, machine.cache_class._system)
+    op = Operation(machine.cache_class._system, io_timeout=60.0)
     both = threading.Barrier(2, timeout=60)
     tries = [0, 0]
 
@@ -295,7 +295,9 @@ def test_threads_that_hang_together_spend_it_once(machine: Machine) -> None:
             raise os_error(64)
 
     threads = [
-        threading.Thread(target=patience.retry, args=(partial(hang, number),), kwargs={"passing": lambda _: True})
+        threading.Thread(
+            target=op.retry_within_budget, args=(partial(hang, number),), kwargs={"is_transient": lambda _: True}
+        )
         for number in range(2)
     ]
     for thread in threads:
@@ -303,7 +305,7 @@ def test_threads_that_hang_together_spend_it_once(machine: Machine) -> None:
     for thread in threads:
         thread.join()
     assert tries == [2, 2]
-    assert patience.left == pytest.approx(40.0, abs=0.1)
+    assert op.budget.left == pytest.approx(40.0, abs=0.1)
 
 
 # What never passes

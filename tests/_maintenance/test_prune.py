@@ -21,6 +21,7 @@ from machines import FakeClock, Machine
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, PruneReport, ReadOnlyError
+from wheelcache._fs.robustio import RobustIO
 from wheelcache._fs.tempnames import OwnerTag, space_tag
 
 DAY = 86_400.0
@@ -45,7 +46,7 @@ def digests(wheels: object) -> list[str]:
 def size_of_tally(machine: Machine, cache: Cache) -> int:
     """Return how large another process takes the cache to be."""
     with machine.cache(cache.path) as other:
-        return other._tally.size(other._call().disk)
+        return other._tally.size(RobustIO(other._begin()))
 
 
 def test_the_least_recently_used_go_first_and_whole(machine: Machine, cache: Cache, tmp_path: Path) -> None:
@@ -512,7 +513,7 @@ def test_one_process_prunes_for_the_limit_and_nobody_relies_on_it(machine: Machi
     from wheelcache._fs.lock import FileLock
 
     with machine.cache(tmp_path / "cache", max_size=20 * SIZE) as cache:
-        lock = FileLock(cache._call().disk, cache._layout.lock("prune"))
+        lock = FileLock(RobustIO(cache._begin()), cache._layout.lock("prune"))
         assert lock.try_acquire()
         fill(machine, cache, tmp_path, 22)
         assert cache.stats().wheel_bytes == 22 * SIZE
@@ -703,7 +704,7 @@ def test_a_lock_that_is_held_is_not_stale(machine: Machine, cache: Cache) -> Non
     from wheelcache._fs.lock import FileLock
 
     path = cache.path / "v1" / "locks" / "0.lock"
-    lock = FileLock(cache._call().disk, str(path))
+    lock = FileLock(RobustIO(cache._begin()), str(path))
     assert lock.try_acquire()
     os.utime(path, (1, 1))
     assert cache.prune().swept == ()

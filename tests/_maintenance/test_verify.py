@@ -380,7 +380,7 @@ def test_it_is_stopped_with_a_listener_as_without(cache: Cache, tmp_path: Path) 
     """Whoever runs it in a thread and gives it up, as the asynchronous cache does, is not kept waiting to its end."""
     fill(cache, tmp_path)
     stop = CancelToken()
-    stop.set()
+    stop.cancel()
     token = CURRENT_TOKEN.set(stop)
     try:
         for listener in (None, lambda event: None):

@@ -22,7 +22,7 @@ from wheels import Wheel, make_wheel, wheel_filename
 from wheelcache import Cache, Cause, CommitError, LinkMode, Status
 from wheelcache._fs.persist import Persister
 from wheelcache._fs.robustio import RobustIO
-from wheelcache._operation import RetryBudget
+from wheelcache._operation import Operation
 from wheelcache._os.clone_windows import DUPLICATE_EXTENTS, GET_INTEGRITY, SET_INTEGRITY, Cloning, regions
 
 if sys.platform == "win32":
@@ -399,7 +399,7 @@ def test_another_volume_is_reached_by_a_copy_at_once(elsewhere: Path, wheel: Whe
     """Windows itself refuses to rename and to link across volumes (17): the ladder copies, and remembers it."""
     files = FaultyFiles()
     machine = Machine(files)
-    disk = RobustIO(machine.cache_class._system, RetryBudget(60.0, machine.cache_class._system))
+    disk = RobustIO(Operation(machine.cache_class._system, io_timeout=60.0))
     ladder = Persister()
     for name, tried in (("one", ["rename", "link", "create"]), ("two", ["create"])):
         with pytest.raises(OSError) as caught:

@@ -18,7 +18,7 @@ from wheels import Wheel
 from wheelcache import Cache, CachedWheel, DownloadError, Phase, ProgressEvent, Status
 from wheelcache._fs.lock import FileLock
 from wheelcache._fs.robustio import RobustIO
-from wheelcache._operation import RetryBudget
+from wheelcache._operation import Operation
 from wheelcache._os.system import System
 from wheelcache._store.layout import Layout
 
@@ -52,7 +52,7 @@ class Owner:
         system = System()
         self.layout = Layout(str(cache.path))
         self.key = wheel.digest
-        self.lock = FileLock(RobustIO(system, RetryBudget(0.0, system)), self.layout.lock(self.key))
+        self.lock = FileLock(RobustIO(Operation(system, io_timeout=0.0)), self.layout.lock(self.key))
         self.partial = Path(self.layout.new_partial(self.key, f"1800000000-0000abcd-{OTHER_PID}-00000000", ""))
         assert self.lock.try_acquire()
 

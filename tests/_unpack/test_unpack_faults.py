@@ -25,7 +25,7 @@ from oracle import check_error
 from wheelcache import Cache, CachedWheel, UnsafeWheelError
 from wheelcache._fs.robustio import RobustIO
 from wheelcache._fs.tempnames import is_spare
-from wheelcache._operation import Call, RetryBudget
+from wheelcache._operation import Operation
 from wheelcache._os.system import System
 from wheelcache._store.layout import Layout
 from wheelcache._unpack.trees import Trees
@@ -72,10 +72,10 @@ class World:
     def check(self) -> None:
         """Every tree that has a good marker is right, and the caller's folder has whole files only."""
         system = System(boot=lambda: self.machine.boot)
-        call = Call(RobustIO(system, RetryBudget(1.0, system)))
+        fs = RobustIO(Operation(system, io_timeout=1.0))
         trees = Trees(Layout(str(self.folder / "cache")), writable=False)
-        for entry in trees.all(call.disk):
-            if trees.check(call, entry) == []:
+        for entry in trees.all(fs):
+            if trees.check(fs, entry) == []:
                 assert files_in(Path(entry.folder)) == self.all
         if self.site.exists():
             whole = {name: data for name, data in files_in(self.site).items() if not is_spare(name.rpartition("/")[2])}

@@ -140,7 +140,7 @@ def fetch_in_threads(plan: Plan, fetch: Callable[[WheelRequest], CachedWheel]) -
     def work() -> None:
         CURRENT_TOKEN.set(stop)
         try:
-            while not stop.is_set and (task := plan.take()) is not None:
+            while not stop.is_cancelled and (task := plan.take()) is not None:
                 try:
                     plan.done(task, fetch(task.request))
                 except Exception as error:
@@ -149,14 +149,14 @@ def fetch_in_threads(plan: Plan, fetch: Callable[[WheelRequest], CachedWheel]) -
             pass  # whoever stopped it knows
         except BaseException as error:
             fatal.append(error)
-            stop.set()
+            stop.cancel()
 
     def say_again() -> None:
-        if stop.is_set:
-            stop.set()
+        if stop.is_cancelled:
+            stop.cancel()
 
     context = copy_context()
     workers = Workers(lambda: context.copy().run(work), plan.jobs, "wheelcache-fetch")
-    workers.run(lambda _: stop.set(), again=say_again)
+    workers.run(lambda _: stop.cancel(), again=say_again)
     if fatal:
         raise fatal[0]

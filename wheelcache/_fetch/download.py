@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .._exceptions import DownloadError, HashMismatchError, InvalidWheelError, SizeMismatchError
+from .._fs.robustio import RobustIO
 from .._http import body
 from .._http.client import FailedRequestError, HttpClient, failed_response, length
 from .._models import Phase
-from .._operation import Call
 from .._request import ResolvedRequest, Source, text_key
 from .partial import Origin, PartialDownload, strong_validator
 
@@ -108,7 +108,7 @@ class Downloader:
         self._wire = wire
 
     def fill(
-        self, partial: PartialDownload, wanted: ResolvedRequest, call: Call, conditions: Conditions | None = None
+        self, partial: PartialDownload, wanted: ResolvedRequest, fs: RobustIO, conditions: Conditions | None = None
     ) -> Answer:
         """Write the bytes of a wheel into its partial file, and see that they have the hashes asked for.
 
@@ -121,7 +121,7 @@ class Downloader:
             InvalidWheelError: where no hash was asked for, and they are no wheel.
             CommitError: where they cannot be written.
         """
-        return _Transfer(self._wire, partial, wanted, call, conditions).run()
+        return _Transfer(self._wire, partial, wanted, fs, conditions).run()
 
 
 class _Transfer:
@@ -132,15 +132,15 @@ class _Transfer:
         wire: HttpClient,
         partial: PartialDownload,
         wanted: ResolvedRequest,
-        call: Call,
+        fs: RobustIO,
         conditions: Conditions | None,
     ) -> None:
         self._wire = wire
         self._partial = partial
         self._wanted = wanted
-        self._call = call
+        self._fs = fs
         self._conditions = conditions
-        self._system = call.disk.system
+        self._system = fs.system
         self._started = self._system.monotonic()
         self._first = _Route(wanted.sources[0])
         self._routes = [self._first, *map(_Route, wanted.sources[1:])]
@@ -217,8 +217,8 @@ class _Transfer:
         seconds = max(0.0, route.not_before - self._system.monotonic()) + self._pause
         self._pause = 0.0
         if seconds > 0.0 and route.failure is not None:
-            self._call.report(Phase.WAITING, detail=f"{route.failure.problem}, again in {seconds:.1f} s")
-            self._call.sleep(seconds)
+            self._fs.op.report(Phase.WAITING, detail=f"{route.failure.problem}, again in {seconds:.1f} s")
+            self._fs.op.sleep(seconds)
 
     def _try(self, route: _Route) -> Answer:
         self._tries += 1
@@ -235,7 +235,7 @@ class _Transfer:
             modified, place = response.status_code != _NOT_MODIFIED, place_of(response)
             answer = Answer(modified, _lower(response), asked, route.source.url, hops, place)
             if self._begin(route, response, headers):
-                body.receive(response, partial, self._call)
+                body.receive(response, partial, self._fs)
         if answer.modified:
             stage.check()
         return answer

@@ -9,8 +9,8 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from .._exceptions import DownloadError
+from .._fs.robustio import RobustIO
 from .._models import Phase
-from .._operation import Call
 from .._request import ResolvedRequest
 from .._store.staging import StagedFile
 
@@ -35,16 +35,16 @@ def path_of(source: object) -> str | None:
     return os.path.abspath(os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else None
 
 
-def copy_in(stage: StagedFile, source: BinaryIO, call: Call, total: int | None) -> None:
+def copy_in(stage: StagedFile, source: BinaryIO, fs: RobustIO, total: int | None) -> None:
     """Write what is left of an open file into a stage."""
     while chunk := source.read(_CHUNK):
         if isinstance(chunk, str):
             raise TypeError("this file is open for text: open it in binary, as by open(path, 'rb')")
         stage.write(chunk)
-        call.report(Phase.DOWNLOADING, stage.written, total)
+        fs.op.report(Phase.DOWNLOADING, stage.written, total)
 
 
-def fill(stage: StagedFile, wanted: ResolvedRequest, call: Call) -> None:
+def fill(stage: StagedFile, wanted: ResolvedRequest, fs: RobustIO) -> None:
     """Write the file of a ``file:`` URL into a stage.
 
     Raises:
@@ -58,7 +58,7 @@ def fill(stage: StagedFile, wanted: ResolvedRequest, call: Call) -> None:
     path = url2pathname(f"//{host}{parts.path}" if host else parts.path)
     try:
         with open(path, "rb", buffering=0) as source:
-            copy_in(stage, source, call, os.fstat(source.fileno()).st_size)
+            copy_in(stage, source, fs, os.fstat(source.fileno()).st_size)
     except OSError as error:
         if isinstance(error, DownloadError) or error.filename != path:
             raise

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from .. import _hashes
 from .._archive.zip import DEFLATED, STORED
 from .._exceptions import CommitError, DownloadError, HashMismatchError, InvalidWheelError
-from .._fs.robustio import reading
+from .._fs.robustio import RobustIO, reading
 from .._fs.tempnames import OwnerTag
 from .._hashes import MultiHash
 from .._http.client import FailedRequestError, HttpClient, failed_response
 from .._models import Phase
-from .._operation import Call, ClosedError
 from .._request import ResolvedRequest, Source
 from .._store.layout import Layout
 from .._store.records import decode, encode
@@ -85,8 +84,6 @@ def read_metadata(file: BinaryIO, wanted: ResolvedRequest) -> bytes:
     try:
         with zipfile.ZipFile(_Sparing(file)) as archive:
             return _read_entry(archive, wanted)
-    except ClosedError:
-        raise  # it is read from the network, and says nothing of the archive
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
         raise _invalid(f"its METADATA cannot be read ({error})", wanted) from error
 
@@ -252,22 +249,22 @@ class Metadata:
         self._layout = layout
         self._writable = writable
 
-    def of_wheel(self, call: Call, path: str, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
+    def of_wheel(self, fs: RobustIO, path: str, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
         """Return the METADATA of a wheel that is there.
 
         Raises:
             HashMismatchError, InvalidWheelError: where it is not what it should be.
         """
-        file = call.disk.open_read(path)
+        file = fs.open_read(path)
         if file is None:
             raise InvalidWheelError("the wheel is gone", operation="read metadata of", path=path)
         with reading(file):
             return check_metadata(read_metadata(file, wanted), wanted, hashes)
 
-    def kept(self, call: Call, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes | None:
+    def kept(self, fs: RobustIO, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes | None:
         """Return what was kept, if it has these hashes. What a hash names never changes."""
         key = _key(wanted, hashes)
-        fields = decode(call.disk.read(self._layout.metadata(key)) or b"") if key else None
+        fields = decode(fs.read(self._layout.metadata(key)) or b"") if key else None
         text = (fields or {}).get("metadata")
         if not isinstance(text, str):
             return None
@@ -276,7 +273,7 @@ class Metadata:
         except HashMismatchError:
             return None  # found by one hash, it lacks another or was altered: then it is for the index to tell
 
-    def fetch(self, call: Call, wire: HttpClient, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
+    def fetch(self, fs: RobustIO, wire: HttpClient, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
         """Get it from the network, and keep it.
 
         Raises:
@@ -284,27 +281,27 @@ class Metadata:
             DownloadError: where nothing is to be had.
             HashMismatchError, InvalidWheelError: where it is not what it should be.
         """
-        data = check_metadata(self._tried(call, wire, wanted, hashes), wanted, hashes)
+        data = check_metadata(self._tried(fs, wire, wanted, hashes), wanted, hashes)
         key = _key(wanted, hashes)
         if key and self._writable:
-            system = call.disk.system
+            system = fs.system
             spare = self._layout.new_temporary(OwnerTag.new(system.now(), system.boot()))
             try:
                 content = encode({"metadata": data.decode("latin-1")})
-                call.disk.without_waiting().write_small(self._layout.metadata(key), content, spare)
+                fs.without_waiting().write_small(self._layout.metadata(key), content, spare)
             except CommitError:
                 pass  # the next one asks again
         return data
 
-    def _tried(self, call: Call, wire: HttpClient, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
-        system = call.disk.system
+    def _tried(self, fs: RobustIO, wire: HttpClient, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
+        system = fs.system
         started, tried = system.monotonic(), list[str]()
         try:
-            found = _again(call, wanted, tried, lambda: beside(wire, wanted, hashes, system.now()))
+            found = _again(fs, wanted, tried, lambda: beside(wire, wanted, hashes, system.now()))
         except FailedRequestError:
             found = None  # a server may fail at these files alone, and give the wheel
         try:
-            return found or _again(call, wanted, tried, lambda: by_ranges(wire, wanted, system.now()))
+            return found or _again(fs, wanted, tried, lambda: by_ranges(wire, wanted, system.now()))
         except FailedRequestError as failure:
             raise DownloadError(
                 failure.problem,
@@ -319,7 +316,7 @@ class Metadata:
             ) from failure.__cause__
 
 
-def _again(call: Call, wanted: ResolvedRequest, tried: list[str], ask: Callable[[], _T]) -> _T:
+def _again(fs: RobustIO, wanted: ResolvedRequest, tried: list[str], ask: Callable[[], _T]) -> _T:
     """Ask until there is an answer, and take down what was tried in vain.
 
     Raises:
@@ -335,8 +332,8 @@ def _again(call: Call, wanted: ResolvedRequest, tried: list[str], ask: Callable[
             if not failure.passing or number >= _TRIES or failure.asked is not None:
                 raise
             pause = (failure.retry_after or 0.0) + _WAIT * number
-            call.report(Phase.WAITING, detail=f"{failure.problem}, again in {pause:.1f} s")
-            call.sleep(pause)
+            fs.op.report(Phase.WAITING, detail=f"{failure.problem}, again in {pause:.1f} s")
+            fs.op.sleep(pause)
 
 
 def _key(wanted: ResolvedRequest, hashes: Mapping[str, str]) -> str | None:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from .._exceptions import CommitError, HashMismatchError, InvalidWheelError, SizeMismatchError
 from .._fs.robustio import RobustIO, close_quietly, reading
 from .._fs.tempnames import OwnerTag, boot_tag
-from .._operation import Call
 from .._request import ResolvedRequest, text_key
 from .._store.layout import Layout
 from .._store.records import decode, encode
@@ -97,7 +96,7 @@ class PartialDownload:
         farthest: the most bytes that were ever there.
     """
 
-    def __init__(self, disk: RobustIO, layout: Layout, wanted: ResolvedRequest, stage: StagedFile) -> None:
+    def __init__(self, fs: RobustIO, layout: Layout, wanted: ResolvedRequest, stage: StagedFile) -> None:
         self.stage = stage
         self.origin: Origin | None = None
         self.total: int | None = None
@@ -105,7 +104,7 @@ class PartialDownload:
         self.resumed = False
         self.resumable = True
         self.farthest = 0
-        self._disk = disk
+        self._fs = fs
         self._layout = layout
         self._wanted = wanted
         self._noted: tuple[Origin, int | None] | None = None
@@ -143,21 +142,21 @@ class PartialDownload:
         self.resumable = True
         if self._noted is not None:
             self._noted = None
-            self._disk.discard(self._layout.note(self.stage.path))
+            self._fs.discard(self._layout.note(self.stage.path))
 
     def _note(self) -> None:
         """Write down where the bytes come from; without the note they can still be gone on with under a hash."""
         if self.origin is None or self._noted == (self.origin, self.total):
             return
         self._noted = self.origin, self.total
-        _write_note(self._disk, self._layout.note(self.stage.path), self.origin, self.total)
+        _write_note(self._fs, self._layout.note(self.stage.path), self.origin, self.total)
 
     def settle(self, error: BaseException | None) -> None:
         """Leave nothing behind, or what is worth going on with."""
         if error is not None and self._is_worth_keeping(error):
             self._give_up()
         elif self._noted is not None:
-            self._disk.discard(self._layout.note(self.stage.path))
+            self._fs.discard(self._layout.note(self.stage.path))
 
     def _is_worth_keeping(self, error: BaseException) -> bool:
         # A disk that refuses is not helped by more files, and wrong bytes are of no use.
@@ -168,20 +167,20 @@ class PartialDownload:
 
     def _give_up(self) -> None:
         """Leave the file to whoever comes next: as nobody's, where a rename can be had."""
-        disk, system = self._disk, self._disk.system
+        fs, system = self._fs.for_cleanup(), self._fs.system
         path = self.stage.path
         self.stage.leave()
         stamp = OwnerTag.new(system.now(), system.boot(), owned=False)
         left = self._layout.new_partial(self._wanted.key, stamp, system.space())
         if self._noted is not None:
-            disk.discard(self._layout.note(path))
+            fs.discard(self._layout.note(path))
         if self.origin is not None:
-            _write_note(disk, self._layout.note(left), self.origin, self.total)
+            _write_note(fs, self._layout.note(left), self.origin, self.total)
         try:
-            disk.files.rename(path, left)
+            fs.files.rename(path, left)
         except OSError:
             # Somebody holds it. It stays under our number, and is copied from, or claimed when we are gone.
-            disk.discard(self._layout.note(left))
+            fs.discard(self._layout.note(left))
 
 
 class PartialDownloads:
@@ -191,14 +190,14 @@ class PartialDownloads:
         self._layout = layout
 
     @contextmanager
-    def begin(self, call: Call, wanted: ResolvedRequest) -> Iterator[PartialDownload]:
+    def begin(self, fs: RobustIO, wanted: ResolvedRequest) -> Iterator[PartialDownload]:
         """Begin a download, with what an earlier one left of it. At the end it is kept only if that is of use."""
-        left = self._left(call.disk, wanted)
-        partial = self._taken_up(call, wanted, left)
+        left = self._left(fs, wanted)
+        partial = self._taken_up(fs, wanted, left)
         if partial is None:
-            path = self._new(call.disk, wanted)
-            stage = StagedFile(call.disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown)
-            partial = PartialDownload(call.disk, self._layout, wanted, stage)
+            path = self._new(fs, wanted)
+            stage = StagedFile(fs, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown)
+            partial = PartialDownload(fs, self._layout, wanted, stage)
         with partial.stage:
             try:
                 yield partial
@@ -208,91 +207,89 @@ class PartialDownloads:
             partial.settle(None)
         if not all(each.is_nobodys for each in left):
             # Whose bytes were copied may be gone by now, and nobody asks for the rest of a wheel that is there.
-            for each in self._left(call.disk, wanted):
+            for each in self._left(fs, wanted):
                 if each.is_nobodys:
-                    self._discard(call.disk, each.path)
+                    self._discard(fs, each.path)
 
-    def _new(self, disk: RobustIO, wanted: ResolvedRequest) -> str:
-        system = disk.system
+    def _new(self, fs: RobustIO, wanted: ResolvedRequest) -> str:
+        system = fs.system
         return self._layout.new_partial(wanted.key, OwnerTag.new(system.now(), system.boot()), system.space())
 
-    def _taken_up(self, call: Call, wanted: ResolvedRequest, left: list[_Left]) -> PartialDownload | None:
+    def _taken_up(self, fs: RobustIO, wanted: ResolvedRequest, left: list[_Left]) -> PartialDownload | None:
         """Return the largest of the files that an earlier download of this wheel left, as our own."""
         found: PartialDownload | None = None
         for each in left:
             if found is None and _SMALLEST <= each.size <= (wanted.size or each.size):
-                found = self._claimed(call, wanted, each) if each.is_nobodys else self._copied(call, wanted, each)
+                found = self._claimed(fs, wanted, each) if each.is_nobodys else self._copied(fs, wanted, each)
             if each.is_nobodys or (each.is_silent and found is not None):
-                self._discard(call.disk, each.path)
+                self._discard(fs, each.path)
         return found
 
-    def _left(self, disk: RobustIO, wanted: ResolvedRequest) -> list[_Left]:
+    def _left(self, fs: RobustIO, wanted: ResolvedRequest) -> list[_Left]:
         folder, prefix = self._layout.partials(wanted.key)
         left = []
         try:
-            entries = disk.files.scan(folder)
+            entries = fs.files.scan(folder)
         except OSError:
             return []  # nothing was ever left, or it is not to be had just now
         for entry in entries:
             stamp = OwnerTag.of(entry.name)
             if entry.name.startswith(prefix) and self._layout.is_partial(entry.name) and stamp is not None:
                 try:
-                    stat = disk.files.stat(os.path.join(folder, entry.name))
+                    stat = fs.files.stat(os.path.join(folder, entry.name))
                 except OSError:
                     continue  # somebody else was quicker
-                left.append(_look(disk, self._layout, os.path.join(folder, entry.name), stamp, stat))
+                left.append(_look(fs, self._layout, os.path.join(folder, entry.name), stamp, stat))
         return sorted(left, key=lambda each: each.size, reverse=True)
 
-    def _claimed(self, call: Call, wanted: ResolvedRequest, left: _Left) -> PartialDownload | None:
+    def _claimed(self, fs: RobustIO, wanted: ResolvedRequest, left: _Left) -> PartialDownload | None:
         """Make a file that is nobody's our own: of two who try, the rename lets one."""
-        disk = call.disk
-        origin, total = _read_note(disk, self._layout.note(left.path))
+        origin, total = _read_note(fs, self._layout.note(left.path))
         if not wanted.hashes and (not left.same_boot or origin is None or origin.validator is None):
             return None
-        path = self._new(disk, wanted)
+        path = self._new(fs, wanted)
         try:
-            disk.files.rename(left.path, path)
+            fs.files.rename(left.path, path)
         except OSError:
-            return self._copied(call, wanted, left)
-        disk.discard(self._layout.note(left.path))
+            return self._copied(fs, wanted, left)
+        fs.discard(self._layout.note(left.path))
         try:
-            file = disk.files.open_write(path)
+            file = fs.files.open_write(path)
         except OSError:
-            disk.discard(path)
+            fs.discard(path)
             return None
-        stage = StagedFile(disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown, file=file)
-        return self._begun(call, wanted, stage, (origin, total))
+        stage = StagedFile(fs, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown, file=file)
+        return self._begun(fs, wanted, stage, (origin, total))
 
-    def _copied(self, call: Call, wanted: ResolvedRequest, left: _Left) -> PartialDownload | None:
+    def _copied(self, fs: RobustIO, wanted: ResolvedRequest, left: _Left) -> PartialDownload | None:
         """Take the bytes of a file whose owner may still be writing to it."""
-        disk = call.disk
-        origin, total = _read_note(disk, self._layout.note(left.path))
+        origin, total = _read_note(fs, self._layout.note(left.path))
         if not wanted.hashes:
             return None
-        path = self._new(disk, wanted)
+        path = self._new(fs, wanted)
         try:
-            with reading(disk.files.open_read(left.path)) as source:
-                file = disk.files.create(path)
+            with reading(fs.files.open_read(left.path)) as source:
+                file = fs.files.create(path)
                 try:
-                    while disk.files.copy(source, file, _CHUNK):
+                    while fs.files.copy(source, file, _CHUNK):
                         pass
                     file.seek(0)
                 except BaseException:
                     close_quietly(file)
-                    disk.discard(path)
+                    fs.discard(path)
                     raise
         except OSError:
             return None
-        stage = StagedFile(disk, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown, file=file)
-        return self._begun(call, wanted, stage, (origin, total))
+        stage = StagedFile(fs, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown, file=file)
+        return self._begun(fs, wanted, stage, (origin, total))
 
     def _begun(
-        self, call: Call, wanted: ResolvedRequest, stage: StagedFile, noted: tuple[Origin | None, int | None]
+        self, fs: RobustIO, wanted: ResolvedRequest, stage: StagedFile, noted: tuple[Origin | None, int | None]
     ) -> PartialDownload | None:
         """Hash what there is; where it cannot be read it is given up."""
-        partial = PartialDownload(call.disk, self._layout, wanted, stage)
+        partial = PartialDownload(fs, self._layout, wanted, stage)
         try:
-            stage.take_up(call)
+            stage.take_up(fs)
         except CommitError:
             stage.__exit__(None, None, None)
             return None
@@ -305,9 +302,9 @@ class PartialDownloads:
         partial.farthest = stage.written
         return partial
 
-    def _discard(self, disk: RobustIO, path: str) -> None:
-        disk.discard(path)
-        disk.discard(self._layout.note(path))
+    def _discard(self, fs: RobustIO, path: str) -> None:
+        fs.discard(path)
+        fs.discard(self._layout.note(path))
 
 
 @dataclass(frozen=True)
@@ -329,8 +326,8 @@ class _Left:
     same_boot: bool
 
 
-def _look(disk: RobustIO, layout: Layout, path: str, stamp: OwnerTag, stat: os.stat_result) -> _Left:
-    system = disk.system
+def _look(fs: RobustIO, layout: Layout, path: str, stamp: OwnerTag, stat: os.stat_result) -> _Left:
+    system = fs.system
     same_boot = system.boot() is not None and stamp.boot == boot_tag(system.boot())
     near = same_boot and layout.is_partial(path, system.space())
     gone = near and not system.alive(stamp.pid)
@@ -338,9 +335,9 @@ def _look(disk: RobustIO, layout: Layout, path: str, stamp: OwnerTag, stat: os.s
     return _Left(path, stat.st_size, stamp.pid == 0 or gone, silent, same_boot)
 
 
-def _read_note(disk: RobustIO, path: str) -> tuple[Origin | None, int | None]:
+def _read_note(fs: RobustIO, path: str) -> tuple[Origin | None, int | None]:
     try:
-        fields = decode(disk.files.read(path)) or {}
+        fields = decode(fs.files.read(path)) or {}
     except OSError:
         fields = {}
     match fields:
@@ -354,10 +351,10 @@ def _read_note(disk: RobustIO, path: str) -> tuple[Origin | None, int | None]:
     return None, None
 
 
-def _write_note(disk: RobustIO, path: str, origin: Origin, total: int | None) -> None:
+def _write_note(fs: RobustIO, path: str, origin: Origin, total: int | None) -> None:
     data = encode({"url": origin.url, "validator": origin.validator, "total": total, "place": origin.place})
     try:
-        with disk.files.create(path) as file:
+        with fs.files.create(path) as file:
             file.write(data)
     except OSError:
         pass  # under a hash the bytes can be gone on with all the same; a torn note is none

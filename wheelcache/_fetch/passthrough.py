@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from .._exceptions import WheelCacheError
+from .._fs.robustio import RobustIO
 from .._http.client import length
 from .._models import CachedWheel
-from .._operation import Call
 from .._request import ResolvedRequest
 from .._store.index import UrlEntry, Urls
 from .._store.staging import StagedFile
@@ -36,14 +36,14 @@ class Passthrough:
         asked: when the request was made, in seconds since the epoch.
     """
 
-    call: Call
+    fs: RobustIO
     wanted: ResolvedRequest
     wheel: CachedWheel | None
     holds: bool
     known: UrlEntry | None
     urls: Urls
     temporary: str | None
-    add: Callable[[Call, StagedFile, ResolvedRequest], CachedWheel]
+    add: Callable[[RobustIO, StagedFile, ResolvedRequest], CachedWheel]
     asked: float
 
     def conditions(self) -> dict[str, str]:
@@ -55,7 +55,7 @@ class Passthrough:
 
     def open(self) -> BinaryIO | None:
         """Open the wheel, ``None`` where it is gone meanwhile."""
-        return None if self.wheel is None else self.call.disk.open_read(str(self.wheel.path))
+        return None if self.wheel is None else self.fs.open_read(str(self.wheel.path))
 
     def revalidated(self, fields: Mapping[str, str]) -> None:
         """Take down that what is there still holds."""
@@ -71,30 +71,30 @@ class Passthrough:
         # Only what comes from a server needs it, and the start of a process counts.
         from .._http.cache_control import freshness
 
-        if self.wanted.hashes or freshness(fields, self.asked, self.call.disk.system.now()).storable:
+        if self.wanted.hashes or freshness(fields, self.asked, self.fs.system.now()).storable:
             return True
         if self.known is not None and self.temporary is not None:
             # What it said before holds no longer either.
-            self.urls.forget(self.call.disk, self.wanted.url)
+            self.urls.forget(self.fs, self.wanted.url)
         return False
 
     def _stage(self) -> StagedFile | None:
         if self.temporary is None:
             return None
         try:
-            return StagedFile(self.call.disk, self.temporary, expected=self.wanted.hashes, shown=self.wanted.shown)
+            return StagedFile(self.fs, self.temporary, expected=self.wanted.hashes, shown=self.wanted.shown)
         except WheelCacheError:
             return None
 
     def came(self, stage: StagedFile, fields: Mapping[str, str]) -> None:
         """Make an entry of a body that was read to its end."""
-        wheel = self.add(self.call, stage, self.wanted)
+        wheel = self.add(self.fs, stage, self.wanted)
         if not self.wanted.hashes:
             self._note(wheel, fields, modified=True)
 
     def _note(self, wheel: CachedWheel, fields: Mapping[str, str], *, modified: bool) -> None:
         answer = Answer(modified, fields, self.asked, self.wanted.url)
-        self.urls.write(self.call.disk, self.wanted.url, wheel.hashes["sha256"], answer, self.known)
+        self.urls.write(self.fs, self.wanted.url, wheel.hashes["sha256"], answer, self.known)
 
 
 class KeptBody:

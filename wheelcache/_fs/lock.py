@@ -19,8 +19,8 @@ _MOST_REFUSALS = 20
 class FileLock:
     """A lock that one process holds at a time; the system takes it back from a process that dies."""
 
-    def __init__(self, disk: RobustIO, path: str) -> None:
-        self._disk = disk
+    def __init__(self, fs: RobustIO, path: str) -> None:
+        self._fs = fs
         self._path = path
         self._file: BinaryIO | None = None
         self._refusals = 0
@@ -54,15 +54,15 @@ class FileLock:
 
     def _open(self) -> BinaryIO:
         try:
-            return self._disk.files.open_write(self._path)
+            return self._fs.files.open_write(self._path)
         except FileNotFoundError:
-            self._disk.make_folder(os.path.dirname(self._path))
-            return self._disk.files.open_write(self._path)
+            self._fs.make_folder(os.path.dirname(self._path))
+            return self._fs.files.open_write(self._path)
 
     def _is_ours(self, file: BinaryIO) -> bool:
         """Whether the path still leads to the file that was locked: its last holder may have deleted it meanwhile."""
         try:
-            return self._disk.files.stat(self._path).st_ino == os.fstat(file.fileno()).st_ino
+            return self._fs.files.stat(self._path).st_ino == os.fstat(file.fileno()).st_ino
         except FileNotFoundError:
             return False
 
@@ -74,7 +74,7 @@ class FileLock:
         from filelock import unlock_descriptor
 
         # Deleted while it is held: who opens it from now on makes a new one, and who had it open sees that it is gone.
-        self._disk.discard(self._path)
+        self._fs.discard(self._path)
         try:
             unlock_descriptor(file.fileno())
         except OSError:

@@ -53,7 +53,7 @@ class Persister:
 
     def place(
         self,
-        disk: RobustIO,
+        fs: RobustIO,
         source: str,
         target: str,
         *,
@@ -71,20 +71,20 @@ class Persister:
             FileExistsError: where the target exists; the caller looks at it.
             CommitError: where every step is refused and none of them can pass, or the time is up.
         """
-        started = disk.system.monotonic()
+        started = fs.system.monotonic()
         rounds = 0
-        watch = disk.watch(source, target)
+        watch = fs.holder_poll(source, target)
         denied: bool | None = None
 
         def climb() -> str:
             nonlocal rounds
             rounds += 1
             return self._round(
-                disk,
+                fs,
                 source,
                 target,
                 scope,
-                self._steps(disk, sha256, keep=keep, never_hardlink_from=never_hardlink_from),
+                self._steps(fs, sha256, keep=keep, never_hardlink_from=never_hardlink_from),
             )
 
         def passing(error: BaseException) -> bool:
@@ -92,31 +92,31 @@ class Persister:
             if not isinstance(error, _AllRefusedError) or not error.can_be_transient:
                 return False
             if denied is None and is_access_denied(error.telling):
-                denied = not probe_writable(disk.system, os.path.dirname(target))
+                denied = not probe_writable(fs.system, os.path.dirname(target))
             return not denied
 
         try:
-            step = disk.patience.retry(climb, passing=passing, waiting=watch.look)
+            step = fs.op.retry_within_budget(climb, is_transient=passing, while_waiting=watch.poll)
         except _AllRefusedError as all_refused:
             if rounds > 1:
-                watch.look(last=True)
+                watch.poll(final=True)
             raise commit_error(
                 all_refused.telling,
                 "commit",
                 source,
                 target=target,
                 attempts=rounds,
-                elapsed=disk.system.monotonic() - started,
-                cause=Cause.DENIED if denied else disk.cause(all_refused.telling, target, watch),
+                elapsed=fs.system.monotonic() - started,
+                cause=Cause.DENIED if denied else fs.cause(all_refused.telling, target, watch),
                 steps=all_refused.steps,
                 holders=watch.holders,
             ) from all_refused.telling
         if step != "rename" and not (keep or never_hardlink_from):
-            disk.discard(source)
+            fs.discard(source)
         return step
 
     def _round(
-        self, disk: RobustIO, source: str, target: str, scope: str, ways: list[tuple[str, Callable[[str, str], None]]]
+        self, fs: RobustIO, source: str, target: str, scope: str, ways: list[tuple[str, Callable[[str, str], None]]]
     ) -> str:
         steps: list[tuple[str, str]] = []
         errors: list[OSError] = []
@@ -135,7 +135,7 @@ class Persister:
                     # A file that is deleted and still open keeps its name for as long as its reader likes.
                     raise FileExistsError(*error.args) from error
                 if refusal is ErrorKind.MISSING:
-                    _explain_missing(disk, source, target, error)
+                    _explain_missing(fs, source, target, error)
                 if refusal is ErrorKind.BLOCKED:
                     raise commit_error(error, "commit", source, target=target) from error
                 if refusal is ErrorKind.UNSUPPORTED and step != "copy" and is_permanently_unsupported(error):
@@ -147,15 +147,15 @@ class Persister:
         raise _summed_up(target, errors, tuple(steps))
 
     def _steps(
-        self, disk: RobustIO, sha256: str, *, keep: bool, never_hardlink_from: bool
+        self, fs: RobustIO, sha256: str, *, keep: bool, never_hardlink_from: bool
     ) -> list[tuple[str, Callable[[str, str], None]]]:
         def copy(source: str, target: str) -> None:
-            checked_copy(disk, source, target, sha256)
+            checked_copy(fs, source, target, sha256)
 
-        steps: list[tuple[str, Callable[[str, str], None]]] = [("link", disk.files.link), ("copy", copy)]
+        steps: list[tuple[str, Callable[[str, str], None]]] = [("link", fs.files.link), ("copy", copy)]
         if never_hardlink_from:
             return steps[1:]
-        return steps if keep else [("rename", disk.files.rename), *steps]
+        return steps if keep else [("rename", fs.files.rename), *steps]
 
 
 def _summed_up(target: str, errors: list[OSError], steps: tuple[tuple[str, str], ...]) -> _AllRefusedError:
@@ -170,14 +170,14 @@ def _summed_up(target: str, errors: list[OSError], steps: tuple[tuple[str, str],
     return _AllRefusedError(passing[0], steps, can_be_transient=True)
 
 
-def _explain_missing(disk: RobustIO, source: str, target: str, error: OSError) -> None:
+def _explain_missing(fs: RobustIO, source: str, target: str, error: OSError) -> None:
     """Find out what is missing: our own finished file, or the folder it goes to."""
-    if disk.stat(source) is None:
+    if fs.stat(source) is None:
         raise commit_error(error, "commit", source, target=target, cause=Cause.REMOVED) from error
-    disk.make_folder(os.path.dirname(target))
+    fs.make_folder(os.path.dirname(target))
 
 
-def checked_copy(disk: RobustIO, source: str, target: str, sha256: str) -> None:
+def checked_copy(fs: RobustIO, source: str, target: str, sha256: str) -> None:
     """Copy a file to a name that is not there yet, and see that what was read is what it should be.
 
     A copy that failed is deleted where that can be; where not it stays without a record, and is no entry.
@@ -187,36 +187,36 @@ def checked_copy(disk: RobustIO, source: str, target: str, sha256: str) -> None:
         OSError: where it is refused.
         CommitError: where the file is not what it should be: then no step may give it a name.
     """
-    with reading(disk.files.open_read(source)) as reader:
-        writer = disk.files.create(target)
+    with reading(fs.files.open_read(source)) as reader:
+        writer = fs.files.create(target)
         made = os.fstat(writer.fileno()).st_ino
         try:
-            _copy_mode(disk, reader, writer)
+            _copy_mode(fs, reader, writer)
             if _pump(reader, writer) != sha256:
                 _refuse_altered(source, target)
             writer.close()
         except BaseException:
             close_quietly(writer)
-            _discard_own(disk, target, made)
+            _discard_own(fs, target, made)
             raise
-    if disk.files.stat(target).st_ino != made:
+    if fs.files.stat(target).st_ino != made:
         # Another process took the unfinished file for a damaged one, moved it away, and put its own there.
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
 
 
-def _copy_mode(disk: RobustIO, reader: BinaryIO, writer: BinaryIO) -> None:
+def _copy_mode(fs: RobustIO, reader: BinaryIO, writer: BinaryIO) -> None:
     """A program stays one, whichever step of the ladder brought it."""
     try:
-        disk.files.copy_permissions(reader, writer)
+        fs.files.copy_permissions(reader, writer)
     except OSError:
         pass  # this volume has none, or not for us to give
 
 
-def _discard_own(disk: RobustIO, path: str, made: int) -> None:
+def _discard_own(fs: RobustIO, path: str, made: int) -> None:
     """Delete what is left of a copy, unless another process has taken it away and put its own in its place."""
     try:
-        if disk.files.stat(path).st_ino == made:
-            disk.discard(path)
+        if fs.system.files.stat(path).st_ino == made:
+            fs.discard(path)
     except OSError:
         pass  # it stays, without a record, and is no entry
 

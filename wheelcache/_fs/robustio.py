@@ -1,7 +1,10 @@
-"""The disk as one public call sees it: the file layer, with patience for what is held and words for what is refused.
+"""File operations that wait for a holder to let go, and errors that say what happened.
 
-Stations do their plain file work here. What needs more than one way, placing a file under its final name, is
-:mod:`._ladder`.
+:class:`RobustIO` is the file system as one operation sees it. Each call checks for cancellation, is retried while its
+refusal is transient and the retry budget lasts, and raises a :class:`CommitError` with everything that is known of the
+refusal. A missing or an existing file is an answer, not a refusal, and is raised as it came.
+
+Giving a finished file its final name has more than one method, and is done in :mod:`.persist`.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ from typing import BinaryIO, TypeVar
 from .._exceptions import Cause, CommitError
 from .._hashes import MultiHash
 from .._models import Phase
-from .._operation import Call, RetryBudget
+from .._operation import Operation
+from .._os.files import FileSystem
 from .._os.system import System
+from .cancellable import CancellableFiles
 from .errors import (
     ErrorKind,
     advice_for,
@@ -27,73 +32,100 @@ from .errors import (
     permanent_cause,
     winerror_of,
 )
-
-# Most holders let go at once, and asking takes longer than that.
-_FIRST_QUESTION = 0.25
-_LONGEST_PAUSE = 8.0
-
-
-class HolderPoll:
-    """One operation that waits, and whom it waits for.
-
-    Args:
-        ask: says who holds these files.
-        monotonic: the clock.
-        paths: the files.
-    """
-
-    def __init__(
-        self, ask: Callable[[Sequence[str]], tuple[str, ...]], monotonic: Callable[[], float], *paths: str
-    ) -> None:
-        self.holders: tuple[str, ...] = ()
-        self._ask = ask
-        self._monotonic = monotonic
-        self._paths = [path for path in paths if path]
-        self._pause = _FIRST_QUESTION
-        self._due = monotonic() + _FIRST_QUESTION
-
-    def look(self, *, last: bool = False) -> None:
-        """Ask if it is time to; the ``last`` time that is worth waiting for, ask if nobody was named so far.
-
-        Never fails: who does not answer is not waited for, and an error is told without a name then.
-        """
-        if (last and self.holders) or (not last and self._monotonic() < self._due):
-            return
-        try:
-            self.holders = self._ask(self._paths) or self.holders
-        except Exception:
-            pass  # there is nobody to ask, or no answer: a kindness must not change how the operation ends
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-        self._due = self._monotonic() + self._pause
-
+from .tempnames import OwnerTag
 
 _T = TypeVar("_T")
 
-# A folder that was made and is gone again was pruned in between; more than a few times in a row is no accident.
-_FOLDER_TRIES = 5
-# The operations that "access denied" is looked into for: whether they give a new name.
-_LOOKED_INTO = {"create": True, "mkdir": True, "replace": True, "open": False, "read": False}
+# Most holders let go at once, and a query takes longer than that.
+_FIRST_POLL = 0.25
+_MAX_INTERVAL = 8.0
+# A folder that was created and is missing again was pruned in between. More than a few times in a row is no accident.
+_FOLDER_ATTEMPTS = 5
+# The operations whose "access denied" is investigated, and whether they create a new name.
+_INVESTIGATED = {"create": True, "mkdir": True, "replace": True, "open": False, "read": False}
+_CHUNK = 1 << 20
+
+
+class HolderPoll:
+    """Finds out which processes have a file open while an operation waits for them: afterwards they may be gone.
+
+    Args:
+        query: returns the processes that have any of some files open.
+        monotonic: the clock.
+        paths: the files; empty ones are left out.
+
+    Attributes:
+        holders: the processes that were named last.
+    """
+
+    def __init__(
+        self, query: Callable[[Sequence[str]], tuple[str, ...]], monotonic: Callable[[], float], *paths: str
+    ) -> None:
+        self.holders: tuple[str, ...] = ()
+        self._query = query
+        self._monotonic = monotonic
+        self._paths = [path for path in paths if path]
+        self._interval = _FIRST_POLL
+        self._next_poll = monotonic() + _FIRST_POLL
+
+    def poll(self, *, final: bool = False) -> None:
+        """Query the holders if the polling interval has elapsed.
+
+        With ``final``, query once more unless a holder is already known. Errors are ignored: the holder's name is a
+        courtesy and must not change the outcome.
+        """
+        due = self._monotonic() >= self._next_poll
+        if self.holders if final else not due:
+            return
+        try:
+            self.holders = self._query(self._paths) or self.holders
+        except Exception:
+            pass  # a failed query only leaves the error without a name
+        self._interval = min(self._interval * 2, _MAX_INTERVAL)
+        self._next_poll = self._monotonic() + self._interval
 
 
 class RobustIO:
-    """The file layer for the time of one public call."""
+    """The file system of one operation.
 
-    def __init__(self, system: System, patience: RetryBudget) -> None:
-        self.system = system
-        self.patience = patience
-        self.files = system.files
+    Attributes:
+        op: the operation.
+        system: the machine that it runs on.
+        files: the operations of its file system, each of which checks for cancellation and is attempted once.
+    """
+
+    __slots__ = ("files", "op", "system")
+
+    def __init__(self, op: Operation) -> None:
+        self.op = op
+        self.system: System = op.system
+        self.files: FileSystem = CancellableFiles(op)
 
     def without_waiting(self) -> RobustIO:
-        """Return the same disk for work that is not worth waiting for."""
-        return RobustIO(self.system, RetryBudget(0.0, self.system))
+        """Return a view with an empty retry budget, for best-effort work."""
+        return RobustIO(self.op.without_waiting())
+
+    def for_cleanup(self) -> RobustIO:
+        """Return a view that cannot be cancelled, for work that leaves things in order."""
+        return RobustIO(self.op.for_cleanup())
+
+    def about(self, wheel: str) -> RobustIO:
+        """Return a view that reports progress for another wheel."""
+        return RobustIO(self.op.about(wheel))
+
+    def temporary_tag(self, *, owned: bool = True) -> str:
+        """Return an owner tag for the name of a new temporary file; no two are the same."""
+        return OwnerTag.new(self.system.now(), self.system.boot(), owned=owned)
 
     def perform(self, operation: str, path: str, action: Callable[[], _T], *, target: str = "") -> _T:
-        """Do one file operation, waiting while somebody holds the file who will let go.
+        """Perform a file operation, and repeat it while its refusal is transient and the retry budget lasts.
 
         Raises:
-            OSError: as it came, where the file is missing or exists: that is an answer.
-            CommitError: for every other refusal, when the time is up, or at once where it cannot pass.
+            OSError: as it came, if the file is missing or exists.
+            CommitError: for every other refusal.
+            OperationCancelledError: if the operation was cancelled, before an attempt or while waiting.
         """
+        self.op.check()
         started = self.system.monotonic()
         try:
             return action()
@@ -101,41 +133,47 @@ class RobustIO:
             if isinstance(error, CommitError) or is_answer(error, path):
                 raise
             first = error
-        # Only now: nearly nothing is refused, and hits and walks are counted in microseconds.
-        return self._insist(_Trial(self, operation, path, target, started), action, first)
+        # Made only now: refusals are rare, and hits and walks are counted in microseconds.
+        return self._retry(_Attempts(self, operation, path, target, started), action, first)
 
-    def _insist(self, trial: _Trial, action: Callable[[], _T], first: OSError) -> _T:
+    def _retry(self, attempts: _Attempts, action: Callable[[], _T], first: OSError) -> _T:
         def once() -> _T:
-            trial.tries += 1
-            if trial.tries == 1:
+            attempts.count += 1
+            if attempts.count == 1:
                 raise first
+            self.op.check()
             return action()
 
         try:
-            return self.patience.retry(once, passing=trial.passing, waiting=trial.look, since=trial.started)
+            return self.op.retry_within_budget(
+                once,
+                is_transient=attempts.is_transient,
+                while_waiting=attempts.poll_holders,
+                since=attempts.started,
+            )
         except OSError as error:
-            if isinstance(error, CommitError) or is_answer(error, trial.path):
+            if isinstance(error, CommitError) or is_answer(error, attempts.path):
                 raise
-            raise trial.to_error(error) from error
+            raise attempts.to_error(error) from error
 
-    def watch(self, *paths: str) -> HolderPoll:
-        """Return what asks who holds these files while an operation waits for them."""
+    def holder_poll(self, *paths: str) -> HolderPoll:
+        """Return a poll for the processes that have these files open."""
         return HolderPoll(self.system.holders, self.system.monotonic, *paths)
 
-    def cause(self, error: OSError, path: str, watch: HolderPoll | None = None, *, reading: bool = False) -> Cause:
-        """Return the class of what is behind a refusal, by all that is there to see."""
-        if watch is not None and watch.holders:
+    def cause(self, error: OSError, path: str, poll: HolderPoll | None = None, *, reading: bool = False) -> Cause:
+        """Return the cause of a refusal, from its code and from what can be observed."""
+        if poll is not None and poll.holders:
             return Cause.HELD
         return observed_cause(self.system, error, path, reading=reading)
 
     def create(self, path: str) -> BinaryIO:
-        """Create a file, and the folders above it where they are missing.
+        """Create a file for writing, and the folders above it if they are missing.
 
         Raises:
-            FileExistsError: where it is there.
-            CommitError: where it is refused.
+            FileExistsError: if the file exists.
+            CommitError: if the creation is refused.
         """
-        for _ in range(_FOLDER_TRIES):
+        for _ in range(_FOLDER_ATTEMPTS):
             try:
                 return self.perform("create", path, lambda: self.files.create(path))
             except OSError as error:
@@ -143,15 +181,15 @@ class RobustIO:
                     raise
                 missing = error
                 self.make_folder(os.path.dirname(path))
-        raise commit_error(missing, "create", path, attempts=_FOLDER_TRIES) from missing
+        raise commit_error(missing, "create", path, attempts=_FOLDER_ATTEMPTS) from missing
 
     def make_folder(self, path: str) -> None:
-        """Make a folder and those above it; one that is there is fine.
+        """Create a folder and those above it. An existing folder is a success.
 
         Raises:
-            CommitError: where it is refused, or a file is in the way.
+            CommitError: if the creation is refused, or a file is in the way.
         """
-        for _ in range(_FOLDER_TRIES):
+        for _ in range(_FOLDER_ATTEMPTS):
             try:
                 self.perform("mkdir", path, lambda: self._make_folder_once(path))
             except OSError as error:
@@ -162,10 +200,10 @@ class RobustIO:
                 pruned = error
             else:
                 return
-        raise commit_error(pruned, "mkdir", path, attempts=_FOLDER_TRIES) from pruned
+        raise commit_error(pruned, "mkdir", path, attempts=_FOLDER_ATTEMPTS) from pruned
 
     def _was_pruned(self, error: OSError, path: str) -> bool:
-        """Whether it was a folder that stood in the way, or the one above, and was deleted at this moment."""
+        """Whether the folder, or the one above it, existed a moment ago and was deleted."""
         if isinstance(error, CommitError) or not is_answer(error, path):
             return False
         return is_missing(error, path) or self.stat(path) is None
@@ -174,7 +212,8 @@ class RobustIO:
         try:
             self.files.mkdir(path)
         except OSError as error:
-            # Asked only now and by what is there: Windows denies making a drive's root, and a link to a folder will do.
+            # Asked only now, and answered by the folder itself: Windows denies creating the root of a drive, and a link
+            # to a folder will do.
             if self.files.is_folder(path):
                 return
             parent = os.path.dirname(path)
@@ -184,23 +223,23 @@ class RobustIO:
             self.files.mkdir(path)
 
     def read(self, path: str) -> bytes | None:
-        """Return the bytes of a small file, ``None`` where there is none."""
+        """Return the bytes of a small file, or ``None`` if it is missing."""
         return self._unless_missing("read", path, lambda: self.files.read(path))
 
     def read_dated(self, path: str) -> tuple[bytes, float] | None:
-        """Return the bytes of a small file and its time stamp, ``None`` where there is none."""
+        """Return the bytes of a small file and its time stamp, or ``None`` if it is missing."""
         return self._unless_missing("read", path, lambda: self.files.read_dated(path))
 
     def open_read(self, path: str) -> BinaryIO | None:
-        """Open a file for reading, ``None`` where there is none."""
+        """Open a file for reading, or return ``None`` if it is missing."""
         return self._unless_missing("open", path, lambda: self.files.open_read(path))
 
     def stat(self, path: str) -> os.stat_result | None:
-        """Return what is known of a file, ``None`` where there is none."""
+        """Return the status of a file, or ``None`` if it is missing."""
         return self._unless_missing("stat", path, lambda: self.files.stat(path))
 
     def scan(self, path: str) -> list[os.DirEntry[str]]:
-        """Return what is in a folder; nothing where there is none."""
+        """Return the entries of a folder; a missing one has none."""
         return self._unless_missing("scan", path, lambda: self.files.scan(path)) or []
 
     def _unless_missing(self, operation: str, path: str, action: Callable[[], _T]) -> _T | None:
@@ -212,70 +251,72 @@ class RobustIO:
             raise
 
     def touch(self, path: str, seconds: float) -> None:
-        """Set the time stamp of a file if that can be; never waits and never fails: nothing depends on it."""
+        """Set the time stamp of a file, best effort: readers of the stamp can live with an older one."""
         try:
             self.files.touch(path, seconds)
         except OSError:
-            pass  # whoever asks for the stamp gets an older one
+            pass
 
     def remove_folder(self, path: str) -> bool:
-        """Delete a folder now if it is empty; return whether it is gone. Never waits and never fails."""
+        """Delete an empty folder, and return whether it no longer exists. Never waits, fails or is cancelled."""
         try:
-            self.files.rmdir(path)
+            self.system.files.rmdir(path)
         except OSError as error:
             return is_missing(error, path)
         return True
 
     def discard(self, path: str) -> bool:
-        """Delete a file now if that can be; return whether it is gone. Never waits and never fails (rule 8).
+        """Delete a file, and return whether it no longer exists. Never waits, fails or is cancelled.
 
-        What stays carries its owner and its age in its name and is swept later.
+        A temporary file that cannot be deleted carries its owner and age in its name, and is swept later (rule 8).
         """
         try:
-            self.files.unlink(path)
+            self.system.files.unlink(path)
         except OSError as error:
             return is_missing(error, path)
         return True
 
-    def write_small(self, path: str, data: bytes, spare: str) -> None:
-        """Write a small file whole: create it, or put it in the place of the one that is there.
+    def write_small(self, path: str, data: bytes, temporary: str) -> None:
+        """Write a small file as a whole, replacing an existing one.
 
-        It need not be atomic, since a reader believes only what has its checksum. First it is created in its place: a
-        name that nobody knows yet is held by nobody. Where there is one, ``spare`` is written and renamed over it,
-        and where that is refused (its holder does not share deleting), it is written over.
+        The file need not appear atomically, since readers accept only content with a valid checksum. It is created in
+        place first: nobody can hold a name that did not exist. If it exists, ``temporary`` is written and renamed over
+        it; if that is refused, because its holder does not share deletion, it is overwritten.
 
         Raises:
-            CommitError: where all ways are refused.
+            CommitError: if every method is refused.
         """
         try:
             self.create_small(path, data)
         except FileExistsError:
             try:
-                # Once, and not for each try: a scanner may hold it by then, and what is held can be renamed later.
-                self.create_small(spare, data)
-                self.perform("replace", spare, lambda: self._put_in_place(path, data, spare), target=path)
-            except OSError as error:
-                self.discard(spare)
-                raise commit_error(error, "replace", spare, target=path) from error
+                # Once, and not for each attempt: a scanner may hold it by then, and a held file can be renamed later.
+                self.create_small(temporary, data)
+                self.perform("replace", temporary, lambda: self._put_in_place(path, data, temporary), target=path)
+            except BaseException as error:
+                self.discard(temporary)
+                if isinstance(error, OSError):
+                    raise commit_error(error, "replace", temporary, target=path) from error
+                raise
 
-    def _put_in_place(self, path: str, data: bytes, spare: str) -> None:
+    def _put_in_place(self, path: str, data: bytes, temporary: str) -> None:
         try:
-            self.files.replace(spare, path)
+            self.files.replace(temporary, path)
         except OSError as error:
             if classify(error, path) is not ErrorKind.TRANSIENT:
                 raise
-            # Cut last: until it is written over, what is there stays good, and writing over it takes no room.
+            # Truncated last: the old content stays valid until it is overwritten, and overwriting needs no free space.
             with self.files.open_write(path) as file:
                 write_all(file, data)
                 file.truncate()
-            self.discard(spare)
+            self.discard(temporary)
 
     def create_small(self, path: str, data: bytes) -> None:
-        """Create a small file. What is left of one that fails stays: by now another process may have made it good.
+        """Create a small file. An incomplete one is left in place: another process may have completed it by now.
 
         Raises:
-            FileExistsError: where it is there.
-            CommitError: where it is refused.
+            FileExistsError: if the file exists.
+            CommitError: if the creation or a write is refused.
         """
         file = self.create(path)
         try:
@@ -287,88 +328,109 @@ class RobustIO:
             close_quietly(file)
 
 
-class _Trial:
-    """One operation that is tried until it is done, and what is known of its refusals."""
+class _Attempts:
+    """The attempts at one file operation, and what is known of their refusals."""
 
-    def __init__(self, disk: RobustIO, operation: str, path: str, target: str, started: float) -> None:
-        self.tries = 0
+    def __init__(self, fs: RobustIO, operation: str, path: str, target: str, started: float) -> None:
+        self.count = 0
         self.path = path
         self.started = started
-        self._disk = disk
+        self._fs = fs
         self._operation = operation
         self._target = target
         self._cause: Cause | None = None
-        self._looked = False
-        # Made at the first refusal: most operations never need one, and a hit is counted in microseconds.
-        self._watch: HolderPoll | None = None
+        self._is_investigated = False
+        # Made at the first refusal, for the reason that this object is.
+        self._poll: HolderPoll | None = None
 
-    def passing(self, error: BaseException) -> bool:
-        """Return whether another try may do better."""
+    def is_transient(self, error: BaseException) -> bool:
+        """Return whether another attempt may succeed."""
         if isinstance(error, CommitError) or not isinstance(error, OSError):
-            return False  # what is told already was waited for already
+            return False  # a CommitError has been waited for already
         if classify(error, self.path) is not ErrorKind.TRANSIENT:
             return False
-        self._watch = self._watch or self._disk.watch(self.path, self._target)
-        if is_access_denied(error) and self._operation in _LOOKED_INTO and not self._looked:
-            self._looked = True
-            making, folder = _LOOKED_INTO[self._operation], self._operation == "mkdir"
+        self._poll = self._poll or self._fs.holder_poll(self.path, self._target)
+        if is_access_denied(error) and self._operation in _INVESTIGATED and not self._is_investigated:
+            self._is_investigated = True
+            making, folder = _INVESTIGATED[self._operation], self._operation == "mkdir"
             at = self._target or self.path
-            self._cause = permanent_cause(self._disk.system, at, making=making, folder=folder)
+            self._cause = permanent_cause(self._fs.system, at, making=making, folder=folder)
         return self._cause is None
 
-    def look(self) -> None:
-        """Ask who holds the file, if it is time to."""
-        if self._watch is not None:
-            self._watch.look()
+    def poll_holders(self) -> None:
+        """Query the holders of the file if the polling interval has elapsed."""
+        if self._poll is not None:
+            self._poll.poll()
 
     def to_error(self, error: OSError) -> CommitError:
-        """Return the error that tells everything."""
-        if self._watch is not None and self.tries > 1:
-            self._watch.look(last=True)
-        reading = _LOOKED_INTO.get(self._operation) is False
+        """Return the error for the caller, with everything that is known."""
+        if self._poll is not None and self.count > 1:
+            self._poll.poll(final=True)
+        reading = _INVESTIGATED.get(self._operation) is False
         return commit_error(
             error,
             self._operation,
             self.path,
             target=self._target,
-            attempts=self.tries,
-            elapsed=self._disk.system.monotonic() - self.started,
-            cause=self._cause or self._disk.cause(error, self._target or self.path, self._watch, reading=reading),
-            holders=self._watch.holders if self._watch is not None else (),
+            attempts=self.count,
+            elapsed=self._fs.system.monotonic() - self.started,
+            cause=self._cause or self._fs.cause(error, self._target or self.path, self._poll, reading=reading),
+            holders=self._poll.holders if self._poll is not None else (),
         )
 
 
 def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
-    """Write every byte: an unbuffered file may take fewer than it is given."""
+    """Write every byte: an unbuffered file may accept fewer than it is given."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
 
 
 def close_quietly(file: BinaryIO) -> None:
-    """Close a file of which it is of no concern what closing says: it was only read, or it is given up."""
+    """Close a file that was only read, or that is given up: an error of closing does not matter."""
     try:
         file.close()
     except OSError:
-        pass  # it is closed all the same
+        pass  # the descriptor is closed all the same
 
 
 @contextmanager
 def reading(file: BinaryIO) -> Iterator[BinaryIO]:
-    """Close a file at the end that is only read."""
+    """Close a file that is only read when the block ends."""
     try:
         yield file
     finally:
         close_quietly(file)
 
 
+def hash_file(fs: RobustIO, path: str, algorithms: Collection[str], total: int) -> Mapping[str, str] | None:
+    """Return the hashes of a file in hex, by algorithm, or ``None`` if it is missing. sha256 is always among them.
+
+    Progress is reported with ``total`` as the number of bytes.
+
+    Raises:
+        CommitError: if the file cannot be read, or is held for too long.
+    """
+    file = fs.open_read(path)
+    if file is None:
+        return None
+    running = MultiHash(algorithms)
+    with reading(file):
+        done = 0
+        while chunk := fs.perform("read", path, lambda: file.read(_CHUNK)):
+            running.update(chunk)
+            done += len(chunk)
+            fs.op.report(Phase.CHECKING, done, total)
+    return running.hexdigests()
+
+
 def is_missing(error: OSError, path: str) -> bool:
-    """Return whether this says that the file or its folder is not there."""
+    """Return whether the error says that the file or its folder does not exist."""
     return not isinstance(error, CommitError) and classify(error, path) is ErrorKind.MISSING
 
 
 def is_answer(error: OSError, path: str) -> bool:
-    """Return whether this is no refusal but an answer: the file is missing, or it exists."""
+    """Return whether the error is an answer rather than a refusal: the file is missing, or it exists."""
     return classify(error, path) in {ErrorKind.MISSING, ErrorKind.EXISTS}
 
 
@@ -384,7 +446,7 @@ def commit_error(
     steps: tuple[tuple[str, str], ...] = (),
     holders: tuple[str, ...] = (),
 ) -> CommitError:
-    """Return the error that tells a refusal with everything that is known of it."""
+    """Return the error for a refusal with all that is known of it; a :class:`CommitError` is returned unchanged."""
     if isinstance(error, CommitError):
         return error
     cause = cause or cause_of(error, path)
@@ -402,21 +464,3 @@ def commit_error(
         elapsed=elapsed,
         advice=advice_for(error, cause),
     )
-
-
-_CHUNK = 1 << 20
-
-
-def hash_file(call: Call, path: str, algorithms: Collection[str], total: int) -> Mapping[str, str] | None:
-    """Return the hashes of a file, ``None`` where it is gone; what holds it is waited for."""
-    file = call.disk.open_read(path)
-    if file is None:
-        return None
-    running = MultiHash(algorithms)
-    with reading(file):
-        done = 0
-        while chunk := call.disk.perform("read", path, lambda: file.read(_CHUNK)):
-            running.update(chunk)
-            done += len(chunk)
-            call.report(Phase.CHECKING, done, total)
-    return running.hexdigests()

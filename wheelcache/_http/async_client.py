@@ -76,7 +76,7 @@ class BlockingAsyncClient:
             # Both stops are set in the event loop only, so a scope can be cancelled there and then.
             with CancelScope() as scope, ExitStack() as waking:
                 for stop in filter(None, stops):
-                    waking.enter_context(stop.waking(scope.cancel))
+                    waking.enter_context(stop.on_cancel(scope.cancel))
                 return await action()
             for stop in filter(None, stops):
                 stop.check()
@@ -86,7 +86,7 @@ class BlockingAsyncClient:
 
     def close(self) -> None:
         """End what is waited for, and let nothing be waited for again. It is called in the event loop."""
-        self._closing.set()
+        self._closing.cancel()
 
     def closed(self, response: httpx.Response, key: CancelToken | None) -> None:
         """It needs not be closed any more."""

@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .._fetch.partial import PartialDownload
+from .._fs.robustio import RobustIO
 from .._models import Phase
-from .._operation import Call
 from .client import FailedRequestError, length
 from .interrupt import socket_of
 
@@ -48,7 +48,7 @@ def is_encoded(response: httpx.Response) -> bool:
     return response.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}
 
 
-def receive(response: httpx.Response, partial: PartialDownload, call: Call) -> None:
+def receive(response: httpx.Response, partial: PartialDownload, fs: RobustIO) -> None:
     """Write a body where the partial file stands.
 
     Raises:
@@ -59,11 +59,11 @@ def receive(response: httpx.Response, partial: PartialDownload, call: Call) -> N
     # A transport or a hook of the caller's may have read the body; then it is there, decoded and whole.
     there = response.is_stream_consumed
     partial.resumable = not encoded
-    call.report(Phase.DOWNLOADING, partial.stage.written, partial.total)
+    fs.op.report(Phase.DOWNLOADING, partial.stage.written, partial.total)
     begun = partial.stage.written
     for chunk in _chunks(response, declared, encoded=encoded):
         partial.write(chunk)
-        call.report(Phase.DOWNLOADING, partial.stage.written, partial.total)
+        fs.op.report(Phase.DOWNLOADING, partial.stage.written, partial.total)
     received = response.num_bytes_downloaded if encoded else partial.stage.written - begun
     if declared is not None and not there and received != declared:
         raise FailedRequestError(f"the body ended after {received} of {declared} bytes", passing=True)

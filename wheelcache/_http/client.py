@@ -190,12 +190,12 @@ class HttpClient:
             sleep: waits so many seconds, between telling those again who were only about to wait for a socket and so
                 were not woken. It takes a second at most.
         """
-        self.closing.set()
+        self.closing.cancel()
         for _ in range(_TOLD_AGAIN):
-            if not self.closing.is_waited_past:
+            if not self.closing.has_callbacks:
                 break
             sleep(_TOLD_AGAIN_SECONDS)
-            self.closing.set()
+            self.closing.cancel()
         with self._lock:
             if self._own is not None:
                 self._own.close()

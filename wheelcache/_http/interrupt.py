@@ -50,7 +50,7 @@ class ReadInterrupter:
             if connection is not None:
                 for stop in (self._closing, CURRENT_TOKEN.get()):
                     if stop is not None:
-                        stops.enter_context(stop.waking(lambda: self._wake(connection)))
+                        stops.enter_context(stop.on_cancel(lambda: self._wake(connection)))
             yield
         # What a shut socket gives looks like the end of a body that has no length.
         self.check()

@@ -16,9 +16,9 @@ from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
 from .._exceptions import CommitError
+from .._fs.robustio import RobustIO
 from .._hashes import sha256_of
 from .._models import Phase
-from .._operation import Call
 from .._store import walk
 from .._store.layout import Layout
 from .._store.records import Record
@@ -42,9 +42,9 @@ class TreeFolder(NamedTuple):
     path: str
 
 
-def about(call: Call, wheel: str) -> Call:
+def about(fs: RobustIO, wheel: str) -> RobustIO:
     """Return the same call, telling of this wheel."""
-    return call._replace(wheel=wheel)
+    return fs.about(wheel)
 
 
 class Crew(Generic[_T]):
@@ -62,13 +62,13 @@ class Crew(Generic[_T]):
 
     def __init__(
         self,
-        call: Call,
+        fs: RobustIO,
         layout: Layout,
-        check: Callable[[Call, str | TreeFolder], list[_T]],
+        check: Callable[[RobustIO, str | TreeFolder], list[_T]],
         unreadable: Callable[[str], _T],
     ) -> None:
         self.checked = 0
-        self._call = call
+        self._fs = fs
         self._layout = layout
         self._check = check
         self._unreadable = unreadable
@@ -76,9 +76,9 @@ class Crew(Generic[_T]):
         self._turn = threading.Lock()
         self._over = False
         self._pace = _Pace()
-        disk = call.disk.without_waiting()
-        trees = (TreeFolder(path) for path, _ in Trees(layout, writable=False).folders(disk, self._refused))
-        self._walk: Iterator[str | TreeFolder] = chain(walk.digests(disk, layout, self._refused), trees)
+        fs = fs.without_waiting()
+        trees = (TreeFolder(path) for path, _ in Trees(layout, writable=False).folders(fs, self._refused))
+        self._walk: Iterator[str | TreeFolder] = chain(walk.digests(fs, layout, self._refused), trees)
 
     def run(self) -> list[_T]:
         """Check everything, and return what is wrong; an exception of one thread ends them all and comes out."""
@@ -94,8 +94,8 @@ class Crew(Generic[_T]):
     def _work(self) -> None:
         try:
             while (what := self._next()) is not None:
-                self._found += self._check(self._call, what)
-                self._call.report(Phase.CHECKING, detail=f"{self.checked} checked")
+                self._found += self._check(self._fs, what)
+                self._fs.op.report(Phase.CHECKING, detail=f"{self.checked} checked")
         except BaseException:
             self._over = True
             raise
@@ -113,10 +113,10 @@ class Crew(Generic[_T]):
 
     def _is_sound(self, sha256: str) -> bool:
         """Whether an entry is small and plainly sound. Whatever else it is, the check tells."""
-        clock = self._call.disk.system.monotonic
+        clock = self._fs.system.monotonic
         began = clock()
         try:
-            record = walk.plain(self._call.disk.files, self._layout, sha256)
+            record = walk.plain(self._fs.files, self._layout, sha256)
             data = None if record is None else self._small_blob(record)
         except OSError:
             return False
@@ -124,14 +124,14 @@ class Crew(Generic[_T]):
             self._pace.took(clock() - began)
         if record is None or data is None or sha256_of(data) != sha256:
             return False
-        call = self._call if self._call.progress is None else about(self._call, record.filename)
-        call.report(Phase.CHECKING, record.size, record.size, f"{self.checked} checked")
+        fs = self._fs if self._fs.op.progress is None else about(self._fs, record.filename)
+        fs.op.report(Phase.CHECKING, record.size, record.size, f"{self.checked} checked")
         return True
 
     def _small_blob(self, record: Record) -> bytes | None:
         if record.size > _SMALL:
             return None
-        with self._call.disk.files.open_read(self._layout.blob(record.sha256, record.filename, 0)) as file:
+        with self._fs.files.open_read(self._layout.blob(record.sha256, record.filename, 0)) as file:
             # One byte more than there should be, and never more than that: nobody knows what it has grown to.
             data = file.read(record.size + 1)
         return data if len(data) == record.size else None

@@ -24,7 +24,7 @@ from .._fs.robustio import RobustIO, close_quietly, write_all
 from .._fs.tempnames import OwnerTag
 from .._hashes import MultiHash
 from .._models import LinkMode
-from .._operation import RetryBudget
+from .._operation import Operation
 from .._os.system import System
 from .._os.volume import Volume
 from .._reports import Check, DoctorReport
@@ -83,15 +83,15 @@ class _Outcome:
         return _Finding(f"refused: {self.last.strerror}", ok=False, code=code, advice=advice)
 
 
-def examine(system: System, layout: Layout, *, writable: bool) -> DoctorReport:
+def examine(op: Operation, layout: Layout, *, writable: bool) -> DoctorReport:
     """Look at a cache folder. Never fails, and never waits for long."""
-    return _Examination(system, layout, writable=writable).report()
+    return _Examination(op, layout, writable=writable).report()
 
 
 class _Examination:
-    def __init__(self, system: System, layout: Layout, *, writable: bool) -> None:
-        self._system = system
-        self._disk = RobustIO(system, RetryBudget(_WAITS, system))
+    def __init__(self, op: Operation, layout: Layout, *, writable: bool) -> None:
+        self._system = system = op.system
+        self._fs = RobustIO(op.waiting_at_most(_WAITS))
         self._layout = layout
         self._writable = writable
         self._volume: Volume = system.volume(layout.root)
@@ -135,7 +135,7 @@ class _Examination:
         if not self._writable:
             yield "writing", lambda: _Finding("not tried: the cache is opened read-only")
             return
-        had_folder = self._disk.files.is_folder(self._layout.tmp)
+        had_folder = self._fs.files.is_folder(self._layout.tmp)
         yield "write", self._write
         yield "rename", self._rename
         yield "hard link", self._link
@@ -213,14 +213,14 @@ class _Examination:
 
     def _new_file(self, more: str = "") -> str:
         path = self._name(more)
-        file = self._disk.create(path)
+        file = self._fs.create(path)
         try:
             write_all(file, _CONTENT)
             # Now, since closing it and all that follows may take long where somebody looks at new files.
             written = self._system.now()
         finally:
             close_quietly(file)
-        stat = self._disk.stat(path)
+        stat = self._fs.stat(path)
         if stat is not None:
             self._stamps.append((stat.st_mtime_ns, written))
         return path
@@ -236,7 +236,7 @@ class _Examination:
                 raise
 
         try:
-            self._disk.perform(operation, path, once, target=target)
+            self._fs.perform(operation, path, once, target=target)
         except OSError as error:
             return _Outcome(refusals[0] if refusals else error, error, len(refusals))
         self._works.add(operation)
@@ -244,20 +244,20 @@ class _Examination:
 
     def _write(self) -> _Finding:
         path = self._new_file()
-        if self._disk.read(path) != _CONTENT:
+        if self._fs.read(path) != _CONTENT:
             return _Finding("what is read is not what was written", ok=False, advice="Check the volume.")
         return _Finding(f"{len(_CONTENT) // 1024} KiB written and read back")
 
     def _rename(self) -> _Finding:
         source, target = self._new_file(), self._name()
-        outcome = self._try("rename", source, lambda: self._disk.files.rename(source, target), target)
+        outcome = self._try("rename", source, lambda: self._fs.files.rename(source, target), target)
         if outcome.last is None or not _is_unsupported(outcome.last):
             return outcome.finding("right after writing")
         return _Finding("not on this volume: wheels are hard-linked to their names", code=code_of(outcome.last))
 
     def _link(self) -> _Finding:
         source, target = self._new_file(), self._name()
-        outcome = self._try("link", source, lambda: self._disk.files.link(source, target), target)
+        outcome = self._try("link", source, lambda: self._fs.files.link(source, target), target)
         if outcome.last is None:
             return outcome.finding("right after writing")
         advice = "Wheels are copied out of this cache: one on another volume would save the room and the time."
@@ -265,7 +265,7 @@ class _Examination:
 
     def _clone(self) -> _Finding:
         source, target = self._new_file(), self._name()
-        outcome = self._try("clone", source, lambda: self._disk.files.clone(source, target), target)
+        outcome = self._try("clone", source, lambda: self._fs.files.clone(source, target), target)
         if outcome.last is None:
             return outcome.finding("shares its blocks")
         return _Finding("not on this volume: wheels are hard-linked out", code=code_of(outcome.last))
@@ -275,35 +275,35 @@ class _Examination:
         running = MultiHash()
         running.update(_CONTENT)
         sha256 = running.hexdigests()["sha256"]
-        return self._try("copy", source, lambda: checked_copy(self._disk, source, target, sha256), target).finding(
+        return self._try("copy", source, lambda: checked_copy(self._fs, source, target, sha256), target).finding(
             "checked"
         )
 
     def _replace(self) -> _Finding:
         source, target = self._new_file(), self._new_file()
-        return self._try("replace", source, lambda: self._disk.files.replace(source, target), target).finding("done")
+        return self._try("replace", source, lambda: self._fs.files.replace(source, target), target).finding("done")
 
     def _delete(self) -> _Finding:
         return self._deleted(self._new_file()).finding("right after writing")
 
     def _deleted(self, path: str) -> _Outcome:
-        files = self._disk.files
+        files = self._fs.files
         delete = files.rmdir if files.is_folder(path) else files.unlink
         return self._try("delete", path, lambda: delete(path))
 
     def _is_gone(self, path: str) -> bool:
         """Delete what a probe has made, without a wait, and return whether it is gone."""
-        return self._disk.remove_folder(path) if self._disk.files.is_folder(path) else self._disk.discard(path)
+        return self._fs.remove_folder(path) if self._fs.files.is_folder(path) else self._fs.discard(path)
 
     def _delete_while_open(self) -> _Finding:
         path = self._new_file()
-        reader = self._disk.perform("open", path, lambda: self._disk.files.open_read(path))
+        reader = self._fs.perform("open", path, lambda: self._fs.files.open_read(path))
         try:
-            outcome = self._try("delete while open", path, lambda: self._disk.files.unlink(path))
+            outcome = self._try("delete while open", path, lambda: self._fs.files.unlink(path))
             if outcome.last is not None:
                 return outcome.finding("")
             try:
-                close_quietly(self._disk.files.create(path))
+                close_quietly(self._fs.files.create(path))
             except OSError as error:
                 return _Finding("deleted, but its name stays taken until it is closed", code=code_of(error))
             return outcome.finding("its name is free at once")
@@ -312,16 +312,16 @@ class _Examination:
 
     def _folders(self) -> _Finding:
         path = self._name()
-        outcome = self._try("mkdir", path, lambda: self._disk.files.mkdir(path))
+        outcome = self._try("mkdir", path, lambda: self._fs.files.mkdir(path))
         if outcome.first is None:
-            outcome = self._try("rmdir", path, lambda: self._disk.files.rmdir(path))
+            outcome = self._try("rmdir", path, lambda: self._fs.files.rmdir(path))
         return outcome.finding("made and deleted")
 
     def _lock(self) -> _Finding:
         if not _can_start_another():
             return _Finding("not tried: this program is no Python that could be started a second time")
         path = self._name()
-        lock = FileLock(self._disk, path)
+        lock = FileLock(self._fs, path)
         if not lock.try_acquire():
             return _Finding("refused", ok=False, advice="Locks only save work: two processes may download one wheel.")
         try:
@@ -353,12 +353,12 @@ class _Examination:
         self._made.pop()
         room = _LONGEST_NAME - (stamp_and_folder - len(self._layout.tmp))
         path = self._new_file("-" + "long" * max(1, min(room, _LONG_PATH - stamp_and_folder) // 4))
-        return self._try("read", path, lambda: self._disk.files.read(path)).finding(f"{len(path)} characters")
+        return self._try("read", path, lambda: self._fs.files.read(path)).finding(f"{len(path)} characters")
 
     def _case(self) -> _Finding:
         path = self._new_file("-case")
         folder, name = os.path.split(path)
-        if self._disk.stat(os.path.join(folder, name.replace("-case", "-CASE"))) is None:
+        if self._fs.stat(os.path.join(folder, name.replace("-case", "-CASE"))) is None:
             return _Finding("names that differ in case are different files")
         return _Finding("names that differ in case are one file")
 
@@ -375,7 +375,7 @@ class _Examination:
         return _Finding(detail, ok=good, advice="" if good else advice)
 
     def _modes(self) -> _Finding:
-        file, folder = self._disk.stat(self._new_file()), self._disk.stat(self._layout.root)
+        file, folder = self._fs.stat(self._new_file()), self._fs.stat(self._layout.root)
         if file is None or folder is None:
             return _Finding("not tried: the file is gone", ok=False)
         attributes = getattr(file, "st_file_attributes", None)
@@ -403,7 +403,7 @@ class _Examination:
             return _Finding(f"{len(held)} probes are still held, and are swept later", ok=False, code=code_of(held[0]))
         if not had_folder:
             try:
-                self._disk.files.rmdir(self._layout.tmp)
+                self._fs.files.rmdir(self._layout.tmp)
             except OSError:
                 pass  # somebody else uses it by now
         return _Finding("nothing is left")
@@ -446,7 +446,7 @@ def _span(nanoseconds: int) -> str:
 def answer_for_lock(path: str) -> int:
     """Try to take a lock that another process has, and say how it went as an exit code."""
     system = System()
-    lock = FileLock(RobustIO(system, RetryBudget(0.0, system)), path)
+    lock = FileLock(RobustIO(Operation(system)), path)
     try:
         if not lock.try_acquire():
             return _REFUSED

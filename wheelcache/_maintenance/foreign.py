@@ -23,17 +23,17 @@ class ForeignFile(NamedTuple):
     is_folder: bool
 
 
-def foreign_files(disk: RobustIO, layout: Layout, refused: Callable[[str, CommitError], None]) -> Iterator[ForeignFile]:
+def foreign_files(fs: RobustIO, layout: Layout, refused: Callable[[str, CommitError], None]) -> Iterator[ForeignFile]:
     """Yield what is not ours between the folders that are, but not what is inside of entries and trees."""
-    yield from _besides(disk, layout.version, layout.is_own, refused)
+    yield from _besides(fs, layout.version, layout.is_own, refused)
     for shape in layout.shapes():
         if shape.in_shards:
-            yield from _besides(disk, shape.folder, layout.is_shard, refused)
-        for inside in _shards(disk, shape.folder) if shape.in_shards else [shape.folder]:
-            yield from _besides(disk, inside, shape.is_ours, refused)
+            yield from _besides(fs, shape.folder, layout.is_shard, refused)
+        for inside in _shards(fs, shape.folder) if shape.in_shards else [shape.folder]:
+            yield from _besides(fs, inside, shape.is_ours, refused)
 
 
-def in_tree(disk: RobustIO, root: str, listing: Manifest) -> Iterator[str]:
+def in_tree(fs: RobustIO, root: str, listing: Manifest) -> Iterator[str]:
     """Yield the paths of files that are in an unpacked wheel, and are none of its own.
 
     Raises:
@@ -43,27 +43,27 @@ def in_tree(disk: RobustIO, root: str, listing: Manifest) -> Iterator[str]:
     for folder in listing.folders:
         inside, names = os.path.join(root, *folder.path.split("/")), set(folder.names)
         # What stands in the place of a folder is told of as damage.
-        for entry in disk.scan(inside) if disk.files.is_folder(inside) else []:
+        for entry in fs.scan(inside) if fs.files.is_folder(inside) else []:
             path = os.path.join(inside, entry.name)
             if not entry.is_dir(follow_symlinks=False):
                 if entry.name not in names:
                     yield path
             elif folder.relative(entry.name) not in own:
-                yield from _files(disk, path)
+                yield from _files(fs, path)
 
 
-def _files(disk: RobustIO, folder: str) -> Iterator[str]:
-    for entry in disk.scan(folder):
+def _files(fs: RobustIO, folder: str) -> Iterator[str]:
+    for entry in fs.scan(folder):
         path = os.path.join(folder, entry.name)
         if entry.is_dir(follow_symlinks=False):
-            yield from _files(disk, path)
+            yield from _files(fs, path)
         else:
             yield path
 
 
-def _shards(disk: RobustIO, folder: str) -> Iterator[str]:
+def _shards(fs: RobustIO, folder: str) -> Iterator[str]:
     try:
-        for entry in disk.scan(folder):
+        for entry in fs.scan(folder):
             if entry.is_dir(follow_symlinks=False):
                 yield os.path.join(folder, entry.name)
     except CommitError:
@@ -71,10 +71,10 @@ def _shards(disk: RobustIO, folder: str) -> Iterator[str]:
 
 
 def _besides(
-    disk: RobustIO, folder: str, is_ours: Callable[[str, bool], bool], refused: Callable[[str, CommitError], None]
+    fs: RobustIO, folder: str, is_ours: Callable[[str, bool], bool], refused: Callable[[str, CommitError], None]
 ) -> Iterator[ForeignFile]:
     try:
-        entries = disk.scan(folder)
+        entries = fs.scan(folder)
     except CommitError as error:
         refused(folder, error)
         return
@@ -84,10 +84,10 @@ def _besides(
         # A link is neither.
         is_plain = is_folder or entry.is_file(follow_symlinks=False)
         if not (is_plain and is_ours(entry.name, is_folder)):
-            yield ForeignFile(path, is_folder or (entry.is_symlink() and _stands_for_folder(disk, path, is_ours)))
+            yield ForeignFile(path, is_folder or (entry.is_symlink() and _stands_for_folder(fs, path, is_ours)))
 
 
-def _stands_for_folder(disk: RobustIO, link: str, is_ours: Callable[[str, bool], bool]) -> bool:
+def _stands_for_folder(fs: RobustIO, link: str, is_ours: Callable[[str, bool], bool]) -> bool:
     """Whether a link is in the place of a folder: who is short of room links one of ours to another volume."""
     # That volume may not be there just now.
-    return disk.files.is_folder(link) or is_ours(os.path.basename(link), True)
+    return fs.files.is_folder(link) or is_ours(os.path.basename(link), True)

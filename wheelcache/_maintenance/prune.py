@@ -71,38 +71,38 @@ class Pruner:
         self._layout = layout
         self._tally = tally
 
-    def run(self, disk: RobustIO, limits: PruneLimits, *, dry_run: bool = False) -> PruneReport:
+    def run(self, fs: RobustIO, limits: PruneLimits, *, dry_run: bool = False) -> PruneReport:
         """Prune, and return what went. ``Cache.prune`` is the contract."""
-        disk = disk.without_waiting()
-        came = self._tally.came(disk)
-        removal = Remover(disk, self._layout, dry_run=dry_run)
+        fs = fs.without_waiting()
+        came = self._tally.came(fs)
+        removal = Remover(fs, self._layout, dry_run=dry_run)
         sweep = Sweeper(removal)
         found = self._walk(removal, sweep)
         going = self._cut(removal, found, limits)
-        sweep.pointers(lambda sha256: sha256 not in going and disk.stat(self._layout.entry(sha256)) is not None)
+        sweep.pointers(lambda sha256: sha256 not in going and fs.stat(self._layout.entry(sha256)) is not None)
         sweep.run()
         if not dry_run:
-            self._settle(disk, found, came)
+            self._settle(fs, found, came)
         self.left = found.left
         return removal.report()
 
-    def remove(self, disk: RobustIO, chosen: dict[str, set[str] | None], *, dry_run: bool = False) -> PruneReport:
+    def remove(self, fs: RobustIO, chosen: dict[str, set[str] | None], *, dry_run: bool = False) -> PruneReport:
         """Take away entries by sha256, or those of their wheels that have one of the file names."""
-        disk = disk.without_waiting()
-        removal = Remover(disk, self._layout, dry_run=dry_run)
+        fs = fs.without_waiting()
+        removal = Remover(fs, self._layout, dry_run=dry_run)
         gone = {sha256 for sha256, names in chosen.items() if removal.entry(sha256, names=names) and names is None}
         if gone:
             Sweeper(removal).pointers(lambda sha256: sha256 not in gone)
         if not dry_run:
             self._tally.grew(-removal.shrunk)
-            self._tally.write(disk)
+            self._tally.write(fs)
         return removal.report()
 
-    def clear(self, disk: RobustIO, *, dry_run: bool = False) -> PruneReport:
+    def clear(self, fs: RobustIO, *, dry_run: bool = False) -> PruneReport:
         """Take away everything but the marks of the folder and what was counted."""
-        disk = disk.without_waiting()
-        came = self._tally.came(disk)
-        removal = Remover(disk, self._layout, dry_run=dry_run)
+        fs = fs.without_waiting()
+        came = self._tally.came(fs)
+        removal = Remover(fs, self._layout, dry_run=dry_run)
         sweep = Sweeper(removal, everything=True)
         found = self._walk(removal, sweep)
         for sha256, size, _ in found.oldest_first():
@@ -111,7 +111,7 @@ class Pruner:
         sweep.pointers(lambda _: False)
         sweep.run()
         if not dry_run:
-            self._settle(disk, found, came)
+            self._settle(fs, found, came)
         return removal.report()
 
     def _walk(self, removal: Remover, sweep: Sweeper) -> _Survey:
@@ -122,7 +122,7 @@ class Pruner:
             removal.skip(path, error)
 
         trees = self._trees(removal, refused)
-        for entry in walk.walk(removal.disk, self._layout, refused):
+        for entry in walk.walk(removal.fs, self._layout, refused):
             if entry.names and entry.blobs:
                 if entry.used > removal.soon:
                     removal.mark(*(self._layout.record(entry.sha256, name) for name in entry.names))
@@ -138,7 +138,7 @@ class Pruner:
         """Return the bytes and the last use of the trees of each wheel."""
         found: dict[str, tuple[int, float]] = {}
         try:
-            for tree in removal.trees.all(removal.disk):
+            for tree in removal.trees.all(removal.fs):
                 if tree.used > removal.soon:
                     removal.mark(tree.marker)
                 size, used = found.get(tree.sha256, (0, 0.0))
@@ -153,7 +153,7 @@ class Pruner:
         unlimited = limits.max_size is None and limits.max_age is None
         if unlimited and limits.keep is None:
             return set()
-        latest = -math.inf if limits.max_age is None else removal.disk.system.now() - limits.max_age
+        latest = -math.inf if limits.max_age is None else removal.fs.system.now() - limits.max_age
         going: set[str] = set()
         for sha256, size, used in found.oldest_first():
             is_over = limits.max_size is not None and found.left > limits.max_size
@@ -164,13 +164,13 @@ class Pruner:
                 found.went(size)
         return going
 
-    def _settle(self, disk: RobustIO, found: _Survey, came: int) -> None:
+    def _settle(self, fs: RobustIO, found: _Survey, came: int) -> None:
         """Write down how much there is; ``came`` is what had come before the walk began.
 
         What came since may have been seen by the walk or not. It is counted once more: an estimate that is too high
         brings the next walk, one that is too low keeps it away.
         """
-        size = found.left + max(self._tally.came(disk) - came, 0)
+        size = found.left + max(self._tally.came(fs) - came, 0)
         if found.is_part:
-            size = max(size, self._tally.size(disk) - found.gone)
-        self._tally.restate(disk, size)
+            size = max(size, self._tally.size(fs) - found.gone)
+        self._tally.restate(fs, size)

@@ -20,7 +20,6 @@ from .._exceptions import CommitError
 from .._fs.errors import cause_of, code_of, is_delete_pending
 from .._fs.robustio import RobustIO, is_missing
 from .._models import CachedWheel, Status
-from .._operation import RetryBudget
 from .._reports import PruneReport, Skipped
 from .._store import walk
 from .._store.layout import SHARD_DIGITS, Layout
@@ -48,7 +47,7 @@ class Remover:
         soon: seconds since the epoch, after which no clock that is right has marked anything as used.
     """
 
-    disk: RobustIO
+    fs: RobustIO
     layout: Layout
     dry_run: bool = False
     shrunk: int = 0
@@ -61,7 +60,7 @@ class Remover:
 
     def __post_init__(self) -> None:
         self.trees = Trees(self.layout, writable=True)
-        self.soon = self.disk.system.now() + _DAY
+        self.soon = self.fs.system.now() + _DAY
 
     def report(self) -> PruneReport:
         """What went."""
@@ -113,14 +112,14 @@ class Remover:
         """Mark as used now what a wrong clock has marked as used in times to come: it would stay for ever."""
         for path in paths:
             if not self.dry_run:
-                self.disk.touch(path, self.disk.system.now())
+                self.fs.touch(path, self.fs.system.now())
 
     def _blob_of(self, entry: EntryFolder, name: str) -> Blob | None:
         """Return the bytes of a wheel; where a damaged file that is held has its name too, its record says which."""
         blobs = [blob for blob in entry.blobs if blob.filename == name]
         if len(blobs) > 1:
             try:
-                data = self.disk.read(self.layout.record(entry.sha256, name))
+                data = self.fs.read(self.layout.record(entry.sha256, name))
             except CommitError:
                 data = None  # then nobody else can tell either
             record = None if data is None else decode_record(data, entry.sha256)
@@ -131,13 +130,12 @@ class Remover:
     def _look(self, sha256: str, *, again: bool) -> EntryFolder | None:
         """Look into the folder of an entry, ``again`` where it is refused."""
         try:
-            return walk.look(self.disk, self.layout, sha256)
+            return walk.look(self.fs, self.layout, sha256)
         except CommitError:
             if not again or self._moments == 0:
                 raise
         self._moments -= 1
-        system = self.disk.system
-        found = walk.look(RobustIO(system, RetryBudget(_MOMENT, system)), self.layout, sha256)
+        found = walk.look(RobustIO(self.fs.op.waiting_at_most(_MOMENT)), self.layout, sha256)
         self._moments += 1
         return found
 
@@ -147,8 +145,8 @@ class Remover:
         try:
             if sha256[:SHARD_DIGITS] not in self._tree_shards():
                 return True
-            for tree in list(self.trees.recorded(self.disk, sha256)):
-                fate = Outcome.REMOVED if self.dry_run else self.trees.remove(self.disk, tree)
+            for tree in list(self.trees.recorded(self.fs, sha256)):
+                fate = Outcome.REMOVED if self.dry_run else self.trees.remove(self.fs, tree)
                 if fate is Outcome.REMOVED:
                     self.shrunk += tree.size
                 elif fate is Outcome.KEPT:
@@ -171,21 +169,21 @@ class Remover:
     def _take_rest(self, entry: EntryFolder, fates: dict[str, Outcome]) -> None:
         """Take what is left in the folder of an entry that is none any more; what is held is swept later."""
         for path in (*(blob.path for blob in entry.blobs if blob.filename not in entry.names), *entry.others):
-            fates[path] = Outcome.REMOVED if self.dry_run else _unlinked(self.disk, path)
+            fates[path] = Outcome.REMOVED if self.dry_run else _unlinked(self.fs, path)
         self._take_folders(entry)
 
     def _take_folders(self, entry: EntryFolder) -> None:
         if self.dry_run:
             return
         for folder in {os.path.dirname(blob.path) for blob in entry.blobs} - {entry.folder}:
-            self.disk.remove_folder(folder)
-        self.disk.remove_folder(entry.folder)
+            self.fs.remove_folder(folder)
+        self.fs.remove_folder(entry.folder)
 
     def _take(self, path: str, sha256: str | None = None) -> Outcome:
         if self.dry_run:
             return Outcome.REMOVED
         try:
-            return _unlink(self.disk, path)
+            return _unlink(self.fs, path)
         except OSError as error:
             self.skip(path, error, sha256)
             return Outcome.KEPT
@@ -198,18 +196,18 @@ class Remover:
 
     def empty_folder(self, path: str) -> None:
         """Take away a folder that nobody needs any more, if it is empty."""
-        if self.dry_run or self.disk.remove_folder(path):
+        if self.dry_run or self.fs.remove_folder(path):
             self._swept.append(Path(path))
 
     def _tree_shards(self) -> AbstractSet[str]:
         """The shards with trees, asked for once: most caches have few trees, and many entries go."""
         if self._shards is None:
-            self._shards = {entry.name for entry in self.disk.scan(self.layout.trees)}
+            self._shards = {entry.name for entry in self.fs.scan(self.layout.trees)}
         return self._shards
 
     def unmarked(self, folder: str, size: int) -> None:
         """Take away a folder that was to become a tree, or a marker that lost its folder."""
-        if self.dry_run or remove_folder(self.disk, folder):
+        if self.dry_run or remove_folder(self.fs, folder):
             self._swept.append(Path(folder))
             self._swept_bytes += size
         else:
@@ -218,7 +216,7 @@ class Remover:
     def remains(self, entry: EntryFolder) -> None:
         """Take away the folder of what is no entry, since it lacks its record or its blob, unless that has changed."""
         try:
-            found = walk.look(self.disk, self.layout, entry.sha256)
+            found = walk.look(self.fs, self.layout, entry.sha256)
         except CommitError as error:
             self.skip(entry.folder, error, entry.sha256)
             return
@@ -231,14 +229,14 @@ class Remover:
         self._take_folders(entry)
 
 
-def _unlink(disk: RobustIO, path: str) -> Outcome:
+def _unlink(fs: RobustIO, path: str) -> Outcome:
     """Delete a file.
 
     Raises:
         OSError: as it came, where it stays.
     """
     try:
-        disk.files.unlink(path)
+        fs.files.unlink(path)
     except OSError as error:
         if is_missing(error, path) or is_delete_pending(error):
             return Outcome.GONE
@@ -246,9 +244,9 @@ def _unlink(disk: RobustIO, path: str) -> Outcome:
     return Outcome.REMOVED
 
 
-def _unlinked(disk: RobustIO, path: str) -> Outcome:
+def _unlinked(fs: RobustIO, path: str) -> Outcome:
     try:
-        return _unlink(disk, path)
+        return _unlink(fs, path)
     except OSError:
         return Outcome.KEPT
 

@@ -15,7 +15,6 @@ from .. import _hashes
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, hash_file
 from .._models import CachedWheel, Keep
-from .._operation import Call
 from .._store import walk
 from .._store.layout import Layout
 from .._store.records import decode_record
@@ -29,9 +28,7 @@ _PROJECT = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.ASCII | re.IGNORE
 _RUNS = re.compile(r"[-_.]+")
 
 
-def chosen(
-    disk: RobustIO, layout: Layout, find: Find, names: Iterable[str | CachedWheel]
-) -> dict[str, set[str] | None]:
+def chosen(fs: RobustIO, layout: Layout, find: Find, names: Iterable[str | CachedWheel]) -> dict[str, set[str] | None]:
     """Return what names mean: the sha256 of entries, with the file names that are meant or ``None`` for all of them.
 
     Raises:
@@ -47,21 +44,21 @@ def chosen(
             projects[_project(text)] = text
             continue
         sha256 = _sha256(_strong(text), find)
-        if sha256 is None or disk.stat(layout.entry(sha256)) is None:
+        if sha256 is None or fs.stat(layout.entry(sha256)) is None:
             raise ValueError(f"no wheel in this cache has the digest {text}")
         found[sha256] = None
-    for sha256, filenames in _of_projects(disk, layout, projects).items():
+    for sha256, filenames in _of_projects(fs, layout, projects).items():
         found.setdefault(sha256, filenames)
     return found
 
 
-def _of_projects(disk: RobustIO, layout: Layout, projects: dict[str, str]) -> dict[str, set[str] | None]:
+def _of_projects(fs: RobustIO, layout: Layout, projects: dict[str, str]) -> dict[str, set[str] | None]:
     """Walk by names alone to the wheels of these projects, by their normalised names as they were given."""
     found: dict[str, set[str] | None] = {}
     if not projects:
         return found
     missing = set(projects)
-    for entry in walk.walk(disk, layout):
+    for entry in walk.walk(fs, layout):
         named = {name: project_of(name) for name in entry.names}
         meant = {name for name, project in named.items() if project in projects}
         missing -= set(named.values())
@@ -110,7 +107,7 @@ class _Meant(NamedTuple):
     filename: str = ""
 
 
-def kept(call: Call, layout: Layout, find: Find, keep: Keep | Iterable[Keep] | None) -> frozenset[str] | None:
+def kept(fs: RobustIO, layout: Layout, find: Find, keep: Keep | Iterable[Keep] | None) -> frozenset[str] | None:
     """Return the sha256 of everything that stays, ``None`` where nothing was said.
 
     Raises:
@@ -119,7 +116,7 @@ def kept(call: Call, layout: Layout, find: Find, keep: Keep | Iterable[Keep] | N
     """
     if keep is None:
         return None
-    call = call._replace(disk=call.disk.without_waiting())
+    fs = fs.without_waiting()
     several = [keep] if isinstance(keep, str | os.PathLike) else keep
     meant: list[_Meant] = []
     for one in several:
@@ -130,15 +127,15 @@ def kept(call: Call, layout: Layout, find: Find, keep: Keep | Iterable[Keep] | N
         elif not one and isinstance(one, str):
             raise ValueError("a digest, a wheel or the path of a pylock.toml is kept, not an empty string")
         elif isinstance(one, str | os.PathLike):
-            meant += _locked(call.disk, os.path.abspath(one))
+            meant += _locked(fs, os.path.abspath(one))
         else:
             raise TypeError(f"a digest, a wheel or the path of a pylock.toml is kept, not {one!r}")
     led = [(one, _sha256(one.key, find)) for one in meant]
     lost = [one for one, sha256 in led if sha256 is None]
-    return frozenset(sha256 for _, sha256 in led if sha256) | (_having(call, layout, lost) if lost else frozenset())
+    return frozenset(sha256 for _, sha256 in led if sha256) | (_having(fs, layout, lost) if lost else frozenset())
 
 
-def _having(call: Call, layout: Layout, meant: Collection[_Meant]) -> frozenset[str]:
+def _having(fs: RobustIO, layout: Layout, meant: Collection[_Meant]) -> frozenset[str]:
     """Return the sha256 of what is in the cache and has one of these hashes, to which no pointer leads.
 
     What came by its sha256 has no other hash recorded. It is hashed where its name is one of a lock file's: that names
@@ -149,10 +146,10 @@ def _having(call: Call, layout: Layout, meant: Collection[_Meant]) -> frozenset[
     algorithms = {key.partition(":")[0] for key in keys}
     found: set[str] = set()
     # What cannot be looked into is told of, and left, by whoever prunes.
-    for entry in walk.walk(call.disk, layout, lambda *_: None):
+    for entry in walk.walk(fs, layout, lambda *_: None):
         is_candidate = "" in names or any(blob.filename.lower() in names for blob in entry.blobs)
         try:
-            hashes = _hashes_of(call, layout, entry, algorithms if is_candidate else ())
+            hashes = _hashes_of(fs, layout, entry, algorithms if is_candidate else ())
         except CommitError:
             found.add(entry.sha256)  # it may be one of them
             continue
@@ -161,7 +158,7 @@ def _having(call: Call, layout: Layout, meant: Collection[_Meant]) -> frozenset[
     return frozenset(found)
 
 
-def _hashes_of(call: Call, layout: Layout, entry: EntryFolder, needed: Collection[str]) -> dict[str, str]:
+def _hashes_of(fs: RobustIO, layout: Layout, entry: EntryFolder, needed: Collection[str]) -> dict[str, str]:
     """Return the hashes of an entry's bytes that are recorded, and those that are needed besides.
 
     Raises:
@@ -169,22 +166,22 @@ def _hashes_of(call: Call, layout: Layout, entry: EntryFolder, needed: Collectio
     """
     hashes: dict[str, str] = {}
     for name in entry.names:
-        data = call.disk.read(layout.record(entry.sha256, name))
+        data = fs.read(layout.record(entry.sha256, name))
         record = None if data is None else decode_record(data, entry.sha256)
         hashes |= {} if record is None else record.hashes
     for blob in entry.blobs:
-        computed = None if hashes.keys() >= set(needed) else hash_file(call, blob.path, needed, blob.size)
+        computed = None if hashes.keys() >= set(needed) else hash_file(fs, blob.path, needed, blob.size)
         # One that is damaged has other hashes than its wheel.
         if computed is not None and computed["sha256"] == entry.sha256:
             hashes |= computed
     return hashes
 
 
-def _locked(disk: RobustIO, path: str) -> list[_Meant]:
+def _locked(fs: RobustIO, path: str) -> list[_Meant]:
     """Return every wheel of a lock file, whatever its platform."""
-    if disk.files.is_folder(path):
+    if fs.files.is_folder(path):
         raise IsADirectoryError(errno.EISDIR, "this is a folder, and no lock file", path)
-    data = disk.read(path)
+    data = fs.read(path)
     if data is None:
         raise FileNotFoundError(errno.ENOENT, "there is no such lock file", path)
     found: list[_Meant] = []

@@ -32,30 +32,30 @@ class SizeLimit:
         # Where all that is over the limit is in use, walking again for each wheel would not help.
         self._next = 0
 
-    def keep(self, disk: RobustIO, sha256: str) -> None:
+    def keep(self, fs: RobustIO, sha256: str) -> None:
         """Prune if the cache has grown over its limit; the wheel that has just come stays."""
         if self._max_size is None:
             return
-        size = self._tally.size(disk)
+        size = self._tally.size(fs)
         # Less than nothing is no size: only a walk can tell what there is.
         if 0 <= size <= max(self._max_size, self._next):
             return
         if not self._pruning.acquire(blocking=False):
             return  # another thread is at it
-        lock = FileLock(disk.without_waiting(), self._layout.lock(_KEY))
+        lock = FileLock(fs.without_waiting(), self._layout.lock(_KEY))
         try:
             if _is_had(lock) or size > self._max_size * _TOO_MUCH:
-                self._prune(disk, self._max_size, sha256)
+                self._prune(fs, self._max_size, sha256)
         finally:
             lock.release()
             self._pruning.release()
 
-    def _prune(self, disk: RobustIO, max_size: int, sha256: str) -> None:
+    def _prune(self, fs: RobustIO, max_size: int, sha256: str) -> None:
         # Most processes never get here.
         from .prune import Pruner
 
         prune = Pruner(self._layout, self._tally)
-        prune.run(disk, PruneLimits(max_size=int(max_size * _ROOM), keep=frozenset([sha256])))
+        prune.run(fs, PruneLimits(max_size=int(max_size * _ROOM), keep=frozenset([sha256])))
         self._next = 0 if prune.left <= max_size else prune.left + int(max_size * (1 - _ROOM))
 
 

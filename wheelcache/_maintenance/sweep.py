@@ -38,13 +38,13 @@ class Sweeper:
 
     def __init__(self, removal: Remover, *, everything: bool = False) -> None:
         self._removal = removal
-        self._disk = removal.disk
+        self._fs = removal.fs
         self._layout = removal.layout
         self._everything = everything
-        self._now = self._disk.system.now()
-        boot = self._disk.system.boot()
+        self._now = self._fs.system.now()
+        boot = self._fs.system.boot()
         self._boot = None if boot is None else boot_tag(boot)
-        self._space = space_tag(self._disk.system.space())
+        self._space = space_tag(self._fs.system.space())
 
     def run(self) -> None:
         """Take the leftovers away that are no part of an entry's folder."""
@@ -68,8 +68,8 @@ class Sweeper:
     def unmarked(self) -> None:
         """Take away folders that were to become trees, unless somebody may be filling them."""
         try:
-            for folder in self._removal.trees.debris(self._disk):
-                stat = self._disk.stat(folder)
+            for folder in self._removal.trees.debris(self._fs):
+                stat = self._fs.stat(folder)
                 if stat is None:
                     continue
                 if self._now - stat.st_mtime > TEMPORARY_AGE:
@@ -84,7 +84,7 @@ class Sweeper:
         for path, stat in self._files(self._layout.urls):
             try:
                 # Who reads from a pipe waits for its writer.
-                sha256 = target_of(self._disk.read(path)) if modes.S_ISREG(stat.st_mode) else None
+                sha256 = target_of(self._fs.read(path)) if modes.S_ISREG(stat.st_mode) else None
                 stays = not self._everything and sha256 is not None and is_there(sha256)
             except CommitError as error:
                 self._removal.skip(path, error)
@@ -111,7 +111,7 @@ class Sweeper:
     def _probes(self) -> None:
         """Take away the folders that doctor made to see whether it can, and that were held when it was done."""
         try:
-            entries = self._disk.scan(self._layout.tmp)
+            entries = self._fs.scan(self._layout.tmp)
         except CommitError:
             return  # it is told already
         for entry in entries:
@@ -125,14 +125,14 @@ class Sweeper:
         if stamp.pid == 0:
             return False  # given up in order
         if stamp.boot == self._boot and stamp.space in {self._space, None}:
-            is_alive = self._disk.system.alive(stamp.pid)
+            is_alive = self._fs.system.alive(stamp.pid)
             if is_alive or stamp.space is not None:
                 return is_alive
         return self._now - last <= TEMPORARY_AGE
 
     def _lock(self, path: str, size: int) -> None:
         """Take a lock away that nobody holds. Finding out would delete it, so a dry run takes it for free."""
-        lock = FileLock(self._disk, path)
+        lock = FileLock(self._fs, path)
         try:
             is_free = self._removal.dry_run or lock.try_acquire()
         except OSError:
@@ -143,7 +143,7 @@ class Sweeper:
 
     def _files(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
         try:
-            entries = self._disk.scan(folder)
+            entries = self._fs.scan(folder)
         except CommitError as error:
             self._removal.skip(folder, error)
             return
@@ -153,7 +153,7 @@ class Sweeper:
                 yield from self._files(path)
                 continue
             try:
-                stat = self._disk.stat(path)
+                stat = self._fs.stat(path)
             except CommitError as error:
                 self._removal.skip(path, error)
                 continue

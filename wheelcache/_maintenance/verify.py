@@ -22,7 +22,6 @@ from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, hash_file
 from .._fs.tempnames import OwnerTag
 from .._models import ProgressEvent
-from .._operation import Call
 from .._reports import Action, Problem, ProblemKind, VerifyReport
 from .._store import walk
 from .._store.index import target_of
@@ -46,8 +45,8 @@ class _Suspect:
     kind: ProblemKind
     path: str
     sha256: str | None = None
-    repair: Callable[[Call], Action] = lambda _: Action.NONE
-    again: Callable[[Call], list[_Suspect]] | None = None
+    repair: Callable[[RobustIO], Action] = lambda _: Action.NONE
+    again: Callable[[RobustIO], list[_Suspect]] | None = None
 
     def same_as(self, other: _Suspect) -> bool:
         """Whether both tell of the same."""
@@ -66,51 +65,51 @@ class Verifier:
         self._layout = layout
         self._repair = repair
 
-    def run(self, call: Call) -> VerifyReport:
+    def run(self, fs: RobustIO) -> VerifyReport:
         """Look at everything, and return what is wrong. ``Cache.verify`` is the contract."""
-        call = _one_at_a_time(call)
-        crew = Crew(call, self._layout, self._check_one, lambda folder: _Suspect(ProblemKind.UNREADABLE, folder))
+        fs = _one_at_a_time(fs)
+        crew = Crew(fs, self._layout, self._check_one, lambda folder: _Suspect(ProblemKind.UNREADABLE, folder))
         suspects = crew.run()
-        suspects += self._foreign(call.disk)
-        suspects += self._pointers(call.disk)
+        suspects += self._foreign(fs)
+        suspects += self._pointers(fs)
         if suspects:
-            call.sleep(_MOMENT)
+            fs.op.sleep(_MOMENT)
         # What holds several things is looked into for each of them, and told of once.
-        problems = {problem for suspect in suspects if (problem := self._settle(call, suspect)) is not None}
+        problems = {problem for suspect in suspects if (problem := self._settle(fs, suspect)) is not None}
         return VerifyReport(crew.checked, tuple(sorted(problems, key=lambda problem: (problem.path, problem.kind))))
 
-    def _settle(self, call: Call, first: _Suspect) -> Problem | None:
+    def _settle(self, fs: RobustIO, first: _Suspect) -> Problem | None:
         """Look again, and do what may be done; ``None`` where nothing is wrong any more."""
-        suspect = next((one for one in self._again(call, first) if one.same_as(first)), None)
+        suspect = next((one for one in self._again(fs, first) if one.same_as(first)), None)
         if suspect is None:
             return None
         action = Action.NONE
         if self._repair:
             try:
-                action = suspect.repair(call)
+                action = suspect.repair(fs)
             except CommitError:
                 pass  # it cannot be done just now: that is what the report says
         digest = suspect.sha256 and f"sha256:{suspect.sha256}"
         return Problem(suspect.kind, Path(suspect.path), digest, action)
 
-    def _again(self, call: Call, suspect: _Suspect) -> list[_Suspect]:
+    def _again(self, fs: RobustIO, suspect: _Suspect) -> list[_Suspect]:
         try:
             if suspect.again is not None:
-                return suspect.again(call)
-            return [suspect] if suspect.sha256 is None else self._check(call, suspect.sha256)
+                return suspect.again(fs)
+            return [suspect] if suspect.sha256 is None else self._check(fs, suspect.sha256)
         except CommitError:
             return [suspect]
 
-    def _check_one(self, call: Call, what: str | TreeFolder) -> list[_Suspect]:
-        return self._check(call, what) if isinstance(what, str) else self._check_tree(call, what.path)
+    def _check_one(self, fs: RobustIO, what: str | TreeFolder) -> list[_Suspect]:
+        return self._check(fs, what) if isinstance(what, str) else self._check_tree(fs, what.path)
 
     # One entry
 
-    def _check(self, call: Call, sha256: str) -> list[_Suspect]:
+    def _check(self, fs: RobustIO, sha256: str) -> list[_Suspect]:
         """Return what is wrong in the folder of a sha256."""
-        disk = call.disk.without_waiting()
+        fs = fs.without_waiting()
         try:
-            entry = walk.look(disk, self._layout, sha256)
+            entry = walk.look(fs, self._layout, sha256)
         except CommitError as error:
             return [_Suspect(ProblemKind.UNREADABLE, error.path or self._layout.entry(sha256), sha256)]
         if entry is None:
@@ -119,19 +118,19 @@ class Verifier:
         suspects: list[_Suspect] = []
         described: set[str] = set()
         for name in entry.names:
-            suspects += self._wheel(call, entry, name, hashed, described)
+            suspects += self._wheel(fs, entry, name, hashed, described)
         for blob in entry.blobs:
             if blob.path not in described:
-                suspects += self._orphan(call, entry, blob, hashed)
+                suspects += self._orphan(fs, entry, blob, hashed)
         # First: a record may have no place but that of a stranger.
         return self._strangers(entry) + suspects
 
     def _wheel(
-        self, call: Call, entry: EntryFolder, name: str, hashed: dict[int, str | None], described: set[str]
+        self, fs: RobustIO, entry: EntryFolder, name: str, hashed: dict[int, str | None], described: set[str]
     ) -> list[_Suspect]:
         path = self._layout.record(entry.sha256, name)
         try:
-            data = call.disk.without_waiting().read(path)
+            data = fs.without_waiting().read(path)
         except CommitError:
             described.update(blob.path for blob in entry.blobs if blob.filename == name)
             return [_Suspect(ProblemKind.UNREADABLE, path, entry.sha256)]
@@ -141,13 +140,13 @@ class Verifier:
             mine = [blob for blob in entry.blobs if blob.filename == name]
             described.update(blob.path for blob in mine)
             torn = _Suspect(
-                ProblemKind.TORN, path, entry.sha256, lambda call: self._record_again(call, entry, path, mine, hashed)
+                ProblemKind.TORN, path, entry.sha256, lambda fs: self._record_again(fs, entry, path, mine, hashed)
             )
-            return [torn, *(one for blob in mine for one in self._bytes(call, entry, blob, hashed))]
+            return [torn, *(one for blob in mine for one in self._bytes(fs, entry, blob, hashed))]
         where = self._described(record)
         blob = next((blob for blob in entry.blobs if blob.path == where), None)
         if blob is None:
-            return [_Suspect(ProblemKind.MISSING, where, entry.sha256, lambda call: _removed(call, path))]
+            return [_Suspect(ProblemKind.MISSING, where, entry.sha256, lambda fs: _removed(fs, path))]
         described.add(blob.path)
         if blob.size != record.size:
             return [
@@ -155,14 +154,14 @@ class Verifier:
                     ProblemKind.SHORT if blob.size < record.size else ProblemKind.ALTERED,
                     blob.path,
                     entry.sha256,
-                    lambda call: self._put_blob_aside(call, entry, blob, path),
+                    lambda fs: self._put_blob_aside(fs, entry, blob, path),
                 )
             ]
-        return self._bytes(call, entry, blob, hashed)
+        return self._bytes(fs, entry, blob, hashed)
 
-    def _bytes(self, call: Call, entry: EntryFolder, blob: Blob, hashed: dict[int, str | None]) -> list[_Suspect]:
+    def _bytes(self, fs: RobustIO, entry: EntryFolder, blob: Blob, hashed: dict[int, str | None]) -> list[_Suspect]:
         try:
-            found = self._hash(call, blob, hashed)
+            found = self._hash(fs, blob, hashed)
         except CommitError:
             return [_Suspect(ProblemKind.UNREADABLE, blob.path, entry.sha256)]
         if found in {None, entry.sha256}:
@@ -173,40 +172,40 @@ class Verifier:
                 ProblemKind.ALTERED,
                 blob.path,
                 entry.sha256,
-                lambda call: self._put_blob_aside(call, entry, blob, record),
+                lambda fs: self._put_blob_aside(fs, entry, blob, record),
             )
         ]
 
-    def _orphan(self, call: Call, entry: EntryFolder, blob: Blob, hashed: dict[int, str | None]) -> list[_Suspect]:
-        wrong = self._bytes(call, entry, blob, hashed)
+    def _orphan(self, fs: RobustIO, entry: EntryFolder, blob: Blob, hashed: dict[int, str | None]) -> list[_Suspect]:
+        wrong = self._bytes(fs, entry, blob, hashed)
         if wrong:
             return wrong
         record = self._layout.record(entry.sha256, blob.filename)
 
-        def repair(call: Call) -> Action:
+        def repair(fs: RobustIO) -> Action:
             # Of two good ones of one name the record can have one, and would go from one to the other for ever.
-            if self._has_good_twin(call, entry, blob, hashed):
-                return _twin_removed(call, entry, blob)
-            return self._record_again(call, entry, record, [blob], hashed)
+            if self._has_good_twin(fs, entry, blob, hashed):
+                return _twin_removed(fs, entry, blob)
+            return self._record_again(fs, entry, record, [blob], hashed)
 
         return [_Suspect(ProblemKind.ORPHANED, blob.path, entry.sha256, repair)]
 
-    def _has_good_twin(self, call: Call, entry: EntryFolder, blob: Blob, hashed: dict[int, str | None]) -> bool:
+    def _has_good_twin(self, fs: RobustIO, entry: EntryFolder, blob: Blob, hashed: dict[int, str | None]) -> bool:
         """Whether the record of a blob's name describes another one, of the right bytes."""
-        known = self._known(call.disk, entry, self._layout.record(entry.sha256, blob.filename))
+        known = self._known(fs, entry, self._layout.record(entry.sha256, blob.filename))
         where = blob.path if known is None else self._described(known)
         twin = next((other for other in entry.blobs if other.path == where and other is not blob), None)
         if known is None or twin is None or twin.size != known.size:
             return False
         try:
-            return self._hash(call, twin, hashed) == entry.sha256
+            return self._hash(fs, twin, hashed) == entry.sha256
         except CommitError:
             return False
 
-    def _hash(self, call: Call, blob: Blob, hashed: dict[int, str | None]) -> str | None:
+    def _hash(self, fs: RobustIO, blob: Blob, hashed: dict[int, str | None]) -> str | None:
         """Return the sha256 of a blob, of each file once whatever its names; ``None`` where it is gone."""
         if blob.inode not in hashed:
-            named = about(call, blob.filename)
+            named = about(fs, blob.filename)
             hashes = hash_file(named, blob.path, (), blob.size)
             hashed[blob.inode] = None if hashes is None else hashes["sha256"]
         return hashed[blob.inode]
@@ -220,79 +219,79 @@ class Verifier:
 
     # One tree
 
-    def _check_tree(self, call: Call, folder: str) -> list[_Suspect]:
+    def _check_tree(self, fs: RobustIO, folder: str) -> list[_Suspect]:
         """Return what is wrong in the folder of an unpacked wheel."""
-        trees, disk = Trees(self._layout, writable=False, full=True), call.disk.without_waiting()
+        trees, fs = Trees(self._layout, writable=False, full=True), fs.without_waiting()
         seen: list[list[_Suspect]] = []
 
-        def again(call: Call) -> list[_Suspect]:
+        def again(fs: RobustIO) -> list[_Suspect]:
             # One look for all that is wrong in it: whoever pruned it meanwhile took all of it.
             if not seen:
-                seen.append(self._check_tree(call, folder))
+                seen.append(self._check_tree(fs, folder))
             return seen[0]
 
         try:
-            tree = trees.at(disk, folder)
+            tree = trees.at(fs, folder)
             if tree is None:
-                return [replace(one, again=again) for one in self._no_tree(disk, folder)]
-            is_there = disk.files.is_folder(folder)
-            damaged = trees.check(call, tree, bytes_only=True) if is_there else [folder]
-            found = [(_damage(disk, path), path) for path in damaged]
+                return [replace(one, again=again) for one in self._no_tree(fs, folder)]
+            is_there = fs.files.is_folder(folder)
+            damaged = trees.check(fs, tree, bytes_only=True) if is_there else [folder]
+            found = [(_damage(fs, path), path) for path in damaged]
             # Else they go with it.
-            foreign = [] if damaged else list(in_tree(disk, folder, tree.listing))
+            foreign = [] if damaged else list(in_tree(fs, folder, tree.listing))
         except CommitError as error:
             return [_Suspect(ProblemKind.UNREADABLE, error.path or folder, again=again)]
 
-        def remove(call: Call) -> Action:
-            return Action.REMOVED if Trees(self._layout, writable=True).remove(call.disk, tree) else Action.NONE
+        def remove(fs: RobustIO) -> Action:
+            return Action.REMOVED if Trees(self._layout, writable=True).remove(fs, tree) else Action.NONE
 
         return [
             *(_Suspect(kind, path, tree.sha256, remove, again) for kind, path in found),
             *(replace(self._stranger(path), sha256=tree.sha256, again=again) for path in foreign),
         ]
 
-    def _no_tree(self, disk: RobustIO, folder: str) -> list[_Suspect]:
+    def _no_tree(self, fs: RobustIO, folder: str) -> list[_Suspect]:
         """Return what is wrong where nothing says what a folder holds: somebody may be filling it just now."""
         marker = marker_path(folder)
-        if disk.stat(marker) is not None:
-            return [_Suspect(ProblemKind.TORN, marker, repair=lambda call: _removed(call, marker))]
-        stat = disk.stat(folder)
-        if stat is None or disk.system.now() - stat.st_mtime <= TEMPORARY_AGE:
+        if fs.stat(marker) is not None:
+            return [_Suspect(ProblemKind.TORN, marker, repair=lambda fs: _removed(fs, marker))]
+        stat = fs.stat(folder)
+        if stat is None or fs.system.now() - stat.st_mtime <= TEMPORARY_AGE:
             return []
 
-        def remove(call: Call) -> Action:
-            return Action.REMOVED if remove_folder(call.disk, folder) else Action.NONE
+        def remove(fs: RobustIO) -> Action:
+            return Action.REMOVED if remove_folder(fs, folder) else Action.NONE
 
         return [_Suspect(ProblemKind.ORPHANED, folder, repair=remove)]
 
     # Elsewhere
 
-    def _foreign(self, disk: RobustIO) -> Iterator[_Suspect]:
+    def _foreign(self, fs: RobustIO) -> Iterator[_Suspect]:
         """Yield what stands between the folders that wheelcache makes."""
         unreadable: list[_Suspect] = []
 
         def refused(folder: str, _: CommitError) -> None:
             unreadable.append(_Suspect(ProblemKind.UNREADABLE, folder))
 
-        for path, is_folder in foreign_files(disk.without_waiting(), self._layout, refused):
+        for path, is_folder in foreign_files(fs.without_waiting(), self._layout, refused):
             yield self._stranger(path, is_folder=is_folder)
         yield from unreadable
 
     def _stranger(self, path: str, *, sha256: str | None = None, is_folder: bool = False) -> _Suspect:
-        def again(call: Call) -> list[_Suspect]:
-            return [] if call.disk.stat(path) is None else [suspect]
+        def again(fs: RobustIO) -> list[_Suspect]:
+            return [] if fs.stat(path) is None else [suspect]
 
-        def quarantine_file(call: Call) -> Action:
+        def quarantine_file(fs: RobustIO) -> Action:
             # No folder is ever renamed, and deleting is not ours to decide. A link to one may be how others get there.
-            if is_folder or call.disk.files.is_folder(path):
-                return _out_of_the_way(call, path)
-            return self._put_aside(call, path)
+            if is_folder or fs.files.is_folder(path):
+                return _out_of_the_way(fs, path)
+            return self._put_aside(fs, path)
 
         suspect = _Suspect(ProblemKind.FOREIGN, path, sha256, quarantine_file, again)
         return suspect
 
-    def _pointers(self, disk: RobustIO) -> Iterator[_Suspect]:
-        without_waiting = disk.without_waiting()
+    def _pointers(self, fs: RobustIO) -> Iterator[_Suspect]:
+        without_waiting = fs.without_waiting()
         unreadable: list[_Suspect] = []
 
         def refused(folder: str, _: CommitError) -> None:
@@ -310,41 +309,41 @@ class Verifier:
                 is_ours = is_note(entry.name) and entry.is_file(follow_symlinks=False)
                 kind = self._pointer_problem(without_waiting, path) if is_ours else None
                 if kind is not None:
-                    yield _Suspect(kind, path, None, lambda call, path=path: _removed(call, path))  # type: ignore[misc]
+                    yield _Suspect(kind, path, None, lambda fs, path=path: _removed(fs, path))  # type: ignore[misc]
         yield from unreadable
 
-    def _pointer_problem(self, disk: RobustIO, path: str) -> ProblemKind | None:
+    def _pointer_problem(self, fs: RobustIO, path: str) -> ProblemKind | None:
         try:
-            sha256 = target_of(disk.read(path))
+            sha256 = target_of(fs.read(path))
             if sha256 is None:
                 return ProblemKind.TORN
-            return ProblemKind.ORPHANED if disk.stat(self._layout.entry(sha256)) is None else None
+            return ProblemKind.ORPHANED if fs.stat(self._layout.entry(sha256)) is None else None
         except CommitError:
             return ProblemKind.UNREADABLE
 
     # Repair
 
-    def _put_aside(self, call: Call, path: str, looked_at: os.stat_result | None = None) -> Action:
+    def _put_aside(self, fs: RobustIO, path: str, looked_at: os.stat_result | None = None) -> Action:
         """Put a file aside as it was when it was looked at; a stranger as it is."""
-        looked_at = looked_at or call.disk.stat(path)
-        if looked_at is None or not quarantine_file(call.disk, self._layout, path, looked_at):
+        looked_at = looked_at or fs.stat(path)
+        if looked_at is None or not quarantine_file(fs, self._layout, path, looked_at):
             return Action.NONE
         return Action.QUARANTINED
 
-    def _put_blob_aside(self, call: Call, entry: EntryFolder, blob: Blob, record: str) -> Action:
+    def _put_blob_aside(self, fs: RobustIO, entry: EntryFolder, blob: Blob, record: str) -> Action:
         """Put a damaged blob aside, with the record that describes it."""
-        action = self._put_aside(call, blob.path, blob.stat)
+        action = self._put_aside(fs, blob.path, blob.stat)
         # Where a good one has come in its place, or stands in another place, the record is that one's.
-        if action is Action.QUARANTINED and call.disk.stat(blob.path) is None:
-            known = self._known(call.disk, entry, record)
+        if action is Action.QUARANTINED and fs.stat(blob.path) is None:
+            known = self._known(fs, entry, record)
             if known is not None and self._described(known) == blob.path:
-                call.disk.discard(record)
+                fs.discard(record)
         return action
 
-    def _known(self, disk: RobustIO, entry: EntryFolder, path: str) -> Record | None:
+    def _known(self, fs: RobustIO, entry: EntryFolder, path: str) -> Record | None:
         """Return what a record says, ``None`` where it says nothing or cannot be read just now."""
         try:
-            data = disk.without_waiting().read(path)
+            data = fs.without_waiting().read(path)
         except CommitError:
             return None
         return None if data is None else decode_record(data, entry.sha256)
@@ -354,56 +353,56 @@ class Verifier:
         return self._layout.blob(record.sha256, record.filename, record.place)
 
     def _record_again(
-        self, call: Call, entry: EntryFolder, path: str, blobs: list[Blob], hashed: dict[int, str | None]
+        self, fs: RobustIO, entry: EntryFolder, path: str, blobs: list[Blob], hashed: dict[int, str | None]
     ) -> Action:
         """Write the record of a blob whose bytes are right; without such a blob the record goes."""
         for blob in blobs:
-            stat = call.disk.stat(blob.path)
-            if stat is None or not modes.S_ISREG(stat.st_mode) or self._hash(call, blob, hashed) != entry.sha256:
+            stat = fs.stat(blob.path)
+            if stat is None or not modes.S_ISREG(stat.st_mode) or self._hash(fs, blob, hashed) != entry.sha256:
                 continue
-            system = call.disk.system
+            system = fs.system
             seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, system.boot())
             place = self._layout.place(entry.sha256, blob.path)
             record = Record(blob.filename, entry.sha256, stat.st_size, seen, created=int(system.now()), place=place)
-            write_record(call.disk.without_waiting(), self._layout, record, entry.used or entry.changed)
+            write_record(fs.without_waiting(), self._layout, record, entry.used or entry.changed)
             return Action.ADOPTED
-        return _removed(call, path)
+        return _removed(fs, path)
 
 
-def _out_of_the_way(call: Call, folder: str) -> Action:
+def _out_of_the_way(fs: RobustIO, folder: str) -> Action:
     """Take away a folder in the place of a file, which has no other, if there is nothing in it to decide about."""
     name = os.path.basename(folder)
-    stat = call.disk.stat(folder) if is_record(name) or is_blob(name) else None
-    is_gone = stat is not None and modes.S_ISDIR(stat.st_mode) and call.disk.remove_folder(folder)
+    stat = fs.stat(folder) if is_record(name) or is_blob(name) else None
+    is_gone = stat is not None and modes.S_ISDIR(stat.st_mode) and fs.remove_folder(folder)
     return Action.REMOVED if is_gone else Action.NONE
 
 
-def _twin_removed(call: Call, entry: EntryFolder, blob: Blob) -> Action:
-    action = _removed(call, blob.path)
+def _twin_removed(fs: RobustIO, entry: EntryFolder, blob: Blob) -> Action:
+    action = _removed(fs, blob.path)
     folder = os.path.dirname(blob.path)
     if folder != entry.folder:
-        call.disk.remove_folder(folder)
+        fs.remove_folder(folder)
     return action
 
 
-def _damage(disk: RobustIO, path: str) -> ProblemKind:
-    is_there = disk.files.is_folder(os.path.dirname(path)) and disk.stat(path) is not None
+def _damage(fs: RobustIO, path: str) -> ProblemKind:
+    is_there = fs.files.is_folder(os.path.dirname(path)) and fs.stat(path) is not None
     return ProblemKind.ALTERED if is_there else ProblemKind.MISSING
 
 
-def _removed(call: Call, path: str) -> Action:
-    return Action.REMOVED if call.disk.discard(path) else Action.NONE
+def _removed(fs: RobustIO, path: str) -> Action:
+    return Action.REMOVED if fs.discard(path) else Action.NONE
 
 
-def _one_at_a_time(call: Call) -> Call:
+def _one_at_a_time(fs: RobustIO) -> RobustIO:
     """Return the same call with a listener that is never called by two threads at once."""
-    listener = call.progress
+    listener = fs.op.progress
     if listener is None:
-        return call
+        return fs
     lock = threading.Lock()
 
     def tell(event: ProgressEvent) -> None:
         with lock:
             listener(event)
 
-    return call._replace(progress=tell)
+    return RobustIO(fs.op.with_progress(tell))

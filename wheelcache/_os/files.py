@@ -53,15 +53,17 @@ class OpenFolder(Protocol):
 
 
 class FileSystem(Protocol):
-    """What the stations need of a file system.
+    """What the stations need of a file system."""
 
-    Attributes:
-        has_permissions: whether files have the permissions of POSIX.
-        keeps_images: whether a program or library that is loaded cannot be deleted under any of its names.
-    """
+    @property
+    def has_permissions(self) -> bool:
+        """Whether files have the permissions of POSIX."""
+        ...
 
-    has_permissions: bool
-    keeps_images: bool
+    @property
+    def keeps_images(self) -> bool:
+        """Whether a program or library that is loaded cannot be deleted under any of its names."""
+        ...
 
     def with_modes_of(self, root: str) -> FileSystem | None:
         """Return the same file system for a cache in this folder, which exists.

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from .._exceptions import Cause, CommitError
 from .._fs.errors import is_delete_pending
 from .._fs.persist import Persister
-from .._fs.robustio import commit_error, hash_file
-from .._operation import Call
+from .._fs.robustio import RobustIO, commit_error, hash_file
 from .layout import Layout
 from .lookup import Entry
 from .quarantine import quarantine_file
@@ -47,7 +46,7 @@ class Commit:
         self._layout = layout
         self._ladder = ladder
 
-    def add(self, call: Call, sealed: FinishedFile, filename: str, url: str | None) -> Entry:
+    def add(self, fs: RobustIO, sealed: FinishedFile, filename: str, url: str | None) -> Entry:
         """Make a sealed file an entry.
 
         Raises:
@@ -56,45 +55,45 @@ class Commit:
         sha256 = sealed.hashes["sha256"]
         others = {name: value for name, value in sealed.hashes.items() if name != "sha256"}
         for last in (*[False] * (_ROUNDS - 1), True):
-            place, left = self._settle(call, sealed.path, sha256, sealed.size, filename, keep=False)
+            place, left = self._settle(fs, sealed.path, sha256, sealed.size, filename, keep=False)
             try:
-                found = self._record(call, Record(filename, sha256, sealed.size, _UNSEEN, others, url, place=place))
+                found = self._record(fs, Record(filename, sha256, sealed.size, _UNSEEN, others, url, place=place))
             except CommitError as error:
                 # Another process pruned the wheel that was there already: our own file takes its place.
                 if last or not left or error.cause is not Cause.REMOVED:
                     raise
             else:
                 if left:
-                    call.disk.discard(sealed.path)
+                    fs.discard(sealed.path)
                 return found
         raise AssertionError("the last round returns or raises")
 
-    def alias(self, call: Call, found: Entry, filename: str) -> Entry:
+    def alias(self, fs: RobustIO, found: Entry, filename: str) -> Entry:
         """Make an entry of the same bytes under another file name; it is new where they take room once more.
 
         Raises:
             CommitError: where the file system refuses; of the cause ``REMOVED`` where the wheel was pruned meanwhile.
         """
         known = found.record
-        place, _ = self._settle(call, found.path, known.sha256, known.size, filename, keep=True)
-        named = self._record(call, known._replace(filename=filename, place=place))
+        place, _ = self._settle(fs, found.path, known.sha256, known.size, filename, keep=True)
+        named = self._record(fs, known._replace(filename=filename, place=place))
         is_same_file = self._layout.holds(found.path) and named.record.seen.inode == known.seen.inode
         return named._replace(is_new=named.is_new and not is_same_file)
 
     def _settle(
-        self, call: Call, source: str, sha256: str, size: int, filename: str, *, keep: bool
+        self, fs: RobustIO, source: str, sha256: str, size: int, filename: str, *, keep: bool
     ) -> tuple[int, bool]:
         """Find a place for the blob, and put it there; return it, and whether the same bytes were there already."""
-        layout, disk = self._layout, call.disk
+        layout = self._layout
         for place in range(_PLACES):
             target = layout.blob(sha256, filename, place)
-            disk.make_folder(layout.entry(sha256) if place == 0 else target[: -len(filename) - 1])
+            fs.make_folder(layout.entry(sha256) if place == 0 else target[: -len(filename) - 1])
             # Twice: a damaged occupant is put aside the first time; who comes in between holds the same bytes.
             for _ in range(2):
                 try:
                     # A second name is written to the file, and those of layers are only read.
                     self._ladder.place(
-                        disk,
+                        fs,
                         source,
                         target,
                         scope=layout.wheels,
@@ -103,7 +102,7 @@ class Commit:
                         never_hardlink_from=not layout.holds(source),
                     )
                 except FileExistsError:
-                    occupant = self._occupant(call, target, sha256, size)
+                    occupant = self._occupant(fs, target, sha256, size)
                     if occupant is _Occupant.UNKNOWN:
                         break
                     if occupant is _Occupant.RIGHT:
@@ -121,11 +120,11 @@ class Commit:
             advice="Delete this folder, or clear the cache.",
         )
 
-    def _occupant(self, call: Call, target: str, sha256: str, size: int) -> _Occupant:
+    def _occupant(self, fs: RobustIO, target: str, sha256: str, size: int) -> _Occupant:
         """Look at what stands where the blob should go, without waiting for anybody."""
-        without_waiting = Call(call.disk.without_waiting(), call.wheel, call.progress)
+        without_waiting = fs.without_waiting()
         try:
-            stat = without_waiting.disk.stat(target)
+            stat = without_waiting.stat(target)
         except CommitError as refusal:
             if is_delete_pending(refusal):
                 return _Occupant.UNKNOWN
@@ -143,42 +142,40 @@ class Commit:
             return _Occupant.GONE
         if hashes.get("sha256") == sha256:
             return _Occupant.RIGHT
-        return _Occupant.GONE if quarantine_file(call.disk, self._layout, target, stat) else _Occupant.UNKNOWN
+        return _Occupant.GONE if quarantine_file(fs, self._layout, target, stat) else _Occupant.UNKNOWN
 
-    def _record(self, call: Call, record: Record) -> Entry:
+    def _record(self, fs: RobustIO, record: Record) -> Entry:
         """Write the record of a blob that is in its place, with what is there to see of it."""
-        disk = call.disk
         path = self._layout.blob(record.sha256, record.filename, record.place)
-        stat = disk.stat(path)
+        stat = fs.stat(path)
         if stat is None or stat.st_size != record.size:
             raise _gone(path)
         try:
-            return self._write_record(call, record, path, stat)
+            return self._write_record(fs, record, path, stat)
         except CommitError as error:
             # Who clears a cache takes the folder along that the record was to go to.
-            if disk.stat(path) is None:
+            if fs.stat(path) is None:
                 raise _gone(path) from error
             raise
 
-    def _write_record(self, call: Call, record: Record, path: str, stat: os.stat_result) -> Entry:
-        disk = call.disk
-        seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, disk.system.boot())
-        record = record._replace(seen=seen, created=int(disk.system.now()))
-        now = disk.system.now()
+    def _write_record(self, fs: RobustIO, record: Record, path: str, stat: os.stat_result) -> Entry:
+        seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, fs.system.boot())
+        record = record._replace(seen=seen, created=int(fs.system.now()))
+        now = fs.system.now()
         is_new = True
         try:
-            write_first_record(disk, self._layout, record, now)
+            write_first_record(fs, self._layout, record, now)
         except FileExistsError:
-            is_new = not self._is_recorded(call, record)
+            is_new = not self._is_recorded(fs, record)
             if is_new:
-                write_record(disk, self._layout, record, now)
+                write_record(fs, self._layout, record, now)
             else:
-                disk.touch(self._layout.record(record.sha256, record.filename), now)
+                fs.touch(self._layout.record(record.sha256, record.filename), now)
         return Entry(record, path, now, is_new)
 
-    def _is_recorded(self, call: Call, record: Record) -> bool:
+    def _is_recorded(self, fs: RobustIO, record: Record) -> bool:
         """Whether who won the race has recorded the same: a record that is read by others is best left alone."""
-        data = call.disk.read(self._layout.record(record.sha256, record.filename))
+        data = fs.read(self._layout.record(record.sha256, record.filename))
         there = None if data is None else decode_record(data, record.sha256)
         return there is not None and (there.filename, there.place, there.seen, there.hashes) == (
             record.filename,

@@ -98,14 +98,14 @@ class Counters:
         with self._lock:
             self._unwritten = self._unwritten.plus(count)
 
-    def write(self, disk: RobustIO) -> None:
+    def write(self, fs: RobustIO) -> None:
         """Append what was counted since the last time. It is never worth an error, nor waiting."""
         with self._lock:
             count, self._unwritten = self._unwritten, Count()
         if count == _NOTHING or not self._writable:
             return
         try:
-            with disk.files.open_append(self._layout.tally) as file:
+            with fs.files.open_append(self._layout.tally) as file:
                 write_all(file, count.line())
         except OSError:
             # How much there is was true of this moment only.
@@ -113,38 +113,38 @@ class Counters:
             with self._lock:
                 self._unwritten = kept.plus(self._unwritten)
 
-    def read(self, disk: RobustIO) -> Count:
+    def read(self, fs: RobustIO) -> Count:
         """Return everything that was counted, by this object too."""
-        return self._sum_of_sealed(disk).plus(_sum(disk.read(self._layout.tally))).plus(self._unwritten)
+        return self._sum_of_sealed(fs).plus(_sum(fs.read(self._layout.tally))).plus(self._unwritten)
 
-    def size(self, disk: RobustIO) -> int:
+    def size(self, fs: RobustIO) -> int:
         """Return about how many bytes of wheels and trees there are, without a walk. Never waits and never fails.
 
         Less than nothing says that something went which was never counted.
         """
-        return self._sizes(disk).growth
+        return self._sizes(fs).growth
 
-    def came(self, disk: RobustIO) -> int:
+    def came(self, fs: RobustIO) -> int:
         """Return how many bytes came since some moment that does not change. Never waits and never fails."""
-        return self._sizes(disk).came
+        return self._sizes(fs).came
 
-    def _sizes(self, disk: RobustIO) -> Count:
+    def _sizes(self, fs: RobustIO) -> Count:
         try:
             with self._lock:
-                current = self._current(disk).plus(self._unwritten)
-            return self._sum_of_sealed(disk).plus(current)
+                current = self._current(fs).plus(self._unwritten)
+            return self._sum_of_sealed(fs).plus(current)
         except (OSError, CommitError):
             return _NOTHING  # nothing can be read just now; the next commit asks again
 
-    def _current(self, disk: RobustIO) -> Count:
-        stat = disk.stat(self._layout.tally)
+    def _current(self, fs: RobustIO) -> Count:
+        stat = fs.stat(self._layout.tally)
         if stat is None:
             return Count()
         inode, offset, total = self._read
         if stat.st_ino != inode or stat.st_size < offset:
             offset, total = 0, Count()
         if stat.st_size > offset:
-            with disk.files.open_read(self._layout.tally) as file:
+            with fs.files.open_read(self._layout.tally) as file:
                 file.seek(offset)
                 # A line that is being written is read whole the next time.
                 data = file.read(stat.st_size - offset).rpartition(b"\n")
@@ -152,40 +152,40 @@ class Counters:
         self._read = (stat.st_ino, offset, total)
         return total
 
-    def restate(self, disk: RobustIO, size: int) -> None:
+    def restate(self, fs: RobustIO, size: int) -> None:
         """Write down how many bytes a walk has found. It is never worth an error, nor waiting.
 
         Files that have grown long are summed up: what they say of the size counts no more.
         """
-        self._tidy(disk)
-        if self._sizes(disk).growth != size:
+        self._tidy(fs)
+        if self._sizes(fs).growth != size:
             self._count(Count(growth=size, is_total=True))
-        self.write(disk)
+        self.write(fs)
 
-    def _tidy(self, disk: RobustIO) -> None:
-        now = disk.system.now()
+    def _tidy(self, fs: RobustIO) -> None:
+        now = fs.system.now()
         try:
-            for path in self._sealed(disk):
+            for path in self._sealed(fs):
                 stamp = OwnerTag.of(os.path.basename(path))
                 if stamp is not None and now - stamp.time > _SETTLED:
-                    total = _sum(disk.read(path))
-                    disk.files.unlink(path)
+                    total = _sum(fs.read(path))
+                    fs.files.unlink(path)
                     self._count(total.without_sizes())
-            stat = disk.stat(self._layout.tally)
+            stat = fs.stat(self._layout.tally)
             if stat is not None and stat.st_size > _LONG:
-                disk.files.rename(self._layout.tally, self._layout.sealed_tally(OwnerTag.new(now, disk.system.boot())))
+                fs.files.rename(self._layout.tally, self._layout.sealed_tally(OwnerTag.new(now, fs.system.boot())))
         except (OSError, CommitError):
             pass  # another process does the same, or the next prune does it
 
-    def _sum_of_sealed(self, disk: RobustIO) -> Count:
+    def _sum_of_sealed(self, fs: RobustIO) -> Count:
         total = Count()
-        for path in self._sealed(disk):
-            total = _sum(disk.read(path), total)
+        for path in self._sealed(fs):
+            total = _sum(fs.read(path), total)
         return total
 
-    def _sealed(self, disk: RobustIO) -> list[str]:
+    def _sealed(self, fs: RobustIO) -> list[str]:
         """The files that nobody appends to any more, oldest first: their names begin with when they were put aside."""
-        names = sorted(entry.name for entry in disk.scan(self._layout.version))
+        names = sorted(entry.name for entry in fs.scan(self._layout.version))
         return [os.path.join(self._layout.version, name) for name in names if self._layout.is_sealed_tally(name)]
 
 

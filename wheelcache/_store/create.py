@@ -14,7 +14,7 @@ _CACHEDIR_TAG = (
 _GITIGNORE = b"*\n"
 
 
-def prepare(disk: RobustIO, layout: Layout) -> None:
+def prepare(fs: RobustIO, layout: Layout) -> None:
     """Make what marks a folder as a cache.
 
     Where it holds other things, a project that somebody named by mistake, these go on being seen by git and backups.
@@ -22,45 +22,45 @@ def prepare(disk: RobustIO, layout: Layout) -> None:
     Raises:
         CommitError: where it cannot be made.
     """
-    if disk.stat(layout.version) is not None:
+    if fs.stat(layout.version) is not None:
         return
     marked = layout.root
-    if layout.holds_others(entry.name for entry in disk.scan(layout.root)):
+    if layout.holds_others(entry.name for entry in fs.scan(layout.root)):
         marked = layout.version
-        disk.make_folder(marked)
+        fs.make_folder(marked)
     for path, content in zip(layout.marks(marked), (_CACHEDIR_TAG, _GITIGNORE), strict=True):
         try:
-            with disk.create(path) as file:
+            with fs.create(path) as file:
                 write_all(file, content)
         except FileExistsError:
             pass
         except OSError as error:
             raise commit_error(error, "write", path) from error
     # Last: where it is there, the marks are too.
-    disk.make_folder(layout.version)
+    fs.make_folder(layout.version)
 
 
-def with_modes_of(disk: RobustIO, layout: Layout) -> FileSystem:
+def with_modes_of(fs: RobustIO, layout: Layout) -> FileSystem:
     """Make the folder, and return the file layer for it: what that makes is as open or as private as the folder is.
 
     Raises:
         CommitError: where the folder cannot be made or looked at.
     """
     try:
-        files = disk.perform("stat", layout.root, lambda: disk.files.with_modes_of(layout.root))
+        files = fs.perform("stat", layout.root, lambda: fs.system.files.with_modes_of(layout.root))
     except FileNotFoundError:
-        disk.make_folder(layout.root)
-        files = disk.perform("stat", layout.root, lambda: disk.files.with_modes_of(layout.root))
-    return files or disk.files
+        fs.make_folder(layout.root)
+        files = fs.perform("stat", layout.root, lambda: fs.system.files.with_modes_of(layout.root))
+    return files or fs.system.files
 
 
-def require_folder(disk: RobustIO, path: str) -> None:
+def require_folder(fs: RobustIO, path: str) -> None:
     """Refuse a folder that is to be read and is not there.
 
     Raises:
         ReadOnlyError: where it is not there.
     """
-    if not disk.files.is_folder(path):
+    if not fs.files.is_folder(path):
         raise ReadOnlyError(
             "there is no such folder, and it may not be made", operation="open", path=path, advice="Check the path."
         )

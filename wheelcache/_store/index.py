@@ -28,28 +28,28 @@ class Pointers:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def read(self, disk: RobustIO, key: str) -> str | None:
+    def read(self, fs: RobustIO, key: str) -> str | None:
         """Return the sha256 that a key points to, ``None`` where it points nowhere."""
         # The key itself may be a URL with secrets; only its hash is on disk, as the file's name.
-        return target_of(disk.read(self._layout.pointer(key)))
+        return target_of(fs.read(self._layout.pointer(key)))
 
-    def fields(self, disk: RobustIO, key: str) -> dict[str, Any]:
+    def fields(self, fs: RobustIO, key: str) -> dict[str, Any]:
         """Return all that a pointer says, nothing where there is none."""
         # The key itself may be a URL with secrets; only its hash is on disk, as the file's name.
-        return decode(disk.read(self._layout.pointer(key)) or b"") or {}
+        return decode(fs.read(self._layout.pointer(key)) or b"") or {}
 
-    def write(self, disk: RobustIO, key: str, sha256: str, more: Mapping[str, Any] | None = None) -> None:
+    def write(self, fs: RobustIO, key: str, sha256: str, more: Mapping[str, Any] | None = None) -> None:
         """Let a key point to a sha256. Where that is refused, the next fetch by this key downloads again, no more."""
-        stamp = OwnerTag.new(disk.system.now(), disk.system.boot())
+        stamp = OwnerTag.new(fs.system.now(), fs.system.boot())
         data = encode({**(more or {}), "sha256": sha256})
         try:
-            disk.without_waiting().write_small(self._layout.pointer(key), data, self._layout.new_temporary(stamp))
+            fs.without_waiting().write_small(self._layout.pointer(key), data, self._layout.new_temporary(stamp))
         except CommitError:
             pass
 
-    def forget(self, disk: RobustIO, key: str) -> None:
+    def forget(self, fs: RobustIO, key: str) -> None:
         """Let a key point nowhere."""
-        disk.discard(self._layout.pointer(key))
+        fs.discard(self._layout.pointer(key))
 
 
 def target_of(data: bytes | None) -> str | None:
@@ -96,9 +96,9 @@ class Urls:
     def __init__(self, pointers: Pointers) -> None:
         self._pointers = pointers
 
-    def read(self, disk: RobustIO, url: str) -> UrlEntry | None:
+    def read(self, fs: RobustIO, url: str) -> UrlEntry | None:
         """Return what is known of a URL."""
-        match self._pointers.fields(disk, url):
+        match self._pointers.fields(fs, url):
             case {
                 "sha256": str(sha256),
                 "until": float() | int() as until,
@@ -112,7 +112,7 @@ class Urls:
                     return None
         return None
 
-    def write(self, disk: RobustIO, url: str, sha256: str, answer: Answer, before: UrlEntry | None = None) -> None:
+    def write(self, fs: RobustIO, url: str, sha256: str, answer: Answer, before: UrlEntry | None = None) -> None:
         """Take down what a server said of a URL; with an answer that nothing was modified, what it said ``before``."""
         # Only who asked a server needs it, and the start of a process counts.
         from .._http.cache_control import KEPT, freshness
@@ -124,13 +124,13 @@ class Urls:
             # An age belongs to the answer that it came with.
             headers.pop("age", None)
         headers.update({name: answer.headers[name] for name in KEPT if name in answer.headers})
-        fresh = freshness(headers, answer.asked, disk.system.now(), answer.hops)
+        fresh = freshness(headers, answer.asked, fs.system.now(), answer.hops)
         if not fresh.storable:
-            self.forget(disk, url)
+            self.forget(fs, url)
             return
         more = {"until": fresh.until, "may_be_stale": fresh.may_be_stale, "headers": headers, "place": answer.place}
-        self._pointers.write(disk, url, sha256, more)
+        self._pointers.write(fs, url, sha256, more)
 
-    def forget(self, disk: RobustIO, url: str) -> None:
+    def forget(self, fs: RobustIO, url: str) -> None:
         """Know nothing of a URL any more."""
-        self._pointers.forget(disk, url)
+        self._pointers.forget(fs, url)

@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 from .._exceptions import Cause, CommitError
 from .._fs.robustio import RobustIO, hash_file
-from .._operation import Call
 from .layout import Layout, is_record, wheel_name
 from .quarantine import quarantine_file
 from .records import Record, StatFingerprint, decode_record, write_record
@@ -65,7 +64,7 @@ class Lookup:
 
     def find(
         self,
-        call: Call,
+        fs: RobustIO,
         sha256: str,
         filename: str | None,
         algorithms: Collection[str] = (),
@@ -81,43 +80,45 @@ class Lookup:
         leaves its mark as it is.
         """
         # Who adopts has missed once before: nearly always there is no folder, and one call tells.
-        there = call.disk.scan(self._layout.entry(sha256)) if adopt else None
+        there = fs.scan(self._layout.entry(sha256)) if adopt else None
         if there == []:
             return None
         if filename is not None:
-            found = self._named(call, sha256, filename, algorithms, use=use)
+            found = self._named(fs, sha256, filename, algorithms, use=use)
             if found is not None:
                 return found
-        there = call.disk.scan(self._layout.entry(sha256)) if there is None else there
+        there = fs.scan(self._layout.entry(sha256)) if there is None else there
         for name in _recorded_names(_names_of_files(there)):
-            found = None if name == filename else self._named(call, sha256, name, algorithms, use=use)
+            found = None if name == filename else self._named(fs, sha256, name, algorithms, use=use)
             if found is not None:
                 return found
-        return self._adopt(call, sha256, algorithms) if adopt and self._writable else None
+        return self._adopt(fs, sha256, algorithms) if adopt and self._writable else None
 
-    def _named(self, call: Call, sha256: str, filename: str, algorithms: Collection[str], *, use: bool) -> Entry | None:
-        known = self._trusted.get((sha256, filename)) or self._recorded(call.disk, sha256, filename)
+    def _named(
+        self, fs: RobustIO, sha256: str, filename: str, algorithms: Collection[str], *, use: bool
+    ) -> Entry | None:
+        known = self._trusted.get((sha256, filename)) or self._recorded(fs, sha256, filename)
         if known is None:
             return None
-        found = self._believed(call, known, algorithms)
+        found = self._believed(fs, known, algorithms)
         if found is None:
             self._trusted.pop((sha256, filename), None)
         else:
-            self._trust(self._used(call.disk, found) if use else found)
+            self._trust(self._used(fs, found) if use else found)
         return found
 
-    def _used(self, disk: RobustIO, found: Entry) -> Entry:
+    def _used(self, fs: RobustIO, found: Entry) -> Entry:
         """Mark an entry as used, unless that was done within a day: LRU needs no finer order, and hits stay cheap."""
-        now = disk.system.now()
+        now = fs.system.now()
         # A mark from the future comes from a clock that was wrong, and would keep the entry for ever.
         if not self._writable or abs(now - found.used) < _DAY:
             return found
-        disk.touch(self._layout.record(found.record.sha256, found.record.filename), now)
+        fs.touch(self._layout.record(found.record.sha256, found.record.filename), now)
         return found._replace(used=now)
 
-    def _recorded(self, disk: RobustIO, sha256: str, filename: str) -> Entry | None:
+    def _recorded(self, fs: RobustIO, sha256: str, filename: str) -> Entry | None:
         try:
-            data, used = disk.read_dated(self._layout.record(sha256, filename)) or (b"", 0.0)
+            data, used = fs.read_dated(self._layout.record(sha256, filename)) or (b"", 0.0)
         except CommitError as error:
             if error.cause is Cause.IN_THE_WAY:
                 return None  # a folder is no record
@@ -128,14 +129,14 @@ class Lookup:
             return None
         return Entry(record, self._layout.blob(sha256, record.filename, record.place), used)
 
-    def _believed(self, call: Call, known: Entry, algorithms: Collection[str]) -> Entry | None:
-        stat = call.disk.stat(known.path)
+    def _believed(self, fs: RobustIO, known: Entry, algorithms: Collection[str]) -> Entry | None:
+        stat = fs.stat(known.path)
         if stat is None:
             return None
         record = known.record
-        seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, call.disk.system.boot())
+        seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, fs.system.boot())
         if stat.st_size != record.size:
-            self._damaged(call.disk, known, stat)
+            self._damaged(fs, known, stat)
             return None
         lacking = [name for name in algorithms if name != "sha256" and name not in record.hashes]
         unchanged = seen == record.seen and seen.boot is not None
@@ -143,64 +144,64 @@ class Lookup:
         in_memory = memory is not None and memory.record.seen == seen
         if (unchanged or in_memory) and not lacking and not self._full:
             return known
-        return self._hashed_again(call, known, stat, lacking)
+        return self._hashed_again(fs, known, stat, lacking)
 
     def _hashed_again(
-        self, call: Call, known: Entry, stat: os.stat_result, algorithms: Collection[str]
+        self, fs: RobustIO, known: Entry, stat: os.stat_result, algorithms: Collection[str]
     ) -> Entry | None:
         record = known.record
-        seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, call.disk.system.boot())
-        hashes = hash_file(call, known.path, algorithms, record.size)
+        seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, fs.system.boot())
+        hashes = hash_file(fs, known.path, algorithms, record.size)
         if hashes is None:
             return None
         if hashes["sha256"] != record.sha256 or any(
             hashes.get(name, value) != value for name, value in record.hashes.items()
         ):
-            self._damaged(call.disk, known, stat)
+            self._damaged(fs, known, stat)
             return None
         renewed = known._replace(record=record.seen_as(seen, hashes))
         if self._writable and renewed.record != record:
-            self._renew(call.disk, renewed.record, known.used)
+            self._renew(fs, renewed.record, known.used)
         return renewed
 
-    def _renew(self, disk: RobustIO, record: Record, used: float) -> bool:
+    def _renew(self, fs: RobustIO, record: Record, used: float) -> bool:
         """Write down that the blob was hashed; where that cannot be just now, the next process hashes again."""
         try:
-            write_record(disk.without_waiting(), self._layout, record, used)
+            write_record(fs.without_waiting(), self._layout, record, used)
         except CommitError:
             return False
         return True
 
-    def _damaged(self, disk: RobustIO, known: Entry, stat: os.stat_result) -> None:
+    def _damaged(self, fs: RobustIO, known: Entry, stat: os.stat_result) -> None:
         """Put a damaged blob aside, so that a good one can take its place. What cannot be moved is simply no entry.
 
         Its record stays: without its blob it is none, and another process may just be writing the one of a good blob.
         """
         self._was_damaged.add(known.record.sha256)
         if self._writable:
-            quarantine_file(disk, self._layout, known.path, stat)
+            quarantine_file(fs, self._layout, known.path, stat)
 
-    def _adopt(self, call: Call, sha256: str, algorithms: Collection[str]) -> Entry | None:
+    def _adopt(self, fs: RobustIO, sha256: str, algorithms: Collection[str]) -> Entry | None:
         """Give a record to a blob that has none: its process was killed between the two, or the record was lost."""
         # Here and not above: a hit has no use for it.
         from . import walk
 
-        entry = walk.look(call.disk, self._layout, sha256)
+        entry = walk.look(fs, self._layout, sha256)
         for blob in () if entry is None else entry.blobs:
-            hashes = hash_file(call, blob.path, algorithms, blob.size)
+            hashes = hash_file(fs, blob.path, algorithms, blob.size)
             if hashes is None:
                 continue
             if hashes["sha256"] != sha256:
-                quarantine_file(call.disk, self._layout, blob.path, blob.stat)
+                quarantine_file(fs, self._layout, blob.path, blob.stat)
                 continue
-            system = call.disk.system
+            system = fs.system
             seen = StatFingerprint(blob.stat.st_mtime_ns, blob.inode, system.boot())
             place = self._layout.place(sha256, blob.path)
             record = Record(blob.filename, sha256, blob.size, seen, created=int(system.now()), place=place)
             record = record.seen_as(seen, hashes)
             found = Entry(record, blob.path, system.now())
             # What has no record is not trusted either, so that the next fetch tries again to give it one.
-            if self._renew(call.disk, record, found.used):
+            if self._renew(fs, record, found.used):
                 self._trust(found)
             return found._replace(is_new=True)
         return None
@@ -217,12 +218,12 @@ class Lookup:
             self._trusted.clear()
         self._trusted[found.record.sha256, found.record.filename] = found
 
-    def records(self, disk: RobustIO) -> Iterator[Record]:
+    def records(self, fs: RobustIO) -> Iterator[Record]:
         """Yield every record, in the order of the folders, without looking at the blobs."""
-        for shard in _folders(disk, self._layout.wheels):
-            for rest in _folders(disk, os.path.join(self._layout.wheels, shard)):
-                for name in _recorded_names(_names_of_files(disk.scan(self._layout.entry(shard + rest)))):
-                    recorded = self._recorded(disk, shard + rest, name)
+        for shard in _folders(fs, self._layout.wheels):
+            for rest in _folders(fs, os.path.join(self._layout.wheels, shard)):
+                for name in _recorded_names(_names_of_files(fs.scan(self._layout.entry(shard + rest)))):
+                    recorded = self._recorded(fs, shard + rest, name)
                     if recorded is not None:
                         yield recorded.record
 
@@ -235,6 +236,6 @@ def _recorded_names(names: Collection[str]) -> Iterator[str]:
     return map(wheel_name, filter(is_record, names))
 
 
-def _folders(disk: RobustIO, path: str) -> list[str]:
+def _folders(fs: RobustIO, path: str) -> list[str]:
     # Desktops leave files of their own everywhere.
-    return sorted(entry.name for entry in disk.scan(path) if entry.is_dir(follow_symlinks=False))
+    return sorted(entry.name for entry in fs.scan(path) if entry.is_dir(follow_symlinks=False))

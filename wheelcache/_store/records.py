@@ -124,20 +124,20 @@ def _is_sound(record: Record) -> bool:
     )
 
 
-def write_record(disk: RobustIO, layout: Layout, record: Record, used: float) -> None:
+def write_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> None:
     """Write a record, in the place of one that is there: from here on its blob is an entry, used last when it is said.
 
     Raises:
         CommitError: where it is refused.
     """
-    stamp = OwnerTag.new(disk.system.now(), disk.system.boot())
+    stamp = OwnerTag.new(fs.system.now(), fs.system.boot())
     path = layout.record(record.sha256, record.filename)
-    disk.write_small(path, encode_record(record), layout.new_temporary(stamp))
+    fs.write_small(path, encode_record(record), layout.new_temporary(stamp))
     # A file server has a clock of its own, and marks are compared with each other.
-    disk.touch(path, used)
+    fs.touch(path, used)
 
 
-def write_first_record(disk: RobustIO, layout: Layout, record: Record, used: float) -> None:
+def write_first_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> None:
     """Write the record of what has none yet, as :func:`write_record`.
 
     Raises:
@@ -145,5 +145,5 @@ def write_first_record(disk: RobustIO, layout: Layout, record: Record, used: flo
         CommitError: where it is refused.
     """
     path = layout.record(record.sha256, record.filename)
-    disk.create_small(path, encode_record(record))
-    disk.touch(path, used)
+    fs.create_small(path, encode_record(record))
+    fs.touch(path, used)

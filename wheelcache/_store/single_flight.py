@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .._fs.lock import FileLock
+from .._fs.robustio import RobustIO
 from .._fs.tempnames import OwnerTag
 from .._models import Phase
-from .._operation import Call
 from .layout import Layout
 
 # Between two looks at a lock that somebody holds.
@@ -38,16 +38,16 @@ class SingleFlight:
         self._threads: dict[str, tuple[threading.Lock, int]] = {}
 
     @contextmanager
-    def turn(self, call: Call, key: str, is_there: Callable[[], bool]) -> Iterator[None]:
+    def turn(self, fs: RobustIO, key: str, is_there: Callable[[], bool]) -> Iterator[None]:
         """Wait until this caller may work on a key: nobody else does, or waiting for them is not worth it.
 
         ``is_there`` says whether the work is done: others do it too when who has the turn stands still.
         """
-        watch = _Watch(call, self._layout, key, self._lock_timeout, is_there)
+        watch = _Watch(fs, self._layout, key, self._lock_timeout, is_there)
         with self._among_threads(key) as thread_lock:
             mine = watch.wait(lambda: thread_lock.acquire(blocking=False))
             try:
-                with self._among_processes(call, key, watch):
+                with self._among_processes(fs, key, watch):
                     yield
             finally:
                 if mine:
@@ -69,8 +69,8 @@ class SingleFlight:
                     self._threads[key] = lock, users - 1
 
     @contextmanager
-    def _among_processes(self, call: Call, key: str, watch: _Watch) -> Iterator[None]:
-        lock = FileLock(call.disk.without_waiting(), self._layout.lock(key))
+    def _among_processes(self, fs: RobustIO, key: str, watch: _Watch) -> Iterator[None]:
+        lock = FileLock(fs.without_waiting(), self._layout.lock(key))
 
         def had_or_hopeless() -> bool:
             try:
@@ -89,8 +89,8 @@ class SingleFlight:
 class _Watch:
     """A waiter's view of whoever works on a key: how far they are, and since when nothing has moved."""
 
-    def __init__(self, call: Call, layout: Layout, key: str, timeout: float, is_there: Callable[[], bool]) -> None:
-        self._call = call
+    def __init__(self, fs: RobustIO, layout: Layout, key: str, timeout: float, is_there: Callable[[], bool]) -> None:
+        self._fs = fs
         self._is_there = is_there
         self._folder, self._prefix = layout.partials(key)
         self._timeout = timeout
@@ -100,7 +100,7 @@ class _Watch:
 
     def wait(self, try_acquire: Callable[[], bool]) -> bool:
         """Wait for a lock while its owner makes progress; return whether it was had."""
-        system = self._call.disk.system
+        system = self._fs.system
         while not try_acquire():
             now = self._look()
             if now != self._seen:
@@ -109,20 +109,20 @@ class _Watch:
                 return False
             owners = now[0]
             whom = f"for process {owners[0]}" if owners else "for another fetch of this wheel"
-            self._call.report(Phase.WAITING, detail=whom)
-            self._call.sleep(_POLL)
+            self._fs.op.report(Phase.WAITING, detail=whom)
+            self._fs.op.sleep(_POLL)
         return True
 
     def _look(self) -> tuple[tuple[int, ...], int]:
         """Return who downloads this key, and how far they are in all: when it changes, somebody makes progress."""
         owners, size = [], 0
         try:
-            for entry in self._call.disk.files.scan(self._folder):
+            for entry in self._fs.files.scan(self._folder):
                 stamp = OwnerTag.of(entry.name)
                 # What was given up and lies there has no owner, and who takes it up writes to it under another name.
                 if entry.name.startswith(self._prefix) and stamp is not None and stamp.pid != 0:
                     owners.append(stamp.pid)
-                    size += self._call.disk.files.stat(os.path.join(self._folder, entry.name)).st_size
+                    size += self._fs.files.stat(os.path.join(self._folder, entry.name)).st_size
         except OSError:
             pass  # it is looked at again in a moment, and what was seen is still a state to compare with
         return tuple(sorted(owners)), size

@@ -14,7 +14,6 @@ from .._exceptions import HashMismatchError, InvalidWheelError, SizeMismatchErro
 from .._fs.robustio import RobustIO, close_quietly, commit_error, write_all
 from .._hashes import MultiHash
 from .._models import Phase
-from .._operation import Call
 
 _CHUNK = 1 << 20
 
@@ -56,7 +55,7 @@ class StagedFile:
 
     def __init__(
         self,
-        disk: RobustIO,
+        fs: RobustIO,
         path: str,
         *,
         expected: Mapping[str, str],
@@ -67,13 +66,13 @@ class StagedFile:
     ) -> None:
         self.path = path
         self.written = 0
-        self._disk = disk
+        self._fs = fs
         self._expected = expected
         self._size = size
         self._origin: dict[str, Any] = {"path": source} if shown is None else {"url": shown}
         self._algorithms: Collection[str] = tuple(expected)
         self._running = MultiHash(self._algorithms)
-        self._file: BinaryIO = disk.create(path) if file is None else file
+        self._file: BinaryIO = fs.create(path) if file is None else file
         self._moved = False
 
     def __enter__(self) -> Self:
@@ -84,18 +83,18 @@ class StagedFile:
     ) -> None:
         close_quietly(self._file)
         if not self._moved:
-            self._disk.discard(self.path)
+            self._fs.discard(self.path)
 
-    def take_up(self, call: Call) -> None:
+    def take_up(self, fs: RobustIO) -> None:
         """Hash what the file holds already, through the handle that goes on writing it.
 
         Raises:
             CommitError: where it cannot be read.
         """
-        while chunk := self._disk.perform("read", self.path, lambda: self._file.read(_CHUNK)):
+        while chunk := self._fs.perform("read", self.path, lambda: self._file.read(_CHUNK)):
             self._running.update(chunk)
             self.written += len(chunk)
-            call.report(Phase.CHECKING, self.written)
+            fs.op.report(Phase.CHECKING, self.written)
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes.

@@ -76,15 +76,15 @@ class EntryFolder:
         return {name: sizes[name] for name in self.names if name in sizes}
 
 
-def walk(disk: RobustIO, layout: Layout, refused: Refused | None = None) -> Iterator[EntryFolder]:
+def walk(fs: RobustIO, layout: Layout, refused: Refused | None = None) -> Iterator[EntryFolder]:
     """Yield every folder that is named by a sha256, in order.
 
     Raises:
         CommitError: where a folder cannot be looked into, and nobody takes the refusal.
     """
-    for sha256 in digests(disk, layout, refused):
+    for sha256 in digests(fs, layout, refused):
         try:
-            found = look(disk, layout, sha256)
+            found = look(fs, layout, sha256)
         except CommitError as error:
             if refused is None:
                 raise
@@ -94,27 +94,27 @@ def walk(disk: RobustIO, layout: Layout, refused: Refused | None = None) -> Iter
                 yield found
 
 
-def digests(disk: RobustIO, layout: Layout, refused: Refused | None = None) -> Iterator[str]:
+def digests(fs: RobustIO, layout: Layout, refused: Refused | None = None) -> Iterator[str]:
     """Yield the sha256 of every entry's folder, in order, without looking into it.
 
     Raises:
         CommitError: as for :func:`walk`.
     """
-    for shard in names_of_folders(disk, layout.wheels, refused):
-        for name in names_of_folders(disk, os.path.join(layout.wheels, shard), refused):
+    for shard in names_of_folders(fs, layout.wheels, refused):
+        for name in names_of_folders(fs, os.path.join(layout.wheels, shard), refused):
             digest = layout.digest_of(shard, name)
             if digest is not None:
                 yield digest
 
 
-def names_of_folders(disk: RobustIO, folder: str, refused: Refused | None) -> list[str]:
+def names_of_folders(fs: RobustIO, folder: str, refused: Refused | None) -> list[str]:
     """Return the names of the folders in a folder, in order.
 
     Raises:
         CommitError: as for :func:`walk`.
     """
     try:
-        return sorted(entry.name for entry in disk.scan(folder) if entry.is_dir(follow_symlinks=False))
+        return sorted(entry.name for entry in fs.scan(folder) if entry.is_dir(follow_symlinks=False))
     except CommitError as error:
         if refused is None:
             raise
@@ -122,7 +122,7 @@ def names_of_folders(disk: RobustIO, folder: str, refused: Refused | None) -> li
         return []
 
 
-def look(disk: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
+def look(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
     """Return what is in the folder of a sha256, ``None`` where there is none.
 
     Raises:
@@ -135,16 +135,16 @@ def look(disk: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
     others: list[str] = []
     folders: list[str] = []
     used = changed = 0.0
-    for name, is_folder in _files(disk, folder):
+    for name, is_folder in _files(fs, folder):
         # os.path.join would be a fifth of the walk.
         path = f"{folder}{os.sep}{name}"
         if is_folder:
             if is_place(name):
-                changed = max(changed, _look_into_place(disk, path, placed, others))
+                changed = max(changed, _look_into_place(fs, path, placed, others))
             else:
                 folders.append(path)
             continue
-        stat = disk.stat(path)
+        stat = fs.stat(path)
         if stat is None:
             continue
         if not modes.S_ISREG(stat.st_mode):
@@ -160,7 +160,7 @@ def look(disk: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
             changed = max(changed, stat.st_mtime)
     if not blobs and not placed and not others:
         # A record alone may be of a wheel that was damaged and is just being fetched again: its stamp says nothing.
-        stat = disk.stat(folder)
+        stat = fs.stat(folder)
         if stat is None:
             return None
         changed = stat.st_mtime
@@ -183,16 +183,16 @@ def plain(files: FileSystem, layout: Layout, sha256: str) -> Record | None:
     return record if record is not None and (record.filename, record.place) == (blob, 0) else None
 
 
-def _files(disk: RobustIO, folder: str) -> list[tuple[str, bool]]:
-    return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in disk.scan(folder))
+def _files(fs: RobustIO, folder: str) -> list[tuple[str, bool]]:
+    return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in fs.scan(folder))
 
 
-def _look_into_place(disk: RobustIO, folder: str, blobs: list[Blob], others: list[str]) -> float:
+def _look_into_place(fs: RobustIO, folder: str, blobs: list[Blob], others: list[str]) -> float:
     """Add what is in a numbered folder, and return the latest time stamp of its blobs."""
     changed = 0.0
-    for name, is_folder in _files(disk, folder):
+    for name, is_folder in _files(fs, folder):
         path = os.path.join(folder, name)
-        stat = None if is_folder else disk.stat(path)
+        stat = None if is_folder else fs.stat(path)
         if stat is None:
             continue
         if is_blob(name) and modes.S_ISREG(stat.st_mode):

@@ -19,7 +19,6 @@ from .._fs.persist import Persister
 from .._fs.robustio import RobustIO, commit_error, hash_file, reading
 from .._fs.tempnames import OwnerTag, spare_name
 from .._models import CachedWheel, LinkMode, require_wheel
-from .._operation import Call
 from .._store.layout import Layout
 
 _COPY_CHUNK = 1 << 26
@@ -39,27 +38,27 @@ class Deliver:
         # Per folder: the modes that its volume refused for good, so that the second wheel pays nothing.
         self._lacking: set[tuple[LinkMode, str]] = set()
 
-    def link(self, call: Call, wheel: CachedWheel, dest: str | os.PathLike[str], mode: LinkMode) -> LinkMode:
+    def link(self, fs: RobustIO, wheel: CachedWheel, dest: str | os.PathLike[str], mode: LinkMode) -> LinkMode:
         """Put a wheel into a folder, or make a file of it; return how. ``Cache.link`` is the contract."""
         target = os.path.abspath(dest)
-        if os.fspath(dest).endswith(("/", os.sep)) or call.disk.files.is_folder(target):
+        if os.fspath(dest).endswith(("/", os.sep)) or fs.files.is_folder(target):
             target = os.path.join(target, wheel.filename)
-        _require(call.disk, wheel)
-        call.disk.make_folder(os.path.dirname(target))
+        _require(fs, wheel)
+        fs.make_folder(os.path.dirname(target))
         scope = os.path.dirname(target)
         ways = self._ways(str(wheel.path)) if mode is LinkMode.AUTO else [mode]
         ways = [way for way in ways[:-1] if (way, scope) not in self._lacking] + ways[-1:]
         for way in ways:
             try:
-                self._take(way, call, wheel, target)
+                self._take(way, fs, wheel, target)
             except OSError as error:
                 refusal = classify(error, target)
                 if refusal is ErrorKind.EXISTS:
-                    return self._existing(call, wheel, target)
+                    return self._existing(fs, wheel, target)
                 if refusal is ErrorKind.MISSING:
-                    _require(call.disk, wheel)
+                    _require(fs, wheel)
                 if way is ways[-1]:
-                    cause = None if isinstance(error, CommitError) else call.disk.cause(error, target)
+                    cause = None if isinstance(error, CommitError) else fs.cause(error, target)
                     raise commit_error(
                         error, f"link out ({way})", str(wheel.path), target=target, cause=cause
                     ) from error
@@ -74,58 +73,57 @@ class Deliver:
             return [LinkMode.CLONE, LinkMode.COPY]
         return [LinkMode.CLONE, LinkMode.HARDLINK, LinkMode.COPY]
 
-    def _take(self, way: LinkMode, call: Call, wheel: CachedWheel, target: str) -> None:
-        source, disk = str(wheel.path), call.disk
+    def _take(self, way: LinkMode, fs: RobustIO, wheel: CachedWheel, target: str) -> None:
+        source = str(wheel.path)
         if way is LinkMode.HARDLINK:
-            disk.files.link(source, target)
+            fs.files.link(source, target)
             return
         # Cloning is one call to us, and several to the system: it makes an empty file first.
         folder = os.path.dirname(target)
-        spare = os.path.join(folder, spare_name(OwnerTag.new(disk.system.now(), disk.system.boot())))
+        spare = os.path.join(folder, spare_name(OwnerTag.new(fs.system.now(), fs.system.boot())))
         try:
             if way is LinkMode.CLONE:
-                disk.files.clone(source, spare)
+                fs.files.clone(source, spare)
             else:
-                _copy(disk, source, spare, wheel.size)
-            self._ladder.place(disk, spare, target, scope=folder, sha256=wheel.digest.removeprefix("sha256:"))
+                _copy(fs, source, spare, wheel.size)
+            self._ladder.place(fs, spare, target, scope=folder, sha256=wheel.digest.removeprefix("sha256:"))
         except BaseException:
-            disk.discard(spare)
+            fs.discard(spare)
             raise
 
-    def _existing(self, call: Call, wheel: CachedWheel, target: str) -> LinkMode:
+    def _existing(self, fs: RobustIO, wheel: CachedWheel, target: str) -> LinkMode:
         """Look at what stands at the target: the same bytes are what was asked for."""
-        disk = call.disk
-        there, ours = disk.stat(target), disk.stat(str(wheel.path))
+        there, ours = fs.stat(target), fs.stat(str(wheel.path))
         if there is not None and ours is not None and modes.S_ISREG(there.st_mode) and there.st_size == ours.st_size:
             if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
                 return LinkMode.HARDLINK
-            hashes = hash_file(call, target, (), there.st_size)
+            hashes = hash_file(fs, target, (), there.st_size)
             if hashes is not None and wheel.digest == f"sha256:{hashes['sha256']}":
                 return LinkMode.COPY
         raise FileExistsError(errno.EEXIST, "a file with other bytes is there", target)
 
 
-def _copy(disk: RobustIO, source: str, target: str, size: int) -> None:
+def _copy(fs: RobustIO, source: str, target: str, size: int) -> None:
     with (
-        reading(disk.perform("open", source, lambda: disk.files.open_read(source))) as reader,
-        disk.create(target) as writer,
+        reading(fs.perform("open", source, lambda: fs.files.open_read(source))) as reader,
+        fs.create(target) as writer,
     ):
-        while disk.files.copy(reader, writer, _COPY_CHUNK):
+        while fs.files.copy(reader, writer, _COPY_CHUNK):
             pass
         if os.fstat(writer.fileno()).st_size != size:
             raise OSError(errno.EIO, "the wheel became shorter or longer while it was copied", source, None, target)
 
 
-def _require(disk: RobustIO, wheel: CachedWheel) -> None:
+def _require(fs: RobustIO, wheel: CachedWheel) -> None:
     """See that a wheel is still there: it may have been pruned since it was given."""
-    if disk.stat(str(wheel.path)) is None:
+    if fs.stat(str(wheel.path)) is None:
         raise FileNotFoundError(
             errno.ENOENT, "the wheel is no longer in the cache: fetch it again", str(wheel.path)
         ) from None
 
 
 def export(
-    call: Call,
+    fs: RobustIO,
     deliver: Deliver,
     wheels: Iterable[CachedWheel],
     dest: str | os.PathLike[str],
@@ -147,12 +145,12 @@ def export(
                 f"two different wheels are called {wheel.filename}, and one folder cannot hold both: "
                 f"{other.digest} and {wheel.digest}. Say which by wheels, or remove one by its digest"
             )
-    call.disk.make_folder(folder)
+    fs.make_folder(folder)
     paths = []
     for wheel in chosen.values():
         path = os.path.join(folder, wheel.filename)
         try:
-            deliver.link(call, wheel, path, mode)
+            deliver.link(fs, wheel, path, mode)
         except FileNotFoundError:
             if each:
                 raise

@@ -20,7 +20,6 @@ from .._archive import zip as zip_format
 from .._archive.wheel import Archive, WheelFile, unpacked
 from .._archive.zip import BadZipError
 from .._fs.robustio import RobustIO, commit_error, write_all
-from .._operation import Call
 from .._os.files import OpenFolder
 from .._threads import Workers
 from .manifest import EXECUTABLE, EXECUTABLE_IMAGE, IMAGE, PLAIN, Manifest, ManifestDir
@@ -37,22 +36,22 @@ PROTECTED = 0o444
 WRITABLE = 0o666
 
 
-def fill(call: Call, path: str, filename: str, *, sha256: str, root: str, permissions: int) -> Manifest:
+def fill(fs: RobustIO, path: str, filename: str, *, sha256: str, root: str, permissions: int) -> Manifest:
     """Unpack the wheel at ``path`` into the empty folder ``root``; return what is there.
 
     Raises:
         InvalidWheelError, UnsafeWheelError: where it may not be unpacked; the caller deletes the folder.
         CommitError: where the file system refuses.
     """
-    with _Reader(call.disk, path) as reader:
+    with _Reader(fs, path) as reader:
         archive = Archive(reader.read_at, reader.size, filename, path)
         folders = _folders(archive)
         for folder in folders[1:]:
             made = os.path.join(root, *folder.split("/"))
-            call.disk.perform("mkdir", made, lambda made=made: call.disk.files.mkdir(made))  # type: ignore[misc]
-        filling = _Extractor(call, archive, root, permissions)
+            fs.perform("mkdir", made, lambda made=made: fs.files.mkdir(made))  # type: ignore[misc]
+        filling = _Extractor(fs, archive, root, permissions)
         filling.run(reader)
-    system = call.disk.system
+    system = fs.system
     return Manifest(sha256, system.boot(), int(system.now()), filling.listed(folders))
 
 
@@ -70,15 +69,15 @@ def _folders(archive: Archive) -> list[str]:
 class _Reader:
     """The archive, opened once for each thread that reads it."""
 
-    def __init__(self, disk: RobustIO, path: str) -> None:
-        self._disk = disk
+    def __init__(self, fs: RobustIO, path: str) -> None:
+        self._fs = fs
         self._path = path
-        file = disk.open_read(path)
+        file = fs.open_read(path)
         if file is None:
             raise FileNotFoundError(errno.ENOENT, "the wheel is no longer in the cache: fetch it again", path)
         self._file: BinaryIO = file
         try:
-            self.size: int = disk.perform("read", path, lambda: self._file.seek(0, os.SEEK_END))
+            self.size: int = fs.perform("read", path, lambda: self._file.seek(0, os.SEEK_END))
         except BaseException:
             self.close()
             raise
@@ -98,11 +97,11 @@ class _Reader:
 
     def another(self) -> _Reader:
         """The same archive for another thread."""
-        return _Reader(self._disk, self._path)
+        return _Reader(self._fs, self._path)
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Return so many bytes from there."""
-        return self._disk.perform("read", self._path, lambda: self._read(offset, count))
+        return self._fs.perform("read", self._path, lambda: self._read(offset, count))
 
     def _read(self, offset: int, count: int) -> bytes:
         self._file.seek(offset)
@@ -115,8 +114,8 @@ class _Reader:
 class _Extractor:
     """The work on one wheel, and what is known of the files that are done."""
 
-    def __init__(self, call: Call, archive: Archive, root: str, permissions: int) -> None:
-        self.call = call
+    def __init__(self, fs: RobustIO, archive: Archive, root: str, permissions: int) -> None:
+        self.fs = fs
         self.archive = archive
         self.root = root
         self.permissions = permissions
@@ -201,7 +200,7 @@ class _Writer:
 
     def __init__(self, filling: _Extractor) -> None:
         self._filling = filling
-        self._disk = filling.call.disk
+        self._fs = filling.fs
         self._name = ""
         self._path = ""
         self._folder: OpenFolder | None = None
@@ -257,20 +256,20 @@ class _Writer:
         if file.executable:
             permissions |= (permissions & 0o444) >> 2
         try:
-            with self._disk.perform("create", path, lambda: folder.create(name, permissions)) as out:
+            with self._fs.perform("create", path, lambda: folder.create(name, permissions)) as out:
                 write(out)
         except OSError as error:
             raise commit_error(error, "write", path) from error
         if not check.is_right():
             raise self._filling.archive.invalid(f"{file.name!r} does not have the hash that RECORD has of it")
-        stamp = self._disk.perform("stat", path, lambda: folder.stat(name)).st_mtime_ns
+        stamp = self._fs.perform("stat", path, lambda: folder.stat(name)).st_mtime_ns
         self._filling.done(file, stamp, check.kind(), check.digest())
 
     def _enter(self, name: str) -> OpenFolder:
         if self._folder is None or name != self._name:
             self._leave()
             path = os.path.join(self._filling.root, *filter(None, name.split("/")))
-            self._folder = self._disk.perform("open", path, lambda: self._disk.files.folder(path))
+            self._folder = self._fs.perform("open", path, lambda: self._fs.files.folder(path))
             self._name, self._path = name, path
         return self._folder
 

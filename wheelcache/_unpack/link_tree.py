@@ -24,7 +24,6 @@ from .._fs.persist import Persister
 from .._fs.robustio import RobustIO, commit_error, hash_file, is_missing
 from .._fs.tempnames import OwnerTag, is_spare, spare_name
 from .._models import LinkMode
-from .._operation import Call
 from .._os.files import OpenFolder
 from .._store.layout import Layout
 from .._threads import Workers
@@ -66,7 +65,7 @@ class TreeLinker:
         self._lacking: set[tuple[LinkMode, str]] = set()
 
     def out(
-        self, call: Call, root: str, listing: Manifest, dest: str, mode: LinkMode, *, check: bool = False
+        self, fs: RobustIO, root: str, listing: Manifest, dest: str, mode: LinkMode, *, check: bool = False
     ) -> LinkMode:
         """Put the files of the tree at ``root`` into the folder ``dest``, and return how. ``Cache.unpack`` tells more.
 
@@ -77,23 +76,23 @@ class TreeLinker:
             TreeGoneError: where the tree lost a file, or one changed.
             CommitError: where the file system refuses.
         """
-        look = _Look(call, root, listing, dest)
+        look = _Look(fs, root, listing, dest)
         missing, there = look.look()
-        call.disk.make_folder(dest)
-        spreading = _Spreading(call, self, root, dest, mode, check=check)
+        fs.make_folder(dest)
+        spreading = _Spreading(fs, self, root, dest, mode, check=check)
         spreading.used |= look.seen
         spreading.run([_Task(each, each.path in missing, there.get(each.path, _NONE)) for each in listing.folders])
         return next(way for way in _SHARED_MOST if way in spreading.used)
 
-    def one(self, call: Call, root: str, folder: ManifestDir, number: int, *, target: str, mode: LinkMode) -> None:
+    def one(self, fs: RobustIO, root: str, folder: ManifestDir, number: int, *, target: str, mode: LinkMode) -> None:
         """Put one file of a tree to the absolute path ``target``, under its own name.
 
         Raises:
             As :meth:`out`.
         """
         source, target_folder = _below(root, folder.path), os.path.dirname(target)
-        call.disk.make_folder(target_folder)
-        spreading = _Spreading(call, self, root, target_folder, mode, check=False)
+        fs.make_folder(target_folder)
+        spreading = _Spreading(fs, self, root, target_folder, mode, check=False)
         spreading.put(folder.only(number), _NONE, source, target_folder)
 
     def ways(self, mode: LinkMode, root: str, dest: str) -> list[LinkMode]:
@@ -109,17 +108,17 @@ class TreeLinker:
         """Remember that there is no such way to this folder."""
         self._lacking.add((way, dest))
 
-    def place(self, disk: RobustIO, spare: str, target: str, *, scope: str, sha256: str) -> None:
+    def place(self, fs: RobustIO, spare: str, target: str, *, scope: str, sha256: str) -> None:
         """Give a finished temporary file its name."""
-        self._ladder.place(disk, spare, target, scope=scope, sha256=sha256)
+        self._ladder.place(fs, spare, target, scope=scope, sha256=sha256)
 
 
 class _Look:
     """What is in the target folder already, before anything is written."""
 
-    def __init__(self, call: Call, root: str, listing: Manifest, dest: str) -> None:
+    def __init__(self, fs: RobustIO, root: str, listing: Manifest, dest: str) -> None:
         self.seen: set[LinkMode] = set()
-        self._call = call
+        self._fs = fs
         self._root = root
         self._listing = listing
         self._dest = dest
@@ -141,20 +140,20 @@ class _Look:
 
     def _names(self, path: str) -> set[str] | None:
         """Return the names in a folder, ``None`` where there is no such folder."""
-        disk = self._call.disk
+        fs = self._fs
         try:
-            names = {entry.name for entry in disk.perform("scan", path, lambda: disk.files.scan(path))}
+            names = {entry.name for entry in fs.perform("scan", path, lambda: fs.files.scan(path))}
         except OSError as error:
             # Found out by looking: Windows has several codes for it, and a link that leads nowhere says "missing".
-            there = disk.stat(path) is not None
+            there = fs.stat(path) is not None
             if is_missing(error, path) and not there:
                 return None
-            if there and not disk.files.is_folder(path):
+            if there and not fs.files.is_folder(path):
                 raise FileExistsError(errno.EEXIST, "a file is there where a folder should go", path) from error
             raise
         for name in names:
-            if is_spare(name) and _is_left_over(disk, name):
-                remove_folder(disk, os.path.join(path, name))
+            if is_spare(name) and _is_left_over(fs, name):
+                remove_folder(fs, os.path.join(path, name))
         return names
 
     def _same(self, folder: ManifestDir, names: Collection[str]) -> Iterator[str]:
@@ -163,7 +162,7 @@ class _Look:
         for number, name in enumerate(folder.names):
             if name in names or name.lower() in folded:
                 source = _below(self._root, folder.relative(name))
-                there = check_same(self._call, source, folder, number, _below(self._dest, folder.relative(name)))
+                there = check_same(self._fs, source, folder, number, _below(self._dest, folder.relative(name)))
                 if there is not None:
                     self.seen.add(there)
                     yield name
@@ -183,9 +182,9 @@ _NONE: frozenset[str] = frozenset()
 class _Spreading:
     """One tree on its way to one folder."""
 
-    def __init__(self, call: Call, spread: TreeLinker, root: str, dest: str, mode: LinkMode, *, check: bool) -> None:
-        self._call = call
-        self._disk = call.disk
+    def __init__(self, fs: RobustIO, spread: TreeLinker, root: str, dest: str, mode: LinkMode, *, check: bool) -> None:
+        self._fs = fs
+        self._fs = fs
         self._check = check
         self._spread = spread
         self._root = root
@@ -206,7 +205,7 @@ class _Spreading:
 
     def _is_slow(self, rest: Iterator[_Task]) -> bool:
         """Do the first of it, and return whether the rest is worth threads."""
-        clock = self._disk.system.monotonic
+        clock = self._fs.system.monotonic
         start, done = clock(), 0
         for task in rest:
             self._folder(*task)
@@ -234,21 +233,21 @@ class _Spreading:
         source, target = _below(self._root, folder.path), _below(self._dest, folder.path)
         if missing:
             # The folder above it may be the other thread's, and not there yet: then it is made here.
-            _make_folder(self._disk, target)
+            _make_folder(self._fs, target)
         if folder.names:
             self.put(folder, there, source, target)
 
     def put(self, folder: ManifestDir, there: frozenset[str], source: str, target: str) -> None:
         """Put the files of a folder that are not there yet into one that is."""
         with self._open(source) as opened, self._open(target) as made:
-            if self._check and untrusted(self._disk, opened, folder):
+            if self._check and untrusted(self._fs, opened, folder):
                 raise TreeRemovedError
             self._files(folder, there, _Way(source, target, (opened, made)))
 
     def _files(self, folder: ManifestDir, there: frozenset[str], way: _Way) -> None:
         opened, made = way.opened
         link_first = self._spread.ways(self._mode, self._root, self._dest)[0] is LinkMode.HARDLINK
-        keeps_images = self._disk.files.keeps_images and self._mode is LinkMode.AUTO
+        keeps_images = self._fs.files.keeps_images and self._mode is LinkMode.AUTO
         linked = False
         for number, name in enumerate(folder.names):
             if name in there:
@@ -262,25 +261,25 @@ class _Spreading:
                 else:
                     linked = True
                     continue
-            file = _File(self._call, self._spread, folder, number, way)
+            file = _File(self._fs, self._spread, folder, number, way)
             file.put(self._ways(folder.kinds[number]), self._dest, self.used)
         if linked:
             self.used.add(LinkMode.HARDLINK)
 
     def _ways(self, kind: str) -> list[LinkMode]:
         ways = self._spread.ways(self._mode, self._root, self._dest)
-        if self._mode is LinkMode.AUTO and self._disk.files.keeps_images and is_image(kind):
+        if self._mode is LinkMode.AUTO and self._fs.files.keeps_images and is_image(kind):
             ways = [way for way in ways if way is not LinkMode.HARDLINK]
         return ways
 
     def _open(self, path: str) -> OpenFolder:
-        files = self._disk.files
+        files = self._fs.files
         try:
             return files.folder(path)
         except OSError:
             pass  # it is tried again, with patience
         try:
-            return self._disk.perform("open", path, lambda: files.folder(path))
+            return self._fs.perform("open", path, lambda: files.folder(path))
         except OSError as error:
             if is_missing(error, path) and path.startswith(self._root):
                 raise TreeRemovedError from error
@@ -298,9 +297,9 @@ class _Way(NamedTuple):
 class _File:
     """One file, by whichever way is open."""
 
-    def __init__(self, call: Call, spread: TreeLinker, folder: ManifestDir, number: int, way: _Way) -> None:
-        self._call = call
-        self._disk = call.disk
+    def __init__(self, fs: RobustIO, spread: TreeLinker, folder: ManifestDir, number: int, way: _Way) -> None:
+        self._fs = fs
+        self._fs = fs
         self._spread = spread
         self._folder = folder
         self._number = number
@@ -316,14 +315,14 @@ class _File:
             last = way is ways[-1]
             try:
                 # Where another way is open, nobody waits for this one.
-                self._take(way, self._disk if last else self._disk.without_waiting())
+                self._take(way, self._fs if last else self._fs.without_waiting())
             except OSError as error:
                 refusal = _refusal_behind(error, self._target)
                 if refusal is ErrorKind.EXISTS:
-                    there = check_same(self._call, self._source, self._folder, self._number, self._target)
+                    there = check_same(self._fs, self._source, self._folder, self._number, self._target)
                     used.add(there or LinkMode.COPY)
                     return
-                if refusal is ErrorKind.MISSING and self._disk.stat(self._source) is None:
+                if refusal is ErrorKind.MISSING and self._fs.stat(self._source) is None:
                     raise TreeRemovedError from error
                 if last:
                     raise commit_error(error, f"link out ({way})", self._source, target=self._target) from error
@@ -333,35 +332,35 @@ class _File:
                 used.add(way)
                 return
 
-    def _take(self, way: LinkMode, disk: RobustIO) -> None:
+    def _take(self, way: LinkMode, fs: RobustIO) -> None:
         if way is LinkMode.HARDLINK:
-            disk.perform("link", self._source, lambda: self._from.link(self._name, self._to), target=self._target)
+            fs.perform("link", self._source, lambda: self._from.link(self._name, self._to), target=self._target)
             return
-        spare_file = spare_name(OwnerTag.new(disk.system.now(), disk.system.boot()))
+        spare_file = spare_name(OwnerTag.new(fs.system.now(), fs.system.boot()))
         spare = os.path.join(self._target_folder, spare_file)
         permissions = _EXECUTABLE if is_executable(self._folder.kinds[self._number]) else _WRITABLE
         try:
             if way is LinkMode.CLONE:
                 clone = self._from.clone
-                disk.perform("clone", self._source, lambda: clone(self._name, self._to, spare_file, permissions))
+                fs.perform("clone", self._source, lambda: clone(self._name, self._to, spare_file, permissions))
             else:
-                self._copy(disk, spare_file, spare, permissions)
+                self._copy(fs, spare_file, spare, permissions)
             sha256 = self._folder.digest(self._number)
-            self._spread.place(disk, spare, self._target, scope=self._target_folder, sha256=sha256)
+            self._spread.place(fs, spare, self._target, scope=self._target_folder, sha256=sha256)
         except BaseException:
-            disk.discard(spare)
+            fs.discard(spare)
             raise
 
-    def _copy(self, disk: RobustIO, name: str, spare: str, permissions: int) -> None:
+    def _copy(self, fs: RobustIO, name: str, spare: str, permissions: int) -> None:
         with (
-            disk.perform("open", self._source, lambda: disk.files.open_read(self._source)) as reader,
-            disk.perform("create", spare, lambda: self._to.create(name, permissions)) as writer,
+            fs.perform("open", self._source, lambda: fs.files.open_read(self._source)) as reader,
+            fs.perform("create", spare, lambda: self._to.create(name, permissions)) as writer,
         ):
-            while disk.files.copy(reader, writer, _COPY_CHUNK):
+            while fs.files.copy(reader, writer, _COPY_CHUNK):
                 pass
 
 
-def check_same(call: Call, source: str, folder: ManifestDir, number: int, target: str) -> LinkMode | None:
+def check_same(fs: RobustIO, source: str, folder: ManifestDir, number: int, target: str) -> LinkMode | None:
     """See that what stands at the target is the file that should go there; ``None`` where nothing does.
 
     Returns:
@@ -370,26 +369,26 @@ def check_same(call: Call, source: str, folder: ManifestDir, number: int, target
     Raises:
         FileExistsError: where it is not.
     """
-    there = call.disk.stat(target)
+    there = fs.stat(target)
     if there is None:
         return None
     if modes.S_ISREG(there.st_mode) and there.st_size == folder.sizes[number]:
-        ours = call.disk.stat(source)
+        ours = fs.stat(source)
         if ours is not None and (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
             return LinkMode.HARDLINK
-        hashes = hash_file(call, target, (), there.st_size)
+        hashes = hash_file(fs, target, (), there.st_size)
         if hashes is not None and hashes["sha256"] == folder.digest(number):
             return LinkMode.COPY
     raise FileExistsError(errno.EEXIST, "a file with other bytes is there, or no file", target)
 
 
-def _make_folder(disk: RobustIO, path: str) -> None:
+def _make_folder(fs: RobustIO, path: str) -> None:
     try:
-        disk.files.mkdir(path)
+        fs.files.mkdir(path)
     except OSError as error:
-        if classify(error, path) is ErrorKind.EXISTS and disk.files.is_folder(path):
+        if classify(error, path) is ErrorKind.EXISTS and fs.files.is_folder(path):
             return
-        disk.make_folder(path)
+        fs.make_folder(path)
 
 
 def _refusal_behind(error: OSError, path: str) -> ErrorKind:
@@ -397,9 +396,9 @@ def _refusal_behind(error: OSError, path: str) -> ErrorKind:
     return classify(behind, path)
 
 
-def _is_left_over(disk: RobustIO, name: str) -> bool:
+def _is_left_over(fs: RobustIO, name: str) -> bool:
     stamp = OwnerTag.of(name)
-    return stamp is not None and disk.system.now() - stamp.time > _LEFT_OVER_AFTER
+    return stamp is not None and fs.system.now() - stamp.time > _LEFT_OVER_AFTER
 
 
 def _below(root: str, relative: str) -> str:

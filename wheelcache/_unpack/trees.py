@@ -26,7 +26,6 @@ from .._fs.robustio import RobustIO, hash_file, is_missing
 from .._fs.tempnames import OwnerTag
 from .._hashes import sha256_of
 from .._models import Phase
-from .._operation import Call
 from .._os.files import OpenFolder
 from .._store.layout import Layout, is_tree, marker_path, tree_folder
 from .._store.walk import Refused, names_of_folders
@@ -106,32 +105,32 @@ class Trees:
 
     # One tree
 
-    def find(self, call: Call, sha256: str) -> TreeEntry | None:
+    def find(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
         """Return the tree of a wheel, ``None`` where there is none that may be believed. A damaged one is removed."""
-        for entry in self.recorded(call.disk, sha256):
-            problems = self.check(call, entry)
+        for entry in self.recorded(fs, sha256):
+            problems = self.check(fs, entry)
             if not problems:
                 return entry
             if self._writable:
-                self.remove(call.disk, entry)
+                self.remove(fs, entry)
         return None
 
-    def recorded(self, disk: RobustIO, sha256: str) -> Iterator[TreeEntry]:
+    def recorded(self, fs: RobustIO, sha256: str) -> Iterator[TreeEntry]:
         """Yield the trees of a wheel as their markers tell them, not checked."""
         first = self._layout.tree(sha256, 0)
-        entry = self.at(disk, first)
+        entry = self.at(fs, first)
         if entry is not None and entry.sha256 == sha256:
             yield entry
         # Where the first number is the tree, as nearly always, nobody asks for the second, and nothing is scanned.
         prefix = os.path.basename(first)[:-1]
         shard = self._layout.tree_shard(sha256)
-        for name in sorted(other.name for other in disk.scan(shard)):
+        for name in sorted(other.name for other in fs.scan(shard)):
             if name.startswith(prefix) and name.endswith(".json") and tree_folder(name) != f"{prefix}0":
-                entry = self.at(disk, tree_folder(os.path.join(shard, name)))
+                entry = self.at(fs, tree_folder(os.path.join(shard, name)))
                 if entry is not None and entry.sha256 == sha256:
                     yield entry
 
-    def check(self, call: Call, entry: TreeEntry, *, bytes_only: bool = False) -> list[str]:
+    def check(self, fs: RobustIO, entry: TreeEntry, *, bytes_only: bool = False) -> list[str]:
         """Return the absolute paths of the files that are missing or damaged, hashing those that could have changed.
 
         With ``bytes_only``, lost permissions are no damage: whoever uses the tree gives them back.
@@ -140,13 +139,13 @@ class Trees:
             CommitError: where a file cannot be looked at, or is held for too long.
         """
         listing = self._hashed.get(entry.marker, entry.listing)
-        trusted = self.is_of_this_boot(call.disk, listing)
+        trusted = self.is_of_this_boot(fs, listing)
         problems: list[str] = []
         renewed = []
         hashed = False
         for folder in listing.folders:
             checked = _CheckedFolder(
-                call,
+                fs,
                 os.path.join(entry.folder, *folder.path.split("/")),
                 folder,
                 writable=self._writable,
@@ -157,39 +156,39 @@ class Trees:
             renewed.append(checked.stamps)
             hashed = hashed or checked.hashed
         if hashed and not problems:
-            self._renew(call.disk, entry.marker, listing.stamped(renewed, call.disk.system.boot()))
+            self._renew(fs, entry.marker, listing.stamped(renewed, fs.system.boot()))
         return problems
 
-    def is_of_this_boot(self, disk: RobustIO, listing: Manifest) -> bool:
+    def is_of_this_boot(self, fs: RobustIO, listing: Manifest) -> bool:
         """Return whether size and stamp are enough to believe a file."""
-        boot = disk.system.boot()
+        boot = fs.system.boot()
         return listing.boot == boot and boot is not None and not self._full
 
-    def _renew(self, disk: RobustIO, marker: str, listing: Manifest) -> None:
+    def _renew(self, fs: RobustIO, marker: str, listing: Manifest) -> None:
         """Write down that the files were hashed; where that cannot be just now, the next process hashes again."""
         try:
             if self._writable:
-                self._write(disk.without_waiting(), marker, listing)
+                self._write(fs.without_waiting(), marker, listing)
                 return
         except CommitError:
             pass
         self._hashed[marker] = listing
 
-    def claim(self, disk: RobustIO, sha256: str) -> str:
+    def claim(self, fs: RobustIO, sha256: str) -> str:
         """Make an empty folder for a tree of this wheel that nobody else fills, and return its path.
 
         Raises:
             CommitError: where it cannot be made.
         """
-        disk.make_folder(self._layout.tree_shard(sha256))
+        fs.make_folder(self._layout.tree_shard(sha256))
         for number in range(_NUMBERS):
             folder = self._layout.tree(sha256, number)
             marker = marker_path(folder)
             # A marker that lost its folder must not vouch for what is about to be written.
-            if disk.stat(marker) is not None and (disk.stat(folder) is not None or not disk.discard(marker)):
+            if fs.stat(marker) is not None and (fs.stat(folder) is not None or not fs.discard(marker)):
                 continue
             try:
-                disk.perform("mkdir", folder, lambda folder=folder: disk.files.mkdir(folder))  # type: ignore[misc]
+                fs.perform("mkdir", folder, lambda folder=folder: fs.files.mkdir(folder))  # type: ignore[misc]
             except FileExistsError:
                 continue
             return folder
@@ -201,58 +200,58 @@ class Trees:
             advice="Prune the cache, or clear it.",
         )
 
-    def mark(self, disk: RobustIO, folder: str, listing: Manifest) -> TreeEntry:
+    def mark(self, fs: RobustIO, folder: str, listing: Manifest) -> TreeEntry:
         """Write the marker of a folder that was claimed and filled: from here on it is a tree.
 
         Raises:
             CommitError: where it is refused.
         """
         marker = marker_path(folder)
-        self._write(disk, marker, listing)
+        self._write(fs, marker, listing)
         return TreeEntry(listing.sha256, folder, marker, listing, float(listing.created))
 
-    def _write(self, disk: RobustIO, marker: str, listing: Manifest) -> None:
-        stamp = OwnerTag.new(disk.system.now(), disk.system.boot())
-        disk.write_small(marker, encode_marker(listing), self._layout.new_temporary(stamp))
+    def _write(self, fs: RobustIO, marker: str, listing: Manifest) -> None:
+        stamp = OwnerTag.new(fs.system.now(), fs.system.boot())
+        fs.write_small(marker, encode_marker(listing), self._layout.new_temporary(stamp))
 
     # All of them
 
-    def all(self, disk: RobustIO) -> Iterator[TreeEntry]:
+    def all(self, fs: RobustIO) -> Iterator[TreeEntry]:
         """Yield every tree that has a good marker, not checked."""
-        for folder, marked in self.folders(disk):
-            entry = self.at(disk, folder) if marked else None
-            stat = entry and disk.stat(entry.marker)
+        for folder, marked in self.folders(fs):
+            entry = self.at(fs, folder) if marked else None
+            stat = entry and fs.stat(entry.marker)
             if entry and stat:
                 yield entry._replace(used=stat.st_mtime)
 
-    def debris(self, disk: RobustIO) -> Iterator[str]:
+    def debris(self, fs: RobustIO) -> Iterator[str]:
         """Yield the absolute paths of folders without a good marker, and of markers without a folder.
 
         A tree that is being filled just now is among them: its folder's time stamp says how old it is.
         :func:`remove_folder` deletes it.
         """
-        for folder, marked in self.folders(disk):
-            if not marked or self.at(disk, folder) is None:
-                yield folder if disk.stat(folder) is not None else marker_path(folder)
+        for folder, marked in self.folders(fs):
+            if not marked or self.at(fs, folder) is None:
+                yield folder if fs.stat(folder) is not None else marker_path(folder)
 
-    def remove(self, disk: RobustIO, entry: TreeEntry) -> Outcome:
+    def remove(self, fs: RobustIO, entry: TreeEntry) -> Outcome:
         """Delete a tree: its marker, so that nobody begins to use it, then its folder. Never waits and never fails.
 
         Returns:
             Whether all of it is gone. What is held stays, without a marker, and is swept later.
         """
         try:
-            disk.files.unlink(entry.marker)
+            fs.files.unlink(entry.marker)
         except OSError as error:
             # Where it is gone already, another process deletes the folder, or has done so and somebody claims it anew.
-            gone = is_missing(error, entry.marker) and disk.without_waiting().stat(entry.folder) is None
+            gone = is_missing(error, entry.marker) and fs.without_waiting().stat(entry.folder) is None
             return Outcome.GONE if gone else Outcome.KEPT
-        return Outcome.REMOVED if remove_folder(disk, entry.folder) else Outcome.KEPT
+        return Outcome.REMOVED if remove_folder(fs, entry.folder) else Outcome.KEPT
 
-    def at(self, disk: RobustIO, folder: str) -> TreeEntry | None:
+    def at(self, fs: RobustIO, folder: str) -> TreeEntry | None:
         """Return the tree in a folder as its marker tells it, not checked; ``None`` where none is believed."""
         marker = marker_path(folder)
-        data = disk.read(marker)
+        data = fs.read(marker)
         listing = None if data is None else decode_marker(data)
         # A marker that was copied elsewhere marks nothing.
         if listing is None or not self._belongs(listing.sha256, folder):
@@ -262,16 +261,16 @@ class Trees:
     def _belongs(self, sha256: str, folder: str) -> bool:
         return self._layout.tree(sha256, 0)[:-1] == folder[: folder.rindex("-") + 1]
 
-    def folders(self, disk: RobustIO, refused: Refused | None = None) -> Iterator[tuple[str, bool]]:
+    def folders(self, fs: RobustIO, refused: Refused | None = None) -> Iterator[tuple[str, bool]]:
         """Yield the path of every folder that is, was or will be a tree, with whether there is a file to mark it.
 
         Raises:
             CommitError: where a folder cannot be looked into, and nobody takes the refusal.
         """
-        for shard in names_of_folders(disk, self._layout.trees, refused):
+        for shard in names_of_folders(fs, self._layout.trees, refused):
             path = os.path.join(self._layout.trees, shard)
             try:
-                names = {entry.name for entry in disk.scan(path)}
+                names = {entry.name for entry in fs.scan(path)}
             except CommitError as error:
                 if refused is None:
                     raise
@@ -284,8 +283,8 @@ class Trees:
 class _CheckedFolder:
     """One folder of a tree, looked at file by file."""
 
-    def __init__(self, call: Call, path: str, folder: ManifestDir, *, writable: bool, bytes_only: bool) -> None:
-        self._call = call
+    def __init__(self, fs: RobustIO, path: str, folder: ManifestDir, *, writable: bool, bytes_only: bool) -> None:
+        self._fs = fs
         self._writable = writable
         self._bytes_only = bytes_only
         self._path = path
@@ -300,7 +299,7 @@ class _CheckedFolder:
         if not folder.names:
             return
         try:
-            files = self._call.disk.files.folder(self._path)
+            files = self._fs.files.folder(self._path)
         except OSError:
             if self._is_none():
                 self.problems += [os.path.join(self._path, name) for name in folder.names]
@@ -309,13 +308,13 @@ class _CheckedFolder:
                 self._slowly(range(len(folder.names)))
             return
         with files:
-            changed = untrusted(self._call.disk, files, folder) if trusted else range(len(folder.names))
+            changed = untrusted(self._fs, files, folder) if trusted else range(len(folder.names))
         self._slowly(changed)
 
     def _is_none(self) -> bool:
         """Whether something else stands where the folder should be, or where one above it should."""
         try:
-            stat = self._call.disk.stat(self._path)
+            stat = self._fs.stat(self._path)
         except CommitError as error:
             return bool(error.errno == errno.ENOTDIR)
         return stat is not None and not modes.S_ISDIR(stat.st_mode)
@@ -325,14 +324,14 @@ class _CheckedFolder:
             self._one(number)
 
     def _one(self, number: int) -> None:
-        folder, disk = self._folder, self._call.disk
+        folder, fs = self._folder, self._fs
         path = os.path.join(self._path, folder.names[number])
         stat = self._small(path, number) or self._large(path, number)
         if stat is None:
             self.problems.append(path)
             return
         kind = folder.kinds[number]
-        if not (self._bytes_only or _has_kind(disk, stat, kind) or self._protected(path, kind)):
+        if not (self._bytes_only or _has_kind(fs, stat, kind) or self._protected(path, kind)):
             self.problems.append(path)
             return
         if not self.hashed:
@@ -341,7 +340,7 @@ class _CheckedFolder:
 
     def _small(self, path: str, number: int) -> os.stat_result | None:
         """Return what is known of a small file that is right; ``None`` for any other, which is then looked at well."""
-        size, files = self._folder.sizes[number], self._call.disk.files
+        size, files = self._folder.sizes[number], self._fs.files
         if size > _SMALL:
             return None
         try:
@@ -352,35 +351,35 @@ class _CheckedFolder:
                 data = file.read(size + 1)
         except OSError:
             return None
-        self._call.report(Phase.CHECKING, size, size)
+        self._fs.op.report(Phase.CHECKING, size, size)
         return stat if sha256_of(data) == self._folder.digest(number) else None
 
     def _large(self, path: str, number: int) -> os.stat_result | None:
         size = self._folder.sizes[number]
-        stat = self._call.disk.stat(path)
+        stat = self._fs.stat(path)
         if stat is None or not modes.S_ISREG(stat.st_mode) or stat.st_size != size:
             return None
-        hashes = hash_file(self._call, path, (), size)
+        hashes = hash_file(self._fs, path, (), size)
         return stat if hashes is not None and hashes["sha256"] == self._folder.digest(number) else None
 
     def _protected(self, path: str, kind: str) -> bool:
         """Give a file its permissions back, which archives of a cache lose; return whether that could be done."""
         if self._writable:
             try:
-                self._call.disk.files.protect(path, executable=is_executable(kind))
+                self._fs.files.protect(path, executable=is_executable(kind))
             except OSError:
                 return False  # it is somebody else's: a tree of one's own will do
         return self._writable
 
 
-def _has_kind(disk: RobustIO, stat: os.stat_result, kind: str) -> bool:
-    mask = _OWNER_KIND if disk.files.has_permissions else _KIND
+def _has_kind(fs: RobustIO, stat: os.stat_result, kind: str) -> bool:
+    mask = _OWNER_KIND if fs.files.has_permissions else _KIND
     return stat.st_mode & mask == _MODES[kind] & mask
 
 
-def untrusted(disk: RobustIO, files: OpenFolder, folder: ManifestDir) -> list[int]:
+def untrusted(fs: RobustIO, files: OpenFolder, folder: ManifestDir) -> list[int]:
     """Return the numbers of the files that are not as they were when their stamps were taken."""
-    mask = _OWNER_KIND if disk.files.has_permissions else _KIND
+    mask = _OWNER_KIND if fs.files.has_permissions else _KIND
     changed = []
     stat = files.stat
     columns = zip(folder.names, folder.sizes, folder.stamps, folder.kinds, strict=True)
@@ -400,18 +399,18 @@ _KIND, _OWNER_KIND = 0o170000, 0o170100
 _MODES = {PLAIN: 0o100000, IMAGE: 0o100000, EXECUTABLE: 0o100100, EXECUTABLE_IMAGE: 0o100100}
 
 
-def remove_folder(disk: RobustIO, path: str) -> bool:
+def remove_folder(fs: RobustIO, path: str) -> bool:
     """Delete a folder and all that is in it, or a file; return whether it is gone. Never waits and never fails."""
-    without_waiting = disk.without_waiting()
+    without_waiting = fs.without_waiting()
     gone = True
     try:
         stat = without_waiting.stat(path)
         if stat is None or not modes.S_ISDIR(stat.st_mode):
             # A link to a folder is deleted as the file that it is; what it leads to is not ours.
-            return disk.discard(path)
+            return fs.discard(path)
         for entry in without_waiting.scan(path):
-            gone = remove_folder(disk, os.path.join(path, entry.name)) and gone
-        disk.files.rmdir(path)
+            gone = remove_folder(fs, os.path.join(path, entry.name)) and gone
+        fs.files.rmdir(path)
     except OSError as error:
         return is_missing(error, path)
     return gone

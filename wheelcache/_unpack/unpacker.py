@@ -11,9 +11,9 @@ import os
 from collections.abc import Sequence
 
 from .._exceptions import CommitError
+from .._fs.robustio import RobustIO
 from .._fs.tempnames import OwnerTag, spare_name
 from .._models import LinkMode
-from .._operation import Call
 from .._store.layout import Layout
 from .._store.lookup import Entry
 from .link_tree import TreeLinker, TreeRemovedError
@@ -37,27 +37,27 @@ class Unpacker:
         ]
         self._spread = spread
 
-    def promising(self, call: Call, sha256: str) -> TreeEntry | None:
+    def promising(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
         """Return the tree of a wheel where one stat a file will do to believe it, and none was done yet."""
         for trees in self._trees:
-            found = next(trees.recorded(call.disk, sha256), None)
+            found = next(trees.recorded(fs, sha256), None)
             if found is not None:
-                return found if trees.is_of_this_boot(call.disk, found.listing) else None
+                return found if trees.is_of_this_boot(fs, found.listing) else None
         return None
 
-    def is_there(self, call: Call, sha256: str) -> bool:
+    def is_there(self, fs: RobustIO, sha256: str) -> bool:
         """Return whether the cache has a tree of a wheel, as its marker tells it."""
-        return next(self._trees[0].recorded(call.disk, sha256), None) is not None
+        return next(self._trees[0].recorded(fs, sha256), None) is not None
 
-    def find(self, call: Call, sha256: str) -> TreeEntry | None:
+    def find(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
         """Return the tree of a wheel, ``None`` where there is none that may be believed."""
         for trees in self._trees:
-            found = trees.find(call, sha256)
+            found = trees.find(fs, sha256)
             if found is not None:
                 return found
         return None
 
-    def make(self, call: Call, wheel: Entry) -> TreeEntry:
+    def make(self, fs: RobustIO, wheel: Entry) -> TreeEntry:
         """Unpack a wheel into the cache.
 
         Raises:
@@ -66,22 +66,22 @@ class Unpacker:
         """
         from . import extract  # most calls find the tree, and the start of a process counts
 
-        trees, disk, sha256 = self._trees[0], call.disk, wheel.record.sha256
-        folder = trees.claim(disk, sha256)
+        trees, sha256 = self._trees[0], wheel.record.sha256
+        folder = trees.claim(fs, sha256)
         try:
             listing = extract.fill(
-                call, wheel.path, wheel.record.filename, sha256=sha256, root=folder, permissions=extract.PROTECTED
+                fs, wheel.path, wheel.record.filename, sha256=sha256, root=folder, permissions=extract.PROTECTED
             )
-            theirs = _found_at_once(trees, call, sha256)
+            theirs = _found_at_once(trees, fs, sha256)
             if theirs is None:
-                return trees.mark(disk, folder, listing)
+                return trees.mark(fs, folder, listing)
         except BaseException:
-            remove_folder(disk, folder)
+            remove_folder(fs.for_cleanup(), folder)
             raise
-        remove_folder(disk, folder)
+        remove_folder(fs.for_cleanup(), folder)
         return theirs
 
-    def out(self, call: Call, tree: TreeEntry, dest: str, mode: LinkMode, *, check: bool) -> LinkMode | None:
+    def out(self, fs: RobustIO, tree: TreeEntry, dest: str, mode: LinkMode, *, check: bool) -> LinkMode | None:
         """Put the files of a tree into a folder, and return how; ``None`` where the tree is gone or not as it was.
 
         With ``check`` it is looked at on the way.
@@ -91,11 +91,11 @@ class Unpacker:
             CommitError: where the file system refuses.
         """
         try:
-            return self._spread.out(call, tree.folder, tree.listing, dest, mode, check=check)
+            return self._spread.out(fs, tree.folder, tree.listing, dest, mode, check=check)
         except TreeRemovedError:
             return None
 
-    def past_the_cache(self, call: Call, wheel: Entry, dest: str) -> Manifest:
+    def past_the_cache(self, fs: RobustIO, wheel: Entry, dest: str) -> Manifest:
         """Unpack a wheel straight into a folder, without a tree that stays.
 
         Raises:
@@ -103,28 +103,27 @@ class Unpacker:
         """
         from . import extract
 
-        disk = call.disk
-        disk.make_folder(dest)
-        folder = os.path.join(dest, spare_name(OwnerTag.new(disk.system.now(), disk.system.boot())))
-        disk.make_folder(folder)
+        fs.make_folder(dest)
+        folder = os.path.join(dest, spare_name(OwnerTag.new(fs.system.now(), fs.system.boot())))
+        fs.make_folder(folder)
         try:
             record = wheel.record
             listing = extract.fill(
-                call, wheel.path, record.filename, sha256=record.sha256, root=folder, permissions=extract.WRITABLE
+                fs, wheel.path, record.filename, sha256=record.sha256, root=folder, permissions=extract.WRITABLE
             )
             # The link is to a file that is nobody else's as soon as the folder is gone.
-            self._spread.out(call, folder, listing, dest, LinkMode.AUTO)
+            self._spread.out(fs, folder, listing, dest, LinkMode.AUTO)
         finally:
-            remove_folder(disk, folder)
+            remove_folder(fs.for_cleanup(), folder)
         return listing
 
 
-def _found_at_once(trees: Trees, call: Call, sha256: str) -> TreeEntry | None:
+def _found_at_once(trees: Trees, fs: RobustIO, sha256: str) -> TreeEntry | None:
     """Return the tree of who was quicker, where that can be seen without waiting.
 
     Who went on without a lock may have lost the race: theirs is in use, and one tree is enough. Two are no harm.
     """
     try:
-        return trees.find(call._replace(disk=call.disk.without_waiting()), sha256)
+        return trees.find(fs.without_waiting(), sha256)
     except CommitError:
         return None

@@ -1,0 +1,118 @@
+"""The file system of one operation: each call checks first whether the operation was cancelled."""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO
+
+from .._operation import Operation
+from .._os.files import FileSystem, OpenFolder
+
+
+class CancellableFiles:
+    """A :class:`FileSystem` each of whose calls raises :class:`OperationCancelledError` for a cancelled operation.
+
+    An open folder is handed out as it is: loops over its files check the operation themselves.
+    """
+
+    __slots__ = ("_check", "_files")
+
+    def __init__(self, op: Operation) -> None:
+        self._files = op.system.files
+        self._check = op.check
+
+    @property
+    def has_permissions(self) -> bool:
+        return self._files.has_permissions
+
+    @property
+    def keeps_images(self) -> bool:
+        return self._files.keeps_images
+
+    def with_modes_of(self, root: str) -> FileSystem | None:
+        self._check()
+        return self._files.with_modes_of(root)
+
+    def create(self, path: str) -> BinaryIO:
+        self._check()
+        return self._files.create(path)
+
+    def open_read(self, path: str) -> BinaryIO:
+        self._check()
+        return self._files.open_read(path)
+
+    def open_write(self, path: str) -> BinaryIO:
+        self._check()
+        return self._files.open_write(path)
+
+    def open_append(self, path: str) -> BinaryIO:
+        self._check()
+        return self._files.open_append(path)
+
+    def read(self, path: str) -> bytes:
+        self._check()
+        return self._files.read(path)
+
+    def read_dated(self, path: str) -> tuple[bytes, float]:
+        self._check()
+        return self._files.read_dated(path)
+
+    def touch(self, path: str, seconds: float) -> None:
+        self._check()
+        self._files.touch(path, seconds)
+
+    def stat(self, path: str) -> os.stat_result:
+        self._check()
+        return self._files.stat(path)
+
+    def is_folder(self, path: str) -> bool:
+        self._check()
+        return self._files.is_folder(path)
+
+    def scan(self, path: str) -> list[os.DirEntry[str]]:
+        self._check()
+        return self._files.scan(path)
+
+    def folder(self, path: str) -> OpenFolder:
+        self._check()
+        return self._files.folder(path)
+
+    def rename(self, source: str, target: str) -> None:
+        self._check()
+        self._files.rename(source, target)
+
+    def replace(self, source: str, target: str) -> None:
+        self._check()
+        self._files.replace(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        self._check()
+        self._files.link(source, target)
+
+    def clone(self, source: str, target: str) -> None:
+        self._check()
+        self._files.clone(source, target)
+
+    def copy(self, source: BinaryIO, target: BinaryIO, count: int) -> int:
+        self._check()
+        return self._files.copy(source, target, count)
+
+    def copy_permissions(self, source: BinaryIO, target: BinaryIO) -> None:
+        self._check()
+        self._files.copy_permissions(source, target)
+
+    def protect(self, path: str, *, executable: bool) -> None:
+        self._check()
+        self._files.protect(path, executable=executable)
+
+    def unlink(self, path: str) -> None:
+        self._check()
+        self._files.unlink(path)
+
+    def mkdir(self, path: str) -> None:
+        self._check()
+        self._files.mkdir(path)
+
+    def rmdir(self, path: str) -> None:
+        self._check()
+        self._files.rmdir(path)
