@@ -1,4 +1,4 @@
-"""Workers: threads that share a piece of work are waited for, whatever comes in between."""
+"""ThreadGroup: threads that share a piece of work are waited for, whatever comes in between."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import pytest
 from marks import not_on_windows
 
-from wheelcache._threads import Workers
+from wheelcache._threads import ThreadGroup, one_at_a_time
 
 
 def running() -> list[str]:
@@ -18,8 +18,8 @@ def running() -> list[str]:
 def test_all_of_them_work_and_have_ended() -> None:
     """Each of three works beside the others and beside who waits for them, and none is left."""
     together = threading.Barrier(4)
-    Workers(lambda: together.wait(60), 3, "workers-test").run(
-        lambda _: together.abort(), here=lambda: together.wait(60)
+    ThreadGroup(lambda: together.wait(60), 3, "workers-test").run(
+        lambda _: together.abort(), in_caller=lambda: together.wait(60)
     )
     assert not together.broken
     assert running() == []
@@ -36,11 +36,11 @@ def test_an_interrupt_comes_through_when_all_have_ended() -> None:
         signal.pthread_kill(here, signal.SIGINT)
         go_on.wait(60)
 
-    def again() -> None:
+    def poll() -> None:
         (go_on if told else waited_for).set()
 
     with pytest.raises(KeyboardInterrupt):
-        Workers(work, 1, "workers-test").run(lambda error: told.append((type(error), running())), again=again)
+        ThreadGroup(work, 1, "workers-test").run(lambda error: told.append((type(error), running())), poll=poll)
     assert told == [(KeyboardInterrupt, ["workers-test-0"])]
     assert go_on.is_set()
     assert running() == []
@@ -54,7 +54,7 @@ def test_what_is_raised_here_ends_the_others_first() -> None:
         raise OSError("here")
 
     with pytest.raises(OSError, match="here"):
-        Workers(lambda: go_on.wait(60), 2, "workers-test").run(lambda _: go_on.set(), here=fail)
+        ThreadGroup(lambda: go_on.wait(60), 2, "workers-test").run(lambda _: go_on.set(), in_caller=fail)
     assert running() == []
 
 
@@ -71,5 +71,40 @@ def test_a_thread_that_cannot_be_started_is_not_waited_for(monkeypatch: pytest.M
     go_on = threading.Event()
     monkeypatch.setattr(threading.Thread, "start", few)
     with pytest.raises(RuntimeError):
-        Workers(lambda: go_on.wait(60), 2, "workers-test").run(lambda _: go_on.set())
+        ThreadGroup(lambda: go_on.wait(60), 2, "workers-test").run(lambda _: go_on.set())
     assert running() == []
+
+
+def test_a_shared_listener_is_called_by_one_thread_at_a_time() -> None:
+    """Two threads report at once: the second is passed on only after the listener has returned for the first."""
+    entered, release, calls = threading.Event(), threading.Event(), []
+
+    def listener(event: str) -> None:
+        calls.append(("begin", event))
+        if event == "first":
+            entered.set()
+            release.wait(60)
+        calls.append(("end", event))
+
+    shared = one_at_a_time(listener)
+    assert shared is not None
+    waiting = threading.Event()
+
+    def report_second() -> None:
+        waiting.set()
+        shared("second")
+
+    threads = [threading.Thread(target=shared, args=("first",)), threading.Thread(target=report_second)]
+    threads[0].start()
+    entered.wait(60)
+    threads[1].start()
+    waiting.wait(60)
+    release.set()
+    for thread in threads:
+        thread.join(60)
+    assert calls == [("begin", "first"), ("end", "first"), ("begin", "second"), ("end", "second")]
+
+
+def test_no_listener_stays_none() -> None:
+    """Without a listener there is nothing to share, and events are not even made."""
+    assert one_at_a_time(None) is None

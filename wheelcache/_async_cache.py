@@ -16,12 +16,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast
 
 from ._cache import Cache
-from ._fetch.batch import Plan, Request, one_at_a_time
+from ._fetch.batch import Plan, Request
 from ._http.async_client import BlockingAsyncClient
 from ._models import CachedWheel, Progress
 from ._operation import CURRENT_TOKEN, CancelToken
 from ._options import check_client
-from ._threads import Threads
+from ._threads import ThreadLimiter, one_at_a_time
 
 if TYPE_CHECKING:
     from typing import Self
@@ -110,9 +110,9 @@ class AsyncCache:
             max_size=max_size,
         )
         self.path: Path = self._cache.path
-        self._asking = Threads(_ASKING)
-        self._staying = Threads(_STAYING)
-        self._closing = Threads(math.inf)
+        self._asking = ThreadLimiter(_ASKING)
+        self._staying = ThreadLimiter(_STAYING)
+        self._closing = ThreadLimiter(math.inf)
 
     # In
 
@@ -217,7 +217,7 @@ class AsyncCache:
     def __repr__(self) -> str:
         return f"AsyncCache({str(self.path)!r})"
 
-    async def _run(self, action: Callable[[Cache], _R], threads: Threads, stop: CancelToken | None = None) -> _R:
+    async def _run(self, action: Callable[[Cache], _R], threads: ThreadLimiter, stop: CancelToken | None = None) -> _R:
         """Do something in a worker thread; whoever cancels gets the thread's end, not the thread."""
         import anyio
         import anyio.lowlevel

@@ -44,6 +44,7 @@ from ._store.index import Pointers, UrlEntry, Urls
 from ._store.layout import Layout
 from ._store.lookup import Entry, Lookup
 from ._store.single_flight import SingleFlight
+from ._threads import one_at_a_time
 from ._unpack.export import Deliver
 from ._unpack.link_tree import TreeLinker
 from ._unpack.trees import TreeEntry
@@ -235,7 +236,7 @@ class Cache:
             lock = packaging.pylock.Pylock.from_dict(tomllib.loads(text))
             wheels = cache.fetch_all(wheel for package in lock.packages for wheel in package.wheels or ())
         """
-        from ._fetch.batch import Plan, fetch_in_threads, one_at_a_time
+        from ._fetch.batch import Plan, fetch_in_threads
 
         plan = Plan(requests, jobs)
         self._begin()

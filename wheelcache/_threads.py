@@ -1,15 +1,4 @@
-"""Workers: threads that share a piece of work, all of which have ended when it is over, also when it is interrupted.
-
-They are waited for by a count of our own and not by ``Thread.join``: before Python 3.13, who is interrupted in it (by
-Ctrl-C) takes a thread that runs for one that has ended, and then not even the end of the process waits for it to tidy
-up (https://github.com/python/cpython/issues/90882).
-
-Threads: blocking work of an event loop in worker threads, with tokens of its own.
-
-anyio lends every library and the application the tokens of one limiter for each event loop
-(https://anyio.readthedocs.io/en/stable/threads.html#adjusting-the-default-maximum-worker-thread-count). Work that waits
-long leaves the others none; and if it waits for the event loop to do something that needs a token, all wait for ever.
-"""
+"""Threads: a group that shares one piece of work, and the worker threads of an event loop."""
 
 from __future__ import annotations
 
@@ -18,116 +7,145 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
+from ._imports import import_lock
+
 if TYPE_CHECKING:
     from anyio import CapacityLimiter
 
+_R = TypeVar("_R")
+_T = TypeVar("_T")
 
-# Waiting without end cannot be interrupted on Windows.
-_LOOK_UP_SECONDS = 0.2
+# Seconds. A wait without a timeout cannot be interrupted on Windows.
+_POLL_INTERVAL = 0.2
 
 
-class Workers:
-    """Threads that do the same.
+def one_at_a_time(listener: Callable[[_T], object] | None) -> Callable[[_T], object] | None:
+    """Return a listener that several threads may call: it passes their events on one after another."""
+    if listener is None:
+        return None
+    lock = threading.Lock()
+
+    def locked(event: _T) -> object:
+        with lock:
+            return listener(event)
+
+    return locked
+
+
+class ThreadGroup:
+    """A fixed number of threads that run the same function, all of which have ended when :meth:`run` returns.
+
+    The group counts its running threads instead of relying on ``Thread.join``. Before Python 3.13, an interrupted
+    ``join`` marks a running thread as ended, and then even the interpreter does not wait for it at exit
+    (https://github.com/python/cpython/issues/90882).
 
     Args:
-        work: what each of them does. It raises nothing: who shares the work takes down what went wrong.
-        count: how many there are.
-        name: what each is called, with its number.
+        work: the function that each thread runs. It must not raise: its errors are recorded by whoever shares the work.
+        count: the number of threads.
+        name: the prefix of their names, which end in a number.
     """
 
     def __init__(self, work: Callable[[], object], count: int, name: str) -> None:
         self._work = work
         self._threads = [threading.Thread(target=self._run, name=f"{name}-{number}") for number in range(count)]
         self._running = 0
-        self._ended = threading.Condition()
+        self._changed = threading.Condition()
 
     def run(
         self,
         stop: Callable[[BaseException], object],
         *,
-        here: Callable[[], object] | None = None,
-        again: Callable[[], object] | None = None,
+        in_caller: Callable[[], object] | None = None,
+        poll: Callable[[], object] | None = None,
     ) -> None:
-        """Start them, do ``here`` beside them, and wait until all have ended; meanwhile call ``again`` now and then.
+        """Start the threads, and wait until all of them have ended.
 
-        What is raised here, an interrupt too, is given to ``stop``, which makes the others end; then it comes through.
+        Args:
+            stop: makes the threads end early. It receives an exception that was raised in the calling thread, such as
+                KeyboardInterrupt, which is raised again once the threads have ended.
+            in_caller: a share of the work that the calling thread does first.
+            poll: is called every 0.2 s during the wait.
         """
         try:
             self._start()
-            if here is not None:
-                here()
-            self._wait(again)
+            if in_caller is not None:
+                in_caller()
+            self._wait(poll)
         except BaseException as error:
             stop(error)
-            self._wait(again)
+            self._wait(poll)
             raise
 
     def _start(self) -> None:
         for thread in self._threads:
-            with self._ended:
+            with self._changed:
                 self._running += 1
             try:
                 thread.start()
             except BaseException:
-                # One that was not even begun is not waited for; those before it are.
+                # A thread that did not start cannot report its end; those before it are still waited for.
                 if thread.ident is None:
-                    self._end()
+                    self._thread_ended()
                 raise
 
-    def _wait(self, again: Callable[[], object] | None) -> None:
+    def _wait(self, poll: Callable[[], object] | None) -> None:
         while True:
-            with self._ended:
-                over = self._ended.wait_for(lambda: self._running == 0, _LOOK_UP_SECONDS)
-            if over:
+            with self._changed:
+                ended = self._changed.wait_for(lambda: self._running == 0, _POLL_INTERVAL)
+            if ended:
                 break
-            if again is not None:
-                again()
+            if poll is not None:
+                poll()
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join()  # it has done its work, and is gone in a moment
+                thread.join()  # returns at once: the thread's work has ended
 
     def _run(self) -> None:
         try:
             self._work()
         finally:
-            self._end()
+            self._thread_ended()
 
-    def _end(self) -> None:
-        with self._ended:
+    def _thread_ended(self) -> None:
+        with self._changed:
             self._running -= 1
-            self._ended.notify_all()
+            self._changed.notify_all()
 
 
-_R = TypeVar("_R")
+class ThreadLimiter:
+    """Runs blocking functions in the worker threads of an event loop, on asyncio and trio.
 
-
-class Threads:
-    """Worker threads for one kind of work, in any event loop.
+    Each kind of work needs its own limit. By default, anyio shares one limit per event loop among all libraries and the
+    application (https://anyio.readthedocs.io/en/stable/threads.html#adjusting-the-default-maximum-worker-thread-count).
+    Long waits would use it up for everybody; and work that waits for the event loop, which in turn waits for a thread,
+    would deadlock.
 
     Args:
-        at_a_time: how many there are in each event loop; ``math.inf`` for as many as are asked for.
+        limit: the number of threads per event loop that may run at once; ``math.inf`` for no limit.
     """
 
-    def __init__(self, at_a_time: float) -> None:
-        self._at_a_time = at_a_time
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
         self._limiters: MutableMapping[CapacityLimiter, CapacityLimiter] = WeakKeyDictionary()
 
     async def run(self, work: Callable[[], _R]) -> _R:
-        """Do some work in a thread, as soon as there is one, and return what it returns.
+        """Run a function in a worker thread, and return its result.
 
-        Who is cancelled before waits no longer; once it has begun, it is waited for.
+        Cancellation before the function starts returns at once; after that, waits for the function to return.
         """
-        from anyio import to_thread
+        with import_lock:
+            from anyio import to_thread
 
         return await to_thread.run_sync(work, limiter=self._limiter())
 
     def _limiter(self) -> CapacityLimiter:
-        """The limiter for this event loop: it must not be used in two."""
-        from anyio import CapacityLimiter, to_thread
+        """Return the limiter of the running event loop: no two loops may share one."""
+        with import_lock:
+            from anyio import CapacityLimiter, to_thread
 
-        # That of anyio stands for the event loop: there is one for each, and it goes with it.
+        # anyio's default limiter identifies the event loop: there is one per loop, and it is freed with the loop.
         loop = to_thread.current_default_thread_limiter()
         limiter = self._limiters.get(loop)
         if limiter is None:
-            limiter = self._limiters[loop] = CapacityLimiter(self._at_a_time)
+            limiter = self._limiters[loop] = CapacityLimiter(self._limit)
         return limiter

@@ -22,7 +22,7 @@ from ._cache import Cache
 from ._exceptions import WheelCacheError
 from ._models import Status
 from ._request import redact
-from ._threads import Threads
+from ._threads import ThreadLimiter
 
 if TYPE_CHECKING:
     from ._fetch.passthrough import KeptBody, Passthrough
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 18
 _OK, _NOT_MODIFIED = 200, 304
 # As many at a time as anyio lets work. They need the disk alone: none waits for the event loop, nor for another.
-_THREADS = Threads(40)
+_THREADS = ThreadLimiter(40)
 # A request with one of these wants something else than the whole file, or knows better than the cache.
 _SPECIAL = ("Range", "If-Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 

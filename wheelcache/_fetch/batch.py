@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from .._filenames import check_wheel_name
-from .._models import CachedWheel, Progress, ProgressEvent
+from .._models import CachedWheel
 from .._operation import CURRENT_TOKEN, CancelToken, OperationCancelledError
 from .._request import WheelRequest, parse_request
-from .._threads import Workers
+from .._threads import ThreadGroup
 
 # Servers of indexes bear with this many connections of one client. More bring nothing: 12 and 16 take as long, at 30 ms
 # a request too (benchmarks/fetch.py, 80 wheels, two cores).
@@ -119,19 +119,6 @@ class Plan:
         return [self._wheels[number] for number in range(self._count)]
 
 
-def one_at_a_time(progress: Progress | None) -> Progress | None:
-    """Return a listener that is called by one thread at a time."""
-    if progress is None:
-        return None
-    lock = threading.Lock()
-
-    def locked(event: ProgressEvent) -> object:
-        with lock:
-            return progress(event)
-
-    return locked
-
-
 def fetch_in_threads(plan: Plan, fetch: Callable[[WheelRequest], CachedWheel]) -> None:
     """Work a plan off in threads of its own. Ctrl-C stops all of them, and comes through when they have ended."""
     stop = CURRENT_TOKEN.get() or CancelToken()
@@ -156,7 +143,7 @@ def fetch_in_threads(plan: Plan, fetch: Callable[[WheelRequest], CachedWheel]) -
             stop.cancel()
 
     context = copy_context()
-    workers = Workers(lambda: context.copy().run(work), plan.jobs, "wheelcache-fetch")
-    workers.run(lambda _: stop.cancel(), again=say_again)
+    workers = ThreadGroup(lambda: context.copy().run(work), plan.jobs, "wheelcache-fetch")
+    workers.run(lambda _: stop.cancel(), poll=say_again)
     if fatal:
         raise fatal[0]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import stat as modes
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from pathlib import Path
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, hash_file
 from .._fs.tempnames import OwnerTag
-from .._models import ProgressEvent
 from .._reports import Action, Problem, ProblemKind, VerifyReport
 from .._store import walk
 from .._store.index import target_of
@@ -29,6 +27,7 @@ from .._store.layout import Layout, is_blob, is_note, is_record, marker_path
 from .._store.quarantine import quarantine_file
 from .._store.records import Record, StatFingerprint, decode_record, write_record
 from .._store.walk import Blob, EntryFolder
+from .._threads import one_at_a_time
 from .._unpack.trees import Trees, remove_folder
 from .crew import Crew, TreeFolder, about
 from .foreign import foreign_files, in_tree
@@ -67,7 +66,7 @@ class Verifier:
 
     def run(self, fs: RobustIO) -> VerifyReport:
         """Look at everything, and return what is wrong. ``Cache.verify`` is the contract."""
-        fs = _one_at_a_time(fs)
+        fs = RobustIO(fs.op.with_progress(one_at_a_time(fs.op.progress)))
         crew = Crew(fs, self._layout, self._check_one, lambda folder: _Suspect(ProblemKind.UNREADABLE, folder))
         suspects = crew.run()
         suspects += self._foreign(fs)
@@ -392,17 +391,3 @@ def _damage(fs: RobustIO, path: str) -> ProblemKind:
 
 def _removed(fs: RobustIO, path: str) -> Action:
     return Action.REMOVED if fs.discard(path) else Action.NONE
-
-
-def _one_at_a_time(fs: RobustIO) -> RobustIO:
-    """Return the same call with a listener that is never called by two threads at once."""
-    listener = fs.op.progress
-    if listener is None:
-        return fs
-    lock = threading.Lock()
-
-    def tell(event: ProgressEvent) -> None:
-        with lock:
-            listener(event)
-
-    return RobustIO(fs.op.with_progress(tell))

@@ -21,7 +21,7 @@ from .._archive.wheel import Archive, WheelFile, unpacked
 from .._archive.zip import BadZipError
 from .._fs.robustio import RobustIO, commit_error, write_all
 from .._os.files import OpenFolder
-from .._threads import Workers
+from .._threads import ThreadGroup
 from .manifest import EXECUTABLE, EXECUTABLE_IMAGE, IMAGE, PLAIN, Manifest, ManifestDir
 
 _RUN = 1 << 20
@@ -128,8 +128,8 @@ class _Extractor:
     def run(self, reader: _Reader) -> None:
         """Do all of it; an error ends it, and is raised when every thread has stopped."""
         count = min(_MOST_THREADS, os.cpu_count() or 1) if self._total >= _WORTH_THREADS else 1
-        workers = Workers(lambda: self._help(reader), count - 1, "wheelcache-unpack")
-        workers.run(self._fail, here=lambda: self._work(reader))
+        workers = ThreadGroup(lambda: self._help(reader), count - 1, "wheelcache-unpack")
+        workers.run(self._fail, in_caller=lambda: self._work(reader))
         if self._error is not None:
             raise self._error
 

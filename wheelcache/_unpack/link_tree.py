@@ -26,7 +26,7 @@ from .._fs.tempnames import OwnerTag, is_spare, spare_name
 from .._models import LinkMode
 from .._os.files import OpenFolder
 from .._store.layout import Layout
-from .._threads import Workers
+from .._threads import ThreadGroup
 from .manifest import Manifest, ManifestDir, is_executable, is_image
 from .trees import remove_folder, untrusted
 
@@ -198,8 +198,8 @@ class _Spreading:
         """Do all of it, in more threads where that pays; the first error is raised when all have stopped."""
         rest = iter(tasks)
         count = _THREADS - 1 if self._is_slow(rest) else 0
-        workers = Workers(lambda: self._work(rest), count, "wheelcache-unpack")
-        workers.run(self._fail, here=lambda: self._work(rest))
+        workers = ThreadGroup(lambda: self._work(rest), count, "wheelcache-unpack")
+        workers.run(self._fail, in_caller=lambda: self._work(rest))
         if self._error is not None:
             raise self._error
 
