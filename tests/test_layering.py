@@ -152,11 +152,7 @@ def test_there_are_no_cycles() -> None:
 def test_no_package_is_crowded(folder: Path) -> None:
     """A package has at most twelve modules beside its ``__init__``, which the list of files can show at a glance."""
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
-    assert folder in {PACKAGE, *CROWDED} or len(modules) <= MOST_MODULES
-
-
-# To be divided.
-CROWDED = {PACKAGE / "cli"}
+    assert folder == PACKAGE or len(modules) <= MOST_MODULES
 
 
 @pytest.mark.parametrize("path", everywhere(), ids=dotted)

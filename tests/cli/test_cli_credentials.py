@@ -13,7 +13,8 @@ from server import Server, asks_for, redirect
 from shell import APP, LIB, Ran, Shell
 from simple_index import Index
 
-from wheelcache.cli._secrets import Credentials, redact
+from wheelcache.cli._redact import redact
+from wheelcache.cli.resolve.credentials import Credentials
 
 SECRET = "s3cret%40word"  # as in a URL
 PLAIN = "s3cret@word"

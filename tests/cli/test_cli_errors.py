@@ -16,8 +16,8 @@ from simple_index import Index
 import wheelcache
 from wheelcache.cli import main
 from wheelcache.cli._output import human_seconds, human_size
-from wheelcache.cli._pip import Ran as PipRan
-from wheelcache.cli._pip import failure
+from wheelcache.cli.resolve.pip import Ran as PipRan
+from wheelcache.cli.resolve.pip import failure
 
 if sys.platform != "win32":
     import termios

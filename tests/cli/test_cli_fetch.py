@@ -13,7 +13,7 @@ from shell import APP, LIB, OLD_LIB, Ran, Shell
 from simple_index import Built, Index
 
 from wheelcache import Cache
-from wheelcache.cli._items import item
+from wheelcache.cli.resolve.requests import item
 
 
 def test_a_requirement_comes_with_its_dependency_and_is_a_hit_the_second_time(shell: Shell, index: Index):

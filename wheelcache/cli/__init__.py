@@ -1,21 +1,27 @@
-"""The command line, of the extra ``wheelcache[cli]``: ``wheelcache <command>``, or ``python -m wheelcache.cli``.
+"""The command line, in the extra ``wheelcache[cli]``: ``wheelcache <command>`` or ``python -m wheelcache.cli``.
 
-For contributors. One module is one command: it has a click command called ``command``, which returns the exit code, and
-it is imported when it is called for, so that start-up stays quick however many there are. A new one is a module and a
-line in ``_group``. Nothing here is imported by the library, and nothing here does what the library should do::
+For contributors. Each module in ``commands/`` is one command: a click command named ``command`` that returns the exit
+code. A command is imported when it runs, so that start-up time does not grow with the number of commands. To add a
+command, add a module and its name in ``_group``. The library never imports this package, and this package uses only the
+public API of the library::
 
-    _group      the commands, and what becomes of errors
-    _options    options that several commands have
-    _output     tables, JSON, sizes, errors: everything that is printed
-    fetch       the command: what is wanted -> the cache -> the report
-    doctor      the command: the cache folder -> a report of how it does there
-    _sort       which argument is a requirement, a lock file, a URL, a wheel file
-    _resolve    requirements, by pip        _pylock   lock files        _items   what both make: wheels to get, problems
-    _pip        pip as a subprocess: its settings, and nothing secret in what it says
-    _client     an HTTP client that does as pip's settings say
-    _bars       progress on a terminal
-    ls, info, stats, dir, export, prune, rm, clear, verify    the commands that keep a cache, each a call of the library
-    _choice     which wheels a command is about     _removed    what becomes of a report of what went
+    _group          the click group, and the translation of exceptions into exit codes
+    commands/       one module per command: parses options, calls the library, prints
+    resolve/        which wheels ``fetch`` is asked for
+        arguments       sort arguments into requirements, lock files, URLs and local files
+        requirements    resolve requirements with pip
+        pylock          read lock files
+        pip             run pip as a subprocess: its report, its settings, its errors
+        credentials     the user's index credentials and netrc
+        requests        the result: requests for the cache, and failures
+    _http_client    an httpx client with pip's settings: certificates, proxies, credentials
+    _select         the cached wheels that a project, digest or file name means
+    _options        options that several commands share
+    _output         tables, JSON, numbers, errors
+    _prune_report   the output of ``prune``, ``rm`` and ``clear``
+    _progress       progress bars
+    _redact         text without the secrets in its URLs
+    _errors         the exceptions of the command line
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from wheelcache import Cache, CachedWheel, OfflineError, ProgressEvent, WheelCacheError
 
-from ._bars import Bars
-from ._items import Item
+from ._progress import Bars
+from .resolve.requests import Item
 
 THREAD_NAME = "wheelcache-fetch"
 # On Windows nothing that waits for another thread hears Ctrl-C, so it waits a little at a time.

@@ -8,9 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from wheelcache import WheelCacheError
-
-from ._secrets import redact
+from ._redact import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,14 +92,6 @@ def print_line(text: str) -> None:
 def print_json(value: object) -> None:
     """Print a value on stdout as one JSON document, in ASCII, so that no code page can refuse it."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
-def text_of(error: Exception) -> str:
-    """Return an error as people read it: what Python makes of an OSError doubles the backslashes of Windows."""
-    if not isinstance(error, OSError) or isinstance(error, WheelCacheError) or not error.filename:
-        return str(error)
-    paths = [str(path) for path in (error.filename, error.filename2) if path]
-    return f"{' -> '.join(paths)}: {error.strerror}"
 
 
 def print_error(message: str) -> None:

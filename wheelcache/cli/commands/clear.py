@@ -8,7 +8,7 @@ import click
 
 from wheelcache import Cache
 
-from .. import _options, _output, _removed
+from .. import _options, _output, _prune_report
 
 
 @click.command("clear", short_help="Take everything out of the cache.")
@@ -24,7 +24,7 @@ def command(*, yes: bool, dry_run: bool, cache_dir: str | None, as_json: bool, q
             _output.print_error("nothing was removed")
             return 1
         report = cache.clear(dry_run=dry_run)
-    return _removed.show(report, as_json=as_json, quiet=quiet)
+    return _prune_report.show(report, as_json=as_json, quiet=quiet)
 
 
 def _is_wanted(cache: Cache) -> bool:

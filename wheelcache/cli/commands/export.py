@@ -10,8 +10,8 @@ import click
 from wheelcache import Cache, CachedWheel, LinkMode
 
 from .. import _options, _output
-from .._choice import chosen
-from .._items import CommandError
+from .._errors import CommandError
+from .._select import chosen
 
 
 @click.command("export", short_help="Put wheels into a folder for --find-links.")

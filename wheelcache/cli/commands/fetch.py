@@ -16,14 +16,16 @@ import click
 from wheelcache import Cache, CachedWheel, LinkMode, OfflineError, Status, WheelCacheError
 
 from .. import _options, _output
-from .._bars import Bars
 from .._crew import Outcome, fetch_all
-from .._items import CommandError, Item, LockError, PipError, Problem
+from .._errors import CommandError, LockError, PipError
 from .._output import Column
-from .._pip import pip_settings
-from .._resolve import PipOptions, resolve, texts_with_urls
-from .._secrets import Credentials, redact
-from .._sort import Wanted, sort_arguments
+from .._progress import Bars
+from .._redact import redact
+from ..resolve.arguments import Wanted, sort_arguments
+from ..resolve.credentials import Credentials
+from ..resolve.pip import pip_settings
+from ..resolve.requests import Item, Problem
+from ..resolve.requirements import PipOptions, resolve, texts_with_urls
 
 _JOBS = 8
 _MOST_JOBS = 64
@@ -180,7 +182,7 @@ def _find_out(wanted: Wanted, cache: Cache, options: _Options, problems: list[Pr
                 error = PipError(f"{error} (offline: only the wheels of the cache and of local folders were looked at)")
             problems.append(Problem.of(error, " ".join([*wanted.requirements, *wanted.requirement_files])))
     for lock in wanted.locks:
-        from .._pylock import read_lock
+        from ..resolve.pylock import read_lock
 
         try:
             found, refused = read_lock(lock)
@@ -197,7 +199,7 @@ def _download(wanted: Wanted, folder: Path, options: _Options, bars: Bars, outco
     missing = [place for place, one in enumerate(outcomes) if isinstance(one.error, OfflineError)]
     if not missing:
         return
-    from .._client import line
+    from .._http_client import line
 
     settings = pip_settings()
     credentials = Credentials([*settings.values(), *texts_with_urls(wanted.requirements, options.pip)])

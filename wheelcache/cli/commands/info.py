@@ -7,7 +7,7 @@ import click
 from wheelcache import Cache
 
 from .. import _options, _output
-from .._choice import chosen, wheel_json
+from .._select import chosen, wheel_json
 
 
 @click.command("info", short_help="Tell all that is known of a wheel.")

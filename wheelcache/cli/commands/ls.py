@@ -7,8 +7,8 @@ import click
 from wheelcache import Cache
 
 from .. import _options, _output
-from .._choice import chosen, wheel_json
 from .._output import Column
+from .._select import chosen, wheel_json
 
 _COLUMNS = (Column("wheel", long=True), Column("size", "right"), Column("digest"))
 # As many hex digits as nobody confuses, and every command takes; info and --json tell all of them.

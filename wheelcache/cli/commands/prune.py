@@ -6,7 +6,7 @@ import click
 
 from wheelcache import Cache
 
-from .. import _options, _removed
+from .. import _options, _prune_report
 
 
 @click.command("prune", short_help="Cut the cache to a size, an age, or what a project needs.")
@@ -39,4 +39,4 @@ def command(
     """
     with Cache(cache_dir) as cache:
         report = cache.prune(max_size=max_size, max_age=max_age, keep=keep or None, dry_run=dry_run)
-    return _removed.show(report, as_json=as_json, quiet=quiet)
+    return _prune_report.show(report, as_json=as_json, quiet=quiet)

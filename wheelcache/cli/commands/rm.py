@@ -6,8 +6,8 @@ import click
 
 from wheelcache import Cache
 
-from .. import _options, _removed
-from .._choice import removable
+from .. import _options, _prune_report
+from .._select import removable
 
 
 @click.command("rm", short_help="Take wheels out of the cache.")
@@ -24,4 +24,4 @@ def command(*, names: tuple[str, ...], dry_run: bool, cache_dir: str | None, as_
     """
     with Cache(cache_dir) as cache:
         report = cache.remove(*removable(cache, names), dry_run=dry_run)
-    return _removed.show(report, as_json=as_json, quiet=quiet)
+    return _prune_report.show(report, as_json=as_json, quiet=quiet)

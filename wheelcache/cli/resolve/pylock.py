@@ -19,7 +19,8 @@ from packaging.pylock import (
     PylockValidationError,
 )
 
-from ._items import Item, LockError, NoWheelError, Problem, item
+from .._errors import LockError, NoWheelError
+from .requests import Item, Problem, item
 
 _Source: TypeAlias = PackageWheel | PackageSdist | PackageArchive | PackageDirectory | PackageVcs
 

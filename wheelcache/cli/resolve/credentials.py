@@ -1,4 +1,4 @@
-"""Credentials: where they are written down, whom they are for, and how a text is shown without them."""
+"""Credentials: where they are written down, whom they are for, and how they are chosen."""
 
 from __future__ import annotations
 
@@ -11,16 +11,7 @@ from itertools import takewhile
 from urllib.parse import SplitResult, unquote, urlsplit
 
 _URL = re.compile(r"https?://[^\s'\"<>]+", re.IGNORECASE)
-# Up to the last "@": a password may have one of its own. It takes too much of a path with an "@", never too little.
-_USERINFO = re.compile(r"(://)[^\s'\"<>]*@")
-# Less the punctuation behind it, which is the text's.
-_QUERY = re.compile(r"(://[^\s'\"<>?#]*\?)[^\s'\"<>#]*[^\s'\"<>#:;,.)\]]")
 _PORTS = {"http": 80, "https": 443}
-
-
-def redact(text: str) -> str:
-    """Return a text without the user names, passwords and queries of the URLs in it."""
-    return _QUERY.sub(r"\1***", _USERINFO.sub(r"\1***@", text))
 
 
 @dataclass(frozen=True)

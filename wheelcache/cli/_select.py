@@ -9,7 +9,7 @@ from typing import Any
 
 from wheelcache import Cache, CachedWheel
 
-from ._items import CommandError
+from ._errors import CommandError
 
 _RUNS = re.compile(r"[-_.]+")
 _BEGINNING = re.compile(r"(?:sha256[:=])?([0-9a-f]{8,64})", re.IGNORECASE)

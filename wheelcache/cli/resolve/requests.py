@@ -9,27 +9,11 @@ from urllib.parse import unquote, urlsplit
 
 from wheelcache import WheelRequest
 
-from ._output import text_of
-from ._secrets import redact
+from .._errors import text_of
+from .._redact import redact
 
 # The cache refuses a set of these alone, since they do not say which bytes are meant.
 _WEAK = {"md5", "sha1", "sha224"}
-
-
-class CommandError(Exception):
-    """Something that stops a command, in one line for people."""
-
-
-class PipError(CommandError):
-    """pip is not there, or could not do what it was asked."""
-
-
-class LockError(CommandError):
-    """A lock file cannot be read, or is not for this environment."""
-
-
-class NoWheelError(CommandError):
-    """What is wanted is not to be had as a wheel."""
 
 
 @dataclass(frozen=True)

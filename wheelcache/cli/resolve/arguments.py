@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ._items import Item, NoWheelError, Problem, item
+from .._errors import NoWheelError
+from .requests import Item, Problem, item
 
 _URLS = ("https://", "http://", "file:")
 _CHECKOUTS = ("git+", "hg+", "svn+", "bzr+")

@@ -15,8 +15,9 @@ from typing import Any
 
 from wheelcache import Cache
 
-from ._items import Item, NoWheelError, PipError, Problem, item
-from ._pip import failure, run_pip
+from .._errors import NoWheelError, PipError
+from .pip import failure, run_pip
+from .requests import Item, Problem, item
 
 _REPORT = ("--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", "-", "--quiet")
 

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from itertools import pairwise, takewhile
 from pathlib import Path
 
-from ._items import PipError
-from ._secrets import redact
+from .._errors import PipError
+from .._redact import redact
 
 # Settings for installing, which would stop pip from only looking, or mix its talk with its report.
 _NEUTRAL = {

@@ -17,8 +17,9 @@ import httpx
 
 from wheelcache import __version__
 
-from ._items import CommandError
-from ._secrets import Credentials, redact
+from ._errors import CommandError
+from ._redact import redact
+from .resolve.credentials import Credentials
 
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
