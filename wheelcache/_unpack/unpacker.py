@@ -7,35 +7,150 @@ folder of its own inside the caller's.
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
-from .._exceptions import CommitError
+from .._archive.dist_info import check_project
+from .._exceptions import Cause, CommitError, ReadOnlyError
 from .._fs.robustio import RobustIO
 from .._fs.tempnames import OwnerTag, spare_name
-from .._models import LinkMode
+from .._models import CachedWheel, LinkMode, Unpacked
+from .._operation import Operation
 from .._store.layout import Layout
 from .._store.lookup import Entry
 from .link_tree import TreeLinker, TreeRemovedError
 from .manifest import Manifest
 from .trees import TreeEntry, Trees, remove_folder
 
+# A tree that another process removes between making and using it is made this many times.
+_ATTEMPTS = 3
+# In these modes, the files of a wheel can be unpacked into a folder without a tree in the cache.
+_WITHOUT_TREE = {LinkMode.AUTO, LinkMode.COPY}
+
 
 class Unpacker:
     """The unpacked wheels of a cache folder and of the layers below it.
 
     Args:
-        layouts: their paths; the cache's own come first.
-        writable: whether trees may be made there.
+        layouts: their paths; those of the cache itself come first.
+        spread: puts the files of a tree into a folder.
+        writable: whether trees may be made in the cache.
         full: whether every file of a tree is hashed every time.
-        spread: the way out.
+        find_wheel: looks up the entry of a wheel in the cache and its layers.
+        turn: waits until no other thread or process works on a key, see :meth:`SingleFlight.turn`.
+        on_growth: called with the size of a new tree and the sha256 of its wheel.
     """
 
-    def __init__(self, layouts: Sequence[Layout], spread: TreeLinker, *, writable: bool, full: bool) -> None:
+    def __init__(
+        self,
+        layouts: Sequence[Layout],
+        spread: TreeLinker,
+        *,
+        writable: bool,
+        full: bool,
+        find_wheel: Callable[[RobustIO, CachedWheel], Entry | None] = lambda _fs, _wheel: None,
+        turn: Callable[[RobustIO, str, Callable[[], bool]], AbstractContextManager[None]] = lambda *_: nullcontext(),
+        on_growth: Callable[[RobustIO, int, str], None] = lambda *_: None,
+    ) -> None:
+        self._layout = layouts[0]
         self._trees = [
             Trees(layout, writable=writable and number == 0, full=full) for number, layout in enumerate(layouts)
         ]
         self._spread = spread
+        self._writable = writable
+        self._find_wheel = find_wheel
+        self._turn = turn
+        self._on_growth = on_growth
+
+    def unpack(self, op: Operation, wheel: CachedWheel, dest: str | None, mode: LinkMode) -> Unpacked:
+        """Unpack a wheel into the folder with the absolute path ``dest``, or only into the cache if it is ``None``.
+
+        Raises:
+            The errors of :meth:`Cache.unpack`.
+        """
+        fs = RobustIO(op)
+        if dest is None:
+            tree = self._find_or_make(fs, wheel)
+            self._check_project(tree, wheel)
+            return Unpacked(Path(tree.folder), None, tuple(tree.listing.files()))
+        return self._unpack_into(fs, wheel, dest, mode)
+
+    def _unpack_into(self, fs: RobustIO, wheel: CachedWheel, dest: str, mode: LinkMode) -> Unpacked:
+        # A tree of this boot is checked folder by folder while it is linked out. Any other is checked before.
+        tree = self.promising(fs, _sha256(wheel))
+        is_checked = tree is None
+        for _ in range(_ATTEMPTS):
+            tree = tree or self._find_or_make_if_allowed(fs, wheel, mode)
+            if tree is None:
+                listing = self.past_the_cache(fs, self._require_wheel(fs, wheel), dest)
+                return Unpacked(Path(dest), LinkMode.COPY, tuple(listing.files()))
+            self._check_project(tree, wheel)
+            used = self.out(fs, tree, dest, mode, check=not is_checked)
+            if used is not None:
+                return Unpacked(Path(dest), used, tuple(tree.listing.files()))
+            tree, is_checked = None, True
+        raise CommitError(
+            f"the unpacked tree was removed by another process {_ATTEMPTS} times in a row",
+            operation="unpack",
+            path=self._layout.trees,
+            attempts=_ATTEMPTS,
+            advice="Raise the limit that the other process prunes with.",
+        )
+
+    @staticmethod
+    def _check_project(tree: TreeEntry, wheel: CachedWheel) -> None:
+        # The tree may have been made of the same bytes under another file name.
+        check_project(tree.listing.dist_info(), wheel.filename, str(wheel.path))
+
+    def _find_or_make_if_allowed(self, fs: RobustIO, wheel: CachedWheel, mode: LinkMode) -> TreeEntry | None:
+        """Return the tree of a wheel, or ``None`` if none can be made and the mode needs none."""
+        if mode not in _WITHOUT_TREE:
+            return self._find_or_make(fs, wheel)
+        found = self.find(fs, _sha256(wheel))
+        if found is not None or not self._writable:
+            return found
+        try:
+            return self._make_in_turn(fs, wheel)
+        except CommitError as error:
+            if error.cause is not Cause.DENIED:
+                raise
+            # A user who may only read a cache that others fill is served as if it was opened read-only.
+            return None
+
+    def _find_or_make(self, fs: RobustIO, wheel: CachedWheel) -> TreeEntry:
+        """Return the tree of a wheel, and make it if it does not exist."""
+        found = self.find(fs, _sha256(wheel))
+        if found is not None:
+            return found
+        if not self._writable:
+            raise ReadOnlyError(
+                "the cache was opened read-only",
+                operation="unpack",
+                path=self._layout.root,
+                advice="Open it without read_only=True, or another one that has it as a layer.",
+            )
+        return self._make_in_turn(fs, wheel)
+
+    def _make_in_turn(self, fs: RobustIO, wheel: CachedWheel) -> TreeEntry:
+        """Make the tree of a wheel, unless another thread or process has just made it."""
+        sha256 = _sha256(wheel)
+        with self._turn(fs, f"tree {sha256}", lambda: self.is_there(fs, sha256)):
+            found = self.find(fs, sha256)
+            if found is None:
+                found = self.make(fs, self._require_wheel(fs, wheel))
+                self._on_growth(fs, found.size, sha256)
+            return found
+
+    def _require_wheel(self, fs: RobustIO, wheel: CachedWheel) -> Entry:
+        found = self._find_wheel(fs, wheel)
+        if found is None:
+            raise FileNotFoundError(
+                errno.ENOENT, "the wheel is no longer in the cache: fetch it again", str(wheel.path)
+            )
+        return found
 
     def promising(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
         """Return the tree of a wheel where one stat a file will do to believe it, and none was done yet."""
@@ -127,3 +242,7 @@ def _found_at_once(trees: Trees, fs: RobustIO, sha256: str) -> TreeEntry | None:
         return trees.find(fs.without_waiting(), sha256)
     except CommitError:
         return None
+
+
+def _sha256(wheel: CachedWheel) -> str:
+    return wheel.digest.removeprefix("sha256:")
