@@ -155,7 +155,7 @@ class DeafAtFirst:
     def __call__(self, connection: socket.socket) -> None:
         self.calls += 1
         if self.calls > 1:
-            System().wake(connection)
+            System().interrupt_read(connection)
 
 
 class Paused(threading.Event):
@@ -168,7 +168,7 @@ class Paused(threading.Event):
 
 def deaf_at_first() -> type[Cache]:
     class DeafCache(Cache):
-        _system = replace(System(), wake=DeafAtFirst())
+        _system = replace(System(), interrupt_read=DeafAtFirst())
 
     return DeafCache
 

@@ -284,7 +284,7 @@ def test_root_counts_in_the_tally_that_is_there(shared: Path, wheel: Wheel) -> N
 
 
 @pytest.mark.parametrize("root_mode", [0o2775, 0o700, 0o755], ids=oct)
-@pytest.mark.parametrize("operation", ["open_write", "open_append", "protect"])
+@pytest.mark.parametrize("operation", ["open_write", "open_append", "make_read_only"])
 def test_a_link_in_the_cache_is_not_followed(tmp_path: Path, operation: str, root_mode: int) -> None:
     """Who can write to the folder cannot have another user's file written to or changed, nor one made elsewhere."""
     root, own, missing = tmp_path / "cache", tmp_path / "own", tmp_path / "missing"
@@ -297,7 +297,7 @@ def test_a_link_in_the_cache_is_not_followed(tmp_path: Path, operation: str, roo
         link = root / f"{number}.log"
         link.symlink_to(target)
         with pytest.raises(OSError, match=re.escape(str(link))):
-            getattr(files, operation)(str(link), **{"executable": True} if operation == "protect" else {})
+            getattr(files, operation)(str(link), **{"executable": True} if operation == "make_read_only" else {})
     assert (own.read_text(), stat.S_IMODE(own.stat().st_mode)) == ("mine", 0o600)
     assert not missing.exists()
 

@@ -138,7 +138,7 @@ class Cache:
         self._read_only = read_only
         self._io_timeout = float(io_timeout)
         self._client = client
-        self._wire = HttpClient(client, self._system.wake)
+        self._wire = HttpClient(client, self._system.interrupt_read)
         self._layout = Layout(str(self.path))
         below = [Layout(os.path.abspath(os.fspath(layer))) for layer in layers]
         fs = RobustIO(self._begin())
@@ -871,7 +871,7 @@ class Cache:
         self._process = os.getpid()
         self._flights = SingleFlight(self._layout, self._lock_timeout)
         leave_connections(self._client)
-        self._wire = HttpClient(self._client, self._system.wake)
+        self._wire = HttpClient(self._client, self._system.interrupt_read)
         self._count()
 
     def _count(self) -> None:
@@ -891,7 +891,7 @@ class Cache:
 
     def _temporary(self) -> str:
         system = self._system
-        return self._layout.new_temporary(OwnerTag.new(system.now(), system.boot()), system.space())
+        return self._layout.new_temporary(OwnerTag.new(system.now(), system.boot()), system.pid_namespace())
 
     def _writable(self, operation: str) -> None:
         if self._read_only:

@@ -406,7 +406,7 @@ def test_a_read_that_stays_denied_is_a_permission(
     wheel = put(cache, tmp_path)
     machine.reboot()
     machine.holders = holders
-    files.plan = Refusing(Refuse(operation, code, "*wheels*"), Refuse("read_dated", code, "*wheels*"))
+    files.plan = Refusing(Refuse(operation, code, "*wheels*"), Refuse("read_with_mtime", code, "*wheels*"))
     with machine.cache(cache.path, io_timeout=1.0) as second, pytest.raises(CommitError) as caught:
         second.get(wheel.digest, filename=wheel.filename)
     assert caught.value.cause is cause

@@ -17,7 +17,7 @@ def test_a_file_is_read_whole(tmp_path: Path, size: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(os.urandom(size))
     assert native().read(str(path)) == path.read_bytes()
-    assert native().read_dated(str(path)) == (path.read_bytes(), path.stat().st_mtime)
+    assert native().read_with_mtime(str(path)) == (path.read_bytes(), path.stat().st_mtime)
 
 
 def test_a_large_file_is_read_in_one_piece(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from marks import with_scanner
 from wheels import Wheel
 
 from wheelcache import Cache, Check, DoctorReport
-from wheelcache._os.volume import Surroundings, Volume, cloud_by_name
+from wheelcache._os.volume import Environment, Volume, cloud_by_name
 from wheelcache.cli import main
 
 PROBES = {
@@ -230,17 +230,17 @@ def test_a_python_that_does_not_answer_is_told(
 @pytest.mark.parametrize(
     ("volume", "around", "bad", "word"),
     [
-        (Volume(remote=True), Surroundings(), "network drive", "layer"),
-        (Volume(cloud="OneDrive (pinned)"), Surroundings(), "cloud folder", "cloud"),
-        (Volume(mapped=True), Surroundings(wsl="WSL2"), "WSL", "Linux side"),
-        (Volume(free=1 << 20, size=1 << 40), Surroundings(), "free space", "room"),
+        (Volume(remote=True), Environment(), "network drive", "layer"),
+        (Volume(cloud="OneDrive (pinned)"), Environment(), "cloud folder", "cloud"),
+        (Volume(mapped=True), Environment(wsl="WSL2"), "WSL", "Linux side"),
+        (Volume(free=1 << 20, size=1 << 40), Environment(), "free space", "room"),
     ],
 )
 def test_where_it_is_matters(
-    volume: Volume, around: Surroundings, bad: str, word: str, machine: Machine, cache: Cache
+    volume: Volume, around: Environment, bad: str, word: str, machine: Machine, cache: Cache
 ) -> None:
     """A network drive, a folder of the cloud, a drive of Windows under WSL, a full volume: told, with advice."""
-    machine.volume, machine.surroundings = volume, around
+    machine.volume, machine.environment = volume, around
     report = cache.doctor()
     assert wrong(report) == {bad}
     assert any(word in advice for advice in report.advice)
@@ -249,21 +249,21 @@ def test_where_it_is_matters(
 @pytest.mark.parametrize(
     ("volume", "around", "probe", "said"),
     [
-        (Volume(), Surroundings(), "network drive", "no"),
-        (Volume(), Surroundings(), "cloud folder", "no"),
-        (Volume(), Surroundings(), "WSL", "no"),
-        (Volume(), Surroundings(wsl="WSL1"), "WSL", "WSL1, and the folder is on its own volume"),
-        (Volume(), Surroundings(), "container", "no container seen"),
-        (Volume(), Surroundings(container="Windows container"), "container", "Windows container"),
-        (Volume(free=1), Surroundings(), "free space", "the system does not say"),
-        (Volume(), Surroundings(), "volume", "unknown file system at unknown place"),
+        (Volume(), Environment(), "network drive", "no"),
+        (Volume(), Environment(), "cloud folder", "no"),
+        (Volume(), Environment(), "WSL", "no"),
+        (Volume(), Environment(wsl="WSL1"), "WSL", "WSL1, and the folder is on its own volume"),
+        (Volume(), Environment(), "container", "no container seen"),
+        (Volume(), Environment(container="Windows container"), "container", "Windows container"),
+        (Volume(free=1), Environment(), "free space", "the system does not say"),
+        (Volume(), Environment(), "volume", "unknown file system at unknown place"),
     ],
 )
 def test_where_it_is_may_be_no_matter(
-    volume: Volume, around: Surroundings, probe: str, said: str, machine: Machine, cache: Cache
+    volume: Volume, around: Environment, probe: str, said: str, machine: Machine, cache: Cache
 ) -> None:
     """What is as it should be, or is not told by the system, is said in a few words and is no fault."""
-    machine.volume, machine.surroundings = volume, around
+    machine.volume, machine.environment = volume, around
     report = cache.doctor()
     assert named(report)[probe].detail.endswith(said)
     assert wrong(report) == set()
@@ -298,7 +298,7 @@ def test_what_the_other_process_sees_of_a_lock_is_told(
 
 def test_a_container_is_told(machine: Machine, cache: Cache) -> None:
     """That it runs in a container, with a folder from outside, is said and is no fault."""
-    machine.volume, machine.surroundings = Volume(mapped=True), Surroundings(container="Docker")
+    machine.volume, machine.environment = Volume(mapped=True), Environment(container="Docker")
     report = cache.doctor()
     assert "Docker" in named(report)["container"].detail
     assert "mapped" in named(report)["container"].detail

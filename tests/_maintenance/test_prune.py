@@ -100,7 +100,7 @@ def test_use_is_marked_once_a_day_and_never_by_looking(machine: Machine, cache: 
     with machine.cache(cache.path) as other:
         machine.files.forget()
         assert other.get(old.digest) is not None
-        assert [name for name, _ in machine.files.log] == ["scan", "read_dated", "stat"]
+        assert [name for name, _ in machine.files.log] == ["scan", "read_with_mtime", "stat"]
     assert digests(cache.prune(max_size=SIZE).removed) == [young.digest]
 
 
@@ -554,7 +554,7 @@ def unfinished(
     """Leave an unfinished file, as a process of this number, boot and space would; an empty space is not said."""
     stamp = OwnerTag.new(machine.clock.now() - age, boot or machine.boot).split("-")
     stamp[2] = str(pid)
-    tag = "" if space == "" else f".{space_tag(space or machine.space)}"
+    tag = "" if space == "" else f".{space_tag(space or machine.pid_namespace)}"
     path = cache.path / "v1" / folder / f"{'-'.join(stamp)}{tag}.tmp"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"12345")
@@ -845,7 +845,7 @@ def test_a_wheel_that_is_copied_in_says_where_its_owner_can_be_seen(tmp_path: Pa
     files.plan = Doing("rename", lambda call: stamps.append(OwnerTag.of(call.path)))
     with machine.cache(tmp_path / "cache") as cache:
         cache.put(source)
-    assert [stamp and (stamp.pid, stamp.space) for stamp in stamps] == [(os.getpid(), space_tag(machine.space))]
+    assert [stamp and (stamp.pid, stamp.space) for stamp in stamps] == [(os.getpid(), space_tag(machine.pid_namespace))]
 
 
 def test_a_read_only_cache_keeps_all(machine: Machine, cache: Cache, tmp_path: Path) -> None:

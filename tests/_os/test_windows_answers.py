@@ -22,8 +22,8 @@ if sys.platform == "win32":
     from ctypes import wintypes
 
     from wheelcache._os.holders_windows import Process, holders_of, listed
-    from wheelcache._os.process_windows import TimeOfDay, boot_identity, is_contained, process_space
-    from wheelcache._os.volume_windows import cloud_marks, surroundings
+    from wheelcache._os.process_windows import TimeOfDay, boot_id, in_container, pid_namespace
+    from wheelcache._os.volume_windows import cloud_attributes, environment
 
 pytestmark = on_windows
 
@@ -126,29 +126,29 @@ def contained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_outside_of_containers_process_numbers_are_those_of_the_machine() -> None:
     """All processes of a machine see each other."""
-    assert not is_contained()
-    assert process_space() == ""
-    assert surroundings().container == ""
+    assert not in_container()
+    assert pid_namespace() == ""
+    assert environment().container == ""
 
 
 @pytest.mark.usefixtures("contained")
 def test_in_a_container_process_numbers_are_its_own() -> None:
     """Containers that share a cache are told apart by their names, and doctor tells that it runs in one."""
-    assert is_contained()
-    assert process_space().lower() == os.environ["COMPUTERNAME"].lower()
-    assert surroundings().container == "Windows container"
+    assert in_container()
+    assert pid_namespace().lower() == os.environ["COMPUTERNAME"].lower()
+    assert environment().container == "Windows container"
 
 
 def test_what_keeps_files_in_the_cloud_is_seen() -> None:
     """Attributes and reparse points of cloud services are told; extended attributes and other links are not."""
     directory = 0x10
-    assert cloud_marks(directory | 0x80000, 0) == "pinned"
-    assert cloud_marks(directory | 0x400000 | 0x1000, 0) == "offline, recall on data access"
-    assert cloud_marks(directory | 0x400, 0x9000001A) == "cloud files"
-    assert cloud_marks(directory | 0x400, 0x9000601A) == "cloud files"
-    assert cloud_marks(directory | 0x40000, 0) == ""
-    assert cloud_marks(directory | 0x400, 0xA0000003) == ""
-    assert cloud_marks(directory, 0) == ""
+    assert cloud_attributes(directory | 0x80000, 0) == "pinned"
+    assert cloud_attributes(directory | 0x400000 | 0x1000, 0) == "offline, recall on data access"
+    assert cloud_attributes(directory | 0x400, 0x9000001A) == "cloud files"
+    assert cloud_attributes(directory | 0x400, 0x9000601A) == "cloud files"
+    assert cloud_attributes(directory | 0x40000, 0) == ""
+    assert cloud_attributes(directory | 0x400, 0xA0000003) == ""
+    assert cloud_attributes(directory, 0) == ""
 
 
 def test_a_share_that_is_not_there_is_told() -> None:
@@ -173,20 +173,20 @@ def answer(boot: int, bias: int, code: int = 0) -> Callable[..., int]:
 
 def test_the_boot_is_the_same_in_every_process() -> None:
     """Another process of this boot gives the same answer, or a wheel would be hashed for each."""
-    mine = boot_identity()
+    mine = boot_id()
     assert mine
-    code = "from wheelcache._boot_windows import boot_identity; print(boot_identity())"
+    code = "from wheelcache._os.process_windows import boot_id; print(boot_id())"
     theirs = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert theirs == mine == boot_identity()
+    assert theirs == mine == boot_id()
 
 
 def test_setting_the_clock_is_no_boot() -> None:
     """Who sets the clock moves the time of the boot, and its bias as much; another boot has another time."""
-    assert boot_identity(answer(1000, 0)) == boot_identity(answer(1500, 500))
-    assert boot_identity(answer(1000, 0)) != boot_identity(answer(1500, 0))
+    assert boot_id(answer(1000, 0)) == boot_id(answer(1500, 500))
+    assert boot_id(answer(1000, 0)) != boot_id(answer(1500, 0))
 
 
 def test_a_boot_that_is_not_told_is_none() -> None:
     """Where the system refuses, or says nothing, nothing is made up."""
-    assert boot_identity(answer(1000, 0, code=-1)) is None
-    assert boot_identity(answer(0, 0)) is None
+    assert boot_id(answer(1000, 0, code=-1)) is None
+    assert boot_id(answer(0, 0)) is None

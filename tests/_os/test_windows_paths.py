@@ -39,7 +39,7 @@ MARK = "m" * 230
 OF_PYTHON = ("stat", "lstat", "utime", "scandir")
 _RENAME_EX = 22
 # What is done through folders and open files has no path of its own.
-WITHOUT_PATH = {"copy", "copy_permissions", "protect"}
+WITHOUT_PATH = {"copy", "copy_permissions", "make_read_only"}
 
 
 class Spy:
@@ -111,7 +111,7 @@ def every_operation(files: FileSystem, folder: str) -> Iterator[Callable[[], obj
             file.tell()
 
     def within(operation: str, *arguments: object) -> None:
-        with files.folder(folder) as first, files.folder(folder) as second:
+        with files.open_folder(folder) as first, files.open_folder(folder) as second:
             given = [second if argument is None else argument for argument in arguments]
             made = getattr(first, operation)(*given)
             if operation == "create":
@@ -127,10 +127,10 @@ def every_operation(files: FileSystem, folder: str) -> Iterator[Callable[[], obj
     yield lambda: work(files.open_write, one)
     yield lambda: work(files.open_append, one)
     yield lambda: files.read(one)
-    yield lambda: files.read_dated(one)
+    yield lambda: files.read_with_mtime(one)
     yield lambda: files.touch(one, 1e9)
     yield lambda: files.stat(one)
-    yield lambda: files.is_folder(one)
+    yield lambda: files.is_dir(one)
     yield lambda: files.scan(folder)
     yield lambda: files.rename(one, two)
     yield lambda: files.link(two, one)

@@ -261,13 +261,13 @@ class WatchedFiles(FaultyFiles):
         self.another = threading.Event()
         self.waits = False
 
-    def folder(self, path: str) -> FaultyFolder:
+    def open_folder(self, path: str) -> FaultyFolder:
         self.threads.add(threading.get_ident())
         if len(self.threads) > 1:
             self.another.set()
         elif self.waits and path.endswith("199"):
             self.another.wait(10)
-        return super().folder(path)
+        return super().open_folder(path)
 
 
 # Out of it
@@ -324,8 +324,8 @@ def check_own(tree: Path, site: Path) -> None:
 class CloningFiles(FaultyFiles):
     """A file layer whose volume seems to clone."""
 
-    def folder(self, path: str) -> CloningFolder:
-        return CloningFolder(self, self.inner.folder(path), path)
+    def open_folder(self, path: str) -> CloningFolder:
+        return CloningFolder(self, self.inner.open_folder(path), path)
 
 
 class CloningFolder(FaultyFolder):

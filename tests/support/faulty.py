@@ -411,7 +411,7 @@ class FaultyFiles:
             raise
 
     def with_modes_of(self, root: str) -> FaultyFiles:
-        self.inner = self.perform("following", root, lambda: self.inner.with_modes_of(root)) or self.inner
+        self.inner = self.perform("with_modes_of", root, lambda: self.inner.with_modes_of(root)) or self.inner
         return self
 
     def create(self, path: str) -> FaultyHandle:
@@ -429,8 +429,8 @@ class FaultyFiles:
     def read(self, path: str) -> bytes:
         return self.perform("read", path, lambda: self.inner.read(path))
 
-    def read_dated(self, path: str) -> tuple[bytes, float]:
-        return self.perform("read_dated", path, lambda: self.inner.read_dated(path))
+    def read_with_mtime(self, path: str) -> tuple[bytes, float]:
+        return self.perform("read_with_mtime", path, lambda: self.inner.read_with_mtime(path))
 
     def touch(self, path: str, seconds: float) -> None:
         self.perform("touch", path, lambda: self.inner.touch(path, seconds))
@@ -438,9 +438,9 @@ class FaultyFiles:
     def stat(self, path: str) -> os.stat_result:
         return self.perform("stat", path, lambda: self.inner.stat(path))
 
-    def is_folder(self, path: str) -> bool:
+    def is_dir(self, path: str) -> bool:
         # No system has an error for this question, so no plan has one either.
-        return self.inner.is_folder(path)
+        return self.inner.is_dir(path)
 
     def scan(self, path: str) -> list[os.DirEntry[str]]:
         return self.perform("scan", path, lambda: self.inner.scan(path))
@@ -450,17 +450,17 @@ class FaultyFiles:
         return self.inner.has_permissions
 
     @property
-    def keeps_images(self) -> bool:
-        return self.inner.keeps_images
+    def protects_loaded_images(self) -> bool:
+        return self.inner.protects_loaded_images
 
-    def folder(self, path: str) -> FaultyFolder:
-        return self.perform("folder", path, lambda: FaultyFolder(self, self.inner.folder(path), path))
+    def open_folder(self, path: str) -> FaultyFolder:
+        return self.perform("open_folder", path, lambda: FaultyFolder(self, self.inner.open_folder(path), path))
 
     def copy_permissions(self, source: FaultyHandle, target: FaultyHandle) -> None:
         self.perform("copy_permissions", source.path, lambda: self.inner.copy_permissions(source.inner, target.inner))
 
-    def protect(self, path: str, *, executable: bool) -> None:
-        self.perform("protect", path, lambda: self.inner.protect(path, executable=executable))
+    def make_read_only(self, path: str, *, executable: bool) -> None:
+        self.perform("make_read_only", path, lambda: self.inner.make_read_only(path, executable=executable))
 
     def rename(self, source: str, target: str) -> None:
         assert not os.path.isdir(source), (

@@ -19,7 +19,7 @@ from typing import Any
 from wheelcache import Cache
 from wheelcache._os.files import FileSystem, native
 from wheelcache._os.system import System
-from wheelcache._os.volume import Surroundings, Volume
+from wheelcache._os.volume import Environment, Volume
 
 
 class FakeClock:
@@ -93,9 +93,9 @@ class Machine:
 
     Attributes:
         holders: who is named when it is asked who holds a file, and ``asked`` when that was, and about which files.
-        space: within what process numbers mean something.
+        pid_namespace: within what process numbers mean something.
         volume: what is known of every volume.
-        surroundings: what this process runs in.
+        environment: what this process runs in.
 
     Args:
         files: the file layer below the counting, if not this machine's own.
@@ -106,10 +106,10 @@ class Machine:
         self.clock = clock or FakeClock()
         self.files = CountingFiles(files or native())
         self.boot: str | None = "boot 1"
-        self.space = "space 1"
+        self.pid_namespace = "namespace 1"
         self.holders: tuple[str, ...] = ()
         self.volume = Volume()
-        self.surroundings = Surroundings()
+        self.environment = Environment()
         self.asked: list[tuple[float, tuple[str, ...]]] = []
         machine = self
 
@@ -120,10 +120,10 @@ class Machine:
                 monotonic=self.clock.monotonic,
                 sleep=self.clock.sleep,
                 boot=lambda: machine.boot,
-                space=lambda: machine.space,
+                pid_namespace=lambda: machine.pid_namespace,
                 holders=self._name_holders,
                 volume=lambda path: machine.volume,
-                surroundings=lambda: machine.surroundings,
+                environment=lambda: machine.environment,
             )
 
         self.cache_class: type[Cache] = MachineCache

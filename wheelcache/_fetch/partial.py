@@ -171,7 +171,7 @@ class PartialDownload:
         path = self.stage.path
         self.stage.leave()
         stamp = OwnerTag.new(system.now(), system.boot(), owned=False)
-        left = self._layout.new_partial(self._wanted.key, stamp, system.space())
+        left = self._layout.new_partial(self._wanted.key, stamp, system.pid_namespace())
         if self._noted is not None:
             fs.discard(self._layout.note(path))
         if self.origin is not None:
@@ -213,7 +213,7 @@ class PartialDownloads:
 
     def _new(self, fs: RobustIO, wanted: ResolvedRequest) -> str:
         system = fs.system
-        return self._layout.new_partial(wanted.key, OwnerTag.new(system.now(), system.boot()), system.space())
+        return self._layout.new_partial(wanted.key, OwnerTag.new(system.now(), system.boot()), system.pid_namespace())
 
     def _taken_up(self, fs: RobustIO, wanted: ResolvedRequest, left: list[_Left]) -> PartialDownload | None:
         """Return the largest of the files that an earlier download of this wheel left, as our own."""
@@ -329,8 +329,8 @@ class _Left:
 def _look(fs: RobustIO, layout: Layout, path: str, stamp: OwnerTag, stat: os.stat_result) -> _Left:
     system = fs.system
     same_boot = system.boot() is not None and stamp.boot == boot_tag(system.boot())
-    near = same_boot and layout.is_partial(path, system.space())
-    gone = near and not system.alive(stamp.pid)
+    near = same_boot and layout.is_partial(path, system.pid_namespace())
+    gone = near and not system.process_alive(stamp.pid)
     silent = not near and system.now() - stat.st_mtime > _SILENT_SECONDS
     return _Left(path, stat.st_size, stamp.pid == 0 or gone, silent, same_boot)
 

@@ -26,8 +26,8 @@ class CancellableFiles:
         return self._files.has_permissions
 
     @property
-    def keeps_images(self) -> bool:
-        return self._files.keeps_images
+    def protects_loaded_images(self) -> bool:
+        return self._files.protects_loaded_images
 
     def with_modes_of(self, root: str) -> FileSystem | None:
         self._check()
@@ -53,9 +53,9 @@ class CancellableFiles:
         self._check()
         return self._files.read(path)
 
-    def read_dated(self, path: str) -> tuple[bytes, float]:
+    def read_with_mtime(self, path: str) -> tuple[bytes, float]:
         self._check()
-        return self._files.read_dated(path)
+        return self._files.read_with_mtime(path)
 
     def touch(self, path: str, seconds: float) -> None:
         self._check()
@@ -65,17 +65,17 @@ class CancellableFiles:
         self._check()
         return self._files.stat(path)
 
-    def is_folder(self, path: str) -> bool:
+    def is_dir(self, path: str) -> bool:
         self._check()
-        return self._files.is_folder(path)
+        return self._files.is_dir(path)
 
     def scan(self, path: str) -> list[os.DirEntry[str]]:
         self._check()
         return self._files.scan(path)
 
-    def folder(self, path: str) -> OpenFolder:
+    def open_folder(self, path: str) -> OpenFolder:
         self._check()
-        return self._files.folder(path)
+        return self._files.open_folder(path)
 
     def rename(self, source: str, target: str) -> None:
         self._check()
@@ -101,9 +101,9 @@ class CancellableFiles:
         self._check()
         self._files.copy_permissions(source, target)
 
-    def protect(self, path: str, *, executable: bool) -> None:
+    def make_read_only(self, path: str, *, executable: bool) -> None:
         self._check()
-        self._files.protect(path, executable=executable)
+        self._files.make_read_only(path, executable=executable)
 
     def unlink(self, path: str) -> None:
         self._check()

@@ -216,7 +216,7 @@ def permanent_cause(system: System, path: str, *, making: bool, folder: bool = F
         making: a new name was to be given, which the folder above may not allow; else a file was to be opened.
         folder: it is a folder that was to be made.
     """
-    if not folder and system.files.is_folder(path):
+    if not folder and system.files.is_dir(path):
         return Cause.IN_THE_WAY
     if making and not probe_writable(system, os.path.dirname(path), folder=folder):
         return Cause.DENIED

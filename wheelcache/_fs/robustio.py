@@ -193,7 +193,7 @@ class RobustIO:
             try:
                 self.perform("mkdir", path, lambda: self._make_folder_once(path))
             except OSError as error:
-                if self.files.is_folder(path):
+                if self.files.is_dir(path):
                     return
                 if not self._was_pruned(error, path):
                     raise commit_error(error, "mkdir", path) from error
@@ -214,7 +214,7 @@ class RobustIO:
         except OSError as error:
             # Asked only now, and answered by the folder itself: Windows denies creating the root of a drive, and a link
             # to a folder will do.
-            if self.files.is_folder(path):
+            if self.files.is_dir(path):
                 return
             parent = os.path.dirname(path)
             if not is_missing(error, path) or parent == path:
@@ -226,9 +226,9 @@ class RobustIO:
         """Return the bytes of a small file, or ``None`` if it is missing."""
         return self._unless_missing("read", path, lambda: self.files.read(path))
 
-    def read_dated(self, path: str) -> tuple[bytes, float] | None:
+    def read_with_mtime(self, path: str) -> tuple[bytes, float] | None:
         """Return the bytes of a small file and its time stamp, or ``None`` if it is missing."""
-        return self._unless_missing("read", path, lambda: self.files.read_dated(path))
+        return self._unless_missing("read", path, lambda: self.files.read_with_mtime(path))
 
     def open_read(self, path: str) -> BinaryIO | None:
         """Open a file for reading, or return ``None`` if it is missing."""

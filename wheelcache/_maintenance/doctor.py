@@ -95,7 +95,7 @@ class _Examination:
         self._layout = layout
         self._writable = writable
         self._volume: Volume = system.volume(layout.root)
-        self._around = system.surroundings()
+        self._around = system.environment()
         self._made: list[str] = []
         # Of each file that was made its time stamp, and what the clock said then.
         self._stamps: list[tuple[int, float]] = []
@@ -135,7 +135,7 @@ class _Examination:
         if not self._writable:
             yield "writing", lambda: _Finding("not tried: the cache is opened read-only")
             return
-        had_folder = self._fs.files.is_folder(self._layout.tmp)
+        had_folder = self._fs.files.is_dir(self._layout.tmp)
         yield "write", self._write
         yield "rename", self._rename
         yield "hard link", self._link
@@ -288,12 +288,12 @@ class _Examination:
 
     def _deleted(self, path: str) -> _Outcome:
         files = self._fs.files
-        delete = files.rmdir if files.is_folder(path) else files.unlink
+        delete = files.rmdir if files.is_dir(path) else files.unlink
         return self._try("delete", path, lambda: delete(path))
 
     def _is_gone(self, path: str) -> bool:
         """Delete what a probe has made, without a wait, and return whether it is gone."""
-        return self._fs.remove_folder(path) if self._fs.files.is_folder(path) else self._fs.discard(path)
+        return self._fs.remove_folder(path) if self._fs.files.is_dir(path) else self._fs.discard(path)
 
     def _delete_while_open(self) -> _Finding:
         path = self._new_file()

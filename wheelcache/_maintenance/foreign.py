@@ -43,7 +43,7 @@ def in_tree(fs: RobustIO, root: str, listing: Manifest) -> Iterator[str]:
     for folder in listing.folders:
         inside, names = os.path.join(root, *folder.path.split("/")), set(folder.names)
         # What stands in the place of a folder is told of as damage.
-        for entry in fs.scan(inside) if fs.files.is_folder(inside) else []:
+        for entry in fs.scan(inside) if fs.files.is_dir(inside) else []:
             path = os.path.join(inside, entry.name)
             if not entry.is_dir(follow_symlinks=False):
                 if entry.name not in names:
@@ -90,4 +90,4 @@ def _besides(
 def _stands_for_folder(fs: RobustIO, link: str, is_ours: Callable[[str, bool], bool]) -> bool:
     """Whether a link is in the place of a folder: who is short of room links one of ours to another volume."""
     # That volume may not be there just now.
-    return fs.files.is_folder(link) or is_ours(os.path.basename(link), True)
+    return fs.files.is_dir(link) or is_ours(os.path.basename(link), True)

@@ -179,7 +179,7 @@ def _hashes_of(fs: RobustIO, layout: Layout, entry: EntryFolder, needed: Collect
 
 def _locked(fs: RobustIO, path: str) -> list[_Meant]:
     """Return every wheel of a lock file, whatever its platform."""
-    if fs.files.is_folder(path):
+    if fs.files.is_dir(path):
         raise IsADirectoryError(errno.EISDIR, "this is a folder, and no lock file", path)
     data = fs.read(path)
     if data is None:

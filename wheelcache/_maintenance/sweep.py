@@ -44,7 +44,7 @@ class Sweeper:
         self._now = self._fs.system.now()
         boot = self._fs.system.boot()
         self._boot = None if boot is None else boot_tag(boot)
-        self._space = space_tag(self._fs.system.space())
+        self._space = space_tag(self._fs.system.pid_namespace())
 
     def run(self) -> None:
         """Take the leftovers away that are no part of an entry's folder."""
@@ -125,7 +125,7 @@ class Sweeper:
         if stamp.pid == 0:
             return False  # given up in order
         if stamp.boot == self._boot and stamp.space in {self._space, None}:
-            is_alive = self._fs.system.alive(stamp.pid)
+            is_alive = self._fs.system.process_alive(stamp.pid)
             if is_alive or stamp.space is not None:
                 return is_alive
         return self._now - last <= TEMPORARY_AGE

@@ -233,7 +233,7 @@ class Verifier:
             tree = trees.at(fs, folder)
             if tree is None:
                 return [replace(one, again=again) for one in self._no_tree(fs, folder)]
-            is_there = fs.files.is_folder(folder)
+            is_there = fs.files.is_dir(folder)
             damaged = trees.check(fs, tree, bytes_only=True) if is_there else [folder]
             found = [(_damage(fs, path), path) for path in damaged]
             # Else they go with it.
@@ -282,7 +282,7 @@ class Verifier:
 
         def quarantine_file(fs: RobustIO) -> Action:
             # No folder is ever renamed, and deleting is not ours to decide. A link to one may be how others get there.
-            if is_folder or fs.files.is_folder(path):
+            if is_folder or fs.files.is_dir(path):
                 return _out_of_the_way(fs, path)
             return self._put_aside(fs, path)
 
@@ -385,7 +385,7 @@ def _twin_removed(fs: RobustIO, entry: EntryFolder, blob: Blob) -> Action:
 
 
 def _damage(fs: RobustIO, path: str) -> ProblemKind:
-    is_there = fs.files.is_folder(os.path.dirname(path)) and fs.stat(path) is not None
+    is_there = fs.files.is_dir(os.path.dirname(path)) and fs.stat(path) is not None
     return ProblemKind.ALTERED if is_there else ProblemKind.MISSING
 
 

@@ -61,7 +61,7 @@ class FileSystem(Protocol):
         ...
 
     @property
-    def keeps_images(self) -> bool:
+    def protects_loaded_images(self) -> bool:
         """Whether a program or library that is loaded cannot be deleted under any of its names."""
         ...
 
@@ -92,7 +92,7 @@ class FileSystem(Protocol):
         """Return the bytes of a small file."""
         ...
 
-    def read_dated(self, path: str) -> tuple[bytes, float]:
+    def read_with_mtime(self, path: str) -> tuple[bytes, float]:
         """Return the bytes of a small file and its time stamp in seconds since the epoch, by one opening."""
         ...
 
@@ -104,7 +104,7 @@ class FileSystem(Protocol):
         """Return what the system knows of a file or folder, without following a link."""
         ...
 
-    def is_folder(self, path: str) -> bool:
+    def is_dir(self, path: str) -> bool:
         """Return whether there is a folder, or a link that leads to one."""
         ...
 
@@ -112,7 +112,7 @@ class FileSystem(Protocol):
         """Return what is in a folder, in no order."""
         ...
 
-    def folder(self, path: str) -> OpenFolder:
+    def open_folder(self, path: str) -> OpenFolder:
         """Open a folder to work in."""
         ...
 
@@ -143,7 +143,7 @@ class FileSystem(Protocol):
         """Give an open file the permissions of another one."""
         ...
 
-    def protect(self, path: str, *, executable: bool) -> None:
+    def make_read_only(self, path: str, *, executable: bool) -> None:
         """Take the right to write to a file from everybody, and let who may read it execute it, or not."""
         ...
 

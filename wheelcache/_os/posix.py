@@ -74,7 +74,7 @@ class PosixFiles:
     """The files of this machine."""
 
     has_permissions = True
-    keeps_images = False
+    protects_loaded_images = False
 
     def with_modes_of(self, root: str) -> PosixFiles | None:
         modes = Modes.of(os.stat(root))
@@ -102,7 +102,7 @@ class PosixFiles:
         finally:
             os.close(handle)
 
-    def read_dated(self, path: str) -> tuple[bytes, float]:
+    def read_with_mtime(self, path: str) -> tuple[bytes, float]:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             return _read_all(handle), os.fstat(handle).st_mtime
@@ -120,14 +120,14 @@ class PosixFiles:
     def stat(self, path: str) -> os.stat_result:
         return os.lstat(path)
 
-    def is_folder(self, path: str) -> bool:
+    def is_dir(self, path: str) -> bool:
         return os.path.isdir(path)
 
     def scan(self, path: str) -> list[os.DirEntry[str]]:
         with os.scandir(path) as entries:
             return list(entries)
 
-    def folder(self, path: str) -> PosixFolder:
+    def open_folder(self, path: str) -> PosixFolder:
         return PosixFolder(path)
 
     def rename(self, source: str, target: str) -> None:
@@ -164,7 +164,7 @@ class PosixFiles:
     def copy_permissions(self, source: BinaryIO, target: BinaryIO) -> None:
         os.fchmod(target.fileno(), stat.S_IMODE(os.fstat(source.fileno()).st_mode))
 
-    def protect(self, path: str, *, executable: bool) -> None:
+    def make_read_only(self, path: str, *, executable: bool) -> None:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             readable = os.fstat(handle).st_mode & 0o444
@@ -249,8 +249,8 @@ class _FollowingFiles(PosixFiles):
             return
         self._in_folder(path, lambda folder, name: folder.mkdir(name))
 
-    def folder(self, path: str) -> PosixFolder:
-        return _FollowingFolder(path, self._modes) if path.startswith(self._below) else super().folder(path)
+    def open_folder(self, path: str) -> PosixFolder:
+        return _FollowingFolder(path, self._modes) if path.startswith(self._below) else super().open_folder(path)
 
     def _in_folder(self, path: str, action: Callable[[_FollowingFolder, str], _T]) -> _T:
         """Do something in the folder of a path, by its descriptor: a path may lead elsewhere a moment later."""

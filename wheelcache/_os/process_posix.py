@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import socket
 
 
-def boot_identity() -> str | None:
+def boot_id() -> str | None:
     """Return what is the same until this machine starts again, ``None`` where the system does not say."""
     if sys.platform == "linux":
         try:
@@ -50,7 +50,7 @@ def process_alive(pid: int) -> bool:
     return True
 
 
-def process_space() -> str:
+def pid_namespace() -> str:
     """Return what process numbers mean something within: containers of one boot have a space each."""
     try:
         return os.readlink("/proc/self/ns/pid")
@@ -58,7 +58,7 @@ def process_space() -> str:
         return ""
 
 
-def wake_reader(connection: socket.socket) -> None:
+def interrupt_read(connection: socket.socket) -> None:
     """End the reading of a socket in another thread."""
     import socket  # who has one to give has imported it
 

@@ -39,7 +39,7 @@ class TimeOfDay(ctypes.Structure):
     )
 
 
-def boot_identity(query: Callable[..., int] | None = None) -> str | None:
+def boot_id(query: Callable[..., int] | None = None) -> str | None:
     """Return what is the same until this machine starts again, ``None`` where the system does not say.
 
     It is the time of the boot to 100 ns. Setting the clock moves it, and moves its bias as much; the difference stays.
@@ -78,19 +78,19 @@ def process_alive(pid: int) -> bool:
     return not known or code.value == _STILL_ACTIVE
 
 
-def process_space() -> str:
+def pid_namespace() -> str:
     """Return what process numbers mean something within: the machine, or a container, which has a name of its own.
 
     Containers that share the kernel of their machine share its boot too, and see no process of each other.
     """
-    if not is_contained():
+    if not in_container():
         return ""
     size = wintypes.DWORD(_LONGEST_NAME)
     name = ctypes.create_unicode_buffer(size.value)
     return name.value if _GetComputerNameW(name, ctypes.byref(size)) else "a container"
 
 
-def is_contained() -> bool:
+def in_container() -> bool:
     """Return whether this process runs in a container: Windows writes down there which kind it is, and nowhere else."""
     import winreg
 
@@ -102,7 +102,7 @@ def is_contained() -> bool:
     return True
 
 
-def wake_reader(connection: socket.socket) -> None:
+def interrupt_read(connection: socket.socket) -> None:
     """End the reading of a socket in another thread.
 
     Shutting it wakes nobody who waits already, and closing it would leave its number to the next file or socket that is

@@ -13,14 +13,14 @@ from . import files
 from .files import FileSystem
 
 if sys.platform == "win32":
-    from .process_windows import boot_identity, process_alive, process_space, wake_reader
+    from .process_windows import boot_id, interrupt_read, pid_namespace, process_alive
 else:
-    from .process_posix import boot_identity, process_alive, process_space, wake_reader
+    from .process_posix import boot_id, interrupt_read, pid_namespace, process_alive
 
 if TYPE_CHECKING:
     import socket
 
-    from .volume import Surroundings, Volume
+    from .volume import Environment, Volume
 
 
 # A wait is looked up from this often, so that a stop is not slept through.
@@ -58,7 +58,7 @@ def holders_of(paths: Sequence[str]) -> tuple[str, ...]:
 
 
 # One boot is one answer, and a hit asks for it.
-_boot = cache(boot_identity)
+_boot = cache(boot_id)
 
 
 def _volume_of(path: str) -> Volume:
@@ -70,12 +70,12 @@ def _volume_of(path: str) -> Volume:
     return native.volume_of(path)
 
 
-def _surroundings() -> Surroundings:
+def _environment() -> Environment:
     if sys.platform == "win32":
         from . import volume_windows as native
     else:
         from . import volume_posix as native
-    return native.surroundings()
+    return native.environment()
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ class System:
         monotonic: seconds that never go back.
         sleep: waits so many seconds, or until what it calls meanwhile raises something.
         boot: what is the same until the machine starts again, ``None`` where nobody knows.
-        alive: whether there is a process of this number.
-        space: within what process numbers mean something, besides the boot.
-        wake: ends the reading of a socket in another thread; it is of no further use then.
+        process_alive: whether there is a process of this number.
+        pid_namespace: within what process numbers mean something, besides the boot.
+        interrupt_read: ends the reading of a socket in another thread; it is of no further use then.
         holders: who holds these files, where the system says.
         volume: what is known of the volume behind a path.
-        surroundings: what this process runs in.
+        environment: what this process runs in.
     """
 
     files: FileSystem = field(default_factory=files.native)
@@ -101,9 +101,9 @@ class System:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Sleep = _sleep
     boot: Callable[[], str | None] = _boot
-    alive: Callable[[int], bool] = process_alive
-    space: Callable[[], str] = process_space
-    wake: Callable[[socket.socket], None] = wake_reader
+    process_alive: Callable[[int], bool] = process_alive
+    pid_namespace: Callable[[], str] = pid_namespace
+    interrupt_read: Callable[[socket.socket], None] = interrupt_read
     holders: Callable[[Sequence[str]], tuple[str, ...]] = holders_of
     volume: Callable[[str], Volume] = _volume_of
-    surroundings: Callable[[], Surroundings] = _surroundings
+    environment: Callable[[], Environment] = _environment

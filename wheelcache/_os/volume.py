@@ -36,7 +36,7 @@ class Volume:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Environment:
     """What this process runs in.
 
     Attributes:

@@ -7,7 +7,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-from .volume import Surroundings, Volume, cloud_by_name
+from .volume import Environment, Volume, cloud_by_name
 
 if sys.platform == "win32":  # pragma: no cover - mypy reads this module for Windows too
     raise ImportError("this is for the other systems")
@@ -108,9 +108,9 @@ def _darwin_mount_of(path: str) -> _Mount | None:
     return _Mount(folder, "/", kind)
 
 
-def surroundings() -> Surroundings:
+def environment() -> Environment:
     """Return what this process runs in."""
-    return Surroundings(_container(), _wsl())
+    return Environment(_container(), _wsl())
 
 
 def _container() -> str:

@@ -17,8 +17,8 @@ if sys.platform != "win32":  # pragma: no cover - mypy reads this module for Lin
 from ctypes import wintypes
 
 from . import win32
-from .process_windows import is_contained
-from .volume import Surroundings, Volume, cloud_by_name
+from .process_windows import in_container
+from .volume import Environment, Volume, cloud_by_name
 from .win32 import Handle, extended, function
 
 _PATH, _TEXT, _NUMBER = wintypes.LPCWSTR, wintypes.LPWSTR, wintypes.DWORD
@@ -127,7 +127,7 @@ def _cloud(path: str) -> str:
             stat = os.lstat(extended(folder))
         except OSError:
             continue
-        marks = cloud_marks(stat.st_file_attributes, stat.st_reparse_tag)
+        marks = cloud_attributes(stat.st_file_attributes, stat.st_reparse_tag)
         if marks:
             return f"{cloud_by_name(path) or 'a cloud service'} ({marks})"
     for variable in ("OneDrive", "OneDriveConsumer", "OneDriveCommercial"):
@@ -137,7 +137,7 @@ def _cloud(path: str) -> str:
     return cloud_by_name(path)
 
 
-def cloud_marks(attributes: int, tag: int) -> str:
+def cloud_attributes(attributes: int, tag: int) -> str:
     """Return what says that a file or folder is kept in the cloud; empty where nothing does."""
     marks = [name for bit, name in _CLOUD_ATTRIBUTES.items() if attributes & bit]
     return ", ".join(marks) or ("cloud files" if tag & _CLOUD_TAG_MASK == _CLOUD_TAG else "")
@@ -152,6 +152,6 @@ def _upwards(path: str) -> Iterator[str]:
         path = above
 
 
-def surroundings() -> Surroundings:
+def environment() -> Environment:
     """Return what this process runs in."""
-    return Surroundings(container="Windows container" if is_contained() else "")
+    return Environment(container="Windows container" if in_container() else "")

@@ -122,7 +122,7 @@ class WindowsFiles:
     """
 
     has_permissions = False
-    keeps_images = True
+    protects_loaded_images = True
 
     def __init__(
         self, set_information: _SetInformation = Handle.set, control: Callable[..., bytes] = win32.control
@@ -150,7 +150,7 @@ class WindowsFiles:
         with self.open_read(path) as file:
             return file.read()
 
-    def read_dated(self, path: str) -> tuple[bytes, float]:
+    def read_with_mtime(self, path: str) -> tuple[bytes, float]:
         with self.open_read(path) as file:
             return file.read(), os.fstat(file.fileno()).st_mtime
 
@@ -160,20 +160,20 @@ class WindowsFiles:
     def stat(self, path: str) -> os.stat_result:
         return os.lstat(extended(path))
 
-    def is_folder(self, path: str) -> bool:
+    def is_dir(self, path: str) -> bool:
         return os.path.isdir(extended(path))
 
     def scan(self, path: str) -> list[os.DirEntry[str]]:
         with os.scandir(extended(path)) as entries:
             return list(entries)
 
-    def folder(self, path: str) -> WindowsFolder:
+    def open_folder(self, path: str) -> WindowsFolder:
         return WindowsFolder(self, path)
 
     def copy_permissions(self, source: BinaryIO, target: BinaryIO) -> None:
         pass  # files have none
 
-    def protect(self, path: str, *, executable: bool) -> None:
+    def make_read_only(self, path: str, *, executable: bool) -> None:
         pass  # a read-only file cannot be deleted here, and nothing says that a file may be executed
 
     def rename(self, source: str, target: str) -> None:

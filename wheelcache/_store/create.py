@@ -60,7 +60,7 @@ def require_folder(fs: RobustIO, path: str) -> None:
     Raises:
         ReadOnlyError: where it is not there.
     """
-    if not fs.files.is_folder(path):
+    if not fs.files.is_dir(path):
         raise ReadOnlyError(
             "there is no such folder, and it may not be made", operation="open", path=path, advice="Check the path."
         )

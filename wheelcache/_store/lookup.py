@@ -118,7 +118,7 @@ class Lookup:
 
     def _recorded(self, fs: RobustIO, sha256: str, filename: str) -> Entry | None:
         try:
-            data, used = fs.read_dated(self._layout.record(sha256, filename)) or (b"", 0.0)
+            data, used = fs.read_with_mtime(self._layout.record(sha256, filename)) or (b"", 0.0)
         except CommitError as error:
             if error.cause is Cause.IN_THE_WAY:
                 return None  # a folder is no record

@@ -41,7 +41,7 @@ class Deliver:
     def link(self, fs: RobustIO, wheel: CachedWheel, dest: str | os.PathLike[str], mode: LinkMode) -> LinkMode:
         """Put a wheel into a folder, or make a file of it; return how. ``Cache.link`` is the contract."""
         target = os.path.abspath(dest)
-        if os.fspath(dest).endswith(("/", os.sep)) or fs.files.is_folder(target):
+        if os.fspath(dest).endswith(("/", os.sep)) or fs.files.is_dir(target):
             target = os.path.join(target, wheel.filename)
         _require(fs, wheel)
         fs.make_folder(os.path.dirname(target))

@@ -269,7 +269,7 @@ class _Writer:
         if self._folder is None or name != self._name:
             self._leave()
             path = os.path.join(self._filling.root, *filter(None, name.split("/")))
-            self._folder = self._fs.perform("open", path, lambda: self._fs.files.folder(path))
+            self._folder = self._fs.perform("open", path, lambda: self._fs.files.open_folder(path))
             self._name, self._path = name, path
         return self._folder
 

@@ -148,7 +148,7 @@ class _Look:
             there = fs.stat(path) is not None
             if is_missing(error, path) and not there:
                 return None
-            if there and not fs.files.is_folder(path):
+            if there and not fs.files.is_dir(path):
                 raise FileExistsError(errno.EEXIST, "a file is there where a folder should go", path) from error
             raise
         for name in names:
@@ -247,12 +247,12 @@ class _Spreading:
     def _files(self, folder: ManifestDir, there: frozenset[str], way: _Way) -> None:
         opened, made = way.opened
         link_first = self._spread.ways(self._mode, self._root, self._dest)[0] is LinkMode.HARDLINK
-        keeps_images = self._fs.files.keeps_images and self._mode is LinkMode.AUTO
+        protects_loaded_images = self._fs.files.protects_loaded_images and self._mode is LinkMode.AUTO
         linked = False
         for number, name in enumerate(folder.names):
             if name in there:
                 continue
-            if link_first and not (keeps_images and is_image(folder.kinds[number])):
+            if link_first and not (protects_loaded_images and is_image(folder.kinds[number])):
                 # What nearly every file of a warm install is: one call, and nothing else.
                 try:
                     opened.link(name, made)
@@ -268,18 +268,18 @@ class _Spreading:
 
     def _ways(self, kind: str) -> list[LinkMode]:
         ways = self._spread.ways(self._mode, self._root, self._dest)
-        if self._mode is LinkMode.AUTO and self._fs.files.keeps_images and is_image(kind):
+        if self._mode is LinkMode.AUTO and self._fs.files.protects_loaded_images and is_image(kind):
             ways = [way for way in ways if way is not LinkMode.HARDLINK]
         return ways
 
     def _open(self, path: str) -> OpenFolder:
         files = self._fs.files
         try:
-            return files.folder(path)
+            return files.open_folder(path)
         except OSError:
             pass  # it is tried again, with patience
         try:
-            return self._fs.perform("open", path, lambda: files.folder(path))
+            return self._fs.perform("open", path, lambda: files.open_folder(path))
         except OSError as error:
             if is_missing(error, path) and path.startswith(self._root):
                 raise TreeRemovedError from error
@@ -386,7 +386,7 @@ def _make_folder(fs: RobustIO, path: str) -> None:
     try:
         fs.files.mkdir(path)
     except OSError as error:
-        if classify(error, path) is ErrorKind.EXISTS and fs.files.is_folder(path):
+        if classify(error, path) is ErrorKind.EXISTS and fs.files.is_dir(path):
             return
         fs.make_folder(path)
 

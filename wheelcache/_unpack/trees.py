@@ -299,7 +299,7 @@ class _CheckedFolder:
         if not folder.names:
             return
         try:
-            files = self._fs.files.folder(self._path)
+            files = self._fs.files.open_folder(self._path)
         except OSError:
             if self._is_none():
                 self.problems += [os.path.join(self._path, name) for name in folder.names]
@@ -366,7 +366,7 @@ class _CheckedFolder:
         """Give a file its permissions back, which archives of a cache lose; return whether that could be done."""
         if self._writable:
             try:
-                self._fs.files.protect(path, executable=is_executable(kind))
+                self._fs.files.make_read_only(path, executable=is_executable(kind))
             except OSError:
                 return False  # it is somebody else's: a tree of one's own will do
         return self._writable
