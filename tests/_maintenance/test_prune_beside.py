@@ -13,7 +13,7 @@ from many import TINY_SIZE, Tiny, build
 from wheelcache import Cache
 from wheelcache._fs.robustio import RobustIO
 from wheelcache._os.system import System
-from wheelcache._store.walk import walk
+from wheelcache._store.walk import walk_entries
 
 CHILD = Path(__file__).parents[1] / "support" / "children" / "use_while_pruned.py"
 PROCESSES = 4
@@ -62,7 +62,11 @@ def test_a_cache_is_cut_in_half_while_others_use_it(tmp_path: Path, count: int) 
     assert reasons <= {"used meanwhile", "held by another process (winerror 32)"}
 
     with Cache(root) as cache:
-        half = [entry for entry in walk(RobustIO(cache._begin()), cache._layout) if not entry.names or not entry.blobs]
+        half = [
+            entry
+            for entry in walk_entries(RobustIO(cache._begin()), cache._layout)
+            if not entry.names or not entry.blobs
+        ]
         # Who was fetching or reading a wheel just as it went may have made its blob anew, or kept its folder from
         # going. That is no entry: it is swept when it is a day old, and the next who wants it makes it whole.
         for tiny in (Tiny(numbers[f"sha256:{entry.sha256}"]) for entry in half):

@@ -78,7 +78,7 @@ class Crew(Generic[_T]):
         self._pace = _Pace()
         fs = fs.without_waiting()
         trees = (TreeFolder(path) for path, _ in Trees(layout, writable=False).folders(fs, self._refused))
-        self._walk: Iterator[str | TreeFolder] = chain(walk.digests(fs, layout, self._refused), trees)
+        self._walk: Iterator[str | TreeFolder] = chain(walk.walk_digests(fs, layout, self._refused), trees)
 
     def run(self) -> list[_T]:
         """Check everything, and return what is wrong; an exception of one thread ends them all and comes out."""
@@ -116,7 +116,7 @@ class Crew(Generic[_T]):
         clock = self._fs.system.monotonic
         began = clock()
         try:
-            record = walk.plain(self._fs.files, self._layout, sha256)
+            record = walk.read_plain_record(self._fs.files, self._layout, sha256)
             data = None if record is None else self._small_blob(record)
         except OSError:
             return False

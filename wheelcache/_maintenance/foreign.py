@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from .._exceptions import CommitError
 from .._fs.robustio import RobustIO
+from .._store import walk
 from .._store.layout import Layout
 from .._unpack.manifest import Manifest
 
@@ -23,13 +23,15 @@ class ForeignFile(NamedTuple):
     is_folder: bool
 
 
-def foreign_files(fs: RobustIO, layout: Layout, refused: Callable[[str, CommitError], None]) -> Iterator[ForeignFile]:
+def foreign_files(fs: RobustIO, layout: Layout, refused: walk.OnError) -> Iterator[ForeignFile]:
     """Yield what is not ours between the folders that are, but not what is inside of entries and trees."""
     yield from _besides(fs, layout.version, layout.is_own, refused)
     for shape in layout.shapes():
         if shape.in_shards:
             yield from _besides(fs, shape.folder, layout.is_shard, refused)
-        for inside in _shards(fs, shape.folder) if shape.in_shards else [shape.folder]:
+        # An error was reported already, for the folder that contains the shards.
+        shards = walk.walk_shards(fs, shape.folder, lambda *_: None)
+        for inside in shards if shape.in_shards else [shape.folder]:
             yield from _besides(fs, inside, shape.is_ours, refused)
 
 
@@ -49,36 +51,13 @@ def in_tree(fs: RobustIO, root: str, listing: Manifest) -> Iterator[str]:
                 if entry.name not in names:
                     yield path
             elif folder.relative(entry.name) not in own:
-                yield from _files(fs, path)
-
-
-def _files(fs: RobustIO, folder: str) -> Iterator[str]:
-    for entry in fs.scan(folder):
-        path = os.path.join(folder, entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(fs, path)
-        else:
-            yield path
-
-
-def _shards(fs: RobustIO, folder: str) -> Iterator[str]:
-    try:
-        for entry in fs.scan(folder):
-            if entry.is_dir(follow_symlinks=False):
-                yield os.path.join(folder, entry.name)
-    except CommitError:
-        return  # it is told of when it is looked into for what is not ours
+                yield from (file for file, _ in walk.walk_files(fs, path))
 
 
 def _besides(
-    fs: RobustIO, folder: str, is_ours: Callable[[str, bool], bool], refused: Callable[[str, CommitError], None]
+    fs: RobustIO, folder: str, is_ours: Callable[[str, bool], bool], refused: walk.OnError
 ) -> Iterator[ForeignFile]:
-    try:
-        entries = fs.scan(folder)
-    except CommitError as error:
-        refused(folder, error)
-        return
-    for entry in entries:
+    for entry in walk.scan_folder(fs, folder, refused):
         path = os.path.join(folder, entry.name)
         is_folder = entry.is_dir(follow_symlinks=False)
         # A link is neither.

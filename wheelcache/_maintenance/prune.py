@@ -122,7 +122,7 @@ class Pruner:
             removal.skip(path, error)
 
         trees = self._trees(removal, refused)
-        for entry in walk.walk(removal.fs, self._layout, refused):
+        for entry in walk.walk_entries(removal.fs, self._layout, refused):
             if entry.names and entry.blobs:
                 if entry.used > removal.soon:
                     removal.mark(*(self._layout.record(entry.sha256, name) for name in entry.names))
@@ -134,7 +134,7 @@ class Pruner:
             found.add(sha256, size, used)  # its wheel went, and it is of use without
         return found
 
-    def _trees(self, removal: Remover, refused: walk.Refused) -> dict[str, tuple[int, float]]:
+    def _trees(self, removal: Remover, refused: walk.OnError) -> dict[str, tuple[int, float]]:
         """Return the bytes and the last use of the trees of each wheel."""
         found: dict[str, tuple[int, float]] = {}
         try:

@@ -130,12 +130,12 @@ class Remover:
     def _look(self, sha256: str, *, again: bool) -> EntryFolder | None:
         """Look into the folder of an entry, ``again`` where it is refused."""
         try:
-            return walk.look(self.fs, self.layout, sha256)
+            return walk.scan_entry(self.fs, self.layout, sha256)
         except CommitError:
             if not again or self._moments == 0:
                 raise
         self._moments -= 1
-        found = walk.look(RobustIO(self.fs.op.waiting_at_most(_MOMENT)), self.layout, sha256)
+        found = walk.scan_entry(RobustIO(self.fs.op.waiting_at_most(_MOMENT)), self.layout, sha256)
         self._moments += 1
         return found
 
@@ -216,7 +216,7 @@ class Remover:
     def remains(self, entry: EntryFolder) -> None:
         """Take away the folder of what is no entry, since it lacks its record or its blob, unless that has changed."""
         try:
-            found = walk.look(self.fs, self.layout, entry.sha256)
+            found = walk.scan_entry(self.fs, self.layout, entry.sha256)
         except CommitError as error:
             self.skip(entry.folder, error, entry.sha256)
             return

@@ -58,7 +58,7 @@ def _of_projects(fs: RobustIO, layout: Layout, projects: dict[str, str]) -> dict
     if not projects:
         return found
     missing = set(projects)
-    for entry in walk.walk(fs, layout):
+    for entry in walk.walk_entries(fs, layout):
         named = {name: project_of(name) for name in entry.names}
         meant = {name for name, project in named.items() if project in projects}
         missing -= set(named.values())
@@ -146,7 +146,7 @@ def _having(fs: RobustIO, layout: Layout, meant: Collection[_Meant]) -> frozense
     algorithms = {key.partition(":")[0] for key in keys}
     found: set[str] = set()
     # What cannot be looked into is told of, and left, by whoever prunes.
-    for entry in walk.walk(fs, layout, lambda *_: None):
+    for entry in walk.walk_entries(fs, layout, lambda *_: None):
         is_candidate = "" in names or any(blob.filename.lower() in names for blob in entry.blobs)
         try:
             hashes = _hashes_of(fs, layout, entry, algorithms if is_candidate else ())

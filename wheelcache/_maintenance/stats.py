@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
 from .._fs.robustio import RobustIO
 from .._reports import Stats
 from .._store import walk
@@ -18,7 +15,9 @@ def survey(fs: RobustIO, layout: Layout, counted: Count) -> Stats:
     return Stats(
         wheels=wheels,
         wheel_bytes=wheel_bytes,
-        trees=sum(entry.name.endswith(".json") for shard in _folders(fs, layout.trees) for entry in fs.scan(shard)),
+        trees=sum(
+            entry.name.endswith(".json") for shard in walk.walk_shards(fs, layout.trees) for entry in fs.scan(shard)
+        ),
         tree_bytes=_size(fs, layout.trees),
         partial_bytes=_size(fs, layout.partial) + _size(fs, layout.tmp),
         quarantine_bytes=_size(fs, layout.quarantine),
@@ -30,24 +29,11 @@ def survey(fs: RobustIO, layout: Layout, counted: Count) -> Stats:
 
 def _wheels(fs: RobustIO, layout: Layout) -> tuple[int, int]:
     wheels, size = 0, 0
-    for entry in walk.walk(fs, layout):
+    for entry in walk.walk_entries(fs, layout):
         wheels += len(entry.wheels())
         size += entry.size
     return wheels, size
 
 
 def _size(fs: RobustIO, folder: str) -> int:
-    return sum(stat.st_size for path, _ in _files(fs, folder) if (stat := fs.stat(path)) is not None)
-
-
-def _files(fs: RobustIO, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    for entry in fs.scan(folder):
-        path = os.path.join(folder, entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(fs, path)
-        else:
-            yield path, entry
-
-
-def _folders(fs: RobustIO, folder: str) -> list[str]:
-    return [os.path.join(folder, entry.name) for entry in fs.scan(folder) if entry.is_dir(follow_symlinks=False)]
+    return sum(stat.st_size for _, stat in walk.walk_files(fs, folder))

@@ -15,7 +15,7 @@ from .._exceptions import CommitError
 from .._fs.lock import FileLock
 from .._fs.tempnames import OwnerTag, boot_tag, space_tag
 from .._store.index import target_of
-from .._store.walk import EntryFolder
+from .._store.walk import EntryFolder, walk_files
 from .removal import Remover
 
 _HOUR = 3600.0
@@ -142,20 +142,4 @@ class Sweeper:
         lock.release()
 
     def _files(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
-        try:
-            entries = self._fs.scan(folder)
-        except CommitError as error:
-            self._removal.skip(folder, error)
-            return
-        for entry in entries:
-            path = os.path.join(folder, entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._files(path)
-                continue
-            try:
-                stat = self._fs.stat(path)
-            except CommitError as error:
-                self._removal.skip(path, error)
-                continue
-            if stat is not None:
-                yield path, stat
+        return walk_files(self._fs, folder, self._removal.skip)

@@ -108,7 +108,7 @@ class Verifier:
         """Return what is wrong in the folder of a sha256."""
         fs = fs.without_waiting()
         try:
-            entry = walk.look(fs, self._layout, sha256)
+            entry = walk.scan_entry(fs, self._layout, sha256)
         except CommitError as error:
             return [_Suspect(ProblemKind.UNREADABLE, error.path or self._layout.entry(sha256), sha256)]
         if entry is None:
@@ -296,15 +296,9 @@ class Verifier:
         def refused(folder: str, _: CommitError) -> None:
             unreadable.append(_Suspect(ProblemKind.UNREADABLE, folder))
 
-        for shard in walk.names_of_folders(without_waiting, self._layout.urls, refused):
-            folder = os.path.join(self._layout.urls, shard)
-            try:
-                entries = without_waiting.scan(folder)
-            except CommitError as error:
-                refused(folder, error)
-                continue
-            for entry in entries:
-                path = os.path.join(folder, entry.name)
+        for shard in walk.walk_shards(without_waiting, self._layout.urls, refused):
+            for entry in walk.scan_folder(without_waiting, shard, refused):
+                path = os.path.join(shard, entry.name)
                 is_ours = is_note(entry.name) and entry.is_file(follow_symlinks=False)
                 kind = self._pointer_problem(without_waiting, path) if is_ours else None
                 if kind is not None:

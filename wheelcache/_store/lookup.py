@@ -23,6 +23,7 @@ from .._fs.robustio import RobustIO, hash_file
 from .layout import Layout, is_record, wheel_name
 from .quarantine import quarantine_file
 from .records import Record, StatFingerprint, decode_record, write_record
+from .walk import scan_entry, walk_digests
 
 # Walking a million entries must not fill the memory; what falls out costs one more record read.
 _MOST_TRUSTED = 10_000
@@ -88,7 +89,7 @@ class Lookup:
             if found is not None:
                 return found
         there = fs.scan(self._layout.entry(sha256)) if there is None else there
-        for name in _recorded_names(_names_of_files(there)):
+        for name in _recorded_names(there):
             found = None if name == filename else self._named(fs, sha256, name, algorithms, use=use)
             if found is not None:
                 return found
@@ -183,10 +184,7 @@ class Lookup:
 
     def _adopt(self, fs: RobustIO, sha256: str, algorithms: Collection[str]) -> Entry | None:
         """Give a record to a blob that has none: its process was killed between the two, or the record was lost."""
-        # Here and not above: a hit has no use for it.
-        from . import walk
-
-        entry = walk.look(fs, self._layout, sha256)
+        entry = scan_entry(fs, self._layout, sha256)
         for blob in () if entry is None else entry.blobs:
             hashes = hash_file(fs, blob.path, algorithms, blob.size)
             if hashes is None:
@@ -220,22 +218,14 @@ class Lookup:
 
     def records(self, fs: RobustIO) -> Iterator[Record]:
         """Yield every record, in the order of the folders, without looking at the blobs."""
-        for shard in _folders(fs, self._layout.wheels):
-            for rest in _folders(fs, os.path.join(self._layout.wheels, shard)):
-                for name in _recorded_names(_names_of_files(fs.scan(self._layout.entry(shard + rest)))):
-                    recorded = self._recorded(fs, shard + rest, name)
-                    if recorded is not None:
-                        yield recorded.record
+        for sha256 in walk_digests(fs, self._layout):
+            for name in _recorded_names(fs.scan(self._layout.entry(sha256))):
+                recorded = self._recorded(fs, sha256, name)
+                if recorded is not None:
+                    yield recorded.record
 
 
-def _names_of_files(entries: Iterable[os.DirEntry[str]]) -> list[str]:
-    return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
-
-
-def _recorded_names(names: Collection[str]) -> Iterator[str]:
-    return map(wheel_name, filter(is_record, names))
-
-
-def _folders(fs: RobustIO, path: str) -> list[str]:
-    # Desktops leave files of their own everywhere.
-    return sorted(entry.name for entry in fs.scan(path) if entry.is_dir(follow_symlinks=False))
+def _recorded_names(entries: Iterable[os.DirEntry[str]]) -> list[str]:
+    """Return the sorted file names of the wheels whose records are in a folder."""
+    names = sorted(entry.name for entry in entries if is_record(entry.name) and entry.is_file(follow_symlinks=False))
+    return [wheel_name(name) for name in names]

@@ -1,6 +1,10 @@
-"""Inventory: walking the entries of a cache folder, one folder at a time, by names and stats alone.
+"""Walk the entries, shards, folders and files of a cache folder.
 
-A walk reads no record: it costs what a bare walk over the same files costs, and memory for one folder.
+A walk over the entries reads no record: names and file status are enough. It needs memory for one folder at a time and
+costs about as much as a bare walk over the same files.
+
+An error handler receives each folder or file that cannot be read, and the walk continues with the rest. Without a
+handler, the error is raised.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ import os
 import stat as modes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO
@@ -16,13 +21,13 @@ from .._os.files import FileSystem
 from .layout import Layout, is_blob, is_place, is_record, record_name, wheel_name
 from .records import Record, decode_record
 
-Refused = Callable[[str, CommitError], None]
-"""Takes a folder that cannot be looked into, and why; the walk goes on."""
+OnError: TypeAlias = Callable[[str, CommitError], None]
+"""Receives the path of a folder or file that cannot be read, and the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """The bytes of a wheel: its file name, where they are, and what the system knows of the file."""
+    """The bytes of a wheel: its file name, its path and its file status."""
 
     filename: str
     path: str
@@ -30,28 +35,29 @@ class Blob:
 
     @property
     def size(self) -> int:
-        """How many bytes."""
+        """The size in bytes."""
         return self.stat.st_size
 
     @property
     def inode(self) -> int:
-        """The file's number on its volume."""
+        """The number of the file on its volume."""
         return self.stat.st_ino
 
 
 @dataclass(frozen=True, slots=True)
 class EntryFolder:
-    """What is in the folder of one sha256.
+    """The contents of the folder of one digest.
 
     Attributes:
-        sha256: in hex.
-        folder: its path.
+        sha256: the digest in hex.
+        folder: the absolute path.
         names: the file names of the wheels that have a record.
-        blobs: those beside the records first, then those in numbered folders.
-        others: the paths of files that are neither, and of what is no file.
-        folders: the paths of folders that are none of ours.
-        used: seconds since the epoch when any of its wheels was used last, to the day; 0 without a record.
-        changed: the latest time stamp of its files but the records, or the folder's own where there is none.
+        blobs: the blobs beside the records, followed by those in numbered folders.
+        others: the paths of other files, and of anything that is neither a regular file nor a folder.
+        folders: the paths of folders that wheelcache does not make.
+        used: when any of its wheels was last used, in seconds since the epoch, to the day; 0 without a record.
+        changed: the latest time stamp of its files other than records, or that of the folder if there are no such
+            files.
     """
 
     sha256: str
@@ -65,68 +71,109 @@ class EntryFolder:
 
     @property
     def size(self) -> int:
-        """The bytes of its blobs; several names of one file take them once."""
+        """The size of its blobs in bytes; a blob with several hard links counts once."""
         if len(self.blobs) == 1:
             return self.blobs[0].size
         return sum({blob.inode: blob.size for blob in self.blobs}.values())
 
     def wheels(self) -> dict[str, int]:
-        """The file names of its wheels and their bytes, as far as a stat tells."""
+        """Return the file names of its wheels and their sizes, without reading the records."""
         sizes = {blob.filename: blob.size for blob in self.blobs}
         return {name: sizes[name] for name in self.names if name in sizes}
 
 
-def walk(fs: RobustIO, layout: Layout, refused: Refused | None = None) -> Iterator[EntryFolder]:
-    """Yield every folder that is named by a sha256, in order.
+def scan_folder(fs: RobustIO, folder: str, on_error: OnError | None = None) -> list[os.DirEntry[str]]:
+    """Return what is in a folder; a missing folder is empty.
 
     Raises:
-        CommitError: where a folder cannot be looked into, and nobody takes the refusal.
+        CommitError: if the folder cannot be read and there is no error handler.
     """
-    for sha256 in digests(fs, layout, refused):
+    try:
+        return fs.scan(folder)
+    except CommitError as error:
+        if on_error is None:
+            raise
+        on_error(folder, error)
+        return []
+
+
+def list_folders(fs: RobustIO, folder: str, on_error: OnError | None = None) -> list[str]:
+    """Return the sorted names of the folders in a folder, links not included.
+
+    Raises:
+        CommitError: as for :func:`scan_folder`.
+    """
+    return sorted(entry.name for entry in scan_folder(fs, folder, on_error) if entry.is_dir(follow_symlinks=False))
+
+
+def walk_shards(fs: RobustIO, folder: str, on_error: OnError | None = None) -> Iterator[str]:
+    """Yield the absolute paths of the shards of a folder, in order.
+
+    Raises:
+        CommitError: as for :func:`scan_folder`.
+    """
+    for name in list_folders(fs, folder, on_error):
+        yield os.path.join(folder, name)
+
+
+def walk_files(fs: RobustIO, folder: str, on_error: OnError | None = None) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the absolute path and the status of everything below a folder that is not a folder.
+
+    Raises:
+        CommitError: if a folder or file cannot be read and there is no error handler.
+    """
+    for entry in scan_folder(fs, folder, on_error):
+        path = os.path.join(folder, entry.name)
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk_files(fs, path, on_error)
+            continue
         try:
-            found = look(fs, layout, sha256)
+            stat = fs.stat(path)
         except CommitError as error:
-            if refused is None:
+            if on_error is None:
                 raise
-            refused(layout.entry(sha256), error)
-        else:
-            if found is not None:
-                yield found
+            on_error(path, error)
+            continue
+        if stat is not None:
+            yield path, stat
 
 
-def digests(fs: RobustIO, layout: Layout, refused: Refused | None = None) -> Iterator[str]:
-    """Yield the sha256 of every entry's folder, in order, without looking into it.
+def walk_digests(fs: RobustIO, layout: Layout, on_error: OnError | None = None) -> Iterator[str]:
+    """Yield the sha256 of the folder of every entry, in order, without reading the folder.
 
     Raises:
-        CommitError: as for :func:`walk`.
+        CommitError: as for :func:`scan_folder`.
     """
-    for shard in names_of_folders(fs, layout.wheels, refused):
-        for name in names_of_folders(fs, os.path.join(layout.wheels, shard), refused):
+    for shard in list_folders(fs, layout.wheels, on_error):
+        for name in list_folders(fs, os.path.join(layout.wheels, shard), on_error):
             digest = layout.digest_of(shard, name)
             if digest is not None:
                 yield digest
 
 
-def names_of_folders(fs: RobustIO, folder: str, refused: Refused | None) -> list[str]:
-    """Return the names of the folders in a folder, in order.
+def walk_entries(fs: RobustIO, layout: Layout, on_error: OnError | None = None) -> Iterator[EntryFolder]:
+    """Yield the contents of every folder that is named after a sha256, in order.
 
     Raises:
-        CommitError: as for :func:`walk`.
+        CommitError: as for :func:`scan_folder`.
     """
-    try:
-        return sorted(entry.name for entry in fs.scan(folder) if entry.is_dir(follow_symlinks=False))
-    except CommitError as error:
-        if refused is None:
-            raise
-        refused(folder, error)
-        return []
+    for sha256 in walk_digests(fs, layout, on_error):
+        try:
+            entry = scan_entry(fs, layout, sha256)
+        except CommitError as error:
+            if on_error is None:
+                raise
+            on_error(layout.entry(sha256), error)
+        else:
+            if entry is not None:
+                yield entry
 
 
-def look(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
-    """Return what is in the folder of a sha256, ``None`` where there is none.
+def scan_entry(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
+    """Return the contents of the folder of a sha256, or ``None`` if it does not exist.
 
     Raises:
-        CommitError: where it cannot be looked into.
+        CommitError: if the folder or a file in it cannot be read.
     """
     folder = layout.entry(sha256)
     names: list[str] = []
@@ -135,12 +182,12 @@ def look(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
     others: list[str] = []
     folders: list[str] = []
     used = changed = 0.0
-    for name, is_folder in _files(fs, folder):
-        # os.path.join would be a fifth of the walk.
+    for name, is_folder in _sorted_names(fs, folder):
+        # os.path.join would take a fifth of the walk.
         path = f"{folder}{os.sep}{name}"
         if is_folder:
             if is_place(name):
-                changed = max(changed, _look_into_place(fs, path, placed, others))
+                changed = max(changed, _scan_place(fs, path, placed, others))
             else:
                 folders.append(path)
             continue
@@ -148,7 +195,7 @@ def look(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
         if stat is None:
             continue
         if not modes.S_ISREG(stat.st_mode):
-            others.append(path)  # a link, or what would be waited for for ever
+            others.append(path)  # a link, or a pipe, whose reader would wait for a writer
         elif is_record(name):
             names.append(wheel_name(name))
             used = max(used, stat.st_mtime)
@@ -159,7 +206,7 @@ def look(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
             others.append(path)
             changed = max(changed, stat.st_mtime)
     if not blobs and not placed and not others:
-        # A record alone may be of a wheel that was damaged and is just being fetched again: its stamp says nothing.
+        # A lone record may belong to a damaged wheel that is being fetched again: its own time stamp says nothing.
         stat = fs.stat(folder)
         if stat is None:
             return None
@@ -167,30 +214,14 @@ def look(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
     return EntryFolder(sha256, folder, tuple(names), (*blobs, *placed), tuple(others), tuple(folders), used, changed)
 
 
-def plain(files: FileSystem, layout: Layout, sha256: str) -> Record | None:
-    """Return the record in the folder of a sha256 that holds it and a blob of its name, and nothing else.
-
-    Nearly every entry is such a one, and is found out to be with the fewest calls. ``None`` for any other.
-
-    Raises:
-        OSError: where it cannot be looked into, as it came.
-    """
-    names = {entry.name: entry.is_file(follow_symlinks=False) for entry in files.scan(layout.entry(sha256))}
-    blob = next(filter(is_blob, names), "")
-    if names != {blob: True, record_name(blob): True}:
-        return None
-    record = decode_record(files.read(layout.record(sha256, blob)), sha256)
-    return record if record is not None and (record.filename, record.place) == (blob, 0) else None
-
-
-def _files(fs: RobustIO, folder: str) -> list[tuple[str, bool]]:
+def _sorted_names(fs: RobustIO, folder: str) -> list[tuple[str, bool]]:
     return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in fs.scan(folder))
 
 
-def _look_into_place(fs: RobustIO, folder: str, blobs: list[Blob], others: list[str]) -> float:
-    """Add what is in a numbered folder, and return the latest time stamp of its blobs."""
+def _scan_place(fs: RobustIO, folder: str, blobs: list[Blob], others: list[str]) -> float:
+    """Add the contents of a numbered folder to two lists, and return the latest time stamp of its blobs."""
     changed = 0.0
-    for name, is_folder in _files(fs, folder):
+    for name, is_folder in _sorted_names(fs, folder):
         path = os.path.join(folder, name)
         stat = None if is_folder else fs.stat(path)
         if stat is None:
@@ -201,3 +232,20 @@ def _look_into_place(fs: RobustIO, folder: str, blobs: list[Blob], others: list[
         else:
             others.append(path)
     return changed
+
+
+def read_plain_record(files: FileSystem, layout: Layout, sha256: str) -> Record | None:
+    """Return the record of an entry whose folder contains the record, a blob of its name, and nothing else.
+
+    Nearly every entry looks like that. It takes two file operations to find out; for any other entry, the result is
+    ``None``.
+
+    Raises:
+        OSError: if the folder or the record cannot be read.
+    """
+    names = {entry.name: entry.is_file(follow_symlinks=False) for entry in files.scan(layout.entry(sha256))}
+    blob = next(filter(is_blob, names), "")
+    if names != {blob: True, record_name(blob): True}:
+        return None
+    record = decode_record(files.read(layout.record(sha256, blob)), sha256)
+    return record if record is not None and (record.filename, record.place) == (blob, 0) else None

@@ -28,7 +28,7 @@ from .._hashes import sha256_of
 from .._models import Phase
 from .._os.files import OpenFolder
 from .._store.layout import Layout, is_tree, marker_path, tree_folder
-from .._store.walk import Refused, names_of_folders
+from .._store.walk import OnError, scan_folder, walk_shards
 from .manifest import (
     EXECUTABLE,
     EXECUTABLE_IMAGE,
@@ -261,23 +261,16 @@ class Trees:
     def _belongs(self, sha256: str, folder: str) -> bool:
         return self._layout.tree(sha256, 0)[:-1] == folder[: folder.rindex("-") + 1]
 
-    def folders(self, fs: RobustIO, refused: Refused | None = None) -> Iterator[tuple[str, bool]]:
+    def folders(self, fs: RobustIO, on_error: OnError | None = None) -> Iterator[tuple[str, bool]]:
         """Yield the path of every folder that is, was or will be a tree, with whether there is a file to mark it.
 
         Raises:
             CommitError: where a folder cannot be looked into, and nobody takes the refusal.
         """
-        for shard in names_of_folders(fs, self._layout.trees, refused):
-            path = os.path.join(self._layout.trees, shard)
-            try:
-                names = {entry.name for entry in fs.scan(path)}
-            except CommitError as error:
-                if refused is None:
-                    raise
-                refused(path, error)
-                continue
+        for shard in walk_shards(fs, self._layout.trees, on_error):
+            names = {entry.name for entry in scan_folder(fs, shard, on_error)}
             for name in sorted(filter(is_tree, {tree_folder(name) for name in names})):
-                yield os.path.join(path, name), marker_path(name) in names
+                yield os.path.join(shard, name), marker_path(name) in names
 
 
 class _CheckedFolder:
