@@ -33,7 +33,7 @@ class _Mount:
 
 def volume_of(path: str) -> Volume:
     """Return the volume of a path."""
-    mount = _mount_of(path) if sys.platform == "linux" else _darwin_mount_of(path)
+    mount = _mount_of(path)
     cloud = cloud_by_name(path)
     free, size = _room(path)
     if mount is None:
@@ -87,25 +87,6 @@ def _lines(path: str) -> list[str]:
 
 def _unescaped(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), field)
-
-
-def _darwin_mount_of(path: str) -> _Mount | None:
-    """Ask statfs(2), whose structure begins with 72 bytes of numbers, on every Mac of today."""
-    import ctypes
-
-    statfs = getattr(ctypes.CDLL(None, use_errno=True), "statfs$INODE64", None)
-    statfs = statfs or getattr(ctypes.CDLL(None, use_errno=True), "statfs", None)
-    answer = ctypes.create_string_buffer(4096)
-    while statfs is not None and statfs(os.fsencode(path), answer) != 0:
-        above = os.path.dirname(path)
-        if above == path:
-            return None
-        path = above
-    if statfs is None:
-        return None
-    kind = answer.raw[72:88].split(b"\0", 1)[0].decode("ascii", "replace")
-    folder = os.fsdecode(answer.raw[88:1112].split(b"\0", 1)[0])
-    return _Mount(folder, "/", kind)
 
 
 def environment() -> Environment:
