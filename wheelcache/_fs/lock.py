@@ -1,7 +1,7 @@
-"""The one place that touches filelock: a lock on a file that this module opens and names itself.
+"""Lock a file that this module creates and names itself. No other module uses filelock.
 
-Locks save work and carry no correctness. Where the lock file cannot be made, or the file system knows no locks, the
-caller goes on without.
+Locks save work, and correctness never depends on them. If the lock file cannot be created, or the file system has no
+locks, the caller continues without one.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
+from .._imports import import_lock
 from .errors import ErrorKind, classify
 from .robustio import RobustIO, close_quietly
 
-# What is refused more often than that, between looks of some hundredths of a second, is no matter of a moment.
-_MOST_REFUSALS = 20
+# Twenty refusals in a row, at 50 ms intervals, are not a race with a closing handle.
+_MAX_REFUSALS = 20
 
 
 class FileLock:
-    """A lock that one process holds at a time; the system takes it back from a process that dies."""
+    """A lock that one process holds at a time. The system releases it if the process dies."""
 
     def __init__(self, fs: RobustIO, path: str) -> None:
         self._fs = fs
@@ -26,27 +27,28 @@ class FileLock:
         self._refusals = 0
 
     def try_acquire(self) -> bool:
-        """Take the lock if nobody has it; never waits.
+        """Acquire the lock if it is free, and return whether it was. Never waits.
 
         Raises:
-            OSError: where no lock can be had here at all.
+            OSError: if no lock can be had here at all.
         """
-        from filelock import lock_descriptor
+        with import_lock:
+            from filelock import lock_descriptor
 
         try:
             file = self._open()
         except OSError as error:
-            # Windows refuses to open a lock file that its last holder is just deleting: a moment later it can be made.
+            # Windows refuses to open a lock file that its last holder is deleting. A moment later it can be created.
             self._refusals += 1
-            if classify(error, self._path) is ErrorKind.TRANSIENT and self._refusals <= _MOST_REFUSALS:
+            if classify(error, self._path) is ErrorKind.TRANSIENT and self._refusals <= _MAX_REFUSALS:
                 return False
             raise
         try:
-            taken = lock_descriptor(file.fileno(), blocking=False) and self._is_ours(file)
+            acquired = lock_descriptor(file.fileno(), blocking=False) and self._leads_to(file)
         except BaseException:
             file.close()
             raise
-        if not taken:
+        if not acquired:
             file.close()
             return False
         self._file = file
@@ -59,24 +61,38 @@ class FileLock:
             self._fs.make_folder(os.path.dirname(self._path))
             return self._fs.files.open_write(self._path)
 
-    def _is_ours(self, file: BinaryIO) -> bool:
-        """Whether the path still leads to the file that was locked: its last holder may have deleted it meanwhile."""
+    def _leads_to(self, file: BinaryIO) -> bool:
+        """Return whether the path still leads to this file. Another process may have deleted or replaced it."""
         try:
-            return self._fs.files.stat(self._path).st_ino == os.fstat(file.fileno()).st_ino
+            # Not cancellable: a lock is also released after a cancellation.
+            return self._fs.system.files.stat(self._path).st_ino == os.fstat(file.fileno()).st_ino
         except FileNotFoundError:
             return False
 
     def release(self) -> None:
-        """Let go of the lock, and delete its file; never fails."""
+        """Release the lock, and delete its file. Never fails, and cannot be cancelled.
+
+        A file that has replaced ours meanwhile is another process's lock, and is kept: deleting it would let a third
+        process lock a new file while the second one still holds its own.
+        """
         if self._file is None:
             return
         file, self._file = self._file, None
-        from filelock import unlock_descriptor
+        with import_lock:
+            from filelock import unlock_descriptor
 
-        # Deleted while it is held: who opens it from now on makes a new one, and who had it open sees that it is gone.
-        self._fs.discard(self._path)
+        # Deleted before it is unlocked: a process that opens the path afterwards creates a new file, and one that has
+        # it open finds in try_acquire() that the path no longer leads to it.
+        if self._is_own(file):
+            self._fs.discard(self._path)
         try:
             unlock_descriptor(file.fileno())
         except OSError:
-            pass  # closing the file gives the lock back as well
+            pass  # closing the file releases the lock as well
         close_quietly(file)
+
+    def _is_own(self, file: BinaryIO) -> bool:
+        try:
+            return self._leads_to(file)
+        except OSError:
+            return False  # an empty lock file does no harm, and is swept later
