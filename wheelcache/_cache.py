@@ -26,7 +26,7 @@ from ._exceptions import (
     WheelCacheError,
 )
 from ._filenames import check_filename, check_wheel_name
-from ._fs.persist import Persister
+from ._fs.link import LinkStrategy
 from ._fs.robustio import RobustIO
 from ._fs.tempnames import OwnerTag
 from ._hashes import Hashes
@@ -45,7 +45,7 @@ from ._store.layout import Layout
 from ._store.lookup import Entry, Lookup
 from ._store.single_flight import SingleFlight
 from ._threads import one_at_a_time
-from ._unpack.export import Deliver
+from ._unpack.export import WheelLinker
 from ._unpack.link_tree import TreeLinker
 from ._unpack.trees import TreeEntry
 from ._unpack.unpacker import Unpacker
@@ -152,14 +152,12 @@ class Cache:
         self._layers = [Lookup(layer, writable=False, full=full) for layer in below]
         self._pointers = [Pointers(layout) for layout in (self._layout, *below)]
         self._urls = [Urls(pointers) for pointers in self._pointers]
-        ladder = Persister()
-        self._commit = Commit(self._layout, ladder)
         self._never_hardlink_from = [self._layout, *below] if read_only else below
-        self._deliver = Deliver(ladder, self._never_hardlink_from)
+        strategy = LinkStrategy(self._never_hardlink_from)
+        self._commit = Commit(self._layout, strategy)
+        self._deliver = WheelLinker(strategy)
         self._count()
-        self._unpack = Unpacker(
-            [self._layout, *below], TreeLinker(ladder, self._never_hardlink_from), writable=not read_only, full=full
-        )
+        self._unpack = Unpacker([self._layout, *below], TreeLinker(strategy), writable=not read_only, full=full)
         self._flights = SingleFlight(self._layout, float(lock_timeout))
         self._lock_timeout = float(lock_timeout)
 
@@ -585,7 +583,7 @@ class Cache:
         mode = LinkMode(mode)
         chosen = self.entries() if wheels is None else wheels
         with self._begin() as op:
-            return export.export(RobustIO(op), self._deliver, chosen, dest, mode, each=wheels is not None)
+            return export.export(RobustIO(op), self._deliver, chosen, dest, mode, require_all=wheels is not None)
 
     def unpack(
         self,

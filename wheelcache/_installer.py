@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from ._cache import Cache
-from ._fs.persist import Persister
+from ._fs.link import LinkStrategy
 from ._fs.robustio import RobustIO
 from ._models import CachedWheel, LinkMode
 from ._operation import Operation
@@ -147,7 +147,7 @@ class LinkDestination(WheelDestination):
         self._fs = _new_fs(io_timeout)
         # Those of the source whose file it is; one destination may be given several sources, one after the other.
         self._never_hardlink_from: list[Layout] = []
-        self._spread = TreeLinker(Persister(), self._never_hardlink_from)
+        self._spread = TreeLinker(LinkStrategy(self._never_hardlink_from))
 
     def write_script(self, name: str, module: str, attr: str, section: ScriptSection) -> RecordEntry:
         """Write a script for an entry point."""
@@ -189,7 +189,7 @@ class LinkDestination(WheelDestination):
         self._never_hardlink_from[:] = stream.never_hardlink_from
 
         def put() -> None:
-            self._spread.one(self._fs, stream.root, stream.folder, stream.number, target=target, mode=self._mode)
+            self._spread.link_file(self._fs, stream.root, stream.folder, stream.number, target=target, mode=self._mode)
 
         try:
             put()

@@ -417,12 +417,11 @@ def test_a_read_that_stays_denied_is_a_permission(
 
 
 @pytest.mark.parametrize("code", [1, 50, 396])
-def test_a_volume_without_links_is_remembered_for_its_folder(
-    code: int, files: FaultyFiles, cache: Cache, tmp_path: Path
-) -> None:
-    """Where links are not supported, wheels are copied; the next one there is not tried, one elsewhere is."""
+def test_a_volume_without_links_is_remembered(code: int, files: FaultyFiles, cache: Cache, tmp_path: Path) -> None:
+    """Where links are not supported, wheels are copied; the next one there is not tried, one on another volume is."""
     one, two = put(cache, tmp_path, "alpha"), put(cache, tmp_path, "beta")
     before = files.count("link")
+    files.volumes["elsewhere"] = 0
     files.plan = Refusing(Refuse("link clone", code, "*out*"))
     for wheel in (one, two):
         assert cache.link(wheel, tmp_path / "out" / wheel.filename) is LinkMode.COPY

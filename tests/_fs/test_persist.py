@@ -811,8 +811,9 @@ def test_out_by_what_works(
 def test_what_a_folder_outside_cannot_do_is_remembered(
     cache: Cache, files: FaultyFiles, cached: CachedWheel, code: Code
 ) -> None:
-    """The second wheel into a folder that has no clones and links is copied straight away; another folder is asked."""
+    """The second wheel into a folder that has no clones and links is copied straight away; another volume is asked."""
     files.plan = Refusing(Refuse("clone link", code))
+    files.volumes["elsewhere"] = 0
     out = cache.path.parent / "out"
     cache.link(cached, out / "first.whl")
     files.trace.clear()

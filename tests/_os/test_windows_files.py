@@ -20,7 +20,8 @@ from marks import on_windows, with_scanner
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, Cause, CommitError, LinkMode, Status
-from wheelcache._fs.persist import Persister
+from wheelcache._fs.link import LinkStrategy
+from wheelcache._fs.persist import persist_noclobber
 from wheelcache._fs.robustio import RobustIO
 from wheelcache._operation import Operation
 from wheelcache._os.clone_windows import DUPLICATE_EXTENTS, GET_INTEGRITY, SET_INTEGRITY, BlockClone, regions
@@ -400,14 +401,14 @@ def test_another_volume_is_reached_by_a_copy_at_once(elsewhere: Path, wheel: Whe
     files = FaultyFiles()
     machine = Machine(files)
     disk = RobustIO(Operation(machine.cache_class._system, io_timeout=60.0))
-    ladder = Persister()
+    destination = LinkStrategy().destination(disk, str(tmp_path), str(elsewhere))
     for name, tried in (("one", ["rename", "link", "create"]), ("two", ["create"])):
         with pytest.raises(OSError) as caught:
             files.inner.rename(make(tmp_path, name, wheel.data), str(elsewhere / name))
         assert caught.value.winerror == 17
         files.trace.clear()
         target = str(elsewhere / name)
-        step = ladder.place(disk, str(tmp_path / name), target, scope=str(elsewhere), sha256=wheel.hex())
+        step = persist_noclobber(disk, str(tmp_path / name), target, destination=destination, sha256=wheel.hex())
         assert step == "copy"
         ways = [call.operation for call in files.trace if target in {call.path, call.target}]
         assert [way for way in ways if way in {"rename", "link", "create"}] == tried

@@ -53,7 +53,7 @@ def test_two_wheels_of_one_name_are_refused_before_anything_is_written(
 ) -> None:
     """One folder cannot hold both: the error names both digests, and there is no folder."""
     other = cache.put(tmp_path / wheels["beta"].filename, filename="Alpha-1.0-py3-none-any.whl")
-    with pytest.raises(ValueError, match="two different wheels are called") as caught:
+    with pytest.raises(ValueError, match="two different wheels are named") as caught:
         cache.export(tmp_path / "out")
     assert wheels["alpha"].digest in str(caught.value)
     assert other.digest in str(caught.value)

@@ -366,6 +366,7 @@ class FaultyFiles:
         plan: what happens; may be changed at any time.
         trace: the calls so far.
         open_handles: the files that were opened and not closed.
+        volumes: other volumes than the real ones, by the name of a folder.
     """
 
     def __init__(self, plan: Plan | None = None, inner: FileSystem | None = None) -> None:
@@ -373,6 +374,7 @@ class FaultyFiles:
         self.plan = plan or Plan()
         self.trace: list[FileCall] = []
         self.open_handles: set[FaultyHandle | FaultyFolder] = set()
+        self.volumes: dict[str, int | None] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -437,6 +439,10 @@ class FaultyFiles:
 
     def stat(self, path: str) -> os.stat_result:
         return self.perform("stat", path, lambda: self.inner.stat(path))
+
+    def volume_id(self, path: str) -> int | None:
+        number = self.perform("volume_id", path, lambda: self.inner.volume_id(path))
+        return self.volumes.get(os.path.basename(path), number)
 
     def is_dir(self, path: str) -> bool:
         # No system has an error for this question, so no plan has one either.

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .._exceptions import CommitError, HashMismatchError, InvalidWheelError, SizeMismatchError
+from .._fs.copy import copy_contents
 from .._fs.robustio import RobustIO, close_quietly, reading
 from .._fs.tempnames import OwnerTag, boot_tag
 from .._request import ResolvedRequest, text_key
@@ -30,7 +31,6 @@ _SMALLEST = 1 << 14
 _NOTED_FROM = 1 << 20
 # A file of an unknown owner that nobody wrote to for so long is given up once it was copied.
 _SILENT_SECONDS = 600.0
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -271,8 +271,7 @@ class PartialDownloads:
             with reading(fs.files.open_read(left.path)) as source:
                 file = fs.files.create(path)
                 try:
-                    while fs.files.copy(source, file, _CHUNK):
-                        pass
+                    copy_contents(fs, source, file)
                     file.seek(0)
                 except BaseException:
                     close_quietly(file)

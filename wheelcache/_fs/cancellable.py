@@ -65,6 +65,10 @@ class CancellableFiles:
         self._check()
         return self._files.stat(path)
 
+    def volume_id(self, path: str) -> int | None:
+        self._check()
+        return self._files.volume_id(path)
+
     def is_dir(self, path: str) -> bool:
         self._check()
         return self._files.is_dir(path)

@@ -50,6 +50,7 @@ class ErrorKind(Enum):
 
 _DELETE_PENDING = 303
 _TOO_MANY_OPEN_FILES = 4
+_NOT_SAME_DEVICE = 17
 # https://learn.microsoft.com/windows/win32/debug/system-error-codes
 _BY_WINERROR = {
     80: ErrorKind.EXISTS,
@@ -71,7 +72,7 @@ _BY_WINERROR = {
     # Invalid function, another device, not supported, invalid parameter (of an information class the volume does not
     # know), call not implemented, blocks with too many owners, cloud files that cannot be linked, too many links.
     1: ErrorKind.UNSUPPORTED,
-    17: ErrorKind.UNSUPPORTED,
+    _NOT_SAME_DEVICE: ErrorKind.UNSUPPORTED,
     50: ErrorKind.UNSUPPORTED,
     87: ErrorKind.UNSUPPORTED,
     120: ErrorKind.UNSUPPORTED,
@@ -116,6 +117,16 @@ def classify(error: OSError, path: str) -> ErrorKind:
 def is_permanently_unsupported(error: OSError) -> bool:
     """Return whether an unsupported operation will be so for every file of this folder."""
     return winerror_of(error) not in _OF_ONE_FILE and error.errno != errno.EMLINK
+
+
+def is_limited_to_folder(error: OSError, *, same_volume: bool) -> bool:
+    """Return whether an unsupported operation may be supported in other folders of the same volume.
+
+    ``same_volume`` says whether both paths of the operation report the same volume.
+    """
+    if winerror_of(error) is None:
+        return same_volume and error.errno == errno.EXDEV
+    return winerror_of(error) in _OF_CLOUDS or (same_volume and winerror_of(error) == _NOT_SAME_DEVICE)
 
 
 def is_delete_pending(error: OSError) -> bool:

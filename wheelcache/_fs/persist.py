@@ -1,232 +1,214 @@
-"""The commit ladder: giving a finished file its final name although somebody holds it, or the volume cannot rename.
+"""Give a finished file its final name, even if another process holds it or the volume cannot rename.
 
-In one round: rename without replacing; if that is refused, hard link (making a link asks for no DELETE access, so a
-holder without share-delete cannot stop it); if that is refused, copy, checked while copying. Only when all three are
-refused does it wait, and goes round again. What a volume cannot do is remembered for its folder, so that the second
-file pays nothing; a refusal that passes is never remembered.
+Each round tries a rename that does not replace, then a hard link, then a verified copy. Creating a link needs no DELETE
+access, so a holder that does not share deletion cannot prevent it. Only if all three are refused does the operation
+wait, and then start another round.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from typing import BinaryIO, NoReturn
 
 from .._exceptions import Cause, CommitError
 from .._hashes import MultiHash
-from .errors import (
-    ErrorKind,
-    classify,
-    code_of,
-    is_access_denied,
-    is_delete_pending,
-    is_permanently_unsupported,
-    probe_writable,
-)
-from .robustio import RobustIO, close_quietly, commit_error, reading, write_all
+from .copy import copy_contents
+from .errors import ErrorKind, classify, code_of, is_access_denied, is_delete_pending, probe_writable
+from .link import AllRefusedError, Destination, Method
+from .robustio import RobustIO, close_quietly, commit_error, reading
 
-_CHUNK = 1 << 20
+_RENAME, _LINK, _COPY = "rename", "link", "copy"
 
 
-class _AllRefusedError(Exception):
-    """A round in which every step was refused.
+def persist_noclobber(
+    fs: RobustIO,
+    source: str,
+    target: str,
+    *,
+    destination: Destination,
+    sha256: str,
+    keep: bool = False,
+    source_read_only: bool = False,
+) -> str:
+    """Give the file ``source`` the name ``target``, and return the method: ``rename``, ``link`` or ``copy``.
 
-    Attributes:
-        telling: the refusal that says most.
-        steps: what was tried.
-        may_pass: whether another round may do better.
+    Args:
+        fs: the file system of the operation.
+        source: the finished file. Afterwards it no longer exists, or is left to be swept if another process holds it.
+        target: its final name.
+        destination: remembers the methods that do not work there.
+        sha256: the hash of the file, in hex; a copy is verified against it.
+        keep: keep the source; it is not renamed.
+        source_read_only: only read the source: it is neither renamed nor linked, and it is kept.
+
+    Raises:
+        FileExistsError: if the target exists.
+        CommitError: if every method is refused, permanently or until the retry budget is spent.
     """
+    allowed = [_RENAME, _LINK, _COPY]
+    if source_read_only:
+        allowed = [_COPY]
+    elif keep:
+        allowed = [_LINK, _COPY]
+    method = _Persisting(fs, source, target, destination, sha256).run(allowed)
+    if method != _RENAME and not (keep or source_read_only):
+        fs.discard(source)
+    return method
 
-    def __init__(self, telling: OSError, steps: tuple[tuple[str, str], ...], *, can_be_transient: bool) -> None:
-        super().__init__()
-        self.telling = telling
-        self.steps = steps
-        self.can_be_transient = can_be_transient
 
+class _Persisting:
+    """The rounds for one file."""
 
-class Persister:
-    """The steps, and what is known of the folders they were tried in."""
+    def __init__(self, fs: RobustIO, source: str, target: str, destination: Destination, sha256: str) -> None:
+        self._fs = fs
+        self._source = source
+        self._target = target
+        self._destination = destination
+        self._sha256 = sha256
+        self._rounds = 0
+        self._started = fs.system.monotonic()
+        self._poll = fs.holder_poll(source, target)
+        self._is_denied: bool | None = None
 
-    def __init__(self) -> None:
-        self._lacking: set[tuple[str, str]] = set()
-
-    def place(
-        self,
-        fs: RobustIO,
-        source: str,
-        target: str,
-        *,
-        scope: str,
-        sha256: str,
-        keep: bool = False,
-        never_hardlink_from: bool = False,
-    ) -> str:
-        """Give ``source`` the name ``target``; return the step that did it: ``rename``, ``link`` or ``copy``.
-
-        ``scope`` is the folder whose volume's abilities are remembered. With ``keep`` the source stays, and no rename
-        is tried; without, it is gone, or left to be swept where somebody holds it. With ``untouched`` it is only read.
-
-        Raises:
-            FileExistsError: where the target exists; the caller looks at it.
-            CommitError: where every step is refused and none of them can pass, or the time is up.
-        """
-        started = fs.system.monotonic()
-        rounds = 0
-        watch = fs.holder_poll(source, target)
-        denied: bool | None = None
-
-        def climb() -> str:
-            nonlocal rounds
-            rounds += 1
-            return self._round(
-                fs,
-                source,
-                target,
-                scope,
-                self._steps(fs, sha256, keep=keep, never_hardlink_from=never_hardlink_from),
-            )
-
-        def passing(error: BaseException) -> bool:
-            nonlocal denied
-            if not isinstance(error, _AllRefusedError) or not error.can_be_transient:
-                return False
-            if denied is None and is_access_denied(error.telling):
-                denied = not probe_writable(fs.system, os.path.dirname(target))
-            return not denied
-
+    def run(self, allowed: list[str]) -> str:
+        """Try rounds of these methods until one succeeds, and return its name."""
         try:
-            step = fs.op.retry_within_budget(climb, is_transient=passing, while_waiting=watch.poll)
-        except _AllRefusedError as all_refused:
-            if rounds > 1:
-                watch.poll(final=True)
-            raise commit_error(
-                all_refused.telling,
-                "commit",
-                source,
-                target=target,
-                attempts=rounds,
-                elapsed=fs.system.monotonic() - started,
-                cause=Cause.DENIED if denied else fs.cause(all_refused.telling, target, watch),
-                steps=all_refused.steps,
-                holders=watch.holders,
-            ) from all_refused.telling
-        if step != "rename" and not (keep or never_hardlink_from):
-            fs.discard(source)
-        return step
+            return self._fs.op.retry_within_budget(
+                lambda: self._attempt_round(allowed),
+                is_transient=self._is_transient,
+                while_waiting=self._poll.poll,
+            )
+        except AllRefusedError as refused:
+            error = _most_telling(refused, self._target)
+            raise self._to_error(error, refused) from error
 
-    def _round(
-        self, fs: RobustIO, source: str, target: str, scope: str, ways: list[tuple[str, Callable[[str, str], None]]]
-    ) -> str:
-        steps: list[tuple[str, str]] = []
-        errors: list[OSError] = []
-        for step, action in ways:
-            if (step, scope) in self._lacking:
-                continue
-            try:
-                action(source, target)
-            except OSError as error:
-                if isinstance(error, CommitError):
-                    raise
-                refusal = classify(error, target)
-                if refusal is ErrorKind.EXISTS or (
-                    step == "copy" and is_delete_pending(error) and error.filename == target
-                ):
-                    # A file that is deleted and still open keeps its name for as long as its reader likes.
-                    raise FileExistsError(*error.args) from error
-                if refusal is ErrorKind.MISSING:
-                    _explain_missing(fs, source, target, error)
-                if refusal is ErrorKind.BLOCKED:
-                    raise commit_error(error, "commit", source, target=target) from error
-                if refusal is ErrorKind.UNSUPPORTED and step != "copy" and is_permanently_unsupported(error):
-                    self._lacking.add((step, scope))
-                steps.append((step, code_of(error)))
-                errors.append(error)
-            else:
-                return step
-        raise _summed_up(target, errors, tuple(steps))
+    def _attempt_round(self, allowed: list[str]) -> str:
+        self._rounds += 1
+        methods = [
+            (name, action)
+            for name, action in self._methods()
+            if name in allowed and (name == _COPY or self._destination.supports(name))
+        ]
+        return self._destination.attempt(methods, self._target, self._on_refusal)
 
-    def _steps(
-        self, fs: RobustIO, sha256: str, *, keep: bool, never_hardlink_from: bool
-    ) -> list[tuple[str, Callable[[str, str], None]]]:
-        def copy(source: str, target: str) -> None:
-            checked_copy(fs, source, target, sha256)
+    def _methods(self) -> list[Method]:
+        fs, source, target = self._fs, self._source, self._target
+        return [
+            (_RENAME, lambda: fs.files.rename(source, target)),
+            (_LINK, lambda: fs.files.link(source, target)),
+            (_COPY, lambda: checked_copy(fs, source, target, self._sha256)),
+        ]
 
-        steps: list[tuple[str, Callable[[str, str], None]]] = [("link", fs.files.link), ("copy", copy)]
-        if never_hardlink_from:
-            return steps[1:]
-        return steps if keep else [("rename", fs.files.rename), *steps]
+    def _on_refusal(self, method: str, error: OSError, kind: ErrorKind) -> None:
+        """End the round if another method cannot help."""
+        if isinstance(error, CommitError):
+            raise error
+        if kind is ErrorKind.EXISTS or (
+            method == _COPY and is_delete_pending(error) and error.filename == self._target
+        ):
+            # A deleted file keeps its name for as long as its last reader has it open.
+            raise FileExistsError(*error.args) from error
+        if kind is ErrorKind.MISSING:
+            self._explain_missing(error)
+        if kind is ErrorKind.BLOCKED:
+            raise commit_error(error, "commit", self._source, target=self._target) from error
+
+    def _explain_missing(self, error: OSError) -> None:
+        """Find out what is missing: our own finished file, or the folder of the target, which is created again."""
+        if self._fs.stat(self._source) is None:
+            raise commit_error(error, "commit", self._source, target=self._target, cause=Cause.REMOVED) from error
+        self._fs.make_folder(os.path.dirname(self._target))
+
+    def _is_transient(self, error: BaseException) -> bool:
+        if not isinstance(error, AllRefusedError) or not _can_be_transient(error, self._target):
+            return False
+        if self._is_denied is None and is_access_denied(_most_telling(error, self._target)):
+            self._is_denied = not probe_writable(self._fs.system, os.path.dirname(self._target))
+        return not self._is_denied
+
+    def _to_error(self, error: OSError, refused: AllRefusedError) -> CommitError:
+        if self._rounds > 1:
+            self._poll.poll(final=True)
+        return commit_error(
+            error,
+            "commit",
+            self._source,
+            target=self._target,
+            attempts=self._rounds,
+            elapsed=self._fs.system.monotonic() - self._started,
+            cause=Cause.DENIED if self._is_denied else self._fs.cause(error, self._target, self._poll),
+            steps=tuple((name, code_of(refusal)) for name, refusal in refused.refusals),
+            holders=self._poll.holders,
+        )
 
 
-def _summed_up(target: str, errors: list[OSError], steps: tuple[tuple[str, str], ...]) -> _AllRefusedError:
-    """Choose the error to tell, and whether to go round again.
+def _transient(refused: AllRefusedError, target: str) -> list[OSError]:
+    kinds = {ErrorKind.TRANSIENT, ErrorKind.MISSING}
+    return [error for _, error in refused.refusals if classify(error, target) in kinds]
 
-    The first refusal that can pass says more than the last one: a holder is the reason, that links are not supported
+
+def _can_be_transient(refused: AllRefusedError, target: str) -> bool:
+    """Return whether another round may succeed. On a full volume it would not."""
+    is_full = classify(refused.refusals[-1][1], target) is ErrorKind.NO_SPACE
+    return bool(_transient(refused, target)) and not is_full
+
+
+def _most_telling(refused: AllRefusedError, target: str) -> OSError:
+    """Return the error to report.
+
+    The first transient refusal says more than the last one: the holder is the reason, and that links are not supported
     here is only why it mattered.
     """
-    passing = [error for error in errors if classify(error, target) in {ErrorKind.TRANSIENT, ErrorKind.MISSING}]
-    if not passing or classify(errors[-1], target) is ErrorKind.NO_SPACE:
-        return _AllRefusedError(errors[-1], steps, can_be_transient=False)
-    return _AllRefusedError(passing[0], steps, can_be_transient=True)
-
-
-def _explain_missing(fs: RobustIO, source: str, target: str, error: OSError) -> None:
-    """Find out what is missing: our own finished file, or the folder it goes to."""
-    if fs.stat(source) is None:
-        raise commit_error(error, "commit", source, target=target, cause=Cause.REMOVED) from error
-    fs.make_folder(os.path.dirname(target))
+    if _can_be_transient(refused, target):
+        return _transient(refused, target)[0]
+    return refused.refusals[-1][1]
 
 
 def checked_copy(fs: RobustIO, source: str, target: str, sha256: str) -> None:
-    """Copy a file to a name that is not there yet, and see that what was read is what it should be.
+    """Copy a file to a name that does not exist, and verify the bytes that were read.
 
-    A copy that failed is deleted where that can be; where not it stays without a record, and is no entry.
+    A failed copy is deleted if possible. Otherwise it remains without a record, and is no entry.
 
     Raises:
-        FileExistsError: where the target exists.
-        OSError: where it is refused.
-        CommitError: where the file is not what it should be: then no step may give it a name.
+        FileExistsError: if the target exists.
+        OSError: if the copy is refused.
+        CommitError: if the source does not have this hash. No other method may then give it the name.
     """
     with reading(fs.files.open_read(source)) as reader:
         writer = fs.files.create(target)
-        made = os.fstat(writer.fileno()).st_ino
+        inode = os.fstat(writer.fileno()).st_ino
         try:
             _copy_mode(fs, reader, writer)
-            if _pump(reader, writer) != sha256:
+            hasher = MultiHash()
+            copy_contents(fs, reader, writer, hasher=hasher)
+            if hasher.hexdigests()["sha256"] != sha256:
                 _refuse_altered(source, target)
             writer.close()
         except BaseException:
             close_quietly(writer)
-            _discard_own(fs, target, made)
+            _discard_own(fs, target, inode)
             raise
-    if fs.files.stat(target).st_ino != made:
+    if fs.files.stat(target).st_ino != inode:
         # Another process took the unfinished file for a damaged one, moved it away, and put its own there.
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
 
 
 def _copy_mode(fs: RobustIO, reader: BinaryIO, writer: BinaryIO) -> None:
-    """A program stays one, whichever step of the ladder brought it."""
+    """Keep an executable file executable, whichever method is used."""
     try:
         fs.files.copy_permissions(reader, writer)
     except OSError:
-        pass  # this volume has none, or not for us to give
+        pass  # this volume has no permissions, or we may not set them
 
 
-def _discard_own(fs: RobustIO, path: str, made: int) -> None:
-    """Delete what is left of a copy, unless another process has taken it away and put its own in its place."""
+def _discard_own(fs: RobustIO, path: str, inode: int) -> None:
+    """Delete an unfinished copy, unless another process moved it away and put its own file there."""
     try:
-        if fs.system.files.stat(path).st_ino == made:
+        if fs.system.files.stat(path).st_ino == inode:
             fs.discard(path)
     except OSError:
-        pass  # it stays, without a record, and is no entry
-
-
-def _pump(reader: BinaryIO, writer: BinaryIO) -> str:
-    running = MultiHash()
-    while chunk := reader.read(_CHUNK):
-        running.update(chunk)
-        write_all(writer, chunk)
-    return running.hexdigests()["sha256"]
+        pass  # without a record it is no entry
 
 
 def _refuse_altered(source: str, target: str) -> NoReturn:

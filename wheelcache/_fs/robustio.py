@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 from .._exceptions import Cause, CommitError
 from .._hashes import MultiHash
 from .._models import Phase
-from .._operation import Operation
+from .._operation import CancelToken, Operation
 from .._os.files import FileSystem
 from .._os.system import System
 from .cancellable import CancellableFiles
@@ -108,6 +108,10 @@ class RobustIO:
     def for_cleanup(self) -> RobustIO:
         """Return a view that cannot be cancelled, for work that leaves things in order."""
         return RobustIO(self.op.for_cleanup())
+
+    def with_token(self, token: CancelToken) -> RobustIO:
+        """Return a view for work in several threads, which this token cancels too."""
+        return RobustIO(self.op.with_token(token))
 
     def about(self, wheel: str) -> RobustIO:
         """Return a view that reports progress for another wheel."""

@@ -155,6 +155,13 @@ class FileSystem(Protocol):
         """
         ...
 
+    def volume_id(self, path: str) -> int | None:
+        """Return a number that all folders of one volume share, following links.
+
+        ``None`` if the system has no such number for this volume.
+        """
+        ...
+
     def is_dir(self, path: str) -> bool:
         """Return whether the path is a folder, or a link to one. Never fails."""
         ...

@@ -122,6 +122,9 @@ class PosixFiles:
     def stat(self, path: str) -> os.stat_result:
         return os.lstat(path)
 
+    def volume_id(self, path: str) -> int | None:
+        return os.stat(path).st_dev
+
     def is_dir(self, path: str) -> bool:
         return os.path.isdir(path)
 

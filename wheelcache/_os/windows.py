@@ -161,6 +161,10 @@ class WindowsFiles:
     def stat(self, path: str) -> os.stat_result:
         return os.lstat(extended(path))
 
+    def volume_id(self, path: str) -> int | None:
+        # The serial number of the volume; some network drives have none.
+        return os.stat(extended(path)).st_dev or None
+
     def is_dir(self, path: str) -> bool:
         return os.path.isdir(extended(path))
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from .._exceptions import Cause, CommitError
 from .._fs.errors import is_delete_pending
-from .._fs.persist import Persister
+from .._fs.link import LinkStrategy
+from .._fs.persist import persist_noclobber
 from .._fs.robustio import RobustIO, commit_error, hash_file
 from .layout import Layout
 from .lookup import Entry
@@ -42,9 +43,9 @@ class _Occupant(Enum):
 class Commit:
     """The way into one cache folder."""
 
-    def __init__(self, layout: Layout, ladder: Persister) -> None:
+    def __init__(self, layout: Layout, strategy: LinkStrategy) -> None:
         self._layout = layout
-        self._ladder = ladder
+        self._strategy = strategy
 
     def add(self, fs: RobustIO, sealed: FinishedFile, filename: str, url: str | None) -> Entry:
         """Make a sealed file an entry.
@@ -85,6 +86,7 @@ class Commit:
     ) -> tuple[int, bool]:
         """Find a place for the blob, and put it there; return it, and whether the same bytes were there already."""
         layout = self._layout
+        destination = self._strategy.destination(fs, os.path.dirname(source), layout.wheels)
         for place in range(_PLACES):
             target = layout.blob(sha256, filename, place)
             fs.make_folder(layout.entry(sha256) if place == 0 else target[: -len(filename) - 1])
@@ -92,14 +94,14 @@ class Commit:
             for _ in range(2):
                 try:
                     # A second name is written to the file, and those of layers are only read.
-                    self._ladder.place(
+                    persist_noclobber(
                         fs,
                         source,
                         target,
-                        scope=layout.wheels,
+                        destination=destination,
                         sha256=sha256,
                         keep=keep,
-                        never_hardlink_from=not layout.holds(source),
+                        source_read_only=not layout.holds(source),
                     )
                 except FileExistsError:
                     occupant = self._occupant(fs, target, sha256, size)

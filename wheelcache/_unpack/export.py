@@ -1,8 +1,7 @@
-"""Deliver: a wheel out of the cache to where the caller wants it, by clone, hard link or copy.
+"""Link wheels out of the cache, as files: one to a path, or many into a folder where installers find them.
 
-The target appears whole or not at all: what needs more than one call is made under a temporary name beside it.
-
-Export: many wheels out of the cache into one folder, under their true names, for installers to find.
+The target appears complete or not at all. A clone or copy is created under a temporary name beside it, because cloning
+is several steps to the system: it creates an empty file first.
 """
 
 from __future__ import annotations
@@ -10,112 +9,128 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from .._exceptions import CommitError
-from .._fs.errors import ErrorKind, classify, is_permanently_unsupported
-from .._fs.persist import Persister
+from .._fs.copy import copy_contents
+from .._fs.errors import ErrorKind
+from .._fs.link import AllRefusedError, Destination, LinkStrategy, Method
+from .._fs.persist import persist_noclobber
 from .._fs.robustio import RobustIO, commit_error, hash_file, reading
 from .._fs.tempnames import OwnerTag, spare_name
 from .._models import CachedWheel, LinkMode, require_wheel
-from .._store.layout import Layout
-
-_COPY_CHUNK = 1 << 26
 
 
-class Deliver:
-    """The way out of a cache.
+class WheelLinker:
+    """Links wheels of a cache to paths of the caller.
 
     Args:
-        ladder: how a copy gets its name.
-        untouched: the caches whose files get no second name unless that is asked for, since it is written to the file.
+        strategy: chooses the modes, and remembers those that a destination does not support.
     """
 
-    def __init__(self, ladder: Persister, never_hardlink_from: Sequence[Layout] = ()) -> None:
-        self._ladder = ladder
-        self._never_hardlink_from = never_hardlink_from
-        # Per folder: the modes that its volume refused for good, so that the second wheel pays nothing.
-        self._lacking: set[tuple[LinkMode, str]] = set()
+    def __init__(self, strategy: LinkStrategy) -> None:
+        self._strategy = strategy
 
     def link(self, fs: RobustIO, wheel: CachedWheel, dest: str | os.PathLike[str], mode: LinkMode) -> LinkMode:
-        """Put a wheel into a folder, or make a file of it; return how. ``Cache.link`` is the contract."""
+        """Link a wheel into a folder or to a path, and return the mode that was used.
+
+        ``Cache.link`` documents the modes and errors.
+        """
         target = os.path.abspath(dest)
         if os.fspath(dest).endswith(("/", os.sep)) or fs.files.is_dir(target):
             target = os.path.join(target, wheel.filename)
-        _require(fs, wheel)
-        fs.make_folder(os.path.dirname(target))
-        scope = os.path.dirname(target)
-        ways = self._ways(str(wheel.path)) if mode is LinkMode.AUTO else [mode]
-        ways = [way for way in ways[:-1] if (way, scope) not in self._lacking] + ways[-1:]
-        for way in ways:
-            try:
-                self._take(way, fs, wheel, target)
-            except OSError as error:
-                refusal = classify(error, target)
-                if refusal is ErrorKind.EXISTS:
-                    return self._existing(fs, wheel, target)
-                if refusal is ErrorKind.MISSING:
-                    _require(fs, wheel)
-                if way is ways[-1]:
-                    cause = None if isinstance(error, CommitError) else fs.cause(error, target)
-                    raise commit_error(
-                        error, f"link out ({way})", str(wheel.path), target=target, cause=cause
-                    ) from error
-                if refusal is ErrorKind.UNSUPPORTED and is_permanently_unsupported(error):
-                    self._lacking.add((way, scope))
-            else:
-                break
-        return way
-
-    def _ways(self, source: str) -> list[LinkMode]:
-        if any(layout.holds(source) for layout in self._never_hardlink_from):
-            return [LinkMode.CLONE, LinkMode.COPY]
-        return [LinkMode.CLONE, LinkMode.HARDLINK, LinkMode.COPY]
-
-    def _take(self, way: LinkMode, fs: RobustIO, wheel: CachedWheel, target: str) -> None:
-        source = str(wheel.path)
-        if way is LinkMode.HARDLINK:
-            fs.files.link(source, target)
-            return
-        # Cloning is one call to us, and several to the system: it makes an empty file first.
-        folder = os.path.dirname(target)
-        spare = os.path.join(folder, spare_name(OwnerTag.new(fs.system.now(), fs.system.boot())))
+        folder, source = os.path.dirname(target), str(wheel.path)
+        _require_existing(fs, wheel)
+        fs.make_folder(folder)
+        destination = self._strategy.destination(fs, os.path.dirname(source), folder)
+        link = _WheelLink(fs, destination, wheel, target)
         try:
-            if way is LinkMode.CLONE:
-                fs.files.clone(source, spare)
-            else:
-                _copy(fs, source, spare, wheel.size)
-            self._ladder.place(fs, spare, target, scope=folder, sha256=wheel.digest.removeprefix("sha256:"))
+            return LinkMode(destination.attempt(link.methods(mode), target, link.on_refusal))
+        except _ExistsError:
+            return _check_same(fs, wheel, target)
+        except AllRefusedError as refused:
+            last, error = refused.refusals[-1]
+            cause = None if isinstance(error, CommitError) else fs.cause(error, target)
+            raise commit_error(error, f"link out ({last})", source, target=target, cause=cause) from error
+
+
+class _WheelLink:
+    """One wheel on its way to one path."""
+
+    def __init__(self, fs: RobustIO, destination: Destination, wheel: CachedWheel, target: str) -> None:
+        self._fs = fs
+        self._destination = destination
+        self._wheel = wheel
+        self._source = str(wheel.path)
+        self._target = target
+
+    def methods(self, mode: LinkMode) -> list[Method]:
+        """Return the methods to try, in this order."""
+        actions: dict[LinkMode, Method] = {
+            LinkMode.CLONE: (LinkMode.CLONE, self._clone),
+            LinkMode.HARDLINK: (LinkMode.HARDLINK, lambda: self._fs.files.link(self._source, self._target)),
+            LinkMode.COPY: (LinkMode.COPY, self._copy),
+        }
+        return [actions[candidate] for candidate in self._destination.candidate_modes(mode)]
+
+    def on_refusal(self, _: str, error: OSError, kind: ErrorKind) -> None:
+        """End the attempt if another method cannot help."""
+        if kind is ErrorKind.EXISTS:
+            raise _ExistsError from error
+        if kind is ErrorKind.MISSING:
+            _require_existing(self._fs, self._wheel)
+
+    def _clone(self) -> None:
+        spare = self._new_spare()
+        try:
+            self._fs.files.clone(self._source, spare)
+            self._persist(spare)
+        except BaseException:
+            self._fs.discard(spare)
+            raise
+
+    def _copy(self) -> None:
+        fs, spare = self._fs, self._new_spare()
+        try:
+            with (
+                reading(fs.perform("open", self._source, lambda: fs.files.open_read(self._source))) as reader,
+                fs.create(spare) as writer,
+            ):
+                copy_contents(fs, reader, writer, size=self._wheel.size)
+            self._persist(spare)
         except BaseException:
             fs.discard(spare)
             raise
 
-    def _existing(self, fs: RobustIO, wheel: CachedWheel, target: str) -> LinkMode:
-        """Look at what stands at the target: the same bytes are what was asked for."""
-        there, ours = fs.stat(target), fs.stat(str(wheel.path))
-        if there is not None and ours is not None and modes.S_ISREG(there.st_mode) and there.st_size == ours.st_size:
-            if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-                return LinkMode.HARDLINK
-            hashes = hash_file(fs, target, (), there.st_size)
-            if hashes is not None and wheel.digest == f"sha256:{hashes['sha256']}":
-                return LinkMode.COPY
-        raise FileExistsError(errno.EEXIST, "a file with other bytes is there", target)
+    def _new_spare(self) -> str:
+        system = self._fs.system
+        return os.path.join(os.path.dirname(self._target), spare_name(OwnerTag.new(system.now(), system.boot())))
+
+    def _persist(self, spare: str) -> None:
+        sha256 = self._wheel.digest.removeprefix("sha256:")
+        persist_noclobber(self._fs, spare, self._target, destination=self._destination, sha256=sha256)
 
 
-def _copy(fs: RobustIO, source: str, target: str, size: int) -> None:
-    with (
-        reading(fs.perform("open", source, lambda: fs.files.open_read(source))) as reader,
-        fs.create(target) as writer,
-    ):
-        while fs.files.copy(reader, writer, _COPY_CHUNK):
-            pass
-        if os.fstat(writer.fileno()).st_size != size:
-            raise OSError(errno.EIO, "the wheel became shorter or longer while it was copied", source, None, target)
+class _ExistsError(Exception):
+    """A file has the name of the target."""
 
 
-def _require(fs: RobustIO, wheel: CachedWheel) -> None:
-    """See that a wheel is still there: it may have been pruned since it was given."""
+def _check_same(fs: RobustIO, wheel: CachedWheel, target: str) -> LinkMode:
+    """Accept an existing file with the bytes of the wheel, and return how it shares them with the cache."""
+    existing, ours = fs.stat(target), fs.stat(str(wheel.path))
+    if existing is not None and ours is not None:
+        is_same_size = modes.S_ISREG(existing.st_mode) and existing.st_size == ours.st_size
+        if is_same_size and (existing.st_dev, existing.st_ino) == (ours.st_dev, ours.st_ino):
+            return LinkMode.HARDLINK
+        hashes = hash_file(fs, target, (), existing.st_size) if is_same_size else None
+        if hashes is not None and wheel.digest == f"sha256:{hashes['sha256']}":
+            return LinkMode.COPY
+    raise FileExistsError(errno.EEXIST, "a file with other bytes exists", target)
+
+
+def _require_existing(fs: RobustIO, wheel: CachedWheel) -> None:
+    """Raise :class:`FileNotFoundError` if a wheel was pruned since it was returned."""
     if fs.stat(str(wheel.path)) is None:
         raise FileNotFoundError(
             errno.ENOENT, "the wheel is no longer in the cache: fetch it again", str(wheel.path)
@@ -124,36 +139,50 @@ def _require(fs: RobustIO, wheel: CachedWheel) -> None:
 
 def export(
     fs: RobustIO,
-    deliver: Deliver,
+    linker: WheelLinker,
     wheels: Iterable[CachedWheel],
     dest: str | os.PathLike[str],
     mode: LinkMode,
     *,
-    each: bool,
+    require_all: bool,
 ) -> list[Path]:
-    """Link wheels into a folder; with ``each``, one that is gone is an error. ``Cache.export`` is the contract."""
+    """Link wheels into a folder, and return their paths.
+
+    With ``require_all``, a wheel that was pruned meanwhile is an error; otherwise it is omitted. ``Cache.export``
+    documents the errors.
+    """
     if isinstance(wheels, CachedWheel):
-        raise TypeError("wheels is a list of wheels, not one wheel")
+        raise TypeError("wheels must be a collection of wheels, not one wheel")
     folder = os.path.abspath(dest)
-    chosen: dict[str, CachedWheel] = {}
-    for wheel in wheels:
-        require_wheel(wheel)
-        # Folded, since the folder may be on a file system that folds case.
-        other = chosen.setdefault(wheel.filename.lower(), wheel)
-        if other.digest != wheel.digest:
-            raise ValueError(
-                f"two different wheels are called {wheel.filename}, and one folder cannot hold both: "
-                f"{other.digest} and {wheel.digest}. Say which by wheels, or remove one by its digest"
-            )
+    chosen = _by_filename(wheels)
     fs.make_folder(folder)
     paths = []
-    for wheel in chosen.values():
+    for wheel in chosen:
         path = os.path.join(folder, wheel.filename)
         try:
-            deliver.link(fs, wheel, path, mode)
+            linker.link(fs, wheel, path, mode)
         except FileNotFoundError:
-            if each:
+            if require_all:
                 raise
             continue  # it was pruned since it was listed
         paths.append(Path(path))
     return paths
+
+
+def _by_filename(wheels: Iterable[CachedWheel]) -> list[CachedWheel]:
+    """Return the wheels, each file name once.
+
+    Raises:
+        ValueError: if two different wheels have the same file name.
+    """
+    chosen: dict[str, CachedWheel] = {}
+    for wheel in wheels:
+        require_wheel(wheel)
+        # In lower case, because the folder may be on a file system that folds case.
+        other = chosen.setdefault(wheel.filename.lower(), wheel)
+        if other.digest != wheel.digest:
+            raise ValueError(
+                f"two different wheels are named {wheel.filename}, and one folder cannot hold both: {other.digest} and "
+                f"{wheel.digest}. Pass the wheels to export, or remove one of the two by its digest"
+            )
+    return list(chosen.values())

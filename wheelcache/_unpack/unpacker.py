@@ -206,7 +206,7 @@ class Unpacker:
             CommitError: where the file system refuses.
         """
         try:
-            return self._spread.out(fs, tree.folder, tree.listing, dest, mode, check=check)
+            return self._spread.link_tree(fs, tree.folder, tree.listing, dest, mode, check=check)
         except TreeRemovedError:
             return None
 
@@ -227,7 +227,7 @@ class Unpacker:
                 fs, wheel.path, record.filename, sha256=record.sha256, root=folder, permissions=extract.WRITABLE
             )
             # The link is to a file that is nobody else's as soon as the folder is gone.
-            self._spread.out(fs, folder, listing, dest, LinkMode.AUTO)
+            self._spread.link_tree(fs, folder, listing, dest, LinkMode.AUTO)
         finally:
             remove_folder(fs.for_cleanup(), folder)
         return listing

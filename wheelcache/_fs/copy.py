@@ -1,0 +1,69 @@
+"""Copy the contents of an open file.
+
+Every copy of the library is made here: in chunks, so that a cancellation ends it soon, and with a comparison of sizes
+at the end, because a copy can be short without an error.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import BinaryIO
+
+from .._hashes import MultiHash
+from .robustio import RobustIO, write_all
+
+# The kernel copies these without our seeing the bytes, and a cancellation waits for one of them.
+_COPY_CHUNK = 8 << 20
+_READ_CHUNK = 1 << 20
+
+
+def copy_contents(
+    fs: RobustIO, reader: BinaryIO, writer: BinaryIO, *, size: int | None = None, hasher: MultiHash | None = None
+) -> None:
+    """Copy from the position of one open file to its end, into an empty one.
+
+    Args:
+        fs: the file system of the operation.
+        reader: the file to read.
+        writer: the empty file to write.
+        size: the number of bytes that there must be, if that is known.
+        hasher: hashes the bytes as they pass. Without it, the system copies them by its fastest means.
+
+    Raises:
+        OSError: if a file refuses, or the copy does not have the right size.
+        OperationCancelledError: if the operation was cancelled.
+    """
+    if hasher is None:
+        copied = _copy_by_system(fs, reader, writer)
+        if size is not None and _size(writer) < size:
+            # copy_file_range can report the end of a file too early:
+            # https://man7.org/linux/man-pages/man2/copy_file_range.2.html#BUGS
+            copied += _copy_by_reading(fs, reader, writer, None)
+    else:
+        copied = _copy_by_reading(fs, reader, writer, hasher)
+    right = copied if size is None else size
+    if _size(writer) != right:
+        raise OSError(errno.EIO, f"the copy has {_size(writer)} bytes instead of {right}")
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _copy_by_system(fs: RobustIO, reader: BinaryIO, writer: BinaryIO) -> int:
+    copied = 0
+    while count := fs.files.copy(reader, writer, _COPY_CHUNK):
+        copied += count
+    return copied
+
+
+def _copy_by_reading(fs: RobustIO, reader: BinaryIO, writer: BinaryIO, hasher: MultiHash | None) -> int:
+    copied = 0
+    while chunk := reader.read(_READ_CHUNK):
+        fs.op.check()
+        if hasher is not None:
+            hasher.update(chunk)
+        write_all(writer, chunk)
+        copied += len(chunk)
+    return copied

@@ -1,0 +1,169 @@
+"""Put a file into a folder by the first method that works there: clone, hard link or copy.
+
+A refusal that the volume would repeat for every file is remembered, so that the next file and the next call skip the
+method. Refusals that are transient or concern one file (too many links) are never remembered.
+
+The key of the memory is the pair of volumes, not the folder: an environment is a new folder each time, and 50 of them
+on one volume ask once. Two refusals hold for a folder and not for its volume, and are remembered for the destination
+that the caller gave:
+
+- A cloud service refuses hard links in its own folders only (winerror 396).
+- "Another device", although both folders report the same volume, means a bind mount or a project quota:
+  https://man7.org/linux/man-pages/man2/link.2.html.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from .._exceptions import CommitError
+from .._models import LinkMode
+from .errors import ErrorKind, classify, is_limited_to_folder, is_permanently_unsupported
+from .robustio import RobustIO
+
+# An entry is a method and a pair of volumes. Only destinations in cloud folders or behind bind mounts add one each.
+_MAX_REMEMBERED = 256
+
+Method = tuple[str, Callable[[], object]]
+"""The name of a method, and the call that applies it to one file."""
+
+OnRefusal = Callable[[str, OSError, ErrorKind], object]
+"""Called with the method, its error and the kind of the error; raises to end the attempt."""
+
+
+class AllRefusedError(Exception):
+    """Every method was refused.
+
+    Attributes:
+        refusals: the name of each method, and its error.
+    """
+
+    def __init__(self, refusals: list[tuple[str, OSError]]) -> None:
+        super().__init__()
+        self.refusals = refusals
+
+
+class _Root(Protocol):
+    """A cache folder."""
+
+    def holds(self, path: str) -> bool: ...
+
+
+class LinkStrategy:
+    """The methods that destinations do not support, for one cache.
+
+    Args:
+        never_hardlink_from: caches whose files are only hard-linked if the caller names that mode: a link is written to
+            the file itself, and layers and read-only caches are never written.
+    """
+
+    def __init__(self, never_hardlink_from: Sequence[_Root] = ()) -> None:
+        self._never_hardlink_from = never_hardlink_from
+        self._unsupported: OrderedDict[object, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def destination(self, fs: RobustIO, source: str, dest: str) -> Destination:
+        """Return the destination ``dest``, an existing folder, for files of the folder ``source``."""
+        return Destination(self, fs, source, dest)
+
+    def may_hardlink(self, source: str) -> bool:
+        """Return whether the mode "auto" may hard-link files of this folder."""
+        return not any(root.holds(source) for root in self._never_hardlink_from)
+
+    @property
+    def remembered(self) -> int:
+        """The number of remembered refusals."""
+        return len(self._unsupported)
+
+    def is_remembered(self, *keys: object) -> bool:
+        """Return whether one of these keys is remembered."""
+        with self._lock:
+            for key in keys:
+                if key in self._unsupported:
+                    self._unsupported.move_to_end(key)
+                    return True
+        return False
+
+    def remember(self, key: object) -> None:
+        """Remember a key, and forget the one that was unused for the longest time if there are too many."""
+        with self._lock:
+            self._unsupported[key] = None
+            if len(self._unsupported) > _MAX_REMEMBERED:
+                self._unsupported.popitem(last=False)
+
+
+class Destination:
+    """A folder that the caller gave, for files of one folder."""
+
+    __slots__ = ("_dest", "_fs", "_source", "_strategy", "_volumes")
+
+    def __init__(self, strategy: LinkStrategy, fs: RobustIO, source: str, dest: str) -> None:
+        self._strategy = strategy
+        self._fs = fs
+        self._source = source
+        self._dest = dest
+        self._volumes: tuple[int | None, int | None] | None = None
+
+    def candidate_modes(self, mode: LinkMode) -> list[LinkMode]:
+        """Return the modes to try, in this order. A mode that the caller names is the only one."""
+        if mode is not LinkMode.AUTO:
+            return [mode]
+        modes = [LinkMode.CLONE]
+        if self._strategy.may_hardlink(self._source):
+            modes.append(LinkMode.HARDLINK)
+        return [*(mode for mode in modes if self.supports(mode)), LinkMode.COPY]
+
+    def supports(self, method: str) -> bool:
+        """Return whether a method may work here: no refusal of it is remembered."""
+        # The volumes are only looked up if something is remembered at all.
+        if not self._strategy.remembered:
+            return True
+        return not self._strategy.is_remembered((method, self._volume_ids()), (method, self._dest))
+
+    def mark_unsupported(self, method: str, error: OSError) -> None:
+        """Remember that a method does not work here, if the error says that it never will."""
+        if not is_permanently_unsupported(error):
+            return
+        source, dest = volumes = self._volume_ids()
+        by_folder = None in volumes or is_limited_to_folder(error, same_volume=source == dest)
+        self._strategy.remember((method, self._dest) if by_folder else (method, volumes))
+
+    def _volume_ids(self) -> tuple[int | None, int | None]:
+        if self._volumes is None:
+            self._volumes = self._volume_id(self._source), self._volume_id(self._dest)
+        return self._volumes
+
+    def _volume_id(self, folder: str) -> int | None:
+        try:
+            return self._fs.files.volume_id(folder)
+        except OSError:
+            return None
+
+    def attempt(self, methods: Iterable[Method], target: str, on_refusal: OnRefusal) -> str:
+        """Apply the methods in this order until one succeeds, and return its name.
+
+        Raises:
+            AllRefusedError: if every method was refused.
+        """
+        refusals: list[tuple[str, OSError]] = []
+        for name, action in methods:
+            try:
+                action()
+            except OSError as error:
+                refusal = refusal_behind(error)
+                kind = classify(refusal, target)
+                on_refusal(name, error, kind)
+                if kind is ErrorKind.UNSUPPORTED and name != LinkMode.COPY:
+                    self.mark_unsupported(name, refusal)
+                refusals.append((name, error))
+            else:
+                return name
+        raise AllRefusedError(refusals)
+
+
+def refusal_behind(error: OSError) -> OSError:
+    """Return the system's own error behind a :class:`CommitError`."""
+    return error.__cause__ if isinstance(error, CommitError) and isinstance(error.__cause__, OSError) else error
