@@ -748,7 +748,7 @@ class Cache:
             kept = select.kept(fs, self._layout, self._finding(fs), keep)
             if not dry_run:
                 self._writable("prune")
-            return prune.Pruner(self._layout, self._tally).run(fs, limits._replace(keep=kept), dry_run=dry_run)
+            return prune.Pruner(self._layout, self._tally).prune(fs, limits._replace(keep=kept), dry_run=dry_run)
 
     def remove(self, *names: str | CachedWheel, dry_run: bool = False) -> PruneReport:
         """Take wheels out of this cache, with their trees and pointers. Layers keep theirs.
@@ -879,9 +879,9 @@ class Cache:
 
     def _grown(self, fs: RobustIO, size: int, sha256: str) -> None:
         """Count what has come into the cache, and keep to the limit."""
-        self._tally.grew(size)
+        self._tally.add_growth(size)
         self._tally.write(fs)
-        self._ceiling.keep(fs, sha256)
+        self._ceiling.enforce(fs, sha256)
 
     def _finding(self, fs: RobustIO) -> Callable[[str], str | None]:
         """What leads from another hash to a sha256."""

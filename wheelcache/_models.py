@@ -22,6 +22,9 @@ class Phase(StrEnum):
     """Bytes are coming in; ``done`` of ``total`` are here."""
     CHECKING = "checking"
     """A cached wheel is hashed again; ``done`` of ``total`` bytes are."""
+    REMOVING = "removing"
+    """A wheel was deleted by ``prune``, ``remove`` or ``clear``: ``done`` is the total of bytes deleted so far, and
+    ``detail`` the digest of the wheel."""
     DONE = "done"
     """The wheel is there. The last event of every wheel that did not fail."""
 

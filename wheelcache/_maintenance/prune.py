@@ -1,176 +1,202 @@
-"""Prune: cutting a cache to a size or an age, least recently used first, and sweeping what is left over.
+"""Reduce a cache to a size or an age, remove chosen entries, or remove everything.
 
-One walk by names and stats finds what there is; what goes is chosen from that, and looked at once more before it goes.
-An entry goes whole: its wheels, its tree, the pointers to it. What is in use stays, is reported, and is not waited for;
-a few refused folders are looked at again a moment later, for the reason that :mod:`._removal` gives.
-Any number of prunes may run at once, and beside anything else.
+One walk by names and file status finds the entries. Pruning removes the least recently used ones, each with its wheels,
+its tree and the pointers to it, after checking once more that it was not used meanwhile. Files in use are kept and
+reported; nothing waits for them, except for the short waits that :mod:`.removal` explains.
+
+Any number of prunes may run at once, beside any other use of the cache. A cancelled call leaves every entry either
+complete or removed, and subtracts what it removed from the counted size.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO
 from .._options import PruneLimits
 from .._reports import PruneReport
-from .._store import walk
 from .._store.counters import Counters
 from .._store.layout import Layout
+from .._store.walk import OnError, walk_entries
 from .removal import Remover
 from .sweep import Sweeper
 
-# Of a million entries each takes these bytes and no objects; in this order of fields, bytes sort as the entries do.
-_KEY = struct.Struct(">d32sQ")
+
+class _Candidate(NamedTuple):
+    """An entry and its trees: the last use in seconds since the epoch, the digest, and the size in bytes.
+
+    In this order of fields, candidates sort by their last use.
+    """
+
+    used: float
+    sha256: str
+    size: int
 
 
 @dataclass
 class _Survey:
-    """What one walk has found.
+    """The result of one walk.
 
     Attributes:
-        left: the bytes of what was found and is not gone.
-        gone: the bytes of what was found and is gone, whoever took it.
-        is_part: whether it was refused somewhere.
-        keys: the entries, packed.
+        remaining: the bytes of the entries that were found and still exist.
+        gone: the bytes of the entries that were found and no longer exist, including those that others removed.
+        is_incomplete: whether a folder could not be read.
+        candidates: the entries.
     """
 
-    left: int = 0
+    remaining: int = 0
     gone: int = 0
-    is_part: bool = False
-    keys: list[bytes] = field(default_factory=list)
+    is_incomplete: bool = False
+    candidates: list[_Candidate] = field(default_factory=list)
 
-    def add(self, sha256: str, size: int, used: float) -> None:
-        self.left += size
-        # Doubles sort as their bytes do from zero on; a file of before 1970 is as old as can be.
-        self.keys.append(_KEY.pack(max(used, 0.0), bytes.fromhex(sha256), size))
+    def add(self, candidate: _Candidate) -> None:
+        self.remaining += candidate.size
+        self.candidates.append(candidate)
 
-    def went(self, size: int) -> None:
-        self.left -= size
-        self.gone += size
-
-    def oldest_first(self) -> Iterator[tuple[str, int, float]]:
-        self.keys.sort()
-        for key in self.keys:
-            used, sha256, size = _KEY.unpack(key)
-            yield sha256.hex(), size, used
+    def record_removal(self, candidate: _Candidate) -> None:
+        self.remaining -= candidate.size
+        self.gone += candidate.size
 
 
 class Pruner:
-    """Pruning of one cache folder.
+    """Prunes one cache folder.
 
     Attributes:
-        left: the bytes of wheels and trees that the last run found and that are not gone.
+        remaining: the bytes of wheels and trees that the last prune found and that still exist.
     """
 
-    def __init__(self, layout: Layout, tally: Counters) -> None:
-        self.left = 0
+    def __init__(self, layout: Layout, counters: Counters) -> None:
+        self.remaining = 0
         self._layout = layout
-        self._tally = tally
+        self._counters = counters
 
-    def run(self, fs: RobustIO, limits: PruneLimits, *, dry_run: bool = False) -> PruneReport:
-        """Prune, and return what went. ``Cache.prune`` is the contract."""
+    def prune(self, fs: RobustIO, limits: PruneLimits, *, dry_run: bool = False) -> PruneReport:
+        """Remove what exceeds the limits, and old leftovers. ``Cache.prune`` is the contract."""
         fs = fs.without_waiting()
-        came = self._tally.came(fs)
-        removal = Remover(fs, self._layout, dry_run=dry_run)
-        sweep = Sweeper(removal)
-        found = self._walk(removal, sweep)
-        going = self._cut(removal, found, limits)
-        sweep.pointers(lambda sha256: sha256 not in going and fs.stat(self._layout.entry(sha256)) is not None)
-        sweep.run()
-        if not dry_run:
-            self._settle(fs, found, came)
-        self.left = found.left
-        return removal.report()
+        added_before = self._counters.added(fs)
+        remover = Remover(fs, self._layout, dry_run=dry_run)
+        sweeper = Sweeper(remover)
+        try:
+            survey = self._survey(remover, sweeper)
+            removed = self._remove_over_limits(remover, survey, limits)
+            sweeper.sweep_index(lambda sha256: sha256 not in removed and _has_folder(fs, self._layout, sha256))
+            sweeper.sweep()
+        except BaseException:
+            self._count_removed(remover)
+            raise
+        self._record_size(remover, survey, added_before)
+        self.remaining = survey.remaining
+        return remover.report()
 
     def remove(self, fs: RobustIO, chosen: dict[str, set[str] | None], *, dry_run: bool = False) -> PruneReport:
-        """Take away entries by sha256, or those of their wheels that have one of the file names."""
+        """Remove entries by sha256, or their wheels with these names. ``Cache.remove`` is the contract."""
         fs = fs.without_waiting()
-        removal = Remover(fs, self._layout, dry_run=dry_run)
-        gone = {sha256 for sha256, names in chosen.items() if removal.entry(sha256, names=names) and names is None}
-        if gone:
-            Sweeper(removal).pointers(lambda sha256: sha256 not in gone)
-        if not dry_run:
-            self._tally.grew(-removal.shrunk)
-            self._tally.write(fs)
-        return removal.report()
+        remover = Remover(fs, self._layout, dry_run=dry_run)
+        removed: set[str] = set()
+        try:
+            for sha256, filenames in chosen.items():
+                if remover.remove_entry(sha256, filenames=filenames) and filenames is None:
+                    removed.add(sha256)
+            if removed:
+                Sweeper(remover).sweep_index(lambda sha256: sha256 not in removed)
+        finally:
+            self._count_removed(remover)
+        return remover.report()
 
     def clear(self, fs: RobustIO, *, dry_run: bool = False) -> PruneReport:
-        """Take away everything but the marks of the folder and what was counted."""
+        """Remove everything except the counters and the marks of the folder. ``Cache.clear`` is the contract."""
         fs = fs.without_waiting()
-        came = self._tally.came(fs)
-        removal = Remover(fs, self._layout, dry_run=dry_run)
-        sweep = Sweeper(removal, everything=True)
-        found = self._walk(removal, sweep)
-        for sha256, size, _ in found.oldest_first():
-            if removal.entry(sha256):
-                found.went(size)
-        sweep.pointers(lambda _: False)
-        sweep.run()
-        if not dry_run:
-            self._settle(fs, found, came)
-        return removal.report()
+        added_before = self._counters.added(fs)
+        remover = Remover(fs, self._layout, dry_run=dry_run)
+        sweeper = Sweeper(remover, everything=True)
+        try:
+            survey = self._survey(remover, sweeper)
+            for candidate in sorted(survey.candidates):
+                if remover.remove_entry(candidate.sha256):
+                    survey.record_removal(candidate)
+            sweeper.sweep_index(lambda _: False)
+            sweeper.sweep()
+        except BaseException:
+            self._count_removed(remover)
+            raise
+        self._record_size(remover, survey, added_before)
+        return remover.report()
 
-    def _walk(self, removal: Remover, sweep: Sweeper) -> _Survey:
-        found = _Survey()
+    def _survey(self, remover: Remover, sweeper: Sweeper) -> _Survey:
+        """Walk the cache, and remove incomplete entries on the way."""
+        survey = _Survey()
 
-        def refused(path: str, error: CommitError) -> None:
-            found.is_part = True
-            removal.skip(path, error)
+        def on_error(path: str, error: CommitError) -> None:
+            survey.is_incomplete = True
+            remover.skip(path, error)
 
-        trees = self._trees(removal, refused)
-        for entry in walk.walk_entries(removal.fs, self._layout, refused):
-            if entry.names and entry.blobs:
-                if entry.used > removal.soon:
-                    removal.mark(*(self._layout.record(entry.sha256, name) for name in entry.names))
-                size, used = trees.pop(entry.sha256, (0, 0.0))
-                found.add(entry.sha256, entry.size + size, max(entry.used, used))
-            else:
-                sweep.remains(entry)
+        trees = self._find_trees(remover, on_error)
+        for entry in walk_entries(remover.fs, self._layout, on_error):
+            if not (entry.names and entry.blobs):
+                sweeper.sweep_incomplete_entry(entry)
+                continue
+            if entry.used > remover.future:
+                remover.reset_use(*(self._layout.record(entry.sha256, name) for name in entry.names))
+            size, used = trees.pop(entry.sha256, (0, 0.0))
+            survey.add(_Candidate(max(entry.used, used), entry.sha256, entry.size + size))
         for sha256, (size, used) in trees.items():
-            found.add(sha256, size, used)  # its wheel went, and it is of use without
-        return found
+            survey.add(_Candidate(used, sha256, size))  # a tree remains usable after its wheel was removed
+        return survey
 
-    def _trees(self, removal: Remover, refused: walk.OnError) -> dict[str, tuple[int, float]]:
-        """Return the bytes and the last use of the trees of each wheel."""
+    def _find_trees(self, remover: Remover, on_error: OnError) -> dict[str, tuple[int, float]]:
+        """Return the size and the last use of the trees of each wheel, by sha256."""
         found: dict[str, tuple[int, float]] = {}
         try:
-            for tree in removal.trees.all(removal.fs):
-                if tree.used > removal.soon:
-                    removal.mark(tree.marker)
+            for tree in remover.trees.all(remover.fs):
+                if tree.used > remover.future:
+                    remover.reset_use(tree.marker)
                 size, used = found.get(tree.sha256, (0, 0.0))
                 found[tree.sha256] = size + tree.size, max(used, tree.used)
         except CommitError as error:
-            refused(error.path or self._layout.trees, error)
+            on_error(error.path or self._layout.trees, error)
         return found
 
-    def _cut(self, removal: Remover, found: _Survey, limits: PruneLimits) -> set[str]:
-        """Take away what is over the limits, least recently used first; return the sha256 of what went."""
+    def _remove_over_limits(self, remover: Remover, survey: _Survey, limits: PruneLimits) -> Collection[str]:
+        """Remove the entries that exceed the limits, least recently used first; return the sha256 of each."""
         keep = limits.keep or frozenset()
-        unlimited = limits.max_size is None and limits.max_age is None
-        if unlimited and limits.keep is None:
-            return set()
-        latest = -math.inf if limits.max_age is None else removal.fs.system.now() - limits.max_age
-        going: set[str] = set()
-        for sha256, size, used in found.oldest_first():
-            is_over = limits.max_size is not None and found.left > limits.max_size
-            if not (unlimited or is_over or used < latest):
-                break  # all that come are younger
-            if sha256 not in keep and removal.entry(sha256, unused_since=used):
-                going.add(sha256)
-                found.went(size)
-        return going
+        is_unlimited = limits.max_size is None and limits.max_age is None
+        if is_unlimited and limits.keep is None:
+            return ()
+        oldest_use = -math.inf if limits.max_age is None else remover.fs.system.now() - limits.max_age
+        removed: set[str] = set()
+        for candidate in sorted(survey.candidates):
+            is_over_size = limits.max_size is not None and survey.remaining > limits.max_size
+            if not (is_unlimited or is_over_size or candidate.used < oldest_use):
+                break  # entries are sorted by last use: the rest is newer
+            if candidate.sha256 not in keep and remover.remove_entry(candidate.sha256, unused_since=candidate.used):
+                removed.add(candidate.sha256)
+                survey.record_removal(candidate)
+        return removed
 
-    def _settle(self, fs: RobustIO, found: _Survey, came: int) -> None:
-        """Write down how much there is; ``came`` is what had come before the walk began.
+    def _count_removed(self, remover: Remover) -> None:
+        """Subtract what was removed from the counted size."""
+        if not remover.dry_run:
+            self._counters.add_growth(-remover.shrunk)
+            self._counters.write(remover.fs.for_cleanup())
 
-        What came since may have been seen by the walk or not. It is counted once more: an estimate that is too high
-        brings the next walk, one that is too low keeps it away.
+    def _record_size(self, remover: Remover, survey: _Survey, added_before: int) -> None:
+        """Record the size of the cache. ``added_before`` is the counter of added bytes when the walk began.
+
+        The walk may have seen bytes that were added since then, or not. They are counted again: an estimate that is too
+        high only causes an early walk, while one that is too low prevents a necessary one.
         """
-        size = found.left + max(self._tally.came(fs) - came, 0)
-        if found.is_part:
-            size = max(size, self._tally.size(fs) - found.gone)
-        self._tally.restate(fs, size)
+        if remover.dry_run:
+            return
+        fs = remover.fs.for_cleanup()
+        size = survey.remaining + max(self._counters.added(fs) - added_before, 0)
+        if survey.is_incomplete:
+            size = max(size, self._counters.size(fs) - survey.gone)
+        self._counters.record_size(fs, size)
+
+
+def _has_folder(fs: RobustIO, layout: Layout, sha256: str) -> bool:
+    return fs.stat(layout.entry(sha256)) is not None

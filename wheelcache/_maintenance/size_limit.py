@@ -1,7 +1,7 @@
-"""Ceiling: the size that a cache keeps to by itself.
+"""Keep a cache below its maximum size.
 
-One process at a time prunes for it, while the others go on adding: a walk of each would find the same. The lock only
-saves that work: who cannot have it and finds the cache well over the limit does not wait for who has it.
+One process prunes at a time, while the others go on adding wheels: their walks would find the same. The lock only saves
+that work. A process that cannot take it, and finds the cache well over its limit, prunes as well.
 """
 
 from __future__ import annotations
@@ -10,57 +10,78 @@ import threading
 
 from .._fs.lock import FileLock
 from .._fs.robustio import RobustIO
+from .._imports import import_lock
 from .._options import PruneLimits
 from .._store.counters import Counters
 from .._store.layout import Layout
 
-# What is cut down to, so that the next wheel does not walk the whole cache again.
-_ROOM = 0.9
-# So much over it, whoever has the lock does not get on.
-_TOO_MUCH = 1.1
+# Pruning to less than the limit leaves room for new wheels, so that the next one does not cause another walk.
+_TARGET = 0.9
+# From this multiple of the limit on, the process that holds the lock is not keeping up.
+_FAR_OVER = 1.1
 _KEY = "prune"
 
 
 class SizeLimit:
-    """The size of one cache folder: pruned after a commit, when the running estimate is over it."""
+    """The maximum size of one cache folder.
 
-    def __init__(self, layout: Layout, tally: Counters, max_size: int | None) -> None:
+    Args:
+        layout: the paths of the folder.
+        counters: estimate its size.
+        max_size: the limit in bytes, or ``None``.
+    """
+
+    def __init__(self, layout: Layout, counters: Counters, max_size: int | None) -> None:
         self._layout = layout
-        self._tally = tally
+        self._counters = counters
         self._max_size = max_size
-        self._pruning = threading.Lock()
-        # Where all that is over the limit is in use, walking again for each wheel would not help.
-        self._next = 0
+        # If all files over the limit are in use, walking again for each new wheel would not help.
+        self._next_prune = 0
+        self.after_fork()
 
-    def keep(self, fs: RobustIO, sha256: str) -> None:
-        """Prune if the cache has grown over its limit; the wheel that has just come stays."""
+    def after_fork(self) -> None:
+        """Replace the lock, which a thread of the parent may hold."""
+        self._pruning = threading.Lock()
+
+    def on_growth(self, fs: RobustIO, size: int, sha256: str) -> None:
+        """Count bytes that were added for a digest, and prune if the cache exceeds its limit."""
+        self._counters.add_growth(size)
+        self._counters.write(fs)
+        self.enforce(fs, sha256)
+
+    def enforce(self, fs: RobustIO, sha256: str) -> None:
+        """Prune if the cache exceeds its limit, but keep the entry of this digest."""
         if self._max_size is None:
             return
-        size = self._tally.size(fs)
-        # Less than nothing is no size: only a walk can tell what there is.
-        if 0 <= size <= max(self._max_size, self._next):
+        size = self._counters.size(fs)
+        # A negative size is not an estimate: only a walk can determine the size.
+        if 0 <= size <= max(self._max_size, self._next_prune):
             return
         if not self._pruning.acquire(blocking=False):
-            return  # another thread is at it
+            return  # another thread is pruning
         lock = FileLock(fs.without_waiting(), self._layout.lock(_KEY))
         try:
-            if _is_had(lock) or size > self._max_size * _TOO_MUCH:
+            if _can_prune(lock) or size > self._max_size * _FAR_OVER:
                 self._prune(fs, self._max_size, sha256)
         finally:
             lock.release()
             self._pruning.release()
 
     def _prune(self, fs: RobustIO, max_size: int, sha256: str) -> None:
-        # Most processes never get here.
-        from .prune import Pruner
+        with import_lock:
+            # Most processes never prune, and opening a cache must not pay for the import.
+            from .prune import Pruner
 
-        prune = Pruner(self._layout, self._tally)
-        prune.run(fs, PruneLimits(max_size=int(max_size * _ROOM), keep=frozenset([sha256])))
-        self._next = 0 if prune.left <= max_size else prune.left + int(max_size * (1 - _ROOM))
+        pruner = Pruner(self._layout, self._counters)
+        # The caller's listener expects events about the wheel that it fetches.
+        fs = RobustIO(fs.op.with_progress(None))
+        pruner.prune(fs, PruneLimits(max_size=int(max_size * _TARGET), keep=frozenset([sha256])))
+        remaining = pruner.remaining
+        self._next_prune = 0 if remaining <= max_size else remaining + int(max_size * (1 - _TARGET))
 
 
-def _is_had(lock: FileLock) -> bool:
+def _can_prune(lock: FileLock) -> bool:
     try:
         return lock.try_acquire()
     except OSError:
-        return True  # no lock can be had here: the work is done without
+        return True  # no process can take a lock here: prune without it

@@ -1,8 +1,9 @@
-"""Sweep: finding leftovers: what was begun by somebody who is gone, was put aside long ago, or leads nowhere.
+"""Remove leftovers: unfinished files of processes that ended, old quarantine, and pointers to missing entries.
 
-Who made an unfinished file and when is in its name. A process is known to be gone within its own boot and process space
-only; a file that was made in another (in another container, or on another machine that shares the folder) is a leftover
-when nobody has written to it for as long as it takes. What is there for a moment only does not say its process space.
+The name of an unfinished file says which process made it, and when. Whether that process still runs can be determined
+only within its own boot and process space. A file from another space (another container, or another machine that shares
+the folder) becomes a leftover once nothing has been written to it for a day, or for a week if it is a partial download.
+Files that exist only for a moment do not state their process space.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .._exceptions import CommitError
 from .._fs.lock import FileLock
 from .._fs.tempnames import OwnerTag, boot_tag, space_tag
 from .._store.index import target_of
-from .._store.walk import EntryFolder, walk_files
+from .._store.walk import EntryFolder, scan_folder, walk_files
 from .removal import Remover
 
 _HOUR = 3600.0
@@ -24,122 +25,142 @@ TEMPORARY_AGE = _DAY
 PARTIAL_AGE = 7 * _DAY
 QUARANTINE_AGE = 30 * _DAY
 LOCK_AGE = _HOUR
-# What is asked for again after that comes again in one small request.
+# Fetching METADATA again costs one small request.
 METADATA_AGE = 30 * _DAY
 
 
 class Sweeper:
-    """The leftovers of one cache folder.
+    """Removes the leftovers of one cache folder.
 
     Args:
-        removal: what takes them away, and is told what cannot be looked into.
-        everything: whether all is a leftover, whatever its age, but what a process that lives may be using.
+        remover: deletes them, and collects the report.
+        everything: whether age does not matter, so that only files of running processes are kept.
     """
 
-    def __init__(self, removal: Remover, *, everything: bool = False) -> None:
-        self._removal = removal
-        self._fs = removal.fs
-        self._layout = removal.layout
+    def __init__(self, remover: Remover, *, everything: bool = False) -> None:
+        self._remover = remover
+        self._fs = remover.fs
+        self._layout = remover.layout
         self._everything = everything
         self._now = self._fs.system.now()
         boot = self._fs.system.boot()
         self._boot = None if boot is None else boot_tag(boot)
         self._space = space_tag(self._fs.system.pid_namespace())
 
-    def run(self) -> None:
-        """Take the leftovers away that are no part of an entry's folder."""
-        for folder, age in ((self._layout.tmp, TEMPORARY_AGE), (self._layout.partial, PARTIAL_AGE)):
-            for path, stat in self._files(folder):
-                self._unfinished(path, stat, age)
-        self._probes()
-        self.unmarked()
-        for path, stat in self._files(self._layout.quarantine):
-            stamp = OwnerTag.of(os.path.basename(path))
-            put_there = stat.st_mtime if stamp is None else stamp.time
-            if self._everything or self._now - put_there > QUARANTINE_AGE:
-                self._removal.leftover(path, stat.st_size)
-        for path, stat in self._files(self._layout.descriptions):
-            if self._everything or self._now - stat.st_mtime > METADATA_AGE:
-                self._removal.leftover(path, stat.st_size)
-        for path, stat in self._files(self._layout.locks):
-            if self._everything or self._now - stat.st_mtime > LOCK_AGE:
-                self._lock(path, stat.st_size)
+    def sweep(self) -> None:
+        """Remove all leftovers except pointers and incomplete entries."""
+        self._sweep_unfinished(self._layout.tmp, TEMPORARY_AGE)
+        self._sweep_unfinished(self._layout.partial, PARTIAL_AGE)
+        self._sweep_probe_folders()
+        self._sweep_unmarked_trees()
+        self._sweep_quarantine()
+        self._sweep_metadata()
+        self._sweep_locks()
 
-    def unmarked(self) -> None:
-        """Take away folders that were to become trees, unless somebody may be filling them."""
+    def sweep_index(self, exists: Callable[[str], bool]) -> None:
+        """Remove the pointers that cannot be parsed, and those to entries that do not exist.
+
+        Args:
+            exists: returns whether the entry of a sha256 exists.
+        """
+        for path, stat in self._files(self._layout.urls):
+            try:
+                # Reading a pipe would wait for a writer.
+                sha256 = target_of(self._fs.read(path)) if modes.S_ISREG(stat.st_mode) else None
+                is_valid = not self._everything and sha256 is not None and exists(sha256)
+            except CommitError as error:
+                self._remover.skip(path, error)
+                continue
+            if not is_valid:
+                self._remover.remove_leftover(path, stat.st_size)
+
+    def sweep_incomplete_entry(self, entry: EntryFolder) -> None:
+        """Remove an entry that lacks its record or its blob, unless a process may be completing it."""
+        if self._is_old(entry.changed, TEMPORARY_AGE):
+            self._remover.remove_incomplete_entry(entry)
+
+    def _sweep_unfinished(self, folder: str, max_age: float) -> None:
+        for path, stat in self._files(folder):
+            owner = OwnerTag.of(os.path.basename(path))
+            if owner is None:
+                continue  # a foreign file, which verify reports
+            last_write = max(owner.time, stat.st_mtime)
+            if self._is_alive(owner, last_write):
+                if self._everything:
+                    self._remover.skip(path, f"in use by process {owner.pid}")
+            elif self._is_old(last_write, max_age):
+                self._remover.remove_leftover(path, stat.st_size)
+
+    def _sweep_probe_folders(self) -> None:
+        """Remove the folders that ``doctor`` made as a probe, and could not delete because they were held open."""
+        # An error was reported already, by the sweep of the unfinished files in the same folder.
+        for entry in scan_folder(self._fs, self._layout.tmp, lambda *_: None):
+            owner = OwnerTag.of(entry.name)
+            if owner is None or not entry.is_dir(follow_symlinks=False) or self._is_alive(owner, owner.time):
+                continue
+            if self._is_old(owner.time, TEMPORARY_AGE):
+                self._remover.remove_empty_folder(os.path.join(self._layout.tmp, entry.name))
+
+    def _sweep_unmarked_trees(self) -> None:
+        """Remove tree folders without a marker, unless a process may be filling them."""
         try:
-            for folder in self._removal.trees.debris(self._fs):
+            for folder in self._remover.trees.debris(self._fs):
                 stat = self._fs.stat(folder)
                 if stat is None:
                     continue
                 if self._now - stat.st_mtime > TEMPORARY_AGE:
-                    self._removal.unmarked(folder, sum(stat.st_size for _, stat in self._files(folder)))
+                    size = sum(stat.st_size for _, stat in self._files(folder))
+                    self._remover.remove_unmarked_tree(folder, size)
                 elif self._everything:
-                    self._removal.skip(folder, "somebody may be filling it")
+                    self._remover.skip(folder, "another process may be filling it")
         except CommitError as error:
-            self._removal.skip(error.path or self._layout.trees, error)
+            self._remover.skip(error.path or self._layout.trees, error)
 
-    def pointers(self, is_there: Callable[[str], bool]) -> None:
-        """Take away the pointers that lead to no entry, or nowhere at all."""
-        for path, stat in self._files(self._layout.urls):
-            try:
-                # Who reads from a pipe waits for its writer.
-                sha256 = target_of(self._fs.read(path)) if modes.S_ISREG(stat.st_mode) else None
-                stays = not self._everything and sha256 is not None and is_there(sha256)
-            except CommitError as error:
-                self._removal.skip(path, error)
-                continue
-            if not stays:
-                self._removal.leftover(path, stat.st_size)
+    def _sweep_quarantine(self) -> None:
+        for path, stat in self._files(self._layout.quarantine):
+            owner = OwnerTag.of(os.path.basename(path))
+            if self._is_old(stat.st_mtime if owner is None else owner.time, QUARANTINE_AGE):
+                self._remover.remove_leftover(path, stat.st_size)
 
-    def remains(self, entry: EntryFolder) -> None:
-        """Take away the folder of what is no entry, unless somebody may be about to make it one."""
-        if self._everything or self._now - entry.changed > TEMPORARY_AGE:
-            self._removal.remains(entry)
+    def _sweep_metadata(self) -> None:
+        for path, stat in self._files(self._layout.descriptions):
+            if self._is_old(stat.st_mtime, METADATA_AGE):
+                self._remover.remove_leftover(path, stat.st_size)
 
-    def _unfinished(self, path: str, stat: os.stat_result, age: float) -> None:
-        stamp = OwnerTag.of(os.path.basename(path))
-        if stamp is None:
-            return  # not ours: verify tells of it
-        last = max(stamp.time, stat.st_mtime)
-        if self._is_alive(stamp, last):
-            if self._everything:
-                self._removal.skip(path, f"in use by process {stamp.pid}")
-        elif self._everything or self._now - last > age:
-            self._removal.leftover(path, stat.st_size)
+    def _sweep_locks(self) -> None:
+        for path, stat in self._files(self._layout.locks):
+            if self._is_old(stat.st_mtime, LOCK_AGE):
+                self._remove_free_lock(path, stat.st_size)
 
-    def _probes(self) -> None:
-        """Take away the folders that doctor made to see whether it can, and that were held when it was done."""
-        try:
-            entries = self._fs.scan(self._layout.tmp)
-        except CommitError:
-            return  # it is told already
-        for entry in entries:
-            stamp = OwnerTag.of(entry.name)
-            if stamp is None or not entry.is_dir(follow_symlinks=False) or self._is_alive(stamp, stamp.time):
-                continue
-            if self._everything or self._now - stamp.time > TEMPORARY_AGE:
-                self._removal.empty_folder(os.path.join(self._layout.tmp, entry.name))
-
-    def _is_alive(self, stamp: OwnerTag, last: float) -> bool:
-        if stamp.pid == 0:
-            return False  # given up in order
-        if stamp.boot == self._boot and stamp.space in {self._space, None}:
-            is_alive = self._fs.system.process_alive(stamp.pid)
-            if is_alive or stamp.space is not None:
-                return is_alive
-        return self._now - last <= TEMPORARY_AGE
-
-    def _lock(self, path: str, size: int) -> None:
-        """Take a lock away that nobody holds. Finding out would delete it, so a dry run takes it for free."""
+    def _remove_free_lock(self, path: str, size: int) -> None:
+        """Remove a lock that no process holds."""
+        if self._remover.dry_run:
+            # Taking and releasing the lock would delete it: a dry run supposes that it is free.
+            self._remover.remove_leftover(path, size)
+            return
         lock = FileLock(self._fs, path)
         try:
-            is_free = self._removal.dry_run or lock.try_acquire()
-        except OSError:
-            is_free = True  # no locks can be had here, so this one is no use to anybody
-        if is_free:
-            self._removal.leftover(path, size)
-        lock.release()
+            try:
+                is_free = lock.try_acquire()
+            except OSError:
+                is_free = True  # no process can take a lock here, so the file is useless
+            if is_free:
+                self._remover.remove_leftover(path, size)
+        finally:
+            lock.release()
+
+    def _is_old(self, since: float, max_age: float) -> bool:
+        return self._everything or self._now - since > max_age
+
+    def _is_alive(self, owner: OwnerTag, last_write: float) -> bool:
+        """Return whether the process that made a file may still be using it."""
+        if owner.pid == 0:
+            return False  # its process gave it up
+        if owner.boot == self._boot and owner.space in {self._space, None}:
+            is_alive = self._fs.system.process_alive(owner.pid)
+            if is_alive or owner.space is not None:
+                return is_alive
+        return self._now - last_write <= TEMPORARY_AGE
 
     def _files(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
-        return walk_files(self._fs, folder, self._removal.skip)
+        return walk_files(self._fs, folder, self._remover.skip)

@@ -90,7 +90,7 @@ class Counters:
         """Count a wheel that was not."""
         self._count(Count(misses=1))
 
-    def grew(self, size: int) -> None:
+    def add_growth(self, size: int) -> None:
         """Count bytes that came into the cache; below zero for those that went."""
         self._count(Count(growth=size, came=max(size, 0)))
 
@@ -124,7 +124,7 @@ class Counters:
         """
         return self._sizes(fs).growth
 
-    def came(self, fs: RobustIO) -> int:
+    def added(self, fs: RobustIO) -> int:
         """Return how many bytes came since some moment that does not change. Never waits and never fails."""
         return self._sizes(fs).came
 
@@ -152,17 +152,17 @@ class Counters:
         self._read = (stat.st_ino, offset, total)
         return total
 
-    def restate(self, fs: RobustIO, size: int) -> None:
+    def record_size(self, fs: RobustIO, size: int) -> None:
         """Write down how many bytes a walk has found. It is never worth an error, nor waiting.
 
         Files that have grown long are summed up: what they say of the size counts no more.
         """
-        self._tidy(fs)
+        self._merge_sealed(fs)
         if self._sizes(fs).growth != size:
             self._count(Count(growth=size, is_total=True))
         self.write(fs)
 
-    def _tidy(self, fs: RobustIO) -> None:
+    def _merge_sealed(self, fs: RobustIO) -> None:
         now = fs.system.now()
         try:
             for path in self._sealed(fs):
