@@ -20,7 +20,7 @@ from simple_index import Built
 from wheelcache.cli import main
 
 _BACKSTOP_SECONDS = 100
-_ROW = re.compile(r"^(\S+\.whl) +(?:-|[\d.]+ [kMG]?B) +(\w+) +\S+ m?s", re.MULTILINE)
+_ROW = re.compile(r"^(\S+\.whl) +(?:-|[\d.]+ (?:bytes|[kMG]B)) +(\w+) +\S+ m?s", re.MULTILINE)
 
 APP = Built("demo-app", "1.0", requires=("demo-lib>=1",))
 LIB = Built("demo-lib", "2.0")

@@ -13,8 +13,7 @@ from ._redact import redact
 if TYPE_CHECKING:
     from rich.console import Console
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-_STEP = 1000
+_MILLISECONDS = 1000
 # A pipe has no width: a name that was cut would be no name any more.
 _ENDLESS = 10_000
 
@@ -28,21 +27,10 @@ class Column:
     long: bool = False
 
 
-def human_size(size: int) -> str:
-    """Return a number of bytes as people read it, in powers of 1000: ``"999 B"``, ``"1.2 MB"``."""
-    value = float(size)
-    for unit in _UNITS:
-        # 999.95 kB would be rounded up to "1000.0 kB".
-        if value < _STEP - 0.05 or unit == _UNITS[-1]:
-            break
-        value /= _STEP
-    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
-
-
 def human_seconds(seconds: float) -> str:
     """Return a time as people read it: ``"<1 ms"``, ``"40 ms"``, ``"7.3 s"``."""
-    milliseconds = round(seconds * _STEP)
-    if milliseconds >= _STEP:
+    milliseconds = round(seconds * _MILLISECONDS)
+    if milliseconds >= _MILLISECONDS:
         return f"{seconds:.1f} s"
     return f"{milliseconds} ms" if milliseconds else "<1 ms"
 

@@ -7,6 +7,8 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
+
 from wheelcache import Phase, ProgressEvent
 
 from . import _output
@@ -73,7 +75,7 @@ class Bars:
 def _detail(event: ProgressEvent) -> str:
     if event.phase is not Phase.DOWNLOADING:
         return event.detail or event.phase
-    return _output.human_size(event.done) + (f"/{_output.human_size(event.total)}" if event.total else "")
+    return decimal(event.done) + (f"/{decimal(event.total)}" if event.total else "")
 
 
 def _progress() -> Progress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.filesize import decimal
+
 from wheelcache import PruneReport
 
 from . import _output
@@ -33,11 +35,11 @@ def show(report: PruneReport, *, as_json: bool, quiet: bool) -> int:
 
 def _print(report: PruneReport) -> None:
     if report.removed:
-        _output.print_table(_COLUMNS, [(wheel.filename, _output.human_size(wheel.size)) for wheel in report.removed])
+        _output.print_table(_COLUMNS, [(wheel.filename, decimal(wheel.size)) for wheel in report.removed])
     for one in report.skipped:
         _output.print_line(f"stays: {one.path}: {one.reason}")
     would = "would free" if report.dry_run else "freed"
     parts = [_output.count(len(report.removed), "wheel"), _output.count(len(report.swept), "leftover")]
     if report.skipped:
         parts.append(f"{len(report.skipped)} stay")
-    _output.print_line(f"{would} {_output.human_size(report.freed)}: {', '.join(parts)}")
+    _output.print_line(f"{would} {decimal(report.freed)}: {', '.join(parts)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import click
+from rich.filesize import decimal
 
 from wheelcache import Cache
 
@@ -32,7 +33,7 @@ def _is_wanted(cache: Cache) -> bool:
     if not _output.is_terminal(sys.stdin):
         raise nobody
     stats = cache.stats()
-    what = f"{_output.count(stats.wheels, 'wheel')}, {_output.human_size(stats.wheel_bytes + stats.tree_bytes)}"
+    what = f"{_output.count(stats.wheels, 'wheel')}, {decimal(stats.wheel_bytes + stats.tree_bytes)}"
     click.echo(f"Remove everything from {cache.path} ({what})? [y/N]: ", nl=False, err=True)
     # Not click.confirm, to which the end of the input and Ctrl-C are one: the null device of Windows says of itself
     # that it is a terminal.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.filesize import decimal
 
 from wheelcache import Cache, CachedWheel, LinkMode, OfflineError, Status, WheelCacheError
 
@@ -236,7 +237,7 @@ def _print_table(result: _Result, seconds: float, to: str | None) -> None:
     rows = [
         (
             one.item.name if one.wheel is None else one.wheel.filename,
-            "-" if one.wheel is None else _output.human_size(one.wheel.size),
+            "-" if one.wheel is None else decimal(one.wheel.size),
             "failed" if one.wheel is None else one.wheel.status,
             _output.human_seconds(one.seconds),
         )
@@ -245,7 +246,7 @@ def _print_table(result: _Result, seconds: float, to: str | None) -> None:
     if rows:
         _output.print_table(_COLUMNS, rows)
     wheels = [wheel for _, _, wheel in result.wheels()]
-    parts = [f"{_output.count(len(wheels), 'wheel')}, {_output.human_size(sum(wheel.size for wheel in wheels))}"]
+    parts = [f"{_output.count(len(wheels), 'wheel')}, {decimal(sum(wheel.size for wheel in wheels))}"]
     by_status = Counter(wheel.status for wheel in wheels)
     parts += [f"{by_status[status]} {status}" for status in Status if by_status[status]]
     if result.problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from rich.filesize import decimal
 
 from wheelcache import Cache
 
@@ -28,7 +29,7 @@ def command(*, names: tuple[str, ...], cache_dir: str | None, as_json: bool) -> 
         if number:
             _output.print_line("")
         _output.print_line(wheel.filename)
-        facts = [("size", f"{_output.human_size(wheel.size)} ({wheel.size} bytes)"), ("path", str(wheel.path))]
+        facts = [("size", f"{decimal(wheel.size)} ({wheel.size} bytes)"), ("path", str(wheel.path))]
         facts += [("url", wheel.url)] if wheel.url else []
         for name, value in [*facts, *wheel.hashes.items()]:
             _output.print_line(f"  {name}: {value}")

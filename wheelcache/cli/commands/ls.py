@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from rich.filesize import decimal
 
 from wheelcache import Cache
 
@@ -29,9 +30,9 @@ def command(*, names: tuple[str, ...], cache_dir: str | None, as_json: bool) -> 
     if as_json:
         _output.print_json({"wheels": [wheel_json(wheel) for wheel in wheels]})
         return 0
-    rows = [(wheel.filename, _output.human_size(wheel.size), wheel.digest[:_SHORT]) for wheel in wheels]
+    rows = [(wheel.filename, decimal(wheel.size), wheel.digest[:_SHORT]) for wheel in wheels]
     if rows:
         _output.print_table(_COLUMNS, rows)
-    total = _output.human_size(sum(wheel.size for wheel in wheels))
+    total = decimal(sum(wheel.size for wheel in wheels))
     _output.print_line(f"{_output.count(len(wheels), 'wheel')}, {total}")
     return 0

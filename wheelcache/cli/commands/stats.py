@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import click
+from rich.filesize import decimal
 
 from wheelcache import Cache, Stats
 
@@ -33,10 +34,10 @@ def _rows(stats: Stats) -> list[tuple[str, str, str]]:
     asked = stats.hits + stats.misses
     share = f" ({stats.hits / asked:.0%})" if asked else ""
     return [
-        ("wheels", str(stats.wheels), _output.human_size(stats.wheel_bytes)),
-        ("unpacked", str(stats.trees), _output.human_size(stats.tree_bytes)),
-        ("unfinished", "", _output.human_size(stats.partial_bytes)),
-        ("quarantine", "", _output.human_size(stats.quarantine_bytes)),
-        ("hits", f"{stats.hits}{share}", _output.human_size(stats.bytes_saved)),
+        ("wheels", str(stats.wheels), decimal(stats.wheel_bytes)),
+        ("unpacked", str(stats.trees), decimal(stats.tree_bytes)),
+        ("unfinished", "", decimal(stats.partial_bytes)),
+        ("quarantine", "", decimal(stats.quarantine_bytes)),
+        ("hits", f"{stats.hits}{share}", decimal(stats.bytes_saved)),
         ("misses", str(stats.misses), ""),
     ]
