@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 from wheelcache import Cache, CachedWheel
 
 from ._errors import CommandError
 
-_RUNS = re.compile(r"[-_.]+")
 _BEGINNING = re.compile(r"(?:sha256[:=])?([0-9a-f]{8,64})", re.IGNORECASE)
 _WHOLE = len("sha256:") + 64
 
@@ -30,9 +31,9 @@ def chosen(cache: Cache, names: Sequence[str]) -> list[CachedWheel]:
     by_name: dict[str, list[CachedWheel]] = defaultdict(list)
     for wheel in wheels:
         hashes = [f"{algorithm}:{value}" for algorithm, value in wheel.hashes.items()]
-        for name in (wheel.filename, _normal(wheel.filename.partition("-")[0]), *hashes):
+        for name in (wheel.filename, canonicalize_name(wheel.filename.partition("-")[0]), *hashes):
             by_name[name].append(wheel)
-    meant = {name: by_name.get(name) or by_name.get(_normal(name)) or _begun(wheels, name) for name in names}
+    meant = {name: by_name.get(name) or by_name.get(canonicalize_name(name)) or _begun(wheels, name) for name in names}
     if unknown := sorted(name for name, found in meant.items() if not found):
         raise CommandError(f"no wheel in this cache is called {' or '.join(unknown)}")
     places = {wheel.path for found in meant.values() for wheel in found}
@@ -74,10 +75,6 @@ def _digest(name: str) -> str:
     """Return a digest or its beginning in full, nothing for another name."""
     match = _BEGINNING.fullmatch(name)
     return f"sha256:{match[1].lower()}" if match else ""
-
-
-def _normal(name: str) -> str:
-    return _RUNS.sub("-", name).lower()
 
 
 def wheel_json(wheel: CachedWheel) -> dict[str, Any]:
