@@ -30,6 +30,7 @@ LAYERS: list[set[str]] = [
     {"_archive", "_store"},
     {"_fetch", "_unpack"},
     {"_maintenance"},
+    {"_core"},
     {"_cache"},
     {"_async_cache"},
     {"_installer", "_transport"},

@@ -13,15 +13,18 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
-from ._cache import Cache
-from ._fetch.batch import Plan, Request
+import anyio
+import anyio.lowlevel
+
+from ._cache import Cache, core_of
+from ._fetch.batch import Batch, BatchItem, Request
 from ._http.async_client import BlockingAsyncClient
 from ._models import CachedWheel, Progress
 from ._operation import CURRENT_TOKEN, CancelToken
 from ._options import check_client
-from ._threads import ThreadLimiter, one_at_a_time
+from ._threads import ThreadLimiter
 
 if TYPE_CHECKING:
     from typing import Self
@@ -119,30 +122,54 @@ class AsyncCache:
     @_awaitable(Cache.fetch)
     def fetch(self) -> None: ...
 
+    @overload
     async def fetch_all(
-        self, requests: Iterable[Request], *, jobs: int | None = None, progress: Progress | None = None
-    ) -> list[CachedWheel]:
-        """As :meth:`Cache.fetch_all`. Cancelling stops all of them."""
-        import anyio
+        self,
+        requests: Iterable[Request],
+        *,
+        jobs: int | None = None,
+        progress: Progress | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[CachedWheel]: ...
 
-        plan = Plan(requests, jobs)
-        listener = one_at_a_time(progress)
+    @overload
+    async def fetch_all(
+        self,
+        requests: Iterable[Request],
+        *,
+        jobs: int | None = None,
+        progress: Progress | None = None,
+        return_exceptions: bool,
+    ) -> list[CachedWheel | Exception]: ...
+
+    async def fetch_all(
+        self,
+        requests: Iterable[Request],
+        *,
+        jobs: int | None = None,
+        progress: Progress | None = None,
+        return_exceptions: bool = False,
+    ) -> list[CachedWheel] | list[CachedWheel | Exception]:
+        """As :meth:`Cache.fetch_all`. Cancelling the call cancels every download."""
+        batch = Batch(requests, jobs, progress)
+        core = core_of(self._cache)
+        core.begin()
 
         async def work() -> None:
-            while (task := plan.take()) is not None:
-                one = task.request
-                fetching = self.fetch(
-                    one.url, hashes=one.hashes, size=one.size, filename=one.filename, progress=listener
-                )
+            while (item := batch.take()) is not None:
                 try:
-                    plan.done(task, await fetching)
+                    batch.finish(item, await self._run(lambda _, item=item: fetch(item), self._asking))  # type: ignore[misc]
                 except Exception as error:
-                    plan.done(task, error)
+                    batch.finish(item, error)
+
+        def fetch(item: BatchItem) -> CachedWheel:
+            with core.begin() as op:
+                return core.fetch_item(op, item)
 
         async with anyio.create_task_group() as group:
-            for _ in range(plan.jobs):
+            for _ in range(batch.jobs):
                 group.start_soon(work)
-        return plan.result()
+        return batch.outcomes() if return_exceptions else batch.wheels()
 
     @_awaitable(Cache.put)
     def put(self) -> None: ...
@@ -208,8 +235,6 @@ class AsyncCache:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        import anyio
-
         # Closing is short, and must be done where the task was cancelled, too.
         with anyio.CancelScope(shield=True):
             await self.close()
@@ -219,9 +244,6 @@ class AsyncCache:
 
     async def _run(self, action: Callable[[Cache], _R], threads: ThreadLimiter, stop: CancelToken | None = None) -> _R:
         """Do something in a worker thread; whoever cancels gets the thread's end, not the thread."""
-        import anyio
-        import anyio.lowlevel
-
         work = _Work(action, self._cache, stop or CancelToken())
         try:
             async with anyio.create_task_group() as group:
@@ -239,6 +261,11 @@ class AsyncCache:
                     await self._bridge.close_left(work.stop)
         await anyio.lowlevel.checkpoint_if_cancelled()
         return work.result()
+
+
+def sync_cache_of(cache: AsyncCache) -> Cache:
+    """Return the cache whose operations an AsyncCache runs in worker threads."""
+    return cache._cache  # noqa: SLF001 - the one place that reaches into an AsyncCache
 
 
 class _Work(Generic[_R]):
@@ -273,8 +300,6 @@ class _Work(Generic[_R]):
             self.stop.cancel()
 
     async def stop_when_cancelled(self) -> None:
-        import anyio
-
         try:
             await anyio.sleep_forever()
         finally:

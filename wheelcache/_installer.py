@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
-from ._cache import Cache
+from ._cache import Cache, core_of
 from ._fs.link import LinkStrategy
 from ._fs.robustio import RobustIO
 from ._models import CachedWheel, LinkMode
@@ -76,7 +76,7 @@ class TreeSource(WheelSource):
         self.version: str = version
         self._fs = _new_fs()
         self._root = str(cache.unpack(wheel).path)
-        self._never_hardlink_from = cache._never_hardlink_from  # noqa: SLF001 - one package
+        self._never_hardlink_from = core_of(cache).never_hardlink_from
         data = self._fs.read(marker_path(self._root))
         listing = None if data is None else decode_marker(data)
         if listing is None:

@@ -26,7 +26,9 @@ class Phase(StrEnum):
     """A wheel was deleted by ``prune``, ``remove`` or ``clear``: ``done`` is the total of bytes deleted so far, and
     ``detail`` the digest of the wheel."""
     DONE = "done"
-    """The wheel is there. The last event of every wheel that did not fail."""
+    """The wheel is in the cache. The last event of every request that did not fail."""
+    FAILED = "failed"
+    """The request failed; ``detail`` is the error. The last event of a failed request of ``fetch_all``."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class ProgressEvent:
         done: bytes so far; 0 while waiting.
         total: bytes in all, ``None`` where nobody knows.
         detail: for people: ``"for process 4711"``, ``"HTTP 503, again in 2.1 s"``; empty mostly.
+        request: in ``fetch_all``, the request that the event belongs to, as the caller gave it; else ``None``.
+        index: in ``fetch_all``, the position of that request; else ``None``.
     """
 
     wheel: str
@@ -46,6 +50,8 @@ class ProgressEvent:
     done: int = 0
     total: int | None = None
     detail: str = ""
+    request: object = None
+    index: int | None = None
 
 
 Progress: TypeAlias = Callable[[ProgressEvent], object]

@@ -7,7 +7,7 @@ one, and the credentials travel beside it, not in it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -28,16 +28,20 @@ class WheelRequest:
         hashes: what its bytes must have, see ``Cache.fetch``.
         size: its size in bytes, where known.
         filename: its wheel file name, where the URL does not end in it.
+        mirrors: URLs of the same file elsewhere, see ``Cache.fetch``.
     """
 
     url: str
     hashes: Hashes | None = None
     size: int | None = None
     filename: str | None = None
+    mirrors: Sequence[str] = ()
 
     def __repr__(self) -> str:
-        shown = (f"{redact(self.url)!r}", f"hashes={self.hashes!r}", f"size={self.size}", f"filename={self.filename!r}")
-        return f"WheelRequest({', '.join(shown)})"
+        parts = [f"{redact(self.url)!r}", f"hashes={self.hashes!r}", f"size={self.size}", f"filename={self.filename!r}"]
+        if self.mirrors:
+            parts.append(f"mirrors={[redact(mirror) for mirror in self.mirrors]!r}")
+        return f"WheelRequest({', '.join(parts)})"
 
 
 class Source(NamedTuple):

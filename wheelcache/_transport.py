@@ -13,23 +13,21 @@ loop, for which everything that touches a file is done in a worker thread.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from http import HTTPStatus
+from typing import BinaryIO, TypeAlias
 
 import httpx
 
-from ._async_cache import AsyncCache
-from ._cache import Cache
+from ._async_cache import AsyncCache, sync_cache_of
+from ._cache import Cache, core_of
 from ._exceptions import WheelCacheError
+from ._fetch.passthrough import KeptBody, Passthrough
 from ._models import Status
-from ._request import redact
+from ._operation import OperationCancelledError
+from ._request import parse_request, redact
 from ._threads import ThreadLimiter
 
-if TYPE_CHECKING:
-    from ._fetch.passthrough import KeptBody, Passthrough
-
-
 _CHUNK = 1 << 18
-_OK, _NOT_MODIFIED = 200, 304
 # As many at a time as anyio lets work. They need the disk alone: none waits for the event loop, nor for another.
 _THREADS = ThreadLimiter(40)
 # A request with one of these wants something else than the whole file, or knows better than the cache.
@@ -76,11 +74,11 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         next: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,  # noqa: A002 - the API's name
     ) -> None:
         if isinstance(cache, AsyncCache):
-            # What must not block an event loop is done in threads here, too.
-            cache = cache._cache  # noqa: SLF001 - one package
+            # File operations are done in worker threads here too, so that the event loop is not blocked.
+            cache = sync_cache_of(cache)
         if not isinstance(cache, Cache):
             raise TypeError(f"CacheTransport needs a Cache or an AsyncCache, not {type(cache).__name__}")
-        self._cache = cache
+        self._core = core_of(cache)
         self._next = next
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -124,41 +122,43 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         return answer
 
     def _answers(self, request: httpx.Request) -> _Answers:
-        """Yield what to ask the next transport, are sent its answers, and return what the client gets."""
-        visit = self._visit(request)
-        file = _opened(visit) if visit is not None and visit.holds else None
-        if visit is not None and file is not None:
-            return _from_file(file, visit, Status.HIT)
-        self._may_ask(request)
-        if visit is None:
+        """Yield requests for the next transport, receive its responses, and return the response for the client."""
+        passthrough = self._begin(request)
+        file = _open(passthrough) if passthrough is not None and passthrough.is_fresh else None
+        if passthrough is not None and file is not None:
+            return _from_file(file, passthrough, Status.HIT)
+        self._require_network(request)
+        if passthrough is None:
             return (yield request)
-        conditions = visit.conditions()
+        conditions = passthrough.conditional_headers()
         response = yield _with(request, conditions) if conditions else request
-        if response.status_code == _NOT_MODIFIED and conditions:
-            visit.revalidated(_fields(response))
-            file = _opened(visit)
+        if response.status_code == HTTPStatus.NOT_MODIFIED and conditions:
+            passthrough.revalidated(_fields(response))
+            file = _open(passthrough)
             if file is not None:
-                return _from_file(file, visit, Status.REVALIDATED)
-            # It was removed meanwhile, and the client never asked whether it changed.
+                return _from_file(file, passthrough, Status.REVALIDATED)
+            # The wheel was removed meanwhile, and the client did not send a conditional request itself.
             response = yield request
-        if response.status_code == _OK and "Content-Encoding" not in response.headers:
-            _keep(response, visit)
+        if response.status_code == HTTPStatus.OK and "Content-Encoding" not in response.headers:
+            _keep(response, passthrough)
         return response
 
-    def _visit(self, request: httpx.Request) -> Passthrough | None:
-        told = request.headers.get("Cache-Control", "").replace(" ", "").lower().split(",")
-        refresh = "no-cache" in told or "max-age=0" in told
+    def _begin(self, request: httpx.Request) -> Passthrough | None:
+        directives = request.headers.get("Cache-Control", "").replace(" ", "").lower().split(",")
+        refresh = "no-cache" in directives or "max-age=0" in directives
         try:
-            return self._cache._visit(str(request.url), refresh=refresh)  # noqa: SLF001 - one package
+            resolved = parse_request(str(request.url), None, None, None)
+            with self._core.begin(resolved.filename) as op:
+                return Passthrough(self._core.store, op, resolved, refresh=refresh)
         except (WheelCacheError, ValueError):
-            return None  # no wheel's name, or a cache that cannot be used: that is not the client's concern
+            return None  # the file name is not a wheel's, or the cache cannot be used: the client need not know
 
-    def _may_ask(self, request: httpx.Request) -> None:
-        """Refuse what would go to the network past a cache that must not use it, whatever kept the cache from it."""
-        if self._cache._offline:  # noqa: SLF001 - one package
-            shown = redact(str(request.url))
+    def _require_network(self, request: httpx.Request) -> None:
+        """Refuse to pass a request of an offline cache to the network, whatever kept the cache from answering it."""
+        if self._core.offline:
+            url = redact(str(request.url))
             raise httpx.ConnectError(
-                f"the cache {self._cache.path} is offline, and {shown} cannot be had from it", request=request
+                f"the cache {self._core.layout.root} is offline and does not have {url}", request=request
             )
 
     def close(self) -> None:
@@ -195,19 +195,19 @@ def _with(request: httpx.Request, conditions: dict[str, str]) -> httpx.Request:
     )
 
 
-def _opened(visit: Passthrough) -> BinaryIO | None:
+def _open(passthrough: Passthrough) -> BinaryIO | None:
     try:
-        return visit.open()
-    except WheelCacheError:
-        return None
+        return passthrough.open()
+    except (WheelCacheError, OperationCancelledError):
+        return None  # unreadable, or the cache was closed: the next transport delivers it
 
 
-def _keep(response: httpx.Response, visit: Passthrough) -> None:
+def _keep(response: httpx.Response, passthrough: Passthrough) -> None:
     """Let a body be written down while it is read, or now if a transport has read it already."""
     if not response.is_stream_consumed:
-        response.stream = _Kept(response.stream, visit, _fields(response))
+        response.stream = _Kept(response.stream, passthrough, _fields(response))
         return
-    keep = visit.keep(_fields(response))
+    keep = passthrough.keep(_fields(response))
     keep.write(response.content)
     keep.finish()
 
@@ -216,10 +216,10 @@ class _Kept(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A body that is written down while it is read."""
 
     def __init__(
-        self, body: httpx.SyncByteStream | httpx.AsyncByteStream, visit: Passthrough, fields: dict[str, str]
+        self, body: httpx.SyncByteStream | httpx.AsyncByteStream, passthrough: Passthrough, fields: dict[str, str]
     ) -> None:
         self._body = body
-        self._visit = visit
+        self._passthrough = passthrough
         self._fields = fields
         self._keep: KeptBody | None = None
 
@@ -232,7 +232,7 @@ class _Kept(httpx.SyncByteStream, httpx.AsyncByteStream):
                 yield chunk
             keep.finish()
         finally:
-            keep.drop()
+            keep.discard()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         assert isinstance(self._body, httpx.AsyncByteStream)
@@ -244,22 +244,22 @@ class _Kept(httpx.SyncByteStream, httpx.AsyncByteStream):
             await _THREADS.run(keep.finish)
         finally:
             # As short as it must be where a task is cancelled.
-            keep.drop()
+            keep.discard()
 
     def _begin(self) -> KeptBody:
-        self._keep = self._visit.keep(self._fields)
+        self._keep = self._passthrough.keep(self._fields)
         return self._keep
 
     def close(self) -> None:
         # Who closes it early may still hold the iterator.
         if self._keep is not None:
-            self._keep.drop()
+            self._keep.discard()
         if isinstance(self._body, httpx.SyncByteStream):
             self._body.close()
 
     async def aclose(self) -> None:
         if self._keep is not None:
-            self._keep.drop()
+            self._keep.discard()
         if isinstance(self._body, httpx.AsyncByteStream):
             await self._body.aclose()
 
@@ -283,8 +283,8 @@ class _FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
         self._file.close()
 
 
-def _from_file(file: BinaryIO, visit: Passthrough, status: Status) -> httpx.Response:
-    size = 0 if visit.wheel is None else visit.wheel.size
+def _from_file(file: BinaryIO, passthrough: Passthrough, status: Status) -> httpx.Response:
+    size = 0 if passthrough.wheel is None else passthrough.wheel.size
     return httpx.Response(
         200,
         headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},

@@ -258,3 +258,64 @@ def test_a_pool_that_is_smaller_than_the_jobs(server: Server, machine: Machine, 
         wanted = [WheelRequest(held.on(server, how=hold), held.digest, held.size), *requests_for(server, MANY[:3])]
         assert len(cache.fetch_all(wanted, jobs=4)) == 4
         assert server.count() == 4
+
+
+def test_outcomes_instead_of_a_group(server: Server, cache: Cache) -> None:
+    """With return_exceptions, each request has its outcome in its position, a wheel or an exception."""
+    good, bad = MANY[0], MANY[1]
+    requests = [
+        WheelRequest(bad.on(server, how=status(404)), bad.digest),
+        WheelRequest(good.on(server), good.digest),
+        WheelRequest(MANY[2].on(server, how=wrong_bytes(b"no wheel")), MANY[2].digest),
+    ]
+    first, second, third = cache.fetch_all(requests, return_exceptions=True)
+    assert isinstance(first, DownloadError)
+    assert not isinstance(second, Exception)
+    assert second.digest == good.digest
+    assert isinstance(third, HashMismatchError)
+
+
+def test_an_interrupt_is_no_outcome(server: Server, cache: Cache) -> None:
+    """With return_exceptions, an exception that is not an Exception still ends the call."""
+
+    def interrupt(event: ProgressEvent) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.fetch_all(requests_for(server, MANY[:3]), progress=interrupt, return_exceptions=True)
+
+
+def test_events_name_their_request(server: Server, cache: Cache) -> None:
+    """Each event has the caller's request object and its position, and the last one of a request is its completion."""
+    bad = Duck(MANY[1].on(server, how=status(404)), {"sha256": hex_of(MANY[1].data)})
+    requests = [WheelRequest(MANY[0].on(server), MANY[0].digest), bad, MANY[2].on(server)]
+    events: list[ProgressEvent] = []
+    cache.fetch_all(requests, progress=events.append, return_exceptions=True)
+    assert all(event.index is not None and event.request is requests[event.index] for event in events)
+    last = {event.index: event for event in events}
+    assert [last[index].phase for index in range(3)] == [Phase.DONE, Phase.FAILED, Phase.DONE]
+    assert "404" in last[1].detail
+    assert last[1].wheel == MANY[1].filename
+
+
+def test_a_listener_that_fails_at_a_failure_is_the_outcome(server: Server, cache: Cache) -> None:
+    """An exception of the listener is the outcome of its request, also if the request had failed already."""
+
+    def fail(event: ProgressEvent) -> None:
+        if event.phase is Phase.FAILED:
+            raise LookupError("enough")
+
+    (outcome,) = cache.fetch_all(
+        [WheelRequest(MANY[0].on(server, how=status(404)), MANY[0].digest)], progress=fail, return_exceptions=True
+    )
+    assert isinstance(outcome, LookupError)
+
+
+def test_mirrors_of_a_request(server: Server, cache: Cache) -> None:
+    """A request of many can have mirrors, which deliver the wheel if its URL does not; they are shown redacted."""
+    wheel = MANY[0]
+    broken = server.url("/broken/" + wheel.filename)
+    request = WheelRequest(broken, wheel.digest, mirrors=[wheel.on(server)])
+    (found,) = cache.fetch_all([request])
+    assert found.path.read_bytes() == wheel.data
+    assert "hunter2" not in repr(WheelRequest(broken, mirrors=["https://me:hunter2@example.org/a.whl"]))

@@ -21,6 +21,7 @@ from machines import FakeClock, Machine
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, PruneReport, ReadOnlyError
+from wheelcache._cache import core_of
 from wheelcache._fs.robustio import RobustIO
 from wheelcache._fs.tempnames import OwnerTag, space_tag
 
@@ -46,7 +47,7 @@ def digests(wheels: object) -> list[str]:
 def size_of_tally(machine: Machine, cache: Cache) -> int:
     """Return how large another process takes the cache to be."""
     with machine.cache(cache.path) as other:
-        return other._tally.size(RobustIO(other._begin()))
+        return core_of(other).counters.size(RobustIO(core_of(other).begin()))
 
 
 def test_the_least_recently_used_go_first_and_whole(machine: Machine, cache: Cache, tmp_path: Path) -> None:
@@ -513,7 +514,7 @@ def test_one_process_prunes_for_the_limit_and_nobody_relies_on_it(machine: Machi
     from wheelcache._fs.lock import FileLock
 
     with machine.cache(tmp_path / "cache", max_size=20 * SIZE) as cache:
-        lock = FileLock(RobustIO(cache._begin()), cache._layout.lock("prune"))
+        lock = FileLock(RobustIO(core_of(cache).begin()), core_of(cache).layout.lock("prune"))
         assert lock.try_acquire()
         fill(machine, cache, tmp_path, 22)
         assert cache.stats().wheel_bytes == 22 * SIZE
@@ -704,7 +705,7 @@ def test_a_lock_that_is_held_is_not_stale(machine: Machine, cache: Cache) -> Non
     from wheelcache._fs.lock import FileLock
 
     path = cache.path / "v1" / "locks" / "0.lock"
-    lock = FileLock(RobustIO(cache._begin()), str(path))
+    lock = FileLock(RobustIO(core_of(cache).begin()), str(path))
     assert lock.try_acquire()
     os.utime(path, (1, 1))
     assert cache.prune().swept == ()
@@ -910,7 +911,7 @@ def test_any_order_of_use_is_the_order_of_going(machine: Machine, cache: Cache, 
 
 def test_metadata_that_was_kept_goes_after_a_month(machine: Machine, cache: Cache) -> None:
     """METADATA of wheels that are not here stays for a month; clearing takes it at once."""
-    kept = Path(cache._layout.metadata("https://example.org/p-1.0-py3-none-any.whl"))
+    kept = Path(core_of(cache).layout.metadata("https://example.org/p-1.0-py3-none-any.whl"))
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"{}")
     now = machine.clock.now()

@@ -11,6 +11,7 @@ import pytest
 from many import TINY_SIZE, Tiny, build
 
 from wheelcache import Cache
+from wheelcache._cache import core_of
 from wheelcache._fs.robustio import RobustIO
 from wheelcache._os.system import System
 from wheelcache._store.walk import walk_entries
@@ -64,7 +65,7 @@ def test_a_cache_is_cut_in_half_while_others_use_it(tmp_path: Path, count: int) 
     with Cache(root) as cache:
         half = [
             entry
-            for entry in walk_entries(RobustIO(cache._begin()), cache._layout)
+            for entry in walk_entries(RobustIO(core_of(cache).begin()), core_of(cache).layout)
             if not entry.names or not entry.blobs
         ]
         # Who was fetching or reading a wheel just as it went may have made its blob anew, or kept its folder from

@@ -15,6 +15,7 @@ from marks import not_on_windows
 from wheels import make_wheel, wheel_filename
 
 from wheelcache import Action, Cache, CachedWheel, ProblemKind
+from wheelcache._cache import core_of
 from wheelcache._fs.robustio import RobustIO
 
 DAY = 86_400.0
@@ -54,7 +55,7 @@ def test_a_tree_goes_with_its_wheel(cache: Cache, wheels: list[CachedWheel]) -> 
     assert not gone.exists()
     assert not gone.with_name(gone.name + ".json").exists()
     assert all(path.exists() for path in left)
-    assert cache._tally.size(RobustIO(cache._begin())) == total - report.freed
+    assert core_of(cache).counters.size(RobustIO(core_of(cache).begin())) == total - report.freed
     assert cache.stats().trees == 2
 
 

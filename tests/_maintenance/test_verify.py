@@ -19,6 +19,7 @@ from marks import not_on_windows
 from wheels import make_wheel, wheel_filename
 
 from wheelcache import Action, Cache, CachedWheel, Phase, ProblemKind, ProgressEvent, Status
+from wheelcache._cache import core_of
 from wheelcache._operation import CURRENT_TOKEN, CancelToken, OperationCancelledError
 
 SIZE = 3000
@@ -402,5 +403,5 @@ def test_what_is_just_being_written_is_no_damage(tmp_path: Path) -> None:
         wheels = fill(cache, tmp_path)
         whole = record(wheels[1]).read_bytes()
         record(wheels[1]).write_bytes(whole[:40])
-        cache._system = replace(cache._system, sleep=sleep)
+        core_of(cache).system = replace(core_of(cache).system, sleep=sleep)
         assert cache.verify(repair=True).problems == ()

@@ -1,7 +1,8 @@
-"""Many wheels: what is asked for, in which order it is fetched, and what comes of it.
+"""Many wheels: which ones are requested, in which order they are fetched, and the outcome of each.
 
-The work itself is done by threads here and by tasks in :mod:`._async`; both take from one :class:`Plan`, which knows
-nothing of either. The largest come first where sizes are known, so that the last one to end is a small one.
+The work is done by threads here and by tasks in :mod:`wheelcache._async_cache`. Both take items from one
+:class:`Batch`, which knows nothing of either. The largest wheels come first if sizes are known, so that the last one to
+finish is a small one.
 """
 
 from __future__ import annotations
@@ -9,141 +10,190 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from .._filenames import check_wheel_name
-from .._models import CachedWheel
-from .._operation import CURRENT_TOKEN, CancelToken, OperationCancelledError
-from .._request import WheelRequest, parse_request
-from .._threads import ThreadGroup
+from .._models import CachedWheel, Phase, Progress, ProgressEvent
+from .._operation import CURRENT_TOKEN, CancelToken, ClosedError, OperationCancelledError
+from .._request import ResolvedRequest, WheelRequest, parse_request
+from .._threads import ThreadGroup, one_at_a_time
 
-# Servers of indexes bear with this many connections of one client. More bring nothing: 12 and 16 take as long, at 30 ms
-# a request too (benchmarks/fetch.py, 80 wheels, two cores).
+# Index servers accept this many connections of one client. More do not help: 12 and 16 take as long, also with 30 ms
+# for each request (benchmarks/fetch.py, 80 wheels, two cores).
 _JOBS = 8
 
 
 @runtime_checkable
 class WheelLike(Protocol):
-    """Anything that says where a wheel is: a :class:`WheelRequest`, a ``packaging.pylock.PackageWheel``, ...
+    """Any object that describes a wheel: a :class:`WheelRequest`, a ``packaging.pylock.PackageWheel``, ...
 
-    ``size`` and ``filename`` are looked for as well.
+    The attributes ``size``, ``filename`` and ``mirrors`` are used if they exist.
     """
 
     @property
     def url(self) -> str | None:
-        """Where its bytes are."""
+        """The URL of its bytes."""
         ...
 
     @property
     def hashes(self) -> Mapping[str, str] | Iterable[str] | str | None:
-        """What its bytes must have."""
+        """The hashes that the bytes must have."""
         ...
 
 
 Request: TypeAlias = str | WheelRequest | WheelLike
-"""What ``fetch_all`` takes a list of."""
-
-
-def _checked(request: Request) -> WheelRequest:
-    """Check a request of any kind.
-
-    Raises:
-        TypeError, ValueError, InvalidWheelError: where it is none.
-    """
-    if isinstance(request, str):
-        request = WheelRequest(request)
-    # Asked for first, since asking a protocol takes as long as half of all that follows.
-    if not isinstance(request, WheelRequest | WheelLike):
-        kind = type(request).__name__
-        raise TypeError(f"a request is a URL, a WheelRequest or has the attributes url and hashes, not {kind}")
-    if request.url is None:
-        raise ValueError("a request without a URL: a wheel that a lock file names by its path goes in by put")
-    size, filename = getattr(request, "size", None), getattr(request, "filename", None)
-    wanted = parse_request(request.url, request.hashes, size, filename)
-    check_wheel_name(wanted.filename, operation="fetch", url=wanted.shown)
-    return WheelRequest(request.url, wanted.hashes, size, wanted.filename)
+"""One request of ``fetch_all``."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """One wheel of many."""
+class BatchItem:
+    """One wheel of a batch.
 
-    number: int
-    request: WheelRequest
-
-
-class Plan:
-    """Many requests, what is left of them, and what came of the others.
-
-    Args:
-        requests: they are all checked before the first is made.
-        jobs: how many are fetched at a time, ``None`` for a number that servers bear.
+    Attributes:
+        index: the position of its request.
+        request: the request as the caller gave it.
+        resolved: the request, checked.
+        progress: the listener for its events, or ``None``.
     """
 
-    def __init__(self, requests: Iterable[Request], jobs: int | None) -> None:
+    index: int
+    request: Request
+    resolved: ResolvedRequest
+    progress: Progress | None
+
+
+class Batch:
+    """Many requests, those that remain to be fetched, and the outcomes of the others.
+
+    Args:
+        requests: all of them are checked before the first one is fetched.
+        jobs: the number of parallel downloads; ``None`` for a number that index servers accept.
+        progress: the caller's listener; it is called by one thread at a time.
+
+    Raises:
+        TypeError, ValueError, InvalidWheelError: for an invalid request.
+    """
+
+    def __init__(self, requests: Iterable[Request], jobs: int | None, progress: Progress | None) -> None:
         if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
-            raise ValueError(f"jobs is a number from 1 on, not {jobs!r}")
+            raise ValueError(f"jobs must be a positive number, not {jobs!r}")
         if isinstance(requests, str | WheelRequest):
-            raise TypeError("requests is a list of requests, not one of them: that is for fetch")
-        tasks = [Task(number, _checked(request)) for number, request in enumerate(requests)]
-        self._left = iter(sorted(tasks, key=lambda task: task.request.size or 0, reverse=True))
+            raise TypeError("requests must be a list of requests; a single one is for fetch")
+        listener = one_at_a_time(progress)
+        items = [
+            BatchItem(index, request, _resolve(request), _listener_for(listener, request, index))
+            for index, request in enumerate(requests)
+        ]
+        self._remaining = iter(sorted(items, key=lambda item: item.resolved.size or 0, reverse=True))
         self._lock = threading.Lock()
-        self._wheels: dict[int, CachedWheel] = {}
-        self._errors: dict[int, Exception] = {}
-        self._count = len(tasks)
+        self._outcomes: dict[int, CachedWheel | Exception] = {}
+        self._count = len(items)
         self.jobs = min(jobs or _JOBS, self._count)
 
-    def take(self) -> Task | None:
-        """Return what is to be fetched next."""
+    def take(self) -> BatchItem | None:
+        """Return the next item to fetch, or ``None``."""
         with self._lock:
-            return next(self._left, None)
+            return next(self._remaining, None)
 
-    def done(self, task: Task, outcome: CachedWheel | Exception) -> None:
-        """Take down what came of it."""
+    def finish(self, item: BatchItem, outcome: CachedWheel | Exception) -> None:
+        """Store the outcome of an item, and report a failure to the listener."""
+        if isinstance(outcome, Exception) and item.progress is not None:
+            try:
+                item.progress(ProgressEvent(item.resolved.filename, Phase.FAILED, detail=str(outcome)))
+            except Exception as error:
+                outcome = error
         with self._lock:
-            if isinstance(outcome, Exception):
-                self._errors[task.number] = outcome
-            else:
-                self._wheels[task.number] = outcome
+            self._outcomes[item.index] = outcome
 
-    def result(self) -> list[CachedWheel]:
+    def outcomes(self) -> list[CachedWheel | Exception]:
+        """Return the outcome of each request, in the order of the requests.
+
+        Raises:
+            ClosedError: if the cache was closed before all of them had finished.
+        """
+        outcomes = [self._outcomes[index] for index in range(self._count)]
+        for outcome in outcomes:
+            if isinstance(outcome, ClosedError):
+                raise outcome
+        return outcomes
+
+    def wheels(self) -> list[CachedWheel]:
         """Return the wheels in the order of the requests.
 
         Raises:
-            ExceptionGroup: with every failure.
+            ExceptionGroup: of all failures, if there is any.
         """
-        if self._errors:
-            failures = [self._errors[number] for number in sorted(self._errors)]
+        outcomes = self.outcomes()
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if failures:
             raise ExceptionGroup(f"{len(failures)} of {self._count} wheels could not be fetched", failures)
-        return [self._wheels[number] for number in range(self._count)]
+        return [outcome for outcome in outcomes if isinstance(outcome, CachedWheel)]
 
 
-def fetch_in_threads(plan: Plan, fetch: Callable[[WheelRequest], CachedWheel]) -> None:
-    """Work a plan off in threads of its own. Ctrl-C stops all of them, and comes through when they have ended."""
-    stop = CURRENT_TOKEN.get() or CancelToken()
+def _resolve(request: Request) -> ResolvedRequest:
+    if isinstance(request, str):
+        request = WheelRequest(request)
+    # Asked first, since checking a protocol takes as long as half of the rest.
+    if not isinstance(request, WheelRequest | WheelLike):
+        kind = type(request).__name__
+        raise TypeError(f"a request must be a URL, a WheelRequest or have the attributes url and hashes, not {kind}")
+    if request.url is None:
+        raise ValueError("a request has no URL: a wheel that a lock file names by a path is added with put")
+    optional = (getattr(request, "size", None), getattr(request, "filename", None))
+    resolved = parse_request(request.url, request.hashes, *optional, getattr(request, "mirrors", ()))
+    check_wheel_name(resolved.filename, operation="fetch", url=resolved.shown)
+    return resolved
+
+
+def _listener_for(progress: Progress | None, request: Request, index: int) -> Progress | None:
+    """Return a listener that adds to each event which request it belongs to."""
+    if progress is None:
+        return None
+
+    def tell(event: ProgressEvent) -> object:
+        return progress(replace(event, request=request, index=index))
+
+    return tell
+
+
+def fetch_in_threads(
+    batch: Batch, token: CancelToken, fetch: Callable[[BatchItem], CachedWheel], check: Callable[[], None]
+) -> None:
+    """Fetch a batch in threads of its own.
+
+    An interrupt cancels all of them, and propagates when they have ended.
+
+    Args:
+        batch: the batch.
+        token: the token of the operations that ``fetch`` performs.
+        fetch: fetches one item.
+        check: raises if the operation was cancelled from outside.
+    """
     fatal: list[BaseException] = []
 
     def work() -> None:
-        CURRENT_TOKEN.set(stop)
+        CURRENT_TOKEN.set(token)
         try:
-            while not stop.is_cancelled and (task := plan.take()) is not None:
+            while not token.is_cancelled and (item := batch.take()) is not None:
                 try:
-                    plan.done(task, fetch(task.request))
+                    batch.finish(item, fetch(item))
                 except Exception as error:
-                    plan.done(task, error)
+                    batch.finish(item, error)
         except OperationCancelledError:
-            pass  # whoever stopped it knows
+            pass  # the thread that waits for this one raises it
         except BaseException as error:
             fatal.append(error)
-            stop.cancel()
+            token.cancel()
 
-    def say_again() -> None:
-        if stop.is_cancelled:
-            stop.cancel()
+    def cancel_again() -> None:
+        check()
+        if token.is_cancelled:
+            token.cancel()
 
     context = copy_context()
-    workers = ThreadGroup(lambda: context.copy().run(work), plan.jobs, "wheelcache-fetch")
-    workers.run(lambda _: stop.cancel(), poll=say_again)
+    threads = ThreadGroup(lambda: context.copy().run(work), batch.jobs, "wheelcache-fetch")
+    threads.run(lambda _: token.cancel(), poll=cancel_again)
     if fatal:
         raise fatal[0]
+    check()

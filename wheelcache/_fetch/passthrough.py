@@ -1,130 +1,139 @@
-"""Visit: one request of another client that passes by the cache; :mod:`._transport` says when and how.
+"""One request of another HTTP client, looked up in the store; a body that it reads can be kept while it is read.
 
-What is kept is staged while the other client reads it. Nothing that goes wrong here is that client's concern: then
-nothing is kept.
+:class:`~wheelcache.CacheTransport` decides when and how. A failure of the cache never reaches the other client: the
+body is not kept then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import BinaryIO
 
 from .._exceptions import WheelCacheError
+from .._filenames import check_wheel_name
 from .._fs.robustio import RobustIO
+from .._http.cache_control import freshness
 from .._http.client import length
-from .._models import CachedWheel
+from .._models import CachedWheel, Status
+from .._operation import Operation, OperationCancelledError
 from .._request import ResolvedRequest
-from .._store.index import UrlEntry, Urls
+from .._store.layers import LayeredStore, to_wheel
 from .._store.staging import StagedFile
 from .download import Answer
+from .revalidate import conditional_headers, remember_response
 
 
-@dataclass(frozen=True)
 class Passthrough:
-    """What the cache has to say to a request.
+    """One request of another client.
+
+    Args:
+        store: where the wheel is looked up and added.
+        op: the operation; it lasts until the body has been read.
+        request: the request.
+        refresh: whether the client asked for a revalidation.
 
     Attributes:
-        call: this visit's.
-        wanted: what is asked for.
-        wheel: what the cache has under this URL or hash, if anything.
-        holds: whether it may be taken without asking.
-        known: what the server said of it.
-        urls: where that is written down.
-        temporary: the path of what may be kept; ``None`` where nothing may.
-        add: makes what was staged an entry.
-        asked: when the request was made, in seconds since the epoch.
+        wheel: the wheel in the store, or ``None``.
+        is_fresh: whether the wheel may be used without asking the server.
+
+    Raises:
+        WheelCacheError: if the store cannot be used, or the file name is not a wheel's.
     """
 
-    fs: RobustIO
-    wanted: ResolvedRequest
-    wheel: CachedWheel | None
-    holds: bool
-    known: UrlEntry | None
-    urls: Urls
-    temporary: str | None
-    add: Callable[[RobustIO, StagedFile, ResolvedRequest], CachedWheel]
-    asked: float
+    def __init__(self, store: LayeredStore, op: Operation, request: ResolvedRequest, *, refresh: bool) -> None:
+        check_wheel_name(request.filename, operation="fetch", url=request.shown)
+        self._store = store
+        self._fs = RobustIO(op)
+        self._request = request
+        self.wheel = store.find(self._fs, request, refresh=refresh)
+        self.is_fresh = self.wheel is not None
+        self._known = None if request.hashes else store.index.find_url(self._fs, request.url)
+        if self.wheel is None and self._known is not None:
+            entry = store.find_known(self._fs, self._known, request.filename)
+            self.wheel = None if entry is None else to_wheel(entry, Status.REVALIDATED)
+        self._asked = op.system.now()
 
-    def conditions(self) -> dict[str, str]:
-        """Return the header fields that ask whether what is there still holds."""
-        # What was said behind a redirect is nothing to ask with before it: the client follows it by itself.
-        if self.wheel is None or self.known is None or self.known.place:
+    def conditional_headers(self) -> dict[str, str]:
+        """Return the header fields that ask the server whether the wheel in the store is still current."""
+        # Validators from behind a redirect mean nothing to the server before it: the client follows by itself.
+        if self.wheel is None or self._known is None or self._known.place:
             return {}
-        return self.known.conditions(refresh=False)
+        return conditional_headers(self._known, refresh=False)
 
     def open(self) -> BinaryIO | None:
-        """Open the wheel, ``None`` where it is gone meanwhile."""
-        return None if self.wheel is None else self.fs.open_read(str(self.wheel.path))
+        """Open the wheel, or return ``None`` if it was removed meanwhile."""
+        return None if self.wheel is None else self._fs.open_read(str(self.wheel.path))
 
     def revalidated(self, fields: Mapping[str, str]) -> None:
-        """Take down that what is there still holds."""
-        if self.wheel is not None and self.temporary is not None:
-            self._note(self.wheel, fields, modified=False)
+        """Store that the server has confirmed the wheel, with these header fields."""
+        if self.wheel is not None and not self._store.read_only:
+            self._remember(self.wheel, fields, modified=False)
 
     def keep(self, fields: Mapping[str, str]) -> KeptBody:
-        """Begin to keep a body that comes with these fields of its answer."""
+        """Begin to keep a body whose response has these header fields."""
         return KeptBody(self, self._stage() if self._may_keep(fields) else None, fields)
 
     def _may_keep(self, fields: Mapping[str, str]) -> bool:
-        """Whether the server lets it be kept. Under a hash it says nothing of the bytes that is not known."""
-        # Only what comes from a server needs it, and the start of a process counts.
-        from .._http.cache_control import freshness
-
-        if self.wanted.hashes or freshness(fields, self.asked, self.fs.system.now()).storable:
+        """Whether the body may be kept: always with a requested hash, else unless the server forbids storing it."""
+        if self._request.hashes or freshness(fields, self._asked, self._fs.system.now()).storable:
             return True
-        if self.known is not None and self.temporary is not None:
-            # What it said before holds no longer either.
-            self.urls.forget(self.fs, self.wanted.url)
+        if self._known is not None and not self._store.read_only:
+            # The response before this one must not be used any more either.
+            self._store.index.remove(self._fs, self._request.url)
         return False
 
     def _stage(self) -> StagedFile | None:
-        if self.temporary is None:
+        if self._store.read_only:
             return None
+        temporary = self._store.layout.new_temporary(self._fs.temporary_tag(), self._fs.system.pid_namespace())
         try:
-            return StagedFile(self.fs, self.temporary, expected=self.wanted.hashes, shown=self.wanted.shown)
+            return StagedFile(self._fs, temporary, expected=self._request.hashes, shown=self._request.shown)
         except WheelCacheError:
             return None
 
-    def came(self, stage: StagedFile, fields: Mapping[str, str]) -> None:
-        """Make an entry of a body that was read to its end."""
-        wheel = self.add(self.fs, stage, self.wanted)
-        if not self.wanted.hashes:
-            self._note(wheel, fields, modified=True)
+    def commit(self, stage: StagedFile, fields: Mapping[str, str]) -> None:
+        """Make a body that was read to its end an entry."""
+        request = self._request
+        wheel = self._store.commit(self._fs, stage, request.filename, request.shown, Status.DOWNLOADED)
+        if not request.hashes:
+            self._remember(wheel, fields, modified=True)
 
-    def _note(self, wheel: CachedWheel, fields: Mapping[str, str], *, modified: bool) -> None:
-        answer = Answer(modified, fields, self.asked, self.wanted.url)
-        self.urls.write(self.fs, self.wanted.url, wheel.hashes["sha256"], answer, self.known)
+    def _remember(self, wheel: CachedWheel, fields: Mapping[str, str], *, modified: bool) -> None:
+        response = Answer(modified, fields, self._asked, self._request.url)
+        sha256 = wheel.hashes["sha256"]
+        remember_response(
+            self._store.index, self._fs, self._request.url, sha256=sha256, response=response, before=self._known
+        )
 
 
 class KeptBody:
-    """A body on its way past. Nothing that goes wrong with it is raised: then it is not kept."""
+    """A body that is kept while another client reads it. Its methods do not fail: the body is not kept then."""
 
-    def __init__(self, visit: Passthrough, stage: StagedFile | None, fields: Mapping[str, str]) -> None:
-        self._visit = visit
+    def __init__(self, passthrough: Passthrough, stage: StagedFile | None, fields: Mapping[str, str]) -> None:
+        self._passthrough = passthrough
         self._stage = stage
         self._fields = fields
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes; where they cannot be kept, nothing is."""
+        """Keep the next bytes."""
         if self._stage is not None:
             try:
                 self._stage.write(data)
-            except WheelCacheError:
-                self.drop()
+            except (WheelCacheError, OperationCancelledError):
+                self.discard()
 
     def finish(self) -> None:
-        """The body was read to its end."""
-        # Not every transport sees that a body is shorter than it was to be.
+        """Make the body, which was read to its end, an entry."""
+        # Not every transport notices that a body is shorter than announced.
         if self._stage is not None and length(self._fields.get("content-length")) in {None, self._stage.written}:
             try:
-                self._visit.came(self._stage, self._fields)
-            except WheelCacheError:
-                pass  # these are other bytes than those of the hash, or the disk refuses
-        self.drop()
+                self._passthrough.commit(self._stage, self._fields)
+            except (WheelCacheError, OperationCancelledError):
+                pass  # the bytes do not have the requested hash, the disk refuses, or the cache was closed
+        self.discard()
 
-    def drop(self) -> None:
-        """Keep nothing; of what has become an entry nothing is lost."""
+    def discard(self) -> None:
+        """Stop keeping the body. An entry that it has become is not affected."""
         if self._stage is not None:
             self._stage.__exit__(None, None, None)
             self._stage = None

@@ -168,6 +168,12 @@ class HttpClient:
         self.closing = CancelToken(lambda: ClosedError("the cache is closed"))
         self._waker = ReadInterrupter(wake, self.closing)
 
+    def after_fork(self) -> None:
+        """Leave to the parent its connections, through which two processes must not talk."""
+        leave_connections(self._client)
+        self._own = None
+        self._lock = threading.Lock()
+
     def client(self) -> Client:
         """The caller's client, or our own.
 

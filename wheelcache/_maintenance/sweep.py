@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from .._exceptions import CommitError
 from .._fs.lock import FileLock
 from .._fs.tempnames import OwnerTag, boot_tag, space_tag
-from .._store.index import target_of
+from .._store.index import digest_in_pointer
 from .._store.walk import EntryFolder, scan_folder, walk_files
 from .removal import Remover
 
@@ -66,7 +66,7 @@ class Sweeper:
         for path, stat in self._files(self._layout.urls):
             try:
                 # Reading a pipe would wait for a writer.
-                sha256 = target_of(self._fs.read(path)) if modes.S_ISREG(stat.st_mode) else None
+                sha256 = digest_in_pointer(self._fs.read(path)) if modes.S_ISREG(stat.st_mode) else None
                 is_valid = not self._everything and sha256 is not None and exists(sha256)
             except CommitError as error:
                 self._remover.skip(path, error)

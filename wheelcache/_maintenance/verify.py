@@ -22,7 +22,7 @@ from .._fs.robustio import RobustIO, hash_file
 from .._fs.tempnames import OwnerTag
 from .._reports import Action, Problem, ProblemKind, VerifyReport
 from .._store import walk
-from .._store.index import target_of
+from .._store.index import digest_in_pointer
 from .._store.layout import Layout, is_blob, is_note, is_record, marker_path
 from .._store.quarantine import quarantine_file
 from .._store.records import Record, StatFingerprint, decode_record, write_record
@@ -307,7 +307,7 @@ class Verifier:
 
     def _pointer_problem(self, fs: RobustIO, path: str) -> ProblemKind | None:
         try:
-            sha256 = target_of(fs.read(path))
+            sha256 = digest_in_pointer(fs.read(path))
             if sha256 is None:
                 return ProblemKind.TORN
             return ProblemKind.ORPHANED if fs.stat(self._layout.entry(sha256)) is None else None

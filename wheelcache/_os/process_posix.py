@@ -1,4 +1,4 @@
-"""Boot and processes on POSIX systems: the boot ID, whether a process is alive, and ending a blocked read."""
+"""TODO."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from .._imports import import_lock
+if sys.platform == "win32":  # pragma: no cover - mypy reads this module for Windows too
+    raise ImportError("this is the file layer of the other systems")
 
-if sys.platform == "win32":  # pragma: no cover - mypy checks this module for Windows too
-    raise ImportError("this module is for POSIX systems")
 
 if TYPE_CHECKING:
     import socket
 
 
 def boot_id() -> str | None:
-    """Return a string that changes with every boot of this machine, or ``None`` if the system has none."""
+    """Return what is the same until this machine starts again, ``None`` where the system does not say."""
     if sys.platform == "linux":
         try:
             with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
                 return file.read().strip()
         except OSError:
             return None
-    return _darwin_boot_id()
+    return _darwin_boot_session()
 
 
-def _darwin_boot_id() -> str | None:
-    with import_lock:  # most systems need no ctypes for a hit
-        import ctypes
+def _darwin_boot_session() -> str | None:
+    import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
     function = getattr(library, "sysctlbyname", None)
@@ -40,8 +38,8 @@ def _darwin_boot_id() -> str | None:
 
 
 def process_alive(pid: int) -> bool:
-    """Return whether a process with this ID exists."""
-    if pid <= 0:  # kill(2) takes such numbers for process groups
+    """Return whether there is a process of this number."""
+    if pid <= 0:  # to kill(2) these are groups, and to us nobody
         return False
     try:
         os.kill(pid, 0)
@@ -53,7 +51,7 @@ def process_alive(pid: int) -> bool:
 
 
 def pid_namespace() -> str:
-    """Return an identifier of the PID namespace: containers of one boot have one each. Empty if there is none."""
+    """Return what process numbers mean something within: containers of one boot have a space each."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -61,12 +59,11 @@ def pid_namespace() -> str:
 
 
 def interrupt_read(connection: socket.socket) -> None:
-    """End a blocked read of a socket in another thread. The socket cannot be used afterwards."""
-    with import_lock:  # loaded already: the caller has a socket
-        import socket
+    """End the reading of a socket in another thread."""
+    import socket  # who has one to give has imported it
 
     try:
-        # The method of the plain socket: that of ssl.SSLSocket discards its state while the other thread uses it.
+        # The plain socket's: that of ssl forgets its state, under the hands of the thread that reads.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
     except OSError:
-        pass  # already closed
+        pass  # it is closed already

@@ -77,10 +77,14 @@ class Counters:
     def __init__(self, layout: Layout, *, writable: bool) -> None:
         self._layout = layout
         self._writable = writable
-        self._lock = threading.Lock()
-        self._unwritten = Count()
+        self.after_fork()
         # What was read of the file last time: its inode, how far, and the sum. Only what was appended since is read.
         self._read = (0, 0, Count())
+
+    def after_fork(self) -> None:
+        """Replace the lock, which a thread of the parent may hold, and leave to the parent what it counted."""
+        self._lock = threading.Lock()
+        self._unwritten = Count()
 
     def hit(self, size: int) -> None:
         """Count a wheel that was found."""

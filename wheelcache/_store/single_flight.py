@@ -34,6 +34,10 @@ class SingleFlight:
     def __init__(self, layout: Layout, lock_timeout: float) -> None:
         self._layout = layout
         self._lock_timeout = lock_timeout
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget the turns of the parent's threads, which do not exist in this process."""
         self._lock = threading.Lock()
         self._threads: dict[str, tuple[threading.Lock, int]] = {}
 

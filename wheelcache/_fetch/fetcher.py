@@ -1,0 +1,182 @@
+"""The pipeline: how a wheel that is not in the store gets there.
+
+One turn per wheel, among threads and processes; a second look, since the wheel may have been added meanwhile; a partial
+download, a new one or what an earlier one left; the bytes, from one source after the other, hashed as they are written;
+then the commit, and without a hash the index. A file that security software removes between writing and committing is
+fetched once more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
+
+from .._exceptions import Cause, CommitError, OfflineError
+from .._filenames import check_wheel_name
+from .._fs.robustio import RobustIO
+from .._http.client import HttpClient
+from .._models import CachedWheel, Status
+from .._operation import Operation
+from .._request import ResolvedRequest
+from .._store.counters import Counters
+from .._store.index import UrlEntry
+from .._store.layers import LayeredStore
+from .._store.single_flight import SingleFlight
+from .._store.staging import StagedFile
+from . import local
+from .download import Conditions, Downloader
+from .metadata import Metadata, NoRangesError
+from .partial import PartialDownloads
+from .revalidate import conditional_headers, remember_response
+
+# Removal by security software may be an accident once; the second time it is reported.
+_COMMIT_ATTEMPTS = 2
+
+
+class Fetcher:
+    """Gets wheels into a store.
+
+    Args:
+        store: where they are looked up and added.
+        http: the client to download with.
+        single_flight: lets one caller at a time download a wheel.
+        counters: count misses.
+        offline: whether the network must not be used.
+    """
+
+    def __init__(
+        self,
+        store: LayeredStore,
+        http: HttpClient,
+        single_flight: SingleFlight,
+        counters: Counters,
+        *,
+        offline: bool,
+    ) -> None:
+        self._store = store
+        self._http = http
+        self._single_flight = single_flight
+        self._counters = counters
+        self._offline = offline
+
+    def fetch(self, op: Operation, request: ResolvedRequest, *, refresh: bool = False) -> CachedWheel:
+        """Return a wheel that was not in the store a moment ago. ``Cache.fetch`` is the contract."""
+        self._require_network(request)
+        self._store.require_writable("fetch")
+        check_wheel_name(request.filename, operation="fetch", url=request.shown)
+        fs = RobustIO(op)
+        with self._single_flight.turn(fs, request.key, lambda: self._store.contains(fs, request)):
+            if (found := self._store.find(fs, request, refresh=refresh, adopt=True)) is not None:
+                return found
+            self._counters.miss()
+            if request.url.startswith("file:"):
+                return retry_if_removed(lambda: self._copy(fs, request))
+            return retry_if_removed(lambda: self._download(fs, request, refresh=refresh))
+
+    def _download(self, fs: RobustIO, request: ResolvedRequest, *, refresh: bool) -> CachedWheel:
+        known = None if request.hashes else self._store.index.find_url(fs, request.url)
+        with PartialDownloads(self._store.layout).begin(fs, request) as partial:
+            conditions = self._conditions_for(fs, request, known, refresh=refresh)
+            response = Downloader(self._http).fill(partial, request, fs, conditions)
+            if known is not None and not response.modified:
+                wheel = self._revalidated(fs, request, known)
+            else:
+                status = Status.RESUMED if partial.resumed else Status.DOWNLOADED
+                wheel = self._store.commit(fs, partial.stage, request.filename, request.shown, status)
+        if not request.hashes:
+            sha256 = wheel.hashes["sha256"]
+            remember_response(self._store.index, fs, request.url, sha256=sha256, response=response, before=known)
+        return wheel
+
+    def _conditions_for(
+        self, fs: RobustIO, request: ResolvedRequest, known: UrlEntry | None, *, refresh: bool
+    ) -> Conditions | None:
+        """Return the conditions of the request, or ``None`` if the last response cannot be confirmed."""
+        if known is None or self._store.find_known(fs, known, request.filename) is None:
+            return None
+        return Conditions(conditional_headers(known, refresh=refresh), known.place)
+
+    def _revalidated(self, fs: RobustIO, request: ResolvedRequest, known: UrlEntry) -> CachedWheel:
+        wheel = self._store.revalidated(fs, known, request.filename)
+        if wheel is None:
+            raise CommitError(
+                "the wheel was pruned while the server was asked about it",
+                cause=Cause.REMOVED,
+                operation="revalidate",
+                path=self._store.layout.root,
+                url=request.shown,
+                advice="Fetch it again.",
+            )
+        return wheel
+
+    def _copy(self, fs: RobustIO, request: ResolvedRequest) -> CachedWheel:
+        with StagedFile(
+            fs, self._temporary(fs), expected=request.hashes, size=request.size, shown=request.shown
+        ) as stage:
+            local.fill(stage, request, fs)
+            # A record contains no path of this machine: the cache may be used on another one.
+            return self._store.commit(fs, stage, request.filename, None, Status.ADDED)
+
+    def put(
+        self,
+        op: Operation,
+        source: str | os.PathLike[str] | BinaryIO,
+        filename: str,
+        expected: Mapping[str, str],
+    ) -> CachedWheel:
+        """Add a wheel from a local file. ``Cache.put`` is the contract."""
+        fs = RobustIO(op)
+
+        def copy() -> CachedWheel:
+            with (
+                local.opened(source) as (file, total),
+                StagedFile(fs, self._temporary(fs), expected=expected, source=local.path_of(source)) as stage,
+            ):
+                local.copy_in(stage, file, fs, total)
+                return self._store.commit(fs, stage, filename, None, Status.ADDED)
+
+        # An open file can be read only once.
+        return retry_if_removed(copy) if isinstance(source, str | os.PathLike) else copy()
+
+    def metadata(self, op: Operation, request: ResolvedRequest, expected: Mapping[str, str]) -> bytes:
+        """Return the METADATA of a wheel. ``Cache.metadata`` is the contract."""
+        fs = RobustIO(op)
+        metadata = Metadata(self._store.layout, writable=not self._store.read_only)
+        wheel = self._store.find(fs, request)
+        if wheel is None:
+            kept = metadata.kept(fs, request, expected)
+            if kept is not None:
+                return kept
+            self._require_network(request)
+            try:
+                if not request.url.startswith("file:"):
+                    return metadata.fetch(fs, self._http, request, expected)
+            except NoRangesError:
+                pass  # the server delivers the wheel as a whole only
+            wheel = self.fetch(op, request)
+        return metadata.of_wheel(fs, str(wheel.path), request, expected)
+
+    def _temporary(self, fs: RobustIO) -> str:
+        return self._store.layout.new_temporary(fs.temporary_tag(), fs.system.pid_namespace())
+
+    def _require_network(self, request: ResolvedRequest) -> None:
+        if self._offline and not request.url.startswith("file:"):
+            raise OfflineError(
+                f"{request.filename} is not in the cache",
+                operation="fetch",
+                url=request.shown,
+                path=self._store.layout.root,
+                advice="Fetch it once while the network may be used, or put the file into the cache.",
+            )
+
+
+def retry_if_removed(add: Callable[[], CachedWheel]) -> CachedWheel:
+    """Add a wheel, and once more if its file was removed before it became an entry."""
+    for _ in range(_COMMIT_ATTEMPTS - 1):
+        try:
+            return add()
+        except CommitError as error:
+            if error.cause is not Cause.REMOVED:
+                raise
+    return add()

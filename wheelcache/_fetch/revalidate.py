@@ -1,0 +1,43 @@
+"""Conditional requests, and what a response makes of the index: for wheels that are requested without a hash."""
+
+from __future__ import annotations
+
+from .._fs.robustio import RobustIO
+from .._http.cache_control import KEPT, freshness
+from .._store.index import Index, UrlEntry
+from .download import Answer
+
+
+def conditional_headers(known: UrlEntry, *, refresh: bool) -> dict[str, str]:
+    """Return the header fields that ask a server whether its last response is still current."""
+    validators = {"If-None-Match": known.headers.get("etag"), "If-Modified-Since": known.headers.get("last-modified")}
+    headers = {name: text for name, text in validators.items() if text}
+    # Caches between here and the server must ask too: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4
+    return {**headers, "Cache-Control": "no-cache"} if headers and refresh else headers
+
+
+def remember_response(
+    index: Index, fs: RobustIO, url: str, *, sha256: str, response: Answer, before: UrlEntry | None
+) -> None:
+    """Store the response of a server for a URL in the index, or remove the URL if the server forbids storing it.
+
+    Args:
+        index: the index of the writable store.
+        fs: the file system of the operation.
+        url: the requested URL; the response of a mirror is not stored under it.
+        sha256: the digest of the wheel, in hex.
+        response: the response.
+        before: the response before it, which a "not modified" updates.
+    """
+    if response.url != url:
+        return
+    headers = {} if response.modified or before is None else dict(before.headers)
+    if not response.modified:
+        # An age belongs to the response that it came with.
+        headers.pop("age", None)
+    headers.update({name: response.headers[name] for name in KEPT if name in response.headers})
+    fresh = freshness(headers, response.asked, fs.system.now(), response.hops)
+    if fresh.storable:
+        index.write_url(fs, url, UrlEntry(sha256, fresh.until, fresh.may_be_stale, headers, response.place))
+    else:
+        index.remove(fs, url)

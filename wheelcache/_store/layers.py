@@ -1,0 +1,239 @@
+"""The writable store and its layers, looked up as one.
+
+A wheel is looked for in the writable store first and then in each layer, in order. Layers are only read. A wheel of a
+layer is used where it is; only under another file name is it copied into the writable store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from .. import _hashes
+from .._exceptions import Cause, CommitError, HashMismatchError, ReadOnlyError, SizeMismatchError, WheelCacheError
+from .._filenames import check_wheel_name
+from .._fs.link import LinkStrategy
+from .._fs.robustio import RobustIO
+from .._models import CachedWheel, Status
+from .._request import ResolvedRequest
+from .commit import Commit
+from .counters import Counters
+from .index import Index, UrlEntry
+from .layout import Layout
+from .lookup import Entry, Lookup
+from .staging import StagedFile
+
+
+class LayeredStore:
+    """The wheels of one cache folder and of the layers below it.
+
+    Args:
+        layout: the paths of the writable store.
+        layers: those of the layers, in the order in which they are asked.
+        read_only: whether the writable store is not written to either.
+        offline: whether a stale response may be used, as far as the server allowed.
+        verify_full: whether a wheel is hashed on every hit.
+        strategy: gives a finished file its final name.
+        counters: count hits.
+        on_growth: called after an entry was added, with its bytes and its sha256.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        layers: Sequence[Layout],
+        *,
+        read_only: bool,
+        offline: bool,
+        verify_full: bool,
+        strategy: LinkStrategy,
+        counters: Counters,
+        on_growth: Callable[[RobustIO, int, str], None],
+    ) -> None:
+        self.layout = layout
+        self.index = Index(layout)
+        self.read_only = read_only
+        self._offline = offline
+        self._lookup = Lookup(layout, writable=not read_only, full=verify_full)
+        self._stores = [(self._lookup, self.index)]
+        self._stores += [(Lookup(layer, writable=False, full=verify_full), Index(layer)) for layer in layers]
+        self._commit = Commit(layout, strategy)
+        self._counters = counters
+        self._on_growth = on_growth
+
+    def find(
+        self, fs: RobustIO, request: ResolvedRequest, *, refresh: bool = False, adopt: bool = False
+    ) -> CachedWheel | None:
+        """Return the requested wheel, or ``None`` if it is missing, or if its server has to be asked first.
+
+        Args:
+            fs: the file system of the operation.
+            request: the wheel, by its hashes or, without any, by its URL.
+            refresh: whether a request without a hash is to be revalidated even if its last response is fresh.
+            adopt: whether to give a blob without a record its record; only for the owner of the entry's turn.
+
+        Raises:
+            HashMismatchError, SizeMismatchError: if the wheel with one of the requested hashes lacks another, or has
+                another size.
+        """
+        if request.hashes:
+            found = self._find_by_hash(fs, request.hashes, request.filename, adopt=adopt)
+        else:
+            found = None if refresh else self._find_by_url(fs, request)
+        if found is None:
+            return None
+        entry, status = found
+        _check_entry(entry, request)
+        self._counters.hit(entry.record.size)
+        return to_wheel(entry, status)
+
+    def get(self, fs: RobustIO, hashes: Mapping[str, str], filename: str | None) -> CachedWheel | None:
+        """Return the wheel that has the preferred one of these hashes, or ``None``."""
+        found = self._find_by_hash(fs, hashes, filename)
+        return None if found is None else to_wheel(*found)
+
+    def find_entry(self, fs: RobustIO, sha256: str, filename: str) -> Entry | None:
+        """Return the entry of a digest, or ``None``."""
+        found = self._find_by_hash(fs, {"sha256": sha256}, filename)
+        return None if found is None else found[0]
+
+    def contains(self, fs: RobustIO, request: ResolvedRequest) -> bool:
+        """Return whether a requested wheel has been added meanwhile. Never waits and never fails."""
+        quiet = RobustIO(fs.op.without_waiting().with_progress(None))
+        try:
+            return self._find_by_hash(quiet, request.hashes, request.filename) is not None
+        except WheelCacheError:
+            return False  # it is looked up again, with the retry budget, when it is this caller's turn
+
+    def _find_by_hash(
+        self, fs: RobustIO, hashes: Mapping[str, str], filename: str | None, *, adopt: bool = False
+    ) -> tuple[Entry, Status] | None:
+        key = _hashes.naming_hash(hashes)
+        if key is None:
+            return None
+        for number, (lookup, index) in enumerate(self._stores):
+            sha256 = hashes.get("sha256") or index.find_digest(fs, key)
+            entry = sha256 and lookup.find(fs, sha256, filename, tuple(hashes), adopt=adopt and number == 0)
+            if entry and entry.is_new:
+                self._on_growth(fs, entry.record.size, entry.record.sha256)
+            # A pointer that was copied to another name leads to a wheel without this hash: that is a miss.
+            if entry and key in {f"{name}:{value}" for name, value in entry.record.all_hashes().items()}:
+                named = self._with_filename(fs, entry, filename)
+                return None if named is None else (named, Status.LAYER if number else Status.HIT)
+        return None
+
+    def _find_by_url(self, fs: RobustIO, request: ResolvedRequest) -> tuple[Entry, Status] | None:
+        for number, (lookup, index) in enumerate(self._stores):
+            known = index.find_url(fs, request.url)
+            if known is not None and known.is_usable(fs.system.now(), offline=self._offline):
+                entry = lookup.find(fs, known.sha256, request.filename)
+                entry = entry and self._with_filename(fs, entry, request.filename)
+                if entry is not None:
+                    return entry, Status.LAYER if number else Status.HIT
+        return None
+
+    def _with_filename(self, fs: RobustIO, entry: Entry, filename: str | None) -> Entry | None:
+        """Return the same bytes under the requested file name, or ``None`` if they were pruned meanwhile.
+
+        Two file names of one digest are two entries of one blob.
+        """
+        if filename is None or filename.lower() == entry.record.filename.lower() or self.read_only:
+            return entry
+        check_wheel_name(filename, operation="look up")
+        try:
+            entry = self._commit.alias(fs, entry, filename)
+        except CommitError as error:
+            if error.cause is not Cause.REMOVED:
+                raise
+            return None
+        self._lookup.remember(entry)
+        if entry.is_new:
+            self._on_growth(fs, entry.record.size, entry.record.sha256)
+        return entry
+
+    def revalidated(self, fs: RobustIO, known: UrlEntry, filename: str) -> CachedWheel | None:
+        """Return the wheel that a server has just confirmed, or ``None`` if it was pruned meanwhile."""
+        entry = self.find_known(fs, known, filename)
+        entry = entry and self._with_filename(fs, entry, filename)
+        return None if entry is None else to_wheel(entry, Status.REVALIDATED)
+
+    def find_known(self, fs: RobustIO, known: UrlEntry, filename: str) -> Entry | None:
+        """Return the entry in the writable store that a URL delivered last, or ``None``."""
+        return self._lookup.find(fs, known.sha256, filename)
+
+    def commit(self, fs: RobustIO, stage: StagedFile, filename: str, url: str | None, status: Status) -> CachedWheel:
+        """Make a staged file an entry.
+
+        Args:
+            fs: the file system of the operation.
+            stage: the file; its bytes are checked first.
+            filename: the wheel's file name.
+            url: its origin, redacted, or ``None``.
+            status: the status of the wheel, unless it replaces a damaged one.
+
+        Raises:
+            HashMismatchError, SizeMismatchError, InvalidWheelError: if the bytes are not the requested ones.
+            CommitError: if the file system refuses.
+        """
+        finished = stage.seal()
+        entry = self._commit.add(fs, finished, filename, url)
+        stage.moved()
+        was_damaged = self._lookup.remember(entry)
+        for name, value in finished.hashes.items():
+            if name != "sha256" and _hashes.is_strong(name):
+                self.index.write_digest(fs, f"{name}:{value}", entry.record.sha256)
+        self._on_growth(fs, entry.record.size if entry.is_new else 0, entry.record.sha256)
+        return to_wheel(entry, Status.REPAIRED if was_damaged else status)
+
+    def entries(self, fs: RobustIO) -> Iterator[CachedWheel]:
+        """Yield every wheel of the writable store that is not damaged."""
+        for record in self._lookup.records(fs):
+            entry = self._lookup.find(fs, record.sha256, record.filename, use=False)
+            if entry is not None and entry.record.filename == record.filename:
+                yield to_wheel(entry, Status.HIT)
+
+    def require_writable(self, operation: str) -> None:
+        """Raise :class:`ReadOnlyError` if the cache was opened read-only."""
+        if self.read_only:
+            raise ReadOnlyError(
+                "the cache was opened read-only",
+                operation=operation,
+                path=self.layout.root,
+                advice="Open it without read_only=True, or open another one that has it as a layer.",
+            )
+
+
+def _check_entry(entry: Entry, request: ResolvedRequest) -> None:
+    hashes = entry.record.all_hashes()
+    if any(hashes.get(name, value) != value for name, value in request.hashes.items()):
+        raise HashMismatchError(
+            "the cached wheel has one of the requested hashes and lacks another",
+            operation="look up",
+            path=entry.path,
+            expected=request.hashes,
+            actual=hashes,
+            advice="The requested hashes belong to different files: check them.",
+        )
+    if request.size not in {None, entry.record.size}:
+        raise SizeMismatchError(
+            "the cached wheel has the requested hash and another size",
+            operation="look up",
+            path=entry.path,
+            expected=request.size or 0,
+            actual=entry.record.size,
+            advice="The requested hash and size belong to different files: check them.",
+        )
+
+
+def to_wheel(entry: Entry, status: Status) -> CachedWheel:
+    """Return an entry as callers get it."""
+    record = entry.record
+    return CachedWheel(
+        path=Path(entry.path),
+        filename=record.filename,
+        digest=f"sha256:{record.sha256}",
+        size=record.size,
+        hashes=record.all_hashes(),
+        url=record.url,
+        status=status,
+    )
