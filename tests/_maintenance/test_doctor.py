@@ -331,7 +331,7 @@ def test_the_command_prints_a_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert set(lines) >= PROBES
     assert all(" ok " in lines[name] for name in PROBES)
     assert str(tmp_path / "cache") in out
-    assert out.splitlines()[-1] == "nothing is wrong"
+    assert out.splitlines()[-1] == "no problems found"
 
 
 def test_the_command_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

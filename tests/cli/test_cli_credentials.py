@@ -201,4 +201,4 @@ def test_a_certificate_setting_that_cannot_be_followed_is_one_line(shell: Shell,
     """A file that is not there is named, with the setting."""
     ran = shell.fetch(index.wheel_url(LIB), PIP_CERT="nowhere.pem")
     assert ran.code == 1
-    assert ran.err.startswith("error: pip's settings cannot be followed (cert = nowhere.pem): ")
+    assert ran.err.startswith("error: cannot apply pip's settings (cert = nowhere.pem): ")

@@ -16,9 +16,8 @@ from simple_index import Index
 
 import wheelcache
 from wheelcache.cli import main
-from wheelcache.cli._output import human_seconds
-from wheelcache.cli.resolve.pip import Ran as PipRan
-from wheelcache.cli.resolve.pip import failure
+from wheelcache.cli._output import format_seconds
+from wheelcache.cli.resolve.pip import PipRun, pip_error
 
 if sys.platform != "win32":
     import termios
@@ -109,7 +108,7 @@ _GIT_SAID = (
 )
 def test_remarks_of_pip_do_not_hide_its_reason(err: str, log: str, said: str):
     """Notes and hints stand last and say nothing; what a program said that pip ran is in pip's log."""
-    assert str(failure(PipRan(1, "", err, log))) == f"pip: {said}"
+    assert str(pip_error(PipRun(1, "", err, log))) == f"pip: {said}"
 
 
 def test_the_reason_why_a_build_fails_is_told(shell: Shell):
@@ -143,7 +142,7 @@ def test_source_is_refused_before_it_is_built(shell: Shell):
     shell.folder.joinpath("project-1.0.tar.gz").touch()
     ran = shell.fetch("./project", "project-1.0.tar.gz", "git+https://token@example.org/project.git")
     assert ran.code == 1
-    assert [line.startswith("error: this is source") for line in ran.err.splitlines()] == [True, True, True]
+    assert [" is source code, not a wheel" in line for line in ran.err.splitlines()] == [True, True, True]
     assert "token" not in ran.err
     assert not project.joinpath("built").exists()
 
@@ -185,7 +184,7 @@ def test_without_the_extra_it_says_what_to_install(shell: Shell, missing: str):
     code = f"import sys; sys.modules['{missing}'] = None; from wheelcache.cli import main; sys.exit(main())"
     ran = shell.run([sys.executable, "-c", code, "--version"])
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == (f"error: the command line needs {missing}: python -m pip install 'wheelcache[cli]'\n")
+    assert ran.err == (f"error: the command line requires {missing}: python -m pip install 'wheelcache[cli]'\n")
 
 
 @pytest.mark.parametrize("arguments", [["fetch"], ["fetch", "--jobs", "0", "six"], ["nonsense"], ["--nonsense"]])
@@ -253,7 +252,7 @@ def test_a_terminal_is_told_nothing_by_a_name(shell: Shell):
 
 def test_times_are_read_by_people():
     """Milliseconds below a second, one digit above."""
-    assert [human_seconds(seconds) for seconds in (0.0001, 0.04, 0.9999, 12.34)] == [
+    assert [format_seconds(seconds) for seconds in (0.0001, 0.04, 0.9999, 12.34)] == [
         "<1 ms",
         "40 ms",
         "1.0 s",

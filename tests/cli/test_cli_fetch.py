@@ -13,7 +13,7 @@ from shell import APP, LIB, OLD_LIB, Ran, Shell
 from simple_index import Built, Index
 
 from wheelcache import Cache
-from wheelcache.cli.resolve.requests import item
+from wheelcache.cli.resolve.requests import make_request
 
 
 def test_a_requirement_comes_with_its_dependency_and_is_a_hit_the_second_time(shell: Shell, index: Index):
@@ -183,15 +183,15 @@ def test_quiet_prints_errors_only(shell: Shell, index: Index):
     assert shell.fetch(index.wheel_url(LIB), "--quiet") == Ran(0, "", "")
     failed = shell.fetch("missing.whl", "--quiet")
     assert (failed.code, failed.out) == (1, "")
-    assert failed.err == "error: there is no such file: missing.whl\n"
+    assert failed.err == "error: no such file: missing.whl\n"
 
 
 def test_weak_hashes_alone_are_left_out_and_kept_beside_a_strong_one():
     """An index that knows md5 only is good enough for pip; the cache would refuse it, and computes a good one."""
     weak, strong = {"md5": "0" * 32}, {"sha256": "0" * 64}
     url = f"https://example.org/{LIB.filename}"
-    assert item(url, weak).request.hashes is None
-    assert item(url, weak | strong).request.hashes == weak | strong
+    assert make_request(url, weak).hashes is None
+    assert make_request(url, weak | strong).hashes == weak | strong
 
 
 # Lock files
@@ -253,11 +253,11 @@ def test_a_package_that_is_locked_as_source_does_not_stop_the_wheels(shell: Shel
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("this is no toml", "error: pylock.toml is not a pylock.toml: "),
-        ("lock-version = '1.0'", "error: pylock.toml is not a pylock.toml: "),
+        ("this is no toml", "error: pylock.toml is not a valid lock file: "),
+        ("lock-version = '1.0'", "error: pylock.toml is not a valid lock file: "),
         ("lock-version = '2.0'\ncreated-by = 'x'\npackages = []", "version 2.0 is not supported"),
-        (lock() + "requires-python = '<3'\npackages = []", "error: pylock.toml is not for this environment: "),
-        (b"\xff\xfe\xfa", "error: pylock.toml is not a pylock.toml: "),
+        (lock() + "requires-python = '<3'\npackages = []", "error: pylock.toml does not apply to this environment: "),
+        (b"\xff\xfe\xfa", "error: pylock.toml is not a valid lock file: "),
         (None, "error: pylock.toml: No such file"),
     ],
     ids=["no toml", "incomplete", "from the future", "for another Python", "no text", "not there"],

@@ -17,6 +17,7 @@ from shell import Ran, Shell
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache
+from wheelcache.cli._options import parse_age, parse_size
 
 WHEELS = [Wheel(wheel_filename(f"proj_{n}"), make_wheel(f"proj_{n}", size=4000)) for n in range(3)]
 
@@ -191,11 +192,8 @@ def test_bad_input_removes_nothing(filled: Shell, arguments: tuple[str, ...], co
 )
 def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
     """Powers of 1000, and of 1024 where it says so."""
-    from wheelcache.cli._options import age
-    from wheelcache.cli._options import size as parse
-
-    assert parse(text) == size
-    assert age("30d") == 2 * age("360h") == 2_592_000
+    assert parse_size(text) == size
+    assert parse_age("30d") == 2 * parse_age("360h") == 2_592_000
 
 
 def test_rm_takes_projects_and_digests(filled: Shell) -> None:

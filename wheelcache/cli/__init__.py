@@ -30,23 +30,23 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-_NEEDED = ("click", "rich")
-_USAGE = 2
+_REQUIRED = ("click", "rich")
+_USAGE_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        arguments: what stands behind the program's name; ``None`` for those of this process.
+        arguments: the arguments without the program name, or ``None`` for those of this process.
     """
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = [name for name in _REQUIRED if find_spec(name) is None]
     if missing:
         print(  # noqa: T201
-            f"error: the command line needs {' and '.join(missing)}: python -m pip install 'wheelcache[cli]'",
+            f"error: the command line requires {' and '.join(missing)}: python -m pip install 'wheelcache[cli]'",
             file=sys.stderr,
         )
-        return _USAGE
+        return _USAGE_ERROR
     from ._group import run
 
     return run(arguments)

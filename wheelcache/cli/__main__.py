@@ -1,4 +1,4 @@
-"""``python -m wheelcache.cli``."""
+"""Run the command line with ``python -m wheelcache.cli``."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from wheelcache import Cache, CachedWheel, OfflineError, ProgressEvent, WheelCacheError
 
 from ._progress import Bars
-from .resolve.requests import Item
+from .resolve.requests import FetchRequest
 
 THREAD_NAME = "wheelcache-fetch"
 # On Windows nothing that waits for another thread hears Ctrl-C, so it waits a little at a time.
@@ -28,14 +28,19 @@ class _StopError(Exception):
 class Outcome:
     """What became of an item: ``wheel`` or ``error``, and the seconds it took."""
 
-    item: Item
+    item: FetchRequest
     seconds: float
     wheel: CachedWheel | None = None
     error: Exception | None = None
 
 
 def fetch_all(
-    cache: Cache, items: Sequence[tuple[int, Item]], jobs: int, bars: Bars, *, cut: Callable[[], object] = lambda: None
+    cache: Cache,
+    items: Sequence[tuple[int, FetchRequest]],
+    jobs: int,
+    bars: Bars,
+    *,
+    cut: Callable[[], object] = lambda: None,
 ) -> list[Outcome]:
     """Fetch wheels, ``jobs`` at a time; the outcomes come in the order of the items.
 
@@ -48,16 +53,16 @@ def fetch_all(
     """
     stop = threading.Event()
 
-    def fetch(number: int, item: Item) -> Outcome:
+    def fetch(number: int, item: FetchRequest) -> Outcome:
         def progress(event: ProgressEvent) -> None:
             if stop.is_set():
                 raise _StopError
             bars.show(number, event)
 
-        started, asked = time.monotonic(), item.request
+        started = time.monotonic()
         try:
-            hashes = item.digest if item.digest is not None and item.digest in cache else asked.hashes
-            wheel = cache.fetch(asked.url, hashes=hashes, size=asked.size, filename=asked.filename, progress=progress)
+            hashes = item.local_digest if item.local_digest is not None and item.local_digest in cache else item.hashes
+            wheel = cache.fetch(item.url, hashes=hashes, size=item.size, filename=item.filename, progress=progress)
         except OfflineError as error:
             return Outcome(item, time.monotonic() - started, error=error)  # another try may follow, with the network
         except (WheelCacheError, OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The errors of the command line, and how an error is put into words."""
+"""Exceptions of the command line, and the text of any exception."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from wheelcache import WheelCacheError
 
 
 class CommandError(Exception):
-    """Something that stops a command, in one line for people."""
+    """An expected failure of a command. Its message is one line for users."""
 
 
 class PipError(CommandError):
-    """pip is not there, or could not do what it was asked."""
+    """pip is not installed, or it failed."""
 
 
 class LockError(CommandError):
-    """A lock file cannot be read, or is not for this environment."""
+    """A lock file that cannot be read or does not apply to this environment."""
 
 
 class NoWheelError(CommandError):
-    """What is wanted is not to be had as a wheel."""
+    """A requested package that is not available as a wheel."""
 
 
-def text_of(error: Exception) -> str:
-    """Return an error as people read it: what Python makes of an OSError doubles the backslashes of Windows."""
+def error_text(error: Exception) -> str:
+    """Return the message of an error. Python's own text of an OSError doubles the backslashes of Windows paths."""
     if not isinstance(error, OSError) or isinstance(error, WheelCacheError) or not error.filename:
         return str(error)
     paths = [str(path) for path in (error.filename, error.filename2) if path]

@@ -15,7 +15,7 @@ from wheelcache import WheelCacheError, __version__
 
 from . import _output
 from ._crew import THREAD_NAME
-from ._errors import CommandError, text_of
+from ._errors import CommandError, error_text
 
 FAILED = 1
 INTERRUPTED = 130
@@ -73,7 +73,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except (CommandError, WheelCacheError, OSError, ValueError) as error:
-        _output.print_error(text_of(error))
+        _output.print_error(error_text(error))
         return FAILED
     return code if isinstance(code, int) else 0
 

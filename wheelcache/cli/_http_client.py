@@ -79,7 +79,7 @@ def line(settings: Mapping[str, str], credentials: Credentials) -> Iterator[Line
     except (OSError, ValueError, ImportError) as error:
         # OSError and ssl.SSLError name no file, and the others may quote a proxy's URL.
         named = ", ".join(f"{name} = {settings[name]}" for name in ("cert", "client-cert", "proxy") if name in settings)
-        raise CommandError(redact(f"pip's settings cannot be followed ({named or 'proxies'}): {error}")) from error
+        raise CommandError(redact(f"cannot apply pip's settings ({named or 'proxies'}): {error}")) from error
     with client:
         yield Line(client, credentials)
 

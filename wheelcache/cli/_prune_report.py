@@ -1,4 +1,4 @@
-"""What becomes of a report of what went: lines for people, an object for programs, the exit code."""
+"""Output of the commands that remove something: ``prune``, ``rm`` and ``clear``."""
 
 from __future__ import annotations
 
@@ -9,37 +9,42 @@ from wheelcache import PruneReport
 from . import _output
 from ._output import Column
 
-_COLUMNS = (Column("wheel", long=True), Column("size", "right"))
+_COLUMNS = (Column("wheel", wrap=True), Column("size", "right"))
 
 
-def show(report: PruneReport, *, as_json: bool, quiet: bool) -> int:
-    """Print a report. What is in use stays for the next time and is no failure."""
+def print_prune_report(report: PruneReport, *, as_json: bool, quiet: bool) -> int:
+    """Print a report and return the exit code. Files in use are kept for the next run, which is not a failure."""
     if as_json:
-        _output.print_json(
-            {
-                "removed": [
-                    {"filename": wheel.filename, "digest": wheel.digest, "size": wheel.size} for wheel in report.removed
-                ],
-                "skipped": [
-                    {"path": str(one.path), "digest": one.digest, "reason": one.reason} for one in report.skipped
-                ],
-                "freed": report.freed,
-                "swept": [str(path) for path in report.swept],
-                "dry_run": report.dry_run,
-            }
-        )
+        _print_json(report)
     elif not quiet:
-        _print(report)
+        _print_text(report)
     return 0
 
 
-def _print(report: PruneReport) -> None:
+def _print_json(report: PruneReport) -> None:
+    _output.print_json(
+        {
+            "removed": [
+                {"filename": wheel.filename, "digest": wheel.digest, "size": wheel.size} for wheel in report.removed
+            ],
+            "skipped": [
+                {"path": str(skipped.path), "digest": skipped.digest, "reason": skipped.reason}
+                for skipped in report.skipped
+            ],
+            "freed": report.freed,
+            "swept": [str(path) for path in report.swept],
+            "dry_run": report.dry_run,
+        }
+    )
+
+
+def _print_text(report: PruneReport) -> None:
     if report.removed:
         _output.print_table(_COLUMNS, [(wheel.filename, decimal(wheel.size)) for wheel in report.removed])
-    for one in report.skipped:
-        _output.print_line(f"stays: {one.path}: {one.reason}")
-    would = "would free" if report.dry_run else "freed"
+    for skipped in report.skipped:
+        _output.print_line(f"kept: {skipped.path}: {skipped.reason}")
+    verb = "would free" if report.dry_run else "freed"
     parts = [_output.count(len(report.removed), "wheel"), _output.count(len(report.swept), "leftover")]
     if report.skipped:
-        parts.append(f"{len(report.skipped)} stay")
-    _output.print_line(f"{would} {decimal(report.freed)}: {', '.join(parts)}")
+        parts.append(f"{len(report.skipped)} kept")
+    _output.print_line(f"{verb} {decimal(report.freed)}: {', '.join(parts)}")

@@ -1,15 +1,16 @@
-"""How a text is shown without the secrets of the URLs in it."""
+"""Remove secrets from the URLs in a text."""
 
 from __future__ import annotations
 
 import re
 
-# Up to the last "@": a password may have one of its own. It takes too much of a path with an "@", never too little.
+# Up to the last "@", since a password may contain one. Part of a path with an "@" may be removed too, but no part of a
+# secret remains.
 _USERINFO = re.compile(r"(://)[^\s'\"<>]*@")
-# Less the punctuation behind it, which is the text's.
+# Punctuation at the end of a query belongs to the surrounding text.
 _QUERY = re.compile(r"(://[^\s'\"<>?#]*\?)[^\s'\"<>#]*[^\s'\"<>#:;,.)\]]")
 
 
 def redact(text: str) -> str:
-    """Return a text without the user names, passwords and queries of the URLs in it."""
+    """Return a text with the user names, passwords and queries of its URLs replaced by ``***``."""
     return _QUERY.sub(r"\1***", _USERINFO.sub(r"\1***@", text))

@@ -1,4 +1,4 @@
-"""Which wheels of the cache a command is about."""
+"""Select cached wheels by project, digest, start of a digest, or file name."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from wheelcache import Cache, CachedWheel
 
 from ._errors import CommandError
 
-_BEGINNING = re.compile(r"(?:sha256[:=])?([0-9a-f]{8,64})", re.IGNORECASE)
-_WHOLE = len("sha256:") + 64
+_DIGEST_PREFIX = re.compile(r"(?:sha256[:=])?([0-9a-f]{8,64})", re.IGNORECASE)
+_DIGEST_LENGTH = len("sha256:") + 64
 
 
-def chosen(cache: Cache, names: Sequence[str]) -> list[CachedWheel]:
-    """Return the wheels of these projects, digests, beginnings of one or file names, all where none is given.
-
-    They come by file name.
+def select_wheels(cache: Cache, names: Sequence[str]) -> list[CachedWheel]:
+    """Return the wheels with any of these names, or all wheels if there are no names, sorted by file name.
 
     Raises:
-        CommandError: for a name that no wheel of the cache has, or a beginning that several digests have.
+        CommandError: if no wheel has a name, or several digests start with it.
     """
     wheels = sorted(cache.entries(), key=lambda wheel: (wheel.filename.lower(), wheel.digest))
     if not names:
@@ -33,52 +31,55 @@ def chosen(cache: Cache, names: Sequence[str]) -> list[CachedWheel]:
         hashes = [f"{algorithm}:{value}" for algorithm, value in wheel.hashes.items()]
         for name in (wheel.filename, canonicalize_name(wheel.filename.partition("-")[0]), *hashes):
             by_name[name].append(wheel)
-    meant = {name: by_name.get(name) or by_name.get(canonicalize_name(name)) or _begun(wheels, name) for name in names}
-    if unknown := sorted(name for name, found in meant.items() if not found):
-        raise CommandError(f"no wheel in this cache is called {' or '.join(unknown)}")
-    places = {wheel.path for found in meant.values() for wheel in found}
-    return [wheel for wheel in wheels if wheel.path in places]
+    matches = {
+        name: by_name.get(name) or by_name.get(canonicalize_name(name)) or _find_by_prefix(wheels, name)
+        for name in names
+    }
+    if unknown := sorted(name for name, found in matches.items() if not found):
+        raise CommandError(f"no wheel named {' or '.join(map(repr, unknown))} in this cache")
+    paths = {wheel.path for found in matches.values() for wheel in found}
+    return [wheel for wheel in wheels if wheel.path in paths]
 
 
-def removable(cache: Cache, names: Sequence[str]) -> list[str | CachedWheel]:
-    """Return what :meth:`Cache.remove` takes for names as :func:`chosen` takes them.
+def select_for_removal(cache: Cache, names: Sequence[str]) -> list[str | CachedWheel]:
+    """Return the arguments of :meth:`Cache.remove` for these names.
 
-    By project or whole digest it finds damaged wheels as well, so these are left to it.
+    Project names and whole digests are passed on: the library also finds damaged wheels by them.
 
     Raises:
-        CommandError: as :func:`chosen`.
+        CommandError: as for :func:`select_wheels`.
     """
-    left: list[str] = []
-    others: list[str] = []
+    passed_on: list[str] = []
+    to_look_up: list[str] = []
     for name in names:
-        digest = _digest(name)
-        if len(digest) == _WHOLE:
-            left.append(digest)
+        digest = _digest_prefix(name)
+        if len(digest) == _DIGEST_LENGTH:
+            passed_on.append(digest)
         elif digest or name.lower().endswith(".whl"):
-            others.append(name)
+            to_look_up.append(name)
         else:
-            left.append(name)
-    return [*left, *(chosen(cache, others) if others else ())]
+            passed_on.append(name)
+    return [*passed_on, *(select_wheels(cache, to_look_up) if to_look_up else ())]
 
 
-def _begun(wheels: Sequence[CachedWheel], name: str) -> list[CachedWheel]:
-    """Return the wheels of the one digest that begins so, if this is the beginning of a digest."""
-    beginning = _digest(name)
-    found = [wheel for wheel in wheels if beginning and wheel.digest.startswith(beginning)]
+def _find_by_prefix(wheels: Sequence[CachedWheel], name: str) -> list[CachedWheel]:
+    """Return the wheels of the one digest that starts with ``name``, if it can be the start of a digest."""
+    prefix = _digest_prefix(name)
+    found = [wheel for wheel in wheels if prefix and wheel.digest.startswith(prefix)]
     if len({wheel.digest for wheel in found}) > 1:
         candidates = ", ".join(f"{wheel.digest} ({wheel.filename})" for wheel in found)
-        raise CommandError(f"several digests begin with {name}: {candidates}")
+        raise CommandError(f"several digests start with {name!r}: {candidates}")
     return found
 
 
-def _digest(name: str) -> str:
-    """Return a digest or its beginning in full, nothing for another name."""
-    match = _BEGINNING.fullmatch(name)
+def _digest_prefix(name: str) -> str:
+    """Return a digest, or the start of one, as ``sha256:<hex>``; an empty string for any other name."""
+    match = _DIGEST_PREFIX.fullmatch(name)
     return f"sha256:{match[1].lower()}" if match else ""
 
 
 def wheel_json(wheel: CachedWheel) -> dict[str, Any]:
-    """Return what a program wants to know of a wheel."""
+    """Return the JSON form of a wheel."""
     return {
         "filename": wheel.filename,
         "digest": wheel.digest,

@@ -1,4 +1,4 @@
-"""``wheelcache clear``: take everything out of the cache."""
+"""``wheelcache clear``: remove everything from the cache."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from rich.filesize import decimal
 
 from wheelcache import Cache
 
-from .. import _options, _output, _prune_report
+from .. import _options, _output
+from .._prune_report import print_prune_report
 
 
-@click.command("clear", short_help="Take everything out of the cache.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.command("clear", short_help="Remove everything from the cache.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @_options.dry_run
 @_options.existing_cache_dir
 @_options.as_json
 @_options.quiet
 def command(*, yes: bool, dry_run: bool, cache_dir: str | None, as_json: bool, quiet: bool) -> int:
-    """Take everything out of the cache, after a question."""
+    """Remove everything from the cache, after confirmation."""
     with Cache(cache_dir) as cache:
-        if not yes and not dry_run and not _is_wanted(cache):
+        if not yes and not dry_run and not _confirm(cache):
             _output.print_error("nothing was removed")
             return 1
         report = cache.clear(dry_run=dry_run)
-    return _prune_report.show(report, as_json=as_json, quiet=quiet)
+    return print_prune_report(report, as_json=as_json, quiet=quiet)
 
 
-def _is_wanted(cache: Cache) -> bool:
-    nobody = click.UsageError("There is nobody to ask: say --yes.")
+def _confirm(cache: Cache) -> bool:
+    no_terminal = click.UsageError("Not a terminal: confirm with --yes.")
     if not _output.is_terminal(sys.stdin):
-        raise nobody
+        raise no_terminal
     stats = cache.stats()
-    what = f"{_output.count(stats.wheels, 'wheel')}, {decimal(stats.wheel_bytes + stats.tree_bytes)}"
-    click.echo(f"Remove everything from {cache.path} ({what})? [y/N]: ", nl=False, err=True)
-    # Not click.confirm, to which the end of the input and Ctrl-C are one: the null device of Windows says of itself
-    # that it is a terminal.
+    contents = f"{_output.count(stats.wheels, 'wheel')}, {decimal(stats.wheel_bytes + stats.tree_bytes)}"
+    click.echo(f"Remove everything from {cache.path} ({contents})? [y/N]: ", nl=False, err=True)
+    # click.confirm does not distinguish the end of the input from Ctrl-C. The null device of Windows reports itself as
+    # a terminal, and only the end of the input shows that it is not.
     answer = sys.stdin.readline()
     if not answer:
-        raise nobody
+        raise no_terminal
     return answer.strip().lower() in {"y", "yes"}

@@ -1,4 +1,4 @@
-"""``wheelcache dir``: where the cache is."""
+"""``wheelcache dir``: print the path of the cache folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .. import _options, _output
 @_options.cache_dir
 @_options.as_json
 def command(*, cache_dir: str | None, as_json: bool) -> int:
-    """Print the absolute path of the cache folder, whether it is there or not. Nothing is made."""
-    path = _path(cache_dir)
+    """Print the absolute path of the cache folder. The folder need not exist, and is not created."""
+    path = _cache_path(cache_dir)
     if as_json:
         _output.print_json({"path": path})
     else:
@@ -22,10 +22,10 @@ def command(*, cache_dir: str | None, as_json: bool) -> int:
     return 0
 
 
-def _path(cache_dir: str | None) -> str:
+def _cache_path(cache_dir: str | None) -> str:
     try:
         with Cache(cache_dir, read_only=True) as cache:
             return str(cache.path)
     except ReadOnlyError as error:
-        # There is no cache yet, and the error says where it would be.
+        # The cache does not exist yet; the error contains its path.
         return str(error.path)

@@ -22,18 +22,18 @@ from .._errors import CommandError, LockError, PipError
 from .._output import Column
 from .._progress import Bars
 from .._redact import redact
-from ..resolve.arguments import Wanted, sort_arguments
+from ..resolve.arguments import Arguments, sort_arguments
 from ..resolve.credentials import Credentials
 from ..resolve.pip import pip_settings
-from ..resolve.requests import Item, Problem
-from ..resolve.requirements import PipOptions, resolve, texts_with_urls
+from ..resolve.requests import Failure, FetchRequest
+from ..resolve.requirements import PipOptions, resolve_requirements, texts_with_urls
 
 _JOBS = 8
 _MOST_JOBS = 64
 _EXPECTED = (CommandError, WheelCacheError, OSError, ValueError)
 
 _COLUMNS = (
-    Column("wheel", long=True),
+    Column("wheel", wrap=True),
     Column("size", "right"),
     Column("status"),
     Column("time", "right"),
@@ -66,7 +66,7 @@ class _Result:
     """What came of it; ``linked`` has the path and the mode of each wheel that was linked out, by its place."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Failure] = field(default_factory=list)
     linked: dict[int, tuple[str, LinkMode]] = field(default_factory=dict)
 
     def wheels(self) -> list[tuple[int, Outcome, CachedWheel]]:
@@ -144,7 +144,7 @@ def command(
     try:
         _fetch(what, options, result)
     except _EXPECTED as error:
-        result.problems.append(Problem.of(error))
+        result.problems.append(Failure.from_error(error))
     if as_json:
         _print_json(result)
     elif not quiet:
@@ -154,7 +154,7 @@ def command(
     return 1 if result.problems else 0
 
 
-def _fetch(wanted: Wanted, options: _Options, result: _Result) -> None:
+def _fetch(wanted: Arguments, options: _Options, result: _Result) -> None:
     """Find out what is wanted, get it, link it out. What fails goes into the result, and does not stop the others."""
     # Most is there most of the time: then pip's settings need not be read, which takes pip, nor a client be made.
     with Cache(options.cache_dir, offline=True) as cache:
@@ -168,20 +168,22 @@ def _fetch(wanted: Wanted, options: _Options, result: _Result) -> None:
             _link_out(cache, options.to, result)
 
 
-def _find_out(wanted: Wanted, cache: Cache, options: _Options, problems: list[Problem]) -> list[Item]:
+def _find_out(wanted: Arguments, cache: Cache, options: _Options, problems: list[Failure]) -> list[FetchRequest]:
     """Return the wheels that are wanted, each once."""
-    items: list[Item] = []
-    problems += wanted.problems
+    items: list[FetchRequest] = []
+    problems += wanted.failures
     if wanted.requirements or wanted.requirement_files:
         try:
             with _waiting("pip is choosing the wheels", shown=options.watched):
-                found, refused = resolve(wanted.requirements, options.pip, only=cache if options.offline else None)
+                found, refused = resolve_requirements(
+                    wanted.requirements, options.pip, only=cache if options.offline else None
+                )
             items += found
             problems += refused
         except PipError as error:
             if options.offline:
                 error = PipError(f"{error} (offline: only the wheels of the cache and of local folders were looked at)")
-            problems.append(Problem.of(error, " ".join([*wanted.requirements, *wanted.requirement_files])))
+            problems.append(Failure.from_error(error, " ".join([*wanted.requirements, *wanted.requirement_files])))
     for lock in wanted.locks:
         from ..resolve.pylock import read_lock
 
@@ -190,12 +192,12 @@ def _find_out(wanted: Wanted, cache: Cache, options: _Options, problems: list[Pr
             items += found
             problems += refused
         except LockError as error:
-            problems.append(Problem.of(error, str(lock)))
-    items += wanted.items
-    return list({(one.request.url, str(one.request.hashes)): one for one in items}.values())
+            problems.append(Failure.from_error(error, str(lock)))
+    items += wanted.requests
+    return list({(one.url, str(one.hashes)): one for one in items}.values())
 
 
-def _download(wanted: Wanted, folder: Path, options: _Options, bars: Bars, outcomes: list[Outcome]) -> None:
+def _download(wanted: Arguments, folder: Path, options: _Options, bars: Bars, outcomes: list[Outcome]) -> None:
     """Get what the cache has not from the network, and put it into the outcomes."""
     missing = [place for place, one in enumerate(outcomes) if isinstance(one.error, OfflineError)]
     if not missing:
@@ -221,10 +223,10 @@ def _link_out(cache: Cache, folder: str, result: _Result) -> None:
             result.problems.append(_problem(one.item, error))
 
 
-def _problem(item: Item, error: Exception) -> Problem:
-    problem = Problem.of(error, item.asked)
+def _problem(item: FetchRequest, error: Exception) -> Failure:
+    problem = Failure.from_error(error, item.requirement)
     # Not every exception knows what it was about.
-    return problem if problem.url else replace(problem, url=redact(item.request.url.partition("#")[0]))
+    return problem if problem.url else replace(problem, url=redact(item.url.partition("#")[0]))
 
 
 def _waiting(text: str, *, shown: bool) -> AbstractContextManager[object]:
@@ -236,10 +238,10 @@ def _waiting(text: str, *, shown: bool) -> AbstractContextManager[object]:
 def _print_table(result: _Result, seconds: float, to: str | None) -> None:
     rows = [
         (
-            one.item.name if one.wheel is None else one.wheel.filename,
+            one.item.display_name if one.wheel is None else one.wheel.filename,
             "-" if one.wheel is None else decimal(one.wheel.size),
             "failed" if one.wheel is None else one.wheel.status,
-            _output.human_seconds(one.seconds),
+            _output.format_seconds(one.seconds),
         )
         for one in result.outcomes
     ]
@@ -252,7 +254,7 @@ def _print_table(result: _Result, seconds: float, to: str | None) -> None:
     if result.problems:
         parts.append(f"{len(result.problems)} failed")
     line = f"{parts[0]}: {', '.join(parts[1:])}" if parts[1:] else parts[0]
-    line += f" in {_output.human_seconds(seconds)}"
+    line += f" in {_output.format_seconds(seconds)}"
     if result.linked:
         modes = sorted({mode.value for _, mode in result.linked.values()})
         line += f", linked to {to} ({', '.join(modes)})"
@@ -262,7 +264,7 @@ def _print_table(result: _Result, seconds: float, to: str | None) -> None:
 def _print_json(result: _Result) -> None:
     wheels = [_wheel_json(one, wheel, result.linked.get(place)) for place, one, wheel in result.wheels()]
     errors = [
-        {"requirement": one.asked, "url": one.url, "error": one.error, "message": one.message}
+        {"requirement": one.requirement, "url": one.url, "error": one.error, "message": one.message}
         for one in result.problems
     ]
     _output.print_json({"wheels": wheels, "errors": errors})
@@ -276,7 +278,7 @@ def _wheel_json(one: Outcome, wheel: CachedWheel, linked: tuple[str, LinkMode] |
         "status": wheel.status,
         "path": str(wheel.path),
         "url": wheel.url,
-        "requirement": one.item.asked,
+        "requirement": one.item.requirement,
         "seconds": round(one.seconds, 6),
     }
     return facts if linked is None else {**facts, "linked": linked[0], "mode": linked[1]}

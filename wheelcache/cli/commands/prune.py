@@ -1,4 +1,4 @@
-"""``wheelcache prune``: cut the cache to a size, an age, or what a project needs."""
+"""``wheelcache prune``: remove old wheels, by size, age, or what a lock file needs."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import click
 
 from wheelcache import Cache
 
-from .. import _options, _prune_report
+from .. import _options
+from .._prune_report import print_prune_report
 
 
-@click.command("prune", short_help="Cut the cache to a size, an age, or what a project needs.")
-@click.option("--max-size", type=_options.size, metavar="SIZE", help="How much may stay: 500MB, 10GB, 2GiB.")
-@click.option("--max-age", type=_options.age, metavar="AGE", help="How long ago what stays was used: 30d, 12h, 2w.")
+@click.command("prune", short_help="Remove old wheels, by size, age, or what a lock file needs.")
+@click.option(
+    "--max-size", type=_options.parse_size, metavar="SIZE", help="Shrink the cache to this size: 500MB, 10GB, 2GiB."
+)
+@click.option(
+    "--max-age", type=_options.parse_age, metavar="AGE", help="Remove wheels not used for this long: 30d, 12h, 2w."
+)
 @click.option(
     "--keep",
     multiple=True,
     metavar="PYLOCK|DIGEST",
-    help="What stays whatever its age: all that a pylock.toml names, or a wheel by its digest. Without a limit, all "
-    "else goes.",
+    help="Keep these wheels: a pylock.toml or a digest. Without a limit, remove all others.",
 )
 @_options.dry_run
 @_options.existing_cache_dir
@@ -33,10 +37,11 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Let wheels go, least recently used first, and sweep leftovers.
+    """Remove the least recently used wheels first, and sweep leftovers.
 
-    Without limits and --keep, leftovers go only. What is in use stays and is reported; nothing is waited for.
+    Without a limit or --keep, only leftovers are removed. Files in use are kept and reported; prune never waits for
+    them.
     """
     with Cache(cache_dir) as cache:
         report = cache.prune(max_size=max_size, max_age=max_age, keep=keep or None, dry_run=dry_run)
-    return _prune_report.show(report, as_json=as_json, quiet=quiet)
+    return print_prune_report(report, as_json=as_json, quiet=quiet)

@@ -1,4 +1,4 @@
-"""``wheelcache stats``: how much the cache holds, and what it has been good for."""
+"""``wheelcache stats``: show the cache's size and hit rate."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .._output import Column
 _COLUMNS = (Column(""), Column("number", "right"), Column("size", "right"))
 
 
-@click.command("stats", short_help="Tell how much there is, and what it was good for.")
+@click.command("stats", short_help="Show the cache's size and hit rate.")
 @_options.existing_cache_dir
 @_options.as_json
 def command(*, cache_dir: str | None, as_json: bool) -> int:
-    """Tell how much the cache holds, and how often it had what was wanted since it was made."""
+    """Show the size of the cache, and its hits and misses since it was created."""
     with Cache(cache_dir) as cache:
         stats, path = cache.stats(), cache.path
     if as_json:
@@ -31,13 +31,13 @@ def command(*, cache_dir: str | None, as_json: bool) -> int:
 
 
 def _rows(stats: Stats) -> list[tuple[str, str, str]]:
-    asked = stats.hits + stats.misses
-    share = f" ({stats.hits / asked:.0%})" if asked else ""
+    lookups = stats.hits + stats.misses
+    hit_rate = f" ({stats.hits / lookups:.0%})" if lookups else ""
     return [
         ("wheels", str(stats.wheels), decimal(stats.wheel_bytes)),
         ("unpacked", str(stats.trees), decimal(stats.tree_bytes)),
         ("unfinished", "", decimal(stats.partial_bytes)),
         ("quarantine", "", decimal(stats.quarantine_bytes)),
-        ("hits", f"{stats.hits}{share}", decimal(stats.bytes_saved)),
+        ("hits", f"{stats.hits}{hit_rate}", decimal(stats.bytes_saved)),
         ("misses", str(stats.misses), ""),
     ]

@@ -1,4 +1,4 @@
-"""``wheelcache verify``: look at every byte of the cache."""
+"""``wheelcache verify``: check every file in the cache against its hash."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from .._output import Column
 if TYPE_CHECKING:
     from rich.status import Status
 
-_COLUMNS = (Column("problem"), Column("action"), Column("path", long=True))
+_COLUMNS = (Column("problem"), Column("action"), Column("path", wrap=True))
 
 
-@click.command("verify", short_help="Look at every byte of the cache.")
-@click.option("--repair", is_flag=True, help="Put aside what is damaged, and put right what can be.")
+@click.command("verify", short_help="Check every file in the cache against its hash.")
+@click.option("--repair", is_flag=True, help="Quarantine damaged files and repair the rest.")
 @_options.existing_cache_dir
 @_options.as_json
 @_options.quiet
 def command(*, repair: bool, cache_dir: str | None, as_json: bool, quiet: bool) -> int:
-    """Hash every wheel again and tell what is wrong; the exit code is 1 where something is and was not repaired."""
-    watched = not (quiet or as_json) and _output.is_terminal(sys.stderr)
-    shown: AbstractContextManager[Status | None] = (
-        _output.console(sys.stderr).status("looking", spinner="line") if watched else nullcontext()
+    """Check every file in the cache against its hash. The exit code is 1 if a problem is found and not repaired."""
+    show_progress = not (quiet or as_json) and _output.is_terminal(sys.stderr)
+    spinner: AbstractContextManager[Status | None] = (
+        _output.console(sys.stderr).status("verifying", spinner="line") if show_progress else nullcontext()
     )
-    with Cache(cache_dir) as cache, shown as status:
+    with Cache(cache_dir) as cache, spinner as status:
 
-        def tell(event: ProgressEvent) -> None:
+        def show(event: ProgressEvent) -> None:
             if status is not None and event.detail:
                 status.update(event.detail)
 
-        report = cache.verify(repair=repair, progress=tell if watched else None)
+        report = cache.verify(repair=repair, progress=show if show_progress else None)
     if as_json:
         _print_json(report)
     elif not quiet:
-        _print(report)
+        _print_report(report)
     return 0 if report.ok else 1
 
 
-def _print(report: VerifyReport) -> None:
+def _print_report(report: VerifyReport) -> None:
     if report.problems:
         rows = [(problem.kind, problem.action, str(problem.path)) for problem in report.problems]
         _output.print_table(_COLUMNS, rows)

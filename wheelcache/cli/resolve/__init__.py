@@ -1,1 +1,1 @@
-"""Find out which wheels are requested: by requirement, lock file, URL or local file."""
+"""Find out which wheels the user requests: by requirement, lock file, URL or local file."""

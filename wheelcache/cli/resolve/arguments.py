@@ -1,4 +1,4 @@
-"""Which argument is what: a requirement, a lock file, a URL, a wheel file."""
+"""Sort the arguments of ``fetch`` into requirements, lock files, URLs and wheel files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .._errors import NoWheelError
-from .requests import Item, Problem, item
+from .requests import Failure, FetchRequest, make_request
 
 _URLS = ("https://", "http://", "file:")
 _CHECKOUTS = ("git+", "hg+", "svn+", "bzr+")
@@ -16,56 +16,60 @@ _ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 
 @dataclass
-class Wanted:
-    """What was asked for, by who can find out what it means.
+class Arguments:
+    """The arguments of ``fetch`` by kind.
 
     Attributes:
-        requirements: for pip.
-        requirement_files: for pip.
+        requirements: requirements, for pip.
+        requirement_files: requirements files, for pip.
         locks: ``pylock.toml`` files.
-        items: wheels, by URL or as a file.
-        problems: what no one can find a wheel for.
+        requests: wheels by URL, and local wheel files.
+        failures: arguments that cannot be a wheel.
     """
 
     requirements: list[str] = field(default_factory=list)
     requirement_files: list[str] = field(default_factory=list)
     locks: list[Path] = field(default_factory=list)
-    items: list[Item] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    requests: list[FetchRequest] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
 
-def sort_arguments(arguments: Iterable[str], requirement_files: Iterable[str]) -> Wanted:
-    """Sort what was asked for, by its form and by what is there."""
-    wanted = Wanted()
+def sort_arguments(arguments: Iterable[str], requirement_files: Iterable[str]) -> Arguments:
+    """Sort arguments by their form, and by the files that exist."""
+    sorted_arguments = Arguments()
     for argument in arguments:
-        _sort_argument(argument, wanted)
+        _add_argument(argument, sorted_arguments)
     for file in requirement_files:
-        # Newer pips take a lock file with -r, so people will try it here.
-        (wanted.locks.append(Path(file)) if _is_lock(file) else wanted.requirement_files.append(file))
-    return wanted
+        # Newer pips accept a lock file with -r, so users will try it here.
+        (
+            sorted_arguments.locks.append(Path(file))
+            if _is_lock(file)
+            else sorted_arguments.requirement_files.append(file)
+        )
+    return sorted_arguments
 
 
-def _sort_argument(argument: str, wanted: Wanted) -> None:
+def _add_argument(argument: str, to: Arguments) -> None:
     if argument.lower().startswith(_URLS):
-        wanted.items.append(item(argument))
+        to.requests.append(make_request(argument))
     elif _is_lock(argument):
-        wanted.locks.append(Path(argument))
+        to.locks.append(Path(argument))
     elif os.path.isfile(argument) and argument.lower().endswith(".whl"):
-        wanted.items.append(item(Path(os.path.abspath(argument)).as_uri(), asked=argument))
+        to.requests.append(make_request(Path(os.path.abspath(argument)).as_uri(), requirement=argument))
     elif argument.lower().endswith(".whl") and "@" not in argument:
-        wanted.problems.append(Problem.of(FileNotFoundError(f"there is no such file: {argument}"), argument))
+        to.failures.append(Failure.from_error(FileNotFoundError(f"no such file: {argument}"), argument))
     elif _is_source(argument):
-        # pip would run the project's build, only to learn its name.
-        error = NoWheelError(f"this is source, and not a wheel: build one first: {argument}")
-        wanted.problems.append(Problem.of(error, argument))
+        # pip would build the project only to learn its name.
+        error = NoWheelError(f"{argument} is source code, not a wheel: build a wheel first")
+        to.failures.append(Failure.from_error(error, argument))
     else:
-        wanted.requirements.append(argument)
+        to.requirements.append(argument)
 
 
 def _is_lock(argument: str) -> bool:
     if not argument.lower().endswith(".toml"):
         return False
-    # 40 ms, for those who have a lock file.
+    # This import takes 40 ms, which runs without a lock file do not pay.
     from packaging.pylock import is_valid_pylock_path
 
     return is_valid_pylock_path(Path(argument))
@@ -75,5 +79,5 @@ def _is_source(argument: str) -> bool:
     text = argument.lower()
     if text.startswith(_CHECKOUTS) or (text.endswith(_ARCHIVES) and os.path.isfile(argument)):
         return True
-    # A folder only where pip would take it for one: "six" is a requirement, whatever lies there.
+    # Only where pip would take it for a folder: "six" is a requirement, even if a folder of this name exists.
     return (text.startswith(".") or "/" in text or os.sep in text) and os.path.isdir(argument)

@@ -1,4 +1,4 @@
-"""Credentials: where they are written down, whom they are for, and how they are chosen."""
+"""Find the user's credentials for package servers, and choose those for a URL."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ class _Login:
 
 
 class Credentials:
-    """Who to be for which server.
+    """User names and passwords by server.
 
-    pip takes the credentials off the URLs in its report (PEP 610), so they are found where pip found them.
+    pip removes credentials from the URLs in its report (PEP 610). They are therefore read from the places where pip
+    found them.
 
     Args:
-        texts: whatever can have URLs with credentials in it: settings, requirements, requirement files.
+        texts: texts that may contain URLs with credentials: settings, requirements, requirements files.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -37,16 +38,16 @@ class Credentials:
         self._netrc = _read_netrc()
 
     def choose(self, url: str) -> tuple[str, str] | None:
-        """Return user name and password for a URL, ``None`` where there are none.
+        """Return the user name and password for a URL, or ``None``.
 
-        As pip does: those of an index with the same origin, the one whose path is nearest where there are several, then
-        those of the netrc file.
+        Follows pip: the credentials of an index with the same origin; of several, the one whose path shares the most
+        leading segments with the URL; else those in the netrc file.
         """
         parts = urlsplit(url)
         origin, path = _origin(parts), _segments(parts)
         logins = [login for login in self._logins if login.origin == origin]
         if logins:
-            nearest = max(logins, key=lambda login: _common(login.path, path))
+            nearest = max(logins, key=lambda login: _count_common(login.path, path))
             return nearest.user, nearest.password
         entry = self._netrc.authenticators(parts.hostname or "") if self._netrc else None
         return (entry[0], entry[2] or "") if entry else None
@@ -57,10 +58,10 @@ def _login(url: str) -> _Login | None:
         parts = urlsplit(url)
         if parts.username is None:
             return None
-        # A token is written as the user name alone: then the password is sent empty.
+        # A token is given as a user name alone; the password is then empty.
         return _Login(_origin(parts), _segments(parts), unquote(parts.username), unquote(parts.password or ""))
     except ValueError:
-        return None  # no URL after all, and pip will say so
+        return None  # not a valid URL, which pip reports
 
 
 def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
@@ -71,17 +72,17 @@ def _segments(parts: SplitResult) -> tuple[str, ...]:
     return tuple(segment for segment in parts.path.split("/") if segment)
 
 
-def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """Count the segments at the beginning that are the same."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+def _count_common(first: tuple[str, ...], second: tuple[str, ...]) -> int:
+    """Return the number of equal leading segments."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _read_netrc() -> netrc.netrc | None:
-    """Read the user's netrc file, at the places where pip looks for it."""
+    """Read the user's netrc file, from the paths that pip uses."""
     named = os.environ.get("NETRC")
     for path in [named] if named else ["~/.netrc", "~/_netrc"]:
         try:
             return netrc.netrc(os.path.expanduser(path))
         except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-            continue  # most people have none, and pip passes over one that cannot be read as well
+            continue  # the file is optional, and pip ignores an unreadable one too
     return None

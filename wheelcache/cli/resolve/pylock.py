@@ -1,4 +1,4 @@
-"""Lock files: ``pylock.toml`` to wheels, for the running interpreter. They need no resolver and no index."""
+"""Read lock files: the wheels of a ``pylock.toml`` for the running interpreter, without a resolver or an index."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from packaging.pylock import (
 )
 
 from .._errors import LockError, NoWheelError
-from .requests import Item, Problem, item
+from .requests import Failure, FetchRequest, make_request
 
 _Source: TypeAlias = PackageWheel | PackageSdist | PackageArchive | PackageDirectory | PackageVcs
 
@@ -32,52 +32,52 @@ _KINDS = {
 }
 
 
-def read_lock(path: Path) -> tuple[list[Item], list[Problem]]:
-    """Return the wheels of a lock file that this environment wants, and the packages that it has no wheel of.
+def read_lock(path: Path) -> tuple[list[FetchRequest], list[Failure]]:
+    """Return the wheels that a lock file selects for this environment, and its packages without a wheel.
 
     Raises:
-        LockError: where the file cannot be read, or does not fit this environment: then nothing of it is of use.
+        LockError: if the file cannot be read or does not apply to this environment.
     """
-    items: list[Item] = []
-    problems: list[Problem] = []
-    for package, source in _selected(path):
-        asked = package.name if package.version is None else f"{package.name}=={package.version}"
+    requests: list[FetchRequest] = []
+    failures: list[Failure] = []
+    for package, source in _select(path):
+        requirement = package.name if package.version is None else f"{package.name}=={package.version}"
         if isinstance(source, PackageWheel):
-            items.append(_item(source, path, asked, source.filename))
-        elif isinstance(source, PackageArchive) and (filename := _wheel_name(source)):
-            items.append(_item(source, path, asked, filename))
+            requests.append(_request(source, path, requirement, source.filename))
+        elif isinstance(source, PackageArchive) and (filename := _wheel_filename(source)):
+            requests.append(_request(source, path, requirement, filename))
         else:
-            error = NoWheelError(f"{path}: {asked} is locked as {_KINDS[type(source)]}: there is no wheel to fetch")
-            problems.append(Problem.of(error, asked))
-    return items, problems
+            error = NoWheelError(f"{path}: {requirement} is locked as {_KINDS[type(source)]}, which is not a wheel")
+            failures.append(Failure.from_error(error, requirement))
+    return requests, failures
 
 
-def _selected(path: Path) -> list[tuple[Package, _Source]]:
+def _select(path: Path) -> list[tuple[Package, _Source]]:
     try:
         lock = Pylock.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
-        # All at once: a package that does not fit may come last.
+        # The whole list at once: a package that does not fit this environment may be the last one.
         return list(lock.select())
     except OSError as error:
         raise LockError(f"{path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, PylockValidationError) as error:
-        raise LockError(f"{path} is not a pylock.toml: {error}") from error
+        raise LockError(f"{path} is not a valid lock file: {error}") from error
     except PylockSelectError as error:
-        raise LockError(f"{path} is not for this environment: {error}") from error
+        raise LockError(f"{path} does not apply to this environment: {error}") from error
 
 
-def _item(source: PackageWheel | PackageArchive, lock: Path, asked: str, filename: str) -> Item:
+def _request(source: PackageWheel | PackageArchive, lock: Path, requirement: str, filename: str) -> FetchRequest:
     url = source.url
     if source.path:
-        # A lock file written on Windows may have its separators.
+        # A lock file that was written on Windows may contain backslashes.
         file = Path(lock.absolute().parent, source.path.replace("\\", "/"))
         if url is None or file.exists():
             url = file.as_uri()
-    assert url is not None  # packaging wants one of the two
-    return item(url, source.hashes, asked=asked, size=source.size, filename=filename)
+    assert url is not None  # packaging requires a URL or a path
+    return make_request(url, source.hashes, requirement=requirement, size=source.size, filename=filename)
 
 
-def _wheel_name(archive: PackageArchive) -> str | None:
-    """Return the file name of an archive that is a wheel: pip locks those that were given by their URL so."""
+def _wheel_filename(archive: PackageArchive) -> str | None:
+    """Return the file name of an archive that is a wheel, else ``None``. pip locks wheels given by URL as archives."""
     name = unquote(urlsplit(archive.url or "").path) if archive.path is None else archive.path.replace("\\", "/")
     name = name.rpartition("/")[2]
     return name if name.lower().endswith(".whl") else None

@@ -1,4 +1,4 @@
-"""What is handed from those who find out what is wanted to those who get it: wheels to get, and problems."""
+"""Requests for the cache, and failures: the result of resolving the user's arguments."""
 
 from __future__ import annotations
 
@@ -7,85 +7,91 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from wheelcache import WheelRequest
-
-from .._errors import text_of
+from .._errors import error_text
 from .._redact import redact
 
-# The cache refuses a set of these alone, since they do not say which bytes are meant.
+# The cache refuses a request with these alone, since they do not identify the bytes.
 _WEAK = {"md5", "sha1", "sha224"}
 
 
 @dataclass(frozen=True)
-class Item:
-    """A wheel to get.
+class FetchRequest:
+    """A wheel to fetch, in the form that :meth:`wheelcache.Cache.fetch_all` accepts.
 
     Attributes:
-        request: as the cache takes it.
-        asked: what asked for it, as people know it: ``six==1.17.0``, or a file; without credentials.
-        digest: of a local file that came without a hash: where the cache has it already, it need not be copied in.
+        url: its URL.
+        hashes: its hashes by algorithm, or ``None``.
+        size: its size in bytes, or ``None``.
+        filename: its file name, or ``None`` for the one in the URL.
+        requirement: its origin for people, without credentials: ``six==1.17.0``, or a file; ``None`` for a URL.
+        local_digest: the digest of a local file that was given without a hash; see :func:`make_request`.
     """
 
-    request: WheelRequest
-    asked: str | None = None
-    digest: str | None = None
+    url: str
+    hashes: Mapping[str, str] | str | None = None
+    size: int | None = None
+    filename: str | None = None
+    requirement: str | None = None
+    local_digest: str | None = None
 
     @property
-    def name(self) -> str:
-        """The file name, as far as it can be told without asking the cache."""
-        return self.request.filename or unquote(urlsplit(self.request.url).path.rpartition("/")[2])
+    def display_name(self) -> str:
+        """The file name, as far as the request contains it."""
+        return self.filename or unquote(urlsplit(self.url).path.rpartition("/")[2])
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Something that was asked for and is not to be had.
+class Failure:
+    """A part of the user's request that failed.
 
     Attributes:
-        asked: as for :class:`Item`; ``None`` where it is a URL.
-        url: without credentials and query, or ``None``.
-        error: the kind: the name of an exception.
+        requirement: as in :class:`FetchRequest`.
+        url: the URL without credentials and query, or ``None``.
+        error: the name of the exception class.
         message: one line for people.
     """
 
-    asked: str | None
+    requirement: str | None
     url: str | None
     error: str
     message: str
 
     @classmethod
-    def of(cls, error: Exception, asked: str | None = None) -> Problem:
-        """Make one of an exception."""
+    def from_error(cls, error: Exception, requirement: str | None = None) -> Failure:
+        """Create a failure from an exception."""
         url = getattr(error, "url", None)
         return cls(
-            asked=asked and redact(asked),
+            requirement=requirement and redact(requirement),
             url=redact(url) if isinstance(url, str) else None,
             error=type(error).__name__,
-            message=redact(" ".join(text_of(error).split())),
+            message=redact(" ".join(error_text(error).split())),
         )
 
 
-def item(
+def make_request(
     url: str,
     hashes: Mapping[str, str] | None = None,
     *,
-    asked: str | None = None,
+    requirement: str | None = None,
     size: int | None = None,
     filename: str | None = None,
-) -> Item:
-    """Make an item that is a hit the second time, where that can be had.
+) -> FetchRequest:
+    """Create a request that is a hit the second time, if possible.
 
-    Weak hashes alone are left out: pip takes a wheel with such a one, and the cache computes a good one. Where no hash
-    is left and the wheel is a local file, it is hashed now, since reading it costs less than copying it in again. That
-    hash is not asked for: with one, the cache would take the file for what it is to be, even if it is no wheel.
+    Weak hashes without a strong one are dropped: pip accepts such a wheel, and the cache computes a strong hash.
+
+    A local file without a hash is hashed here, because reading it costs less than copying it into the cache again. This
+    digest only tells whether the cache has the wheel already. It must not be requested otherwise: the cache would then
+    accept any file that matches, even one that is not a wheel.
     """
     if hashes and all(name.lower() in _WEAK for name in hashes):
         hashes = None
-    digest = _local_digest(url) if not hashes and url.startswith("file:") and "#" not in url else None
-    return Item(WheelRequest(url, hashes or None, size, filename), asked, digest)
+    local_digest = _hash_local_file(url) if not hashes and url.startswith("file:") and "#" not in url else None
+    return FetchRequest(url, hashes or None, size, filename, requirement, local_digest)
 
 
-def _local_digest(url: str) -> str | None:
-    # It pulls in all of http.client, which nothing else here needs.
+def _hash_local_file(url: str) -> str | None:
+    # This imports http.client, which other requests do not need.
     from urllib.request import url2pathname
 
     parts = urlsplit(url)
@@ -94,4 +100,4 @@ def _local_digest(url: str) -> str | None:
         with open(url2pathname(f"//{host}{parts.path}" if host else parts.path), "rb") as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError:
-        return None  # the cache will say why it cannot be read, and better
+        return None  # the cache reports the reason, with more detail

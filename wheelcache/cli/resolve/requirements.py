@@ -1,4 +1,4 @@
-"""Requirements to wheels, by pip itself, so that the user's index, credentials, proxies and constraints hold."""
+"""Resolve requirements to wheels with pip, so that the user's indexes, credentials, proxies and constraints apply."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 from wheelcache import Cache
 
 from .._errors import NoWheelError, PipError
-from .pip import failure, run_pip
-from .requests import Item, Problem, item
+from .pip import pip_error, run_pip
+from .requests import Failure, FetchRequest, make_request
 
 _REPORT = ("--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", "-", "--quiet")
 
@@ -27,7 +27,7 @@ _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 
 @dataclass(frozen=True)
 class PipOptions:
-    """The options of ``pip install`` that are handed on to it; its other settings are the user's, and hold anyway."""
+    """Options that are passed to ``pip install``. pip reads the user's other settings by itself."""
 
     requirement_files: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
@@ -38,82 +38,84 @@ class PipOptions:
     pre: bool = False
 
     def arguments(self) -> list[str]:
-        """Return them as pip takes them."""
-        several = {
+        """Return the options as command-line arguments of pip."""
+        options = {
             "--requirement": self.requirement_files,
             "--constraint": self.constraints,
             "--index-url": () if self.index_url is None else (self.index_url,),
             "--extra-index-url": self.extra_index_urls,
             "--find-links": self.find_links,
         }
-        pairs = [f"{name}={value}" for name, values in several.items() for value in values]
+        pairs = [f"{name}={value}" for name, values in options.items() for value in values]
         return [*pairs, *["--no-index"] * self.no_index, *["--pre"] * self.pre]
 
 
-def resolve(
+def resolve_requirements(
     requirements: Sequence[str], options: PipOptions, *, only: Cache | None = None
-) -> tuple[list[Item], list[Problem]]:
-    """Let pip choose the wheels of requirements and of all that they depend on, for this interpreter.
+) -> tuple[list[FetchRequest], list[Failure]]:
+    """Let pip choose the wheels of requirements and of their dependencies, for this interpreter.
 
     Args:
-        requirements: as pip takes them, beside those of the requirement files.
-        options: for pip.
-        only: without the network: choose among the wheels of this cache and of local ``--find-links`` folders.
+        requirements: requirements in pip's syntax, in addition to those in requirements files.
+        options: options for pip.
+        only: work without network access, and choose from the wheels in this cache and in local ``--find-links``
+            folders.
 
     Raises:
-        PipError: where pip is not there or fails.
+        PipError: if pip is not installed or fails.
     """
-    with _cached_links(only) if only is not None else _no_links() as environment:
-        ran = run_pip("install", [*_REPORT, *options.arguments(), "--", *requirements], environment)
-    if ran.code != 0:
-        raise failure(ran)
+    with _links_page(only) if only is not None else _no_settings() as environment:
+        run = run_pip("install", [*_REPORT, *options.arguments(), "--", *requirements], environment)
+    if run.exit_code != 0:
+        raise pip_error(run)
     try:
-        installs = [_Install.read(install) for install in json.loads(ran.out)["install"]]
+        entries = [_ReportEntry.parse(install) for install in json.loads(run.stdout)["install"]]
     except (ValueError, KeyError, TypeError):
-        raise PipError("pip's report cannot be read: is it pip 23.0 or newer?") from None
+        raise PipError("cannot read pip's report: pip 23.0 or newer is required") from None
     return (
-        [item(install.url, install.hashes, asked=install.name) for install in installs if install.is_wheel],
-        [Problem.of(install.refusal(), install.name) for install in installs if not install.is_wheel],
+        [make_request(entry.url, entry.hashes, requirement=entry.requirement) for entry in entries if entry.is_wheel],
+        [Failure.from_error(entry.refusal(), entry.requirement) for entry in entries if not entry.is_wheel],
     )
 
 
 @dataclass(frozen=True)
-class _Install:
+class _ReportEntry:
     """One entry of pip's report: https://pip.pypa.io/en/stable/reference/installation-report/."""
 
-    name: str
+    requirement: str
     url: str
     hashes: Mapping[str, str] | None
     is_wheel: bool
 
     @classmethod
-    def read(cls, install: Mapping[str, Any]) -> _Install:
-        """Read an entry.
+    def parse(cls, install: Mapping[str, Any]) -> _ReportEntry:
+        """Parse an entry.
 
         Raises:
-            KeyError, TypeError: where it is none.
+            KeyError, TypeError: if the entry has an unknown format.
         """
         metadata, info = install["metadata"], install["download_info"]
         url = info["url"]
         return cls(
-            name=f"{metadata['name']}=={metadata['version']}",
+            requirement=f"{metadata['name']}=={metadata['version']}",
             url=url,
             hashes=info.get("archive_info", {}).get("hashes"),
             is_wheel="archive_info" in info and url.partition("?")[0].lower().endswith(".whl"),
         )
 
     def refusal(self) -> NoWheelError:
-        return NoWheelError(f"{self.name}: pip chose {self.url}, which is not a wheel")
+        """Return the error for an entry that is not a wheel."""
+        return NoWheelError(f"{self.requirement}: pip chose {self.url}, which is not a wheel")
 
 
 @contextmanager
-def _no_links() -> Iterator[Mapping[str, str]]:
+def _no_settings() -> Iterator[Mapping[str, str]]:
     yield {}
 
 
 @contextmanager
-def _cached_links(cache: Cache) -> Iterator[Mapping[str, str]]:
-    """A page of links to the wheels of a cache, and the settings with which pip sees nothing else."""
+def _links_page(cache: Cache) -> Iterator[Mapping[str, str]]:
+    """Write a page of links to the wheels of a cache, and yield settings that restrict pip to this page."""
     links = (f'<a href="{wheel.path.as_uri()}#{wheel.digest.replace(":", "=")}">{escape(wheel.filename)}</a><br>'
              for wheel in cache.entries())  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="wheelcache-", ignore_cleanup_errors=True) as folder:
@@ -123,18 +125,18 @@ def _cached_links(cache: Cache) -> Iterator[Mapping[str, str]]:
 
 
 def texts_with_urls(requirements: Sequence[str], options: PipOptions) -> list[str]:
-    """Return every text of the user's that can have URLs with credentials in it: options, requirements, their files."""
+    """Return the user's texts that may contain URLs with credentials: options, requirements, requirements files."""
     texts = [*options.arguments(), *requirements]
-    queue, seen = [*options.requirement_files, *options.constraints], set[str]()
+    queue, visited = [*options.requirement_files, *options.constraints], set[str]()
     while queue:
         file = os.path.abspath(queue.pop())
-        if file in seen:
+        if file in visited:
             continue
-        seen.add(file)
+        visited.add(file)
         try:
             text = Path(file).read_text(encoding="utf-8", errors="replace")
         except OSError:
-            continue  # a URL, or a file that pip has complained of
+            continue  # a URL, or a file that pip has reported as unreadable
         texts.append(_VARIABLE.sub(lambda name: os.environ.get(name[1], name[0]), text))
         includes = (match[1] for line in text.splitlines() if (match := _INCLUDE.fullmatch(line)))
         queue += [os.path.join(os.path.dirname(file), include) for include in includes]
