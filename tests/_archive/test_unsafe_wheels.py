@@ -52,7 +52,7 @@ from installer.sources import WheelFile
 
 from wheelcache import Cache, InvalidWheelError, TreeSource, UnsafeWheelError
 from wheelcache._archive import inflate
-from wheelcache._archive.wheel import are_plain, problem_of_name
+from wheelcache._archive.names import are_plain, problem_of_name
 
 ZEROS = bytes(1 << 20)
 

@@ -8,17 +8,15 @@ that ``RECORD`` and the archive speak of the same files. The contents are checke
 from __future__ import annotations
 
 import binascii
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from .._exceptions import InvalidWheelError, UnsafeWheelError
-from .._fs.tempnames import SPARE, is_spare
-from . import inflate
+from .._filenames import check_project, is_dist_info
 from . import zip as zip_format
-from .dist_info import check_project, is_dist_info
+from .members import unpacked
+from .names import Names, are_plain, problem_of_name
 from .zip import BadZipError, Member
 
 # Deflate makes at most 1032 bytes of one (https://zlib.net/zlib_tech.html): who claims more lies.
@@ -28,34 +26,8 @@ _BOMB_RATIO = 200
 _SMALL_ENOUGH = 256 << 20
 # It is read at once. A hundred bytes for each file make that of 13,000 files 1.3 MB.
 _LARGEST_RECORD = 64 << 20
-# Every folder of a name is remembered, so that a name of 65,535 bytes could ask for gigabytes. No system takes longer
-# parts or paths (https://man7.org/linux/man-pages/man7/path_resolution.7.html), and no wheel goes so deep.
-_LONGEST_NAME, _LONGEST_PART, _MOST_FOLDERS = 4096, 255, 100
-# No part of it can be too long, nor can there be too many.
-_SURELY_SHORT = 2 * _MOST_FOLDERS
 # A deflate stream of nothing has 2 bytes.
 _LARGEST_FOLDER = 64
-
-# What Windows does not allow: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
-_PROBLEM = re.compile(
-    r"""(?P<character>[\x00-\x1f\x7f<>:"|?*\\])
-      | (?P<way>(?:^|/)\.{0,2}(?=/.|$)|^/)
-      | (?P<tail>[.\ ](?=/|$))
-      | (?:^|/)(?P<device>(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])[\ ]*(?:\.[^/]*)?)(?=/|$)
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
-_PROBLEMS = {
-    "character": "has a character that is no part of a name on some systems",
-    "way": "does not lead straight to a place inside",
-    "tail": "ends in a dot or a space, which Windows drops",
-    "device": "is reserved on Windows",
-}
-
-# The same for all names of an archive together, each on a line: there are thousands, and hardly ever is one refused.
-_CHARACTER = re.compile(r"""[\x00-\x09\x0b-\x1f\x7f<>:"|?*\\]""")
-_CROOKED = ("//", "./", " /", ".\n", " \n", "/\n", "\n/", "\n\n")
-_DEVICE = re.compile(r"[/\n](?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\ *[./\n]", re.IGNORECASE)
 
 _TYPE, _REGULAR, _FOLDER = 0o170000, 0o100000, 0o040000
 _EXECUTE = 0o111
@@ -132,7 +104,7 @@ class Archive:
         )
 
     def _check_names(self, members: Sequence[Member]) -> None:
-        names = _Names()
+        names = Names()
         plain = are_plain([member.name for member in members])
         for member in members:
             problem = "" if plain else problem_of_name(member.name)
@@ -230,89 +202,8 @@ class Archive:
             raise self.unsafe(str(error)) from error
 
 
-def unpacked(member: Member, packed: memoryview) -> bytes:
-    """Return the contents of a member from its packed bytes.
-
-    Raises:
-        BadZipError: where they are not what the directory says. No more than it says is ever made.
-    """
-    if member.method == zip_format.STORED:
-        data = bytes(packed)
-        left = False
-    else:
-        stream = inflate.inflater()
-        try:
-            # One byte more than there may be: the end of the stream is seen, and so is one byte too many.
-            data = stream.decompress(packed, member.size + 1)
-        except inflate.ERRORS as error:
-            raise BadZipError(f"{member.name!r} cannot be inflated: {error}") from error
-        left = not stream.eof or bool(stream.unused_data)
-    if len(packed) != member.packed or len(data) != member.size or left:
-        raise BadZipError(f"{member.name!r} does not have the size that it is said to have")
-    if inflate.crc32(data) != member.crc:
-        raise BadZipError(f"{member.name!r} is damaged: its checksum is wrong")
-    return data
-
-
-class _Names:
-    """The names so far, by what they have in common with others that are one with them on some system."""
-
-    def __init__(self) -> None:
-        self._files: dict[str, str] = {}
-        self._folders: dict[str, str] = {}
-        self._known: set[str] = set()
-
-    def add(self, name: str) -> str:
-        """Take a name; return what is wrong with it beside the others, ``""`` where nothing is."""
-        parent = name.rpartition("/")[0]
-        while parent and parent not in self._known:
-            other = self._folders.setdefault(_folded(parent), parent)
-            if other != parent:
-                return f"is in a folder that is the same as {other!r} on some systems"
-            self._known.add(parent)
-            parent = parent.rpartition("/")[0]
-        if not name.endswith("/"):
-            other = self._files.setdefault(_folded(name), name)
-            if other is not name:
-                return "is there twice" if other == name else f"is the same file as {other!r} on some systems"
-        return ""
-
-    def file_and_folder(self) -> str:
-        """Return a name that is both, ``""`` where there is none."""
-        both = self._files.keys() & self._folders.keys()
-        return self._files[both.pop()] if both else ""
-
-
 def _is_folder(member: Member) -> bool:
     return member.name.endswith("/")
-
-
-def are_plain(names: Sequence[str]) -> bool:
-    """Return whether no name has a problem; where one might, :func:`problem_of_name` tells for each."""
-    lines = "\n".join(["", *(name.removesuffix("/") for name in names), ""])
-    return not (
-        lines.count("\n") != len(names) + 1
-        or _CHARACTER.search(lines)
-        or any(crooked in lines for crooked in _CROOKED)
-        or _DEVICE.search(lines)
-        or SPARE in lines
-        or max(map(len, names), default=0) > _SURELY_SHORT
-    )
-
-
-def problem_of_name(name: str) -> str:
-    """Return what is wrong with the name of a member, ``""`` where nothing is."""
-    if len(name) > _SURELY_SHORT and _is_too_long(name):
-        return "is longer or deeper than systems bear"
-    found = _PROBLEM.search(name.removesuffix("/"))
-    if found is None:
-        return "is kept for files that are not finished" if any(map(is_spare, name.split("/"))) else ""
-    return next(text for group, text in _PROBLEMS.items() if found[group] is not None)
-
-
-def _is_too_long(name: str) -> bool:
-    parts = name.split("/") if len(name) <= _LONGEST_NAME else []
-    return not 0 < len(parts) <= _MOST_FOLDERS + 1 or any(len(part) > _LONGEST_PART for part in parts)
 
 
 def _problem_of_type(member: Member) -> str:
@@ -322,10 +213,3 @@ def _problem_of_type(member: Member) -> str:
     if _is_folder(member) and (member.size or member.packed > _LARGEST_FOLDER):
         return "is a folder with contents"
     return ""
-
-
-def _folded(name: str) -> str:
-    """Return what two names have in common that are one on some system: those of Windows and macOS ignore case."""
-    if name.isascii():
-        return name.lower()
-    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())

@@ -15,9 +15,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Self
 
-from .._archive import inflate
 from .._archive import zip as zip_format
-from .._archive.wheel import Archive, WheelFile, unpacked
+from .._archive.members import pieces, unpacked
+from .._archive.wheel import Archive, WheelFile
 from .._archive.zip import BadZipError
 from .._fs.robustio import RobustIO, commit_error, write_all
 from .._os.files import OpenFolder
@@ -26,7 +26,6 @@ from .manifest import EXECUTABLE, EXECUTABLE_IMAGE, IMAGE, PLAIN, Manifest, Mani
 
 _RUN = 1 << 20
 _LARGE = 1 << 22
-_PIECE = 1 << 18
 # Below this a second thread costs more than it brings.
 _WORTH_THREADS = 2 << 20
 _MOST_THREADS = 4
@@ -240,7 +239,7 @@ class _Writer:
 
         def write(out: BinaryIO) -> None:
             try:
-                for piece in _pieces(file, reader):
+                for piece in pieces(file.member, reader.read_at):
                     check.update(piece)
                     write_all(out, piece)
             except BadZipError as error:
@@ -301,50 +300,3 @@ class _Check:
         if self._first == b"MZ":
             return EXECUTABLE_IMAGE if self._file.executable else IMAGE
         return EXECUTABLE if self._file.executable else PLAIN
-
-
-def _pieces(file: WheelFile, reader: _Reader) -> Iterator[bytes]:
-    """Yield the contents of a large member, and see in the end that they are what the directory says.
-
-    Raises:
-        BadZipError: where they are not.
-    """
-    member = file.member
-    head = reader.read_at(member.offset, min(zip_format.LONGEST_HEADER, member.end - member.offset))
-    start = member.offset + zip_format.check_header(member, memoryview(head))
-    end = start + member.packed
-    zip_format.check_descriptor(member, reader.read_at(end, member.end - end) if end <= member.end else b"\0")
-    size = crc = 0
-    for piece in _inflated(file, reader, start, end) if member.method else _stored(reader, start, end):
-        size += len(piece)
-        if size > member.size:
-            break
-        crc = inflate.crc32(piece, crc)
-        yield piece
-    if size != member.size:
-        raise BadZipError(f"{member.name!r} does not have the size that it is said to have")
-    if crc != member.crc:
-        raise BadZipError(f"{member.name!r} is damaged: its checksum is wrong")
-
-
-def _stored(reader: _Reader, start: int, end: int) -> Iterator[bytes]:
-    for at in range(start, end, _PIECE):
-        yield reader.read_at(at, min(_PIECE, end - at))
-
-
-def _inflated(file: WheelFile, reader: _Reader, start: int, end: int) -> Iterator[bytes]:
-    stream = inflate.inflater()
-    try:
-        for packed in _stored(reader, start, end):
-            if stream.eof:
-                raise BadZipError(f"{file.name!r} does not end where it is said to end")
-            rest = packed
-            while rest and not stream.eof:
-                yield stream.decompress(rest, _LARGE)
-                rest = stream.unconsumed_tail
-        while not stream.eof and (more := stream.decompress(b"", _LARGE)):
-            yield more
-    except inflate.ERRORS as error:
-        raise BadZipError(f"{file.name!r} cannot be inflated: {error}") from error
-    if not stream.eof or stream.unused_data:
-        raise BadZipError(f"{file.name!r} does not end where it is said to end")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .._archive.dist_info import is_dist_info
+from .._filenames import is_dist_info
 from .._store.records import decode, encode
 
 _DIGEST_DIGITS = 64

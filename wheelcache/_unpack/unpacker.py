@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from .._archive.dist_info import check_project
 from .._exceptions import Cause, CommitError, ReadOnlyError
+from .._filenames import check_project
 from .._fs.robustio import RobustIO
 from .._fs.tempnames import OwnerTag, spare_name
 from .._models import CachedWheel, LinkMode, Unpacked
