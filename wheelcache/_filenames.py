@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ._exceptions import InvalidWheelError, UnsafeWheelError
+from ._imports import import_lock
 
 # The characters of wheel file names: those of names, versions (with epoch and local part), build and platform tags:
 # https://packaging.python.org/en/latest/specifications/binary-distribution-format/#file-name-convention
@@ -13,7 +14,6 @@ _WHEEL_NAME = re.compile(r"[a-z0-9_.+!]+(?:-[a-z0-9_.+!]+){4,5}\.whl", re.ASCII 
 # 255 is the longest name of common file systems; the record adds ".json".
 _LONGEST_NAME = 250
 _DIST_INFO = ".dist-info"
-_RUNS = re.compile(r"[-_.]+")
 
 
 def check_filename(filename: str, *, operation: str, url: str | None = None) -> None:
@@ -35,7 +35,8 @@ def check_wheel_name(filename: str, *, operation: str, url: str | None = None) -
         InvalidWheelError: where it is not a wheel's file name.
     """
     # On a miss only: a file name that has a record was checked when it came, and the import costs a hit 30 ms.
-    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+    with import_lock:
+        from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:
         parse_wheel_filename(filename)
@@ -56,26 +57,34 @@ def _no_wheel_name(filename: str, operation: str, url: str | None, why: str) -> 
 
 
 def is_dist_info(folder: str) -> bool:
-    """Whether a folder of a wheel is the one that tells of it."""
+    """Return whether a path inside a wheel is that of a ``.dist-info`` folder at its top."""
     return folder.lower().endswith(_DIST_INFO) and "/" not in folder
 
 
-def check_project(dist_info: str, filename: str, path: str) -> None:
-    """Refuse the wheel at ``path`` where it tells of another project than its file name.
+def check_project(
+    dist_info: str, filename: str, path: str | None, *, url: str | None = None, operation: str = "unpack"
+) -> None:
+    """Refuse a wheel whose ``.dist-info`` folder names another project than its file name.
 
     Raises:
-        UnsafeWheelError: where it does.
+        UnsafeWheelError: if it does.
     """
-    # Old tools left dashes in the folder's name; those of the file name were never allowed to.
+    # Old tools left dashes in the project name of the folder. File names never had them.
     project = dist_info[: -len(_DIST_INFO)].rpartition("-")[0]
-    if _canonical(project) != _canonical(filename.partition("-")[0]):
+    if not _is_same_project(project, filename.partition("-")[0]):
         raise UnsafeWheelError(
             f"its {dist_info} belongs to another project than its file name",
-            operation="unpack",
+            operation=operation,
             path=path,
-            advice="Check the file name, the URL and the hash that the wheel was fetched by: they do not go together.",
+            url=url,
+            advice="Check the file name, the URL and the hash of the wheel: they do not belong together.",
         )
 
 
-def _canonical(name: str) -> str:
-    return _RUNS.sub("-", name).lower()
+def _is_same_project(name: str, other: str) -> bool:
+    """Return whether two project names are the same after PEP 503 normalisation."""
+    if name == other:
+        return True  # as nearly always: packaging is not imported then
+    with import_lock:
+        from packaging.utils import canonicalize_name
+    return canonicalize_name(name) == canonicalize_name(other)

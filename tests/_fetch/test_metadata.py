@@ -291,7 +291,7 @@ def test_no_more_is_made_than_is_said(method: int, packed: bytes, server: Server
 def test_a_directory_too_large_to_be_one(server: Server, cache: Cache, big: Wheel) -> None:
     """A directory that is said to have more bytes than there is memory is not asked for."""
     total, length = 10**17, 10**15
-    data = bytearray(archive([Entry("big-1.0.dist-info/METADATA")], zip64=True))
+    data = bytearray(bytes(1 << 17) + archive([Entry("big-1.0.dist-info/METADATA")], zip64=True))
     end64 = len(data) - 22 - 20 - 56
     struct.pack_into("<2Q", data, end64 + 40, length, total - length - 22 - 20 - 56)
 
@@ -334,7 +334,9 @@ def test_damaged_archives_are_told(data: bytes, where: int) -> None:
     whole[where : where + len(data)] = data
     wanted = parse_request(f"https://example.org/{wheel_filename('big')}", None, None, None)
     try:
-        assert isinstance(read_metadata(io.BytesIO(whole), wanted), bytes)
+        assert isinstance(
+            read_metadata(lambda offset, count: bytes(whole[offset : offset + count]), len(whole), wanted), bytes
+        )
     except InvalidWheelError:
         pass
 

@@ -1,82 +1,100 @@
-"""Contents of the members of an archive: a small one at once, a large one in pieces."""
+"""Contents of the members of an archive, compared with its central directory: at once, or in pieces."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from . import inflate
 from . import zip as zip_format
-from .zip import BadZipError, Member
+from .zip import BadZipError, Member, ReadAt
 
-_PIECE = 1 << 18
-_LARGEST_OUTPUT = 1 << 22
+_INPUT_PIECE = 1 << 18
+_OUTPUT_PIECE = 1 << 22
 
 
-def unpacked(member: Member, packed: memoryview) -> bytes:
-    """Return the contents of a member from its packed bytes.
+def unpack_member(member: Member, region: memoryview) -> bytes:
+    """Return the contents of a member from all of its bytes in the archive.
+
+    Never creates more bytes than the central directory gives as the size.
 
     Raises:
-        BadZipError: where they are not what the directory says. No more than it says is ever made.
+        BadZipError: if the header, the contents or the descriptor do not match the central directory.
     """
+    start = zip_format.check_header(member, region)
+    packed = region[start : start + member.packed]
+    zip_format.check_descriptor(member, bytes(region[start + member.packed :]))
+    is_whole = len(packed) == member.packed
     if member.method == zip_format.STORED:
         data = bytes(packed)
-        left = False
     else:
         stream = inflate.inflater()
         try:
-            # One byte more than there may be: the end of the stream is seen, and so is one byte too many.
+            # The byte above the limit reveals a stream that is too long, and lets any other reach its end.
             data = stream.decompress(packed, member.size + 1)
         except inflate.ERRORS as error:
-            raise BadZipError(f"{member.name!r} cannot be inflated: {error}") from error
-        left = not stream.eof or bool(stream.unused_data)
-    if len(packed) != member.packed or len(data) != member.size or left:
-        raise BadZipError(f"{member.name!r} does not have the size that it is said to have")
-    if inflate.crc32(data) != member.crc:
-        raise BadZipError(f"{member.name!r} is damaged: its checksum is wrong")
+            raise _cannot_inflate(member, error) from error
+        is_whole = is_whole and stream.eof and not stream.unused_data
+    if not is_whole or len(data) != member.size:
+        raise _wrong_size(member)
+    _check_crc(member, inflate.crc32(data))
     return data
 
 
-def pieces(member: Member, read_at: Callable[[int, int], bytes]) -> Iterator[bytes]:
-    """Yield the contents of a large member, and see in the end that they are what the directory says.
+def iter_member(member: Member, read_at: ReadAt) -> Iterator[bytes]:
+    """Yield the contents of a member in pieces of at most 4 MiB.
 
     Raises:
-        BadZipError: where they are not.
+        BadZipError: if the header, the contents or the descriptor do not match the central directory. The pieces before
+            may have been yielded, and never are more bytes than the central directory gives as the size.
     """
     head = read_at(member.offset, min(zip_format.LONGEST_HEADER, member.end - member.offset))
     start = member.offset + zip_format.check_header(member, memoryview(head))
     end = start + member.packed
     zip_format.check_descriptor(member, read_at(end, member.end - end) if end <= member.end else b"\0")
+    packed = _iter_packed(read_at, start, end)
     size = crc = 0
-    for piece in _inflated(member, read_at, start, end) if member.method else _stored(read_at, start, end):
+    for piece in packed if member.method == zip_format.STORED else _iter_inflated(member, packed):
         size += len(piece)
         if size > member.size:
             break
         crc = inflate.crc32(piece, crc)
         yield piece
     if size != member.size:
-        raise BadZipError(f"{member.name!r} does not have the size that it is said to have")
+        raise _wrong_size(member)
+    _check_crc(member, crc)
+
+
+def _iter_packed(read_at: ReadAt, start: int, end: int) -> Iterator[bytes]:
+    for offset in range(start, end, _INPUT_PIECE):
+        yield read_at(offset, min(_INPUT_PIECE, end - offset))
+
+
+def _iter_inflated(member: Member, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    stream = inflate.inflater()
+    try:
+        for packed in pieces:
+            if stream.eof:
+                raise _wrong_size(member)
+            rest = packed
+            while rest and not stream.eof:
+                yield stream.decompress(rest, _OUTPUT_PIECE)
+                rest = stream.unconsumed_tail
+        while not stream.eof and (more := stream.decompress(b"", _OUTPUT_PIECE)):
+            yield more
+    except inflate.ERRORS as error:
+        raise _cannot_inflate(member, error) from error
+    if not stream.eof or stream.unused_data:
+        raise _wrong_size(member)
+
+
+def _check_crc(member: Member, crc: int) -> None:
     if crc != member.crc:
         raise BadZipError(f"{member.name!r} is damaged: its checksum is wrong")
 
 
-def _stored(read_at: Callable[[int, int], bytes], start: int, end: int) -> Iterator[bytes]:
-    for at in range(start, end, _PIECE):
-        yield read_at(at, min(_PIECE, end - at))
+def _wrong_size(member: Member) -> BadZipError:
+    return BadZipError(f"{member.name!r} does not have the size that the directory gives")
 
 
-def _inflated(member: Member, read_at: Callable[[int, int], bytes], start: int, end: int) -> Iterator[bytes]:
-    stream = inflate.inflater()
-    try:
-        for packed in _stored(read_at, start, end):
-            if stream.eof:
-                raise BadZipError(f"{member.name!r} does not end where it is said to end")
-            rest = packed
-            while rest and not stream.eof:
-                yield stream.decompress(rest, _LARGEST_OUTPUT)
-                rest = stream.unconsumed_tail
-        while not stream.eof and (more := stream.decompress(b"", _LARGEST_OUTPUT)):
-            yield more
-    except inflate.ERRORS as error:
-        raise BadZipError(f"{member.name!r} cannot be inflated: {error}") from error
-    if not stream.eof or stream.unused_data:
-        raise BadZipError(f"{member.name!r} does not end where it is said to end")
+def _cannot_inflate(member: Member, error: Exception) -> BadZipError:
+    return BadZipError(f"{member.name!r} cannot be inflated: {error}")

@@ -1,48 +1,60 @@
-"""Archive: a wheel as its archive tells it, refused where it is not safe or not beyond doubt.
+"""Wheels, read so strictly that an unsafe or ambiguous one is refused.
 
-What can be told from the names and sizes alone is told before anything is written: where every file goes, that it stays
-inside, that no two are one file on some system, that there is no more to unpack than the archive can honestly hold, and
-that ``RECORD`` and the archive speak of the same files. The contents are checked when they pass, in :mod:`._fill`.
+:class:`WheelArchive` checks the central directory of a wheel before anything else is read: every file would be written
+inside the target folder, no two names are the same file on any system, and the sizes are possible. Members are then
+compared with the directory when they are read.
+
+``Cache.metadata`` and ``Cache.unpack`` both use this class, and agree as follows:
+
+- Both refuse an archive because of its central directory, its names, its sizes or its ``.dist-info`` folder, with the
+  same kind of error. Both check the header, size and checksum of METADATA.
+- Only ``unpack`` reads RECORD and all other members, and may refuse a wheel because of them. ``metadata`` transfers a
+  few bytes of a wheel on a server, and reads no more of one in the cache, so that its result does not depend on where
+  the wheel is.
+- Only ``metadata`` requires that METADATA exists and has at most 32 MiB.
 """
 
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Iterable, Sequence
+import csv
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from .._exceptions import InvalidWheelError, UnsafeWheelError
 from .._filenames import check_project, is_dist_info
 from . import zip as zip_format
-from .members import unpacked
+from .members import unpack_member
 from .names import Names, are_plain, problem_of_name
-from .zip import BadZipError, Member
+from .zip import BadZipError, Member, ReadAt
 
-# Deflate makes at most 1032 bytes of one (https://zlib.net/zlib_tech.html): who claims more lies.
+# One byte of a deflate stream expands to at most 1032 bytes (https://zlib.net/zlib_tech.html).
 _DEFLATE_LIMIT = 1032
-# Honest wheels unpack to 3 or 4 times their size, and 50 times where they hold nearly nothing but the same text.
+# Wheels usually expand to 3 or 4 times their size, and to 50 times if nearly all of their text is the same.
 _BOMB_RATIO = 200
 _SMALL_ENOUGH = 256 << 20
-# It is read at once. A hundred bytes for each file make that of 13,000 files 1.3 MB.
+# RECORD is read at once. With about 100 bytes for each file, 13,000 files make 1.3 MB.
 _LARGEST_RECORD = 64 << 20
-# A deflate stream of nothing has 2 bytes.
+# METADATA is read at once.
+LARGEST_METADATA = 32 << 20
+# The deflate stream of an empty file has 2 bytes.
 _LARGEST_FOLDER = 64
 
 _TYPE, _REGULAR, _FOLDER = 0o170000, 0o100000, 0o040000
 _EXECUTE = 0o111
 
-# https://packaging.python.org/specifications/binary-distribution-format/ excepts these from RECORD.
+# RECORD need not list these: https://packaging.python.org/specifications/binary-distribution-format/
 _UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 _RECORD_ALGORITHMS = {"sha256": 32, "sha384": 48, "sha512": 64}
 
 
 class WheelFile(NamedTuple):
-    """A file of a wheel. A tuple, since there are thousands.
+    """A file of a wheel. A tuple, since a wheel may have thousands of them.
 
     Attributes:
-        member: where it is in the archive.
-        algorithm: of the hash that RECORD has of it; ``""`` where it has none.
+        member: its member of the archive.
+        algorithm: the algorithm of its hash in RECORD; empty for the files that RECORD need not list.
         digest: that hash.
     """
 
@@ -52,74 +64,134 @@ class WheelFile(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Relative to the wheel, with slashes."""
+        """The path relative to the top of the wheel, with slashes."""
         return self.member.name
 
     @property
-    def executable(self) -> bool:
-        """Whether the archive gives it an executable bit."""
+    def is_executable(self) -> bool:
+        """Whether the archive marks it as executable."""
         mode = self.member.mode
         return mode & _TYPE == _REGULAR and bool(mode & _EXECUTE)
 
 
-class Archive:
-    """A wheel that may be unpacked, as far as its directory and its RECORD tell.
+class WheelArchive:
+    """A wheel whose central directory was checked.
 
     Args:
-        read_at: takes an offset and a count, and returns as many bytes of the archive.
-        size: of the archive, in bytes.
-        filename: the wheel's file name.
-        path: where it is, for errors.
+        read_at: takes an offset and a number of bytes, and returns these bytes of the archive, or fewer at its end.
+        size: the size of the archive in bytes.
+        filename: the file name of the wheel.
+        operation: the operation, for errors.
+        path: the absolute path of the wheel, for errors.
+        url: the redacted URL of the wheel, for errors.
+
+    Attributes:
+        dist_info: the name of its ``.dist-info`` folder.
 
     Raises:
-        InvalidWheelError, UnsafeWheelError: where it may not.
+        UnsafeWheelError: if the archive is unsafe or ambiguous.
+        Exception: the errors of ``read_at``.
     """
 
-    def __init__(self, read_at: Callable[[int, int], bytes], size: int, filename: str, path: str) -> None:
-        self.path = path
+    def __init__(
+        self,
+        read_at: ReadAt,
+        size: int,
+        filename: str,
+        *,
+        operation: str,
+        path: str | None = None,
+        url: str | None = None,
+    ) -> None:
         self._read_at = read_at
+        self._operation = operation
+        self._path = path
+        self._url = url
         try:
             members = zip_format.read_directory(read_at, size)
         except BadZipError as error:
             raise self.unsafe(str(error)) from error
         self._check_names(members)
         self.dist_info = self._find_dist_info(members, filename)
-        for folder in filter(_is_folder, members):
-            # Nothing is written for it, but no bytes may hide in it.
-            self.contents(folder)
-        members = [member for member in members if not _is_folder(member)]
-        self._check_sizes(members, size)
-        self.files = self._recorded(members)
+        self._folders = [member for member in members if _is_folder(member)]
+        self._by_name = {member.name: member for member in members if not _is_folder(member)}
+        self._check_sizes(size)
 
     def unsafe(self, problem: str) -> UnsafeWheelError:
-        """Return the error that refuses this wheel."""
+        """Return the error for an unsafe or ambiguous wheel."""
         return UnsafeWheelError(
-            problem, operation="unpack", path=self.path, advice="Do not use this wheel: tell its maintainers."
+            problem,
+            operation=self._operation,
+            path=self._path,
+            url=self._url,
+            advice="Do not use this wheel. Report it to its maintainers.",
         )
 
     def invalid(self, problem: str) -> InvalidWheelError:
-        """Return the error for a wheel that is not what its RECORD says."""
+        """Return the error for a wheel that was built incorrectly."""
         return InvalidWheelError(
-            problem, operation="unpack", path=self.path, advice="The wheel was built wrongly: tell its maintainers."
+            problem,
+            operation=self._operation,
+            path=self._path,
+            url=self._url,
+            advice="The wheel was built incorrectly. Report it to its maintainers.",
         )
+
+    def metadata(self) -> bytes:
+        """Return the contents of METADATA.
+
+        Raises:
+            InvalidWheelError: if it is missing or larger than 32 MiB.
+            UnsafeWheelError: if it does not match the central directory.
+        """
+        member = self._by_name.get(f"{self.dist_info}/METADATA")
+        if member is None:
+            raise self.invalid(f"{self.dist_info} has no METADATA")
+        if max(member.size, member.packed) > LARGEST_METADATA:
+            raise self.invalid(f"its METADATA has {member.size} bytes")
+        return self._contents(member)
+
+    def files(self) -> list[WheelFile]:
+        """Return all files, each with its hash from RECORD.
+
+        Raises:
+            UnsafeWheelError: if RECORD is missing, ambiguous, or lists a missing file, or if a folder has contents.
+            InvalidWheelError: if RECORD cannot be parsed, or does not list a file with a strong hash and its size.
+        """
+        for folder in self._folders:
+            # Nothing is written for a folder. Reading it proves that it hides no bytes.
+            self._contents(folder)
+        rows = self._read_record()
+        unrecorded = {f"{self.dist_info}/{name}" for name in _UNRECORDED}
+        for name in rows.keys() - self._by_name.keys() - unrecorded:
+            raise self.unsafe(f"RECORD lists {name!r}, which is not in the archive")
+        files = []
+        for name, member in self._by_name.items():
+            if name in unrecorded:
+                files.append(WheelFile(member))
+            elif name in rows:
+                files.append(self._file(member, *rows[name]))
+            else:
+                raise self.invalid(f"RECORD does not list {name!r}")
+        return files
 
     def _check_names(self, members: Sequence[Member]) -> None:
         names = Names()
-        plain = are_plain([member.name for member in members])
+        all_plain = are_plain([member.name for member in members])
         for member in members:
-            problem = "" if plain else problem_of_name(member.name)
+            problem = "" if all_plain else problem_of_name(member.name)
             problem = problem or _problem_of_type(member) or names.add(member.name)
             if problem:
                 raise self.unsafe(f"{member.name!r} {problem}")
-        both = names.file_and_folder()
-        if both:
-            raise self.unsafe(f"{both!r} is a file and a folder")
+        name = names.file_and_folder()
+        if name:
+            raise self.unsafe(f"{name!r} is a file and a folder")
 
-    def _check_sizes(self, members: Iterable[Member], size: int) -> None:
+    def _check_sizes(self, size: int) -> None:
         total = 0
-        for member in members:
+        for member in self._by_name.values():
             if member.size > _DEFLATE_LIMIT * member.packed + _DEFLATE_LIMIT:
-                raise self.unsafe(f"{member.name!r} cannot have the size that it is said to have")
+                raise self.unsafe(f"{member.name!r} cannot have the size that the directory gives")
             total += member.size
         if total > max(_SMALL_ENOUGH, _BOMB_RATIO * size):
             raise self.unsafe(f"it would unpack to {total} bytes, {total // max(size, 1)} times its size")
@@ -128,76 +200,60 @@ class Archive:
         tops = set(filter(is_dist_info, (member.name.partition("/")[0] for member in members)))
         if len(tops) != 1:
             raise self.unsafe(
-                f"it has {len(tops)} .dist-info folders: {', '.join(sorted(tops)) or 'there must be one'}"
+                f"it has {len(tops)} .dist-info folders instead of one: {', '.join(sorted(tops))}".removesuffix(": ")
             )
-        (found,) = tops
-        check_project(found, filename, self.path)
-        return found
+        (dist_info,) = tops
+        check_project(dist_info, filename, self._path, url=self._url, operation=self._operation)
+        return dist_info
 
-    def _recorded(self, members: Iterable[Member]) -> list[WheelFile]:
-        """Match the members with what RECORD says of them."""
-        by_name = {member.name: member for member in members}
-        record = by_name.get(f"{self.dist_info}/RECORD")
+    def _read_record(self) -> dict[str, tuple[str, str]]:
+        """Return the hash and the size of each file in RECORD, as they are written there."""
+        record = self._by_name.get(f"{self.dist_info}/RECORD")
         if record is None:
             raise self.unsafe("it has no RECORD")
         if max(record.size, record.packed) > _LARGEST_RECORD:
             raise self.unsafe(f"its RECORD has {record.size} bytes")
-        rows = self._rows(self.contents(record), {name.rpartition("/")[0] for name in by_name})
-        unrecorded = {f"{self.dist_info}/{name}" for name in _UNRECORDED}
-        for name in rows.keys() - by_name.keys() - unrecorded:
-            raise self.unsafe(f"RECORD lists {name!r}, which is not there")
-        files = []
-        for name, member in by_name.items():
-            if name in unrecorded:
-                files.append(WheelFile(member))
-                continue
-            if name not in rows:
-                raise self.invalid(f"RECORD does not list {name!r}")
-            files.append(self._file(member, *rows[name]))
-        return files
+        return self._rows(self._contents(record), {name.rpartition("/")[0] for name in self._by_name})
 
     def _rows(self, data: bytes, folders: AbstractSet[str]) -> dict[str, tuple[str, str]]:
-        import csv  # hits and warm trees have no use for it
 
         rows: dict[str, tuple[str, str]] = {}
         try:
             for row in csv.reader(data.decode("utf-8").splitlines(), strict=True):
                 if not row:
                     continue
-                name, told, size = row
-                # Some builders on Windows write its slashes, and others list folders.
+                name, recorded_hash, size = row
+                # Some builders on Windows write backslashes, and others list folders.
                 name = name.replace("\\", "/")
                 if name.endswith("/") and name.removesuffix("/") in folders:
                     continue
-                if rows.setdefault(name, (told, size)) != (told, size):
-                    raise self.unsafe(f"RECORD tells two things of {name!r}")
+                if rows.setdefault(name, (recorded_hash, size)) != (recorded_hash, size):
+                    raise self.unsafe(f"RECORD lists {name!r} twice, with different values")
         except (csv.Error, ValueError) as error:
-            raise self.invalid(f"RECORD cannot be read: {error}") from error
+            raise self.invalid(f"RECORD cannot be parsed: {error}") from error
         return rows
 
-    def _file(self, member: Member, told: str, size: str) -> WheelFile:
-        algorithm, _, value = told.partition("=")
+    def _file(self, member: Member, recorded_hash: str, size: str) -> WheelFile:
+        algorithm, _, value = recorded_hash.partition("=")
         try:
             digest = binascii.a2b_base64(value.replace("-", "+").replace("_", "/") + "=" * (-len(value) % 4))
-            right = _RECORD_ALGORITHMS.get(algorithm.lower()) == len(digest) and (not size or int(size) == member.size)
+            is_valid = _RECORD_ALGORITHMS.get(algorithm.lower()) == len(digest) and (
+                not size or int(size) == member.size
+            )
         except ValueError:
-            right = False
-        if not right:
-            raise self.invalid(f"RECORD has no good hash and size of {member.name!r}: {told!r}, {size!r}")
+            is_valid = False
+        if not is_valid:
+            raise self.invalid(f"RECORD has no valid hash and size for {member.name!r}: {recorded_hash!r}, {size!r}")
         return WheelFile(member, algorithm.lower(), digest)
 
-    def contents(self, member: Member) -> bytes:
-        """Return the contents of one small member.
+    def _contents(self, member: Member) -> bytes:
+        """Return the contents of a small member.
 
         Raises:
-            UnsafeWheelError: where they are not what the directory says.
+            UnsafeWheelError: if they do not match the central directory.
         """
-        region = memoryview(self._read_at(member.offset, member.end - member.offset))
         try:
-            at = zip_format.check_header(member, region)
-            packed = region[at : at + member.packed]
-            zip_format.check_descriptor(member, bytes(region[at + member.packed :]))
-            return unpacked(member, packed)
+            return unpack_member(member, memoryview(self._read_at(member.offset, member.end - member.offset)))
         except BadZipError as error:
             raise self.unsafe(str(error)) from error
 

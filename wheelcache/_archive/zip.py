@@ -16,6 +16,9 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
+ReadAt = Callable[[int, int], bytes]
+"""Takes an offset and a number of bytes, and returns these bytes of an archive, or fewer at its end."""
+
 STORED, DEFLATED = 0, 8
 
 _END = struct.Struct("<4s4H2LH")
@@ -35,6 +38,10 @@ LONGEST_HEADER = _LOCAL.size + 2 * 0xFFFF
 """The bytes of a member before its contents, at most."""
 _LONGEST_DESCRIPTOR = 24
 _LONGEST_END = _END.size + 0xFFFF
+LONGEST_TAIL = _LONGEST_END + _LOCATOR64.size + _END64.size
+"""The number of bytes at the end of an archive that are read first: they contain the end records."""
+# The directory is read at once. It has room for about 300,000 files, more than RECORD has.
+_LARGEST_DIRECTORY = 32 << 20
 _WHOLE16, _WHOLE32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64, _UNICODE_PATH = 0x0001, 0x7075
 
@@ -79,7 +86,7 @@ class Member(NamedTuple):
     end: int
 
 
-def read_directory(read_at: Callable[[int, int], bytes], size: int) -> list[Member]:
+def read_directory(read_at: ReadAt, size: int) -> list[Member]:
     """Return the members of an archive of so many bytes, in the order of their bytes.
 
     ``read_at`` takes an offset and a count, and returns as many bytes.
@@ -88,6 +95,8 @@ def read_directory(read_at: Callable[[int, int], bytes], size: int) -> list[Memb
         BadZipError: where it is no archive, or not beyond doubt.
     """
     start, length, count = _find_directory(read_at, size)
+    if length > _LARGEST_DIRECTORY:
+        raise BadZipError(f"the central directory has {length} bytes")
     directory = read_at(start, length)
     found = []
     at = 0
@@ -99,9 +108,9 @@ def read_directory(read_at: Callable[[int, int], bytes], size: int) -> list[Memb
     return _laid_out(found, start)
 
 
-def _find_directory(read_at: Callable[[int, int], bytes], size: int) -> tuple[int, int, int]:
+def _find_directory(read_at: ReadAt, size: int) -> tuple[int, int, int]:
     """Return where the central directory is, its bytes, and how many entries it says to have."""
-    tail_start = max(size - _LONGEST_END - _LOCATOR64.size - _END64.size, 0)
+    tail_start = max(size - LONGEST_TAIL, 0)
     tail = read_at(tail_start, size - tail_start)
     place = tail.rfind(_END_SIGNATURE, max(len(tail) - _LONGEST_END, 0))
     if place < 0 or place + _END.size > len(tail):

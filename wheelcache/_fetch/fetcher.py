@@ -26,8 +26,9 @@ from .._store.single_flight import SingleFlight
 from .._store.staging import StagedFile
 from . import local
 from .download import Conditions, Downloader
-from .metadata import Metadata, NoRangesError
+from .metadata import Metadata
 from .partial import PartialDownloads
+from .remote_wheel import NoRangesError
 from .revalidate import conditional_headers, remember_response
 
 # Removal by security software may be an accident once; the second time it is reported.

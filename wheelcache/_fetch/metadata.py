@@ -1,345 +1,241 @@
-"""Metadata: a wheel's METADATA without the wheel: the index's ``.metadata`` file, or the few ranges that hold it.
+"""METADATA of a wheel, without downloading the wheel if possible.
 
-The file beside the wheel comes first (https://peps.python.org/pep-0658/). Where it is not to be had, the end of the
-wheel is asked for, where a zip archive has its directory, then the part that the directory names. A server without
-ranges gives the whole wheel; then it is fetched into the cache, since its bytes have come anyway.
+The sources, in this order: the wheel in the cache, METADATA that was kept, the ``.metadata`` file of the index
+(https://peps.python.org/pep-0658/), the wheel by range requests. A server without range requests sends the whole wheel
+anyway, so the caller then fetches it into the cache.
 """
 
 from __future__ import annotations
 
-import io
 import re
-import zlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TypeVar
 
 from .. import _hashes
-from .._archive.zip import DEFLATED, STORED
+from .._archive.file import ArchiveFile
+from .._archive.wheel import LARGEST_METADATA, WheelArchive
+from .._archive.zip import ReadAt
 from .._exceptions import CommitError, DownloadError, HashMismatchError, InvalidWheelError
-from .._fs.robustio import RobustIO, reading
+from .._fs.robustio import RobustIO
 from .._fs.tempnames import OwnerTag
 from .._hashes import MultiHash
 from .._http.client import FailedRequestError, HttpClient, failed_response
 from .._models import Phase
+from .._operation import retry
 from .._request import ResolvedRequest, Source
 from .._store.layout import Layout
 from .._store.records import decode, encode
-
-if TYPE_CHECKING:
-    import zipfile
-
-    import httpx
-
+from .remote_wheel import RemoteWheel, read_body
 
 _T = TypeVar("_T")
 
-# The directory and the METADATA of most wheels are within so much of the end, since build tools write them last:
-# https://packaging.python.org/en/latest/specifications/binary-distribution-format/#recommended-archiver-features
-_TAIL = 1 << 16
-_LARGEST = 1 << 25
-_TRIES = 4
+_ATTEMPTS = 4
+# Seconds, multiplied by the number of the attempt.
 _WAIT = 0.5
-_OK, _PARTIAL_CONTENT = 200, 206
-# What is said of the file, and not of the range: unauthorized, forbidden, not found, proxy authentication, gone.
-_SAID_OF_THE_FILE = {401, 403, 404, 407, 410}
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
-_ENTRY = re.compile(r"[^/]+\.dist-info/METADATA")
+_OK = 200
 
 
-class NoRangesError(Exception):
-    """The server gives no parts of files."""
-
-
-class _Sparing:
-    """An archive for zipfile, which believes what is written there of sizes and places. All of it may be made up."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.tell = file.tell
-        self.seekable = file.seekable
-
-    def read(self, size: int = -1, /) -> bytes:
-        if size > _LARGEST:
-            raise ValueError(f"it asks for {size} bytes at once")
-        return self._file.read(size)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        try:
-            return self._file.seek(offset, whence)
-        except (OSError, OverflowError) as error:
-            if whence != io.SEEK_SET:
-                raise  # there zipfile looks for what an archive may do without
-            raise ValueError(f"there is no byte {offset}") from error
-
-
-def read_metadata(file: BinaryIO, wanted: ResolvedRequest) -> bytes:
-    """Return the METADATA of a wheel. What it takes of memory is bounded, whatever the archive says of itself.
+def read_metadata(read_at: ReadAt, size: int, request: ResolvedRequest, path: str | None = None) -> bytes:
+    """Return METADATA of a wheel that is read by offset. :mod:`.._archive.wheel` says which wheels are refused.
 
     Raises:
-        InvalidWheelError: where it has none, or is no archive.
+        InvalidWheelError, UnsafeWheelError: if the wheel is refused.
     """
-    # What it costs to import this is paid by who reads an archive.
-    import zipfile
-
-    try:
-        with zipfile.ZipFile(_Sparing(file)) as archive:
-            return _read_entry(archive, wanted)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
-        raise _invalid(f"its METADATA cannot be read ({error})", wanted) from error
+    archive = WheelArchive(read_at, size, request.filename, operation="read metadata of", path=path, url=request.shown)
+    return archive.metadata()
 
 
-def _read_entry(archive: zipfile.ZipFile, wanted: ResolvedRequest) -> bytes:
-    stem = wanted.filename.split("-")[:2]
-    found = [info for info in archive.infolist() if _ENTRY.fullmatch(info.filename)]
-    # Vendored copies lie deeper; of two at the top the one of this wheel's name is meant.
-    ours = [info for info in found if _same(info.filename.partition(".dist-info/")[0], stem)] or found
-    if len(ours) != 1:
-        raise _invalid(f"{len(ours)} METADATA files where there should be one", wanted)
-    (entry,) = ours
-    if max(entry.file_size, entry.compress_size) > _LARGEST:
-        raise _invalid(f"its METADATA is said to have {entry.file_size} bytes", wanted)
-    # Of the others zipfile unpacks all there is at once, however little is asked for; no wheel that unpacks has them.
-    if entry.compress_type not in {STORED, DEFLATED}:
-        raise _invalid(f"its METADATA is packed with method {entry.compress_type}", wanted)
-    with archive.open(entry) as file:
-        # No more than this number is ever inflated; one more than there is leads to the end, where the checksum is.
-        return file.read(entry.file_size + 1)
-
-
-def _invalid(problem: str, wanted: ResolvedRequest) -> InvalidWheelError:
-    return InvalidWheelError(problem, operation="read metadata of", url=wanted.shown)
-
-
-def _same(folder: str, stem: list[str]) -> bool:
-    return re.sub(r"[-_.]+", "_", folder).lower() == re.sub(r"[-_.]+", "_", "-".join(stem)).lower()
-
-
-def check_metadata(data: bytes, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
-    """Return the metadata if it has these hashes, wherever it is from.
+def check_metadata(data: bytes, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
+    """Return METADATA if it has these hashes, whichever source it is from.
 
     Raises:
-        HashMismatchError: where it is not what the index has told of.
+        HashMismatchError: if it does not.
     """
     running = MultiHash(hashes)
     running.update(data)
     actual = running.hexdigests()
     if any(actual[name] != value for name, value in hashes.items()):
         raise HashMismatchError(
-            "the metadata does not have the hash asked for",
+            "the metadata does not have the requested hash",
             operation="check metadata of",
-            url=wanted.shown,
+            url=request.shown,
             expected=hashes,
             actual=actual,
-            advice="What the index tells of the metadata is not what it or the wheel has: tell whoever runs the index.",
+            advice=(
+                "The metadata hash in the index does not match the metadata. Report this to the operator of the index."
+            ),
         )
     return data
 
 
-def beside(wire: HttpClient, wanted: ResolvedRequest, hashes: Mapping[str, str], now: float) -> bytes | None:
-    """Return the ``.metadata`` file of the index, ``None`` where it has none.
+def fetch_metadata_file(
+    http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str], now: float
+) -> bytes | None:
+    """Return the ``.metadata`` file of the index, or ``None`` if it has none.
 
     Raises:
-        FailedTryError: where it cannot be had just now.
+        FailedRequestError: if the request fails for now.
     """
-    url, question, query = wanted.url.partition("?")
-    source = Source(f"{url}.metadata{question}{query}", wanted.shown, wanted.auth)
-    with wire.get(source, {}) as response:
+    url, separator, query = request.url.partition("?")
+    source = Source(f"{url}.metadata{separator}{query}", request.shown, request.auth)
+    with http.get(source, {}) as response:
         if response.status_code != _OK:
             failure = failed_response(response, now)
             if failure.passing:
                 raise failure
             return None
-        data = _body(response)
-    if hashes:
-        return data
-    # A page that says "not found" with 200 is none; every METADATA begins with fields.
-    return data if re.search(rb"^Metadata-Version:", data, re.MULTILINE | re.IGNORECASE) else None
+        data = read_body(response, LARGEST_METADATA)
+    # Some servers answer with status 200 and a page that says "not found". METADATA begins with its fields.
+    is_metadata = hashes or re.search(rb"^Metadata-Version:", data, re.MULTILINE | re.IGNORECASE)
+    return data if is_metadata else None
 
 
-def _body(response: httpx.Response) -> bytes:
-    data = bytearray()
-    for chunk in response.iter_bytes():
-        data += chunk
-        if len(data) > _LARGEST:
-            raise FailedRequestError(f"more than {_LARGEST} bytes are no metadata", passing=False)
-    return bytes(data)
-
-
-def by_ranges(wire: HttpClient, wanted: ResolvedRequest, now: float) -> bytes:
-    """Return the METADATA out of the wheel where it is.
+def fetch_from_wheel(http: HttpClient, request: ResolvedRequest, now: float) -> bytes:
+    """Return METADATA of a wheel on a server, by range requests.
 
     Raises:
-        NoRangesError: where the server gives no parts.
-        InvalidWheelError: where it is no wheel.
-        FailedTryError: where it cannot be had just now.
+        NoRangesError: if the server does not support range requests.
+        InvalidWheelError, UnsafeWheelError: if the wheel is refused.
+        FailedRequestError: if a request fails.
     """
-    remote = _Remote(wire, wanted, now)
-    return read_metadata(io.BufferedReader(remote, 1 << 13), wanted)
-
-
-class _Remote(io.RawIOBase):
-    """A wheel on a server as a file: its end is asked for first, other parts when they are read."""
-
-    def __init__(self, wire: HttpClient, wanted: ResolvedRequest, now: float) -> None:
-        self._wire = wire
-        self._wanted = wanted
-        self._now = now
-        self._at = 0
-        self._parts: list[tuple[int, bytes]] = []
-        self._size = self._ask(f"bytes=-{_TAIL}")
-
-    def _ask(self, wanted_range: str) -> int:
-        with self._wire.get(self._wanted.sources[0], {"Range": wanted_range}) as response:
-            if response.status_code != _PARTIAL_CONTENT:
-                failure = failed_response(response, self._now)
-                if failure.passing or failure.status in _SAID_OF_THE_FILE:
-                    raise failure
-                raise NoRangesError
-            found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if found is None or "Content-Encoding" in response.headers:
-                raise NoRangesError
-            data = _body(response)
-            if len(data) != int(found[2]) - int(found[1]) + 1:
-                raise NoRangesError
-        # An archive is looked up in its end; of the rest, nothing is read twice.
-        self._parts[1:] = [(int(found[1]), data)]
-        return int(found[3])
-
-    def _has(self, start: int, data: bytes) -> bool:
-        return start <= self._at < start + len(data)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any, /) -> int:
-        count = max(0, min(len(buffer), self._size - self._at))
-        if count == 0:
-            return 0
-        for start, data in self._parts:
-            if self._has(start, data):
-                part = data[self._at - start : self._at - start + count]
-                buffer[: len(part)] = part
-                self._at += len(part)
-                return len(part)
-        last = min(self._size, self._at + max(count, _TAIL)) - 1
-        if self._ask(f"bytes={self._at}-{last}") != self._size or not self._has(*self._parts[-1]):
-            raise NoRangesError
-        return self.readinto(buffer)
+    wheel = RemoteWheel(http, request, now)
+    return read_metadata(wheel.read_at, wheel.size, request)
 
 
 class Metadata:
-    """The metadata that one cache folder keeps, and the way to more.
+    """Finds METADATA in one cache folder and on the network.
 
     Args:
-        layout: its paths.
-        writable: whether what came is kept.
+        layout: the paths of the cache folder.
+        writable: whether METADATA from the network is kept.
     """
 
     def __init__(self, layout: Layout, *, writable: bool) -> None:
         self._layout = layout
         self._writable = writable
 
-    def of_wheel(self, fs: RobustIO, path: str, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
-        """Return the METADATA of a wheel that is there.
+    def of_wheel(self, fs: RobustIO, path: str, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
+        """Return METADATA of a wheel in the cache.
 
         Raises:
-            HashMismatchError, InvalidWheelError: where it is not what it should be.
+            HashMismatchError: if it does not have the hashes.
+            InvalidWheelError, UnsafeWheelError: if the wheel is refused, or no longer exists.
         """
-        file = fs.open_read(path)
-        if file is None:
-            raise InvalidWheelError("the wheel is gone", operation="read metadata of", path=path)
-        with reading(file):
-            return check_metadata(read_metadata(file, wanted), wanted, hashes)
+        try:
+            with ArchiveFile(fs, path) as file:
+                data = read_metadata(file.read_at, file.size, request, path)
+        except FileNotFoundError as error:
+            raise InvalidWheelError(
+                "the wheel is no longer in the cache", operation="read metadata of", path=path
+            ) from error
+        return check_metadata(data, request, hashes)
 
-    def kept(self, fs: RobustIO, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes | None:
-        """Return what was kept, if it has these hashes. What a hash names never changes."""
-        key = _key(wanted, hashes)
+    def kept(self, fs: RobustIO, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes | None:
+        """Return METADATA that was kept, or ``None`` if there is none with these hashes."""
+        key = _key(request, hashes)
         fields = decode(fs.read(self._layout.metadata(key)) or b"") if key else None
         text = (fields or {}).get("metadata")
         if not isinstance(text, str):
             return None
         try:
-            return check_metadata(text.encode("latin-1", "replace"), wanted, hashes)
+            return check_metadata(text.encode("latin-1", "replace"), request, hashes)
         except HashMismatchError:
-            return None  # found by one hash, it lacks another or was altered: then it is for the index to tell
+            return None  # it was found by one of the hashes and lacks another, or was altered: ask the index again
 
-    def fetch(self, fs: RobustIO, wire: HttpClient, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
-        """Get it from the network, and keep it.
+    def fetch(self, fs: RobustIO, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
+        """Return METADATA from the network, and keep it.
 
         Raises:
-            NoRangesError: where only the whole wheel is to be had.
-            DownloadError: where nothing is to be had.
-            HashMismatchError, InvalidWheelError: where it is not what it should be.
+            NoRangesError: if it is available only by downloading the whole wheel.
+            DownloadError: if the requests fail.
+            HashMismatchError: if it does not have the hashes.
+            InvalidWheelError, UnsafeWheelError: if the wheel is refused.
         """
-        data = check_metadata(self._tried(fs, wire, wanted, hashes), wanted, hashes)
-        key = _key(wanted, hashes)
+        data = check_metadata(self._download(fs, http, request, hashes), request, hashes)
+        key = _key(request, hashes)
         if key and self._writable:
             system = fs.system
-            spare = self._layout.new_temporary(OwnerTag.new(system.now(), system.boot()))
+            temporary = self._layout.new_temporary(OwnerTag.new(system.now(), system.boot()))
             try:
                 content = encode({"metadata": data.decode("latin-1")})
-                fs.without_waiting().write_small(self._layout.metadata(key), content, spare)
+                fs.without_waiting().write_small(self._layout.metadata(key), content, temporary)
             except CommitError:
-                pass  # the next one asks again
+                pass  # the next caller asks the server again
         return data
 
-    def _tried(self, fs: RobustIO, wire: HttpClient, wanted: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
-        system = fs.system
-        started, tried = system.monotonic(), list[str]()
+    def _download(self, fs: RobustIO, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
+        now = fs.system.now
+        attempts = _Attempts(fs, request)
         try:
-            found = _again(fs, wanted, tried, lambda: beside(wire, wanted, hashes, system.now()))
+            data = attempts.run(lambda: fetch_metadata_file(http, request, hashes, now()))
         except FailedRequestError:
-            found = None  # a server may fail at these files alone, and give the wheel
+            data = None  # some servers fail only for these files
         try:
-            return found or _again(fs, wanted, tried, lambda: by_ranges(wire, wanted, system.now()))
+            return data or attempts.run(lambda: fetch_from_wheel(http, request, now()))
         except FailedRequestError as failure:
-            raise DownloadError(
-                failure.problem,
-                operation="download metadata of",
-                url=wanted.shown,
-                status=failure.status,
-                retry_after=failure.asked,
-                tried=tuple(tried),
-                attempts=len(tried),
-                elapsed=system.monotonic() - started,
-                advice=failure.advice,
-            ) from failure.__cause__
+            raise attempts.to_error(failure) from failure.__cause__
 
 
-def _again(fs: RobustIO, wanted: ResolvedRequest, tried: list[str], ask: Callable[[], _T]) -> _T:
-    """Ask until there is an answer, and take down what was tried in vain.
+class _Attempts:
+    """The attempts to download the metadata of one wheel, each repeated while its failure is transient."""
 
-    Raises:
-        FailedTryError: the last one, where it cannot pass, or has not passed by now.
-    """
-    number = 0
-    while True:
-        number += 1
-        try:
-            return ask()
-        except FailedRequestError as failure:
-            tried.append(f"{failure.at or wanted.shown}: {failure.problem}")
-            if not failure.passing or number >= _TRIES or failure.asked is not None:
+    def __init__(self, fs: RobustIO, request: ResolvedRequest) -> None:
+        self._op = fs.op
+        self._monotonic = fs.system.monotonic
+        self._started = self._monotonic()
+        self._request = request
+        self._failures: list[str] = []
+        self._last: FailedRequestError | None = None
+
+    def run(self, download: Callable[[], _T]) -> _T:
+        """Return the result of ``download``.
+
+        Raises:
+            FailedRequestError: the last failure, if it is permanent, if the server requests a long wait, or after
+                four attempts.
+        """
+
+        def attempt() -> _T:
+            try:
+                return download()
+            except FailedRequestError as failure:
+                self._failures.append(f"{failure.at or self._request.shown}: {failure.problem}")
+                self._last = failure
                 raise
-            pause = (failure.retry_after or 0.0) + _WAIT * number
-            fs.op.report(Phase.WAITING, detail=f"{failure.problem}, again in {pause:.1f} s")
-            fs.op.sleep(pause)
+
+        return retry(
+            attempt,
+            can_retry=lambda error: isinstance(error, FailedRequestError) and error.passing and error.asked is None,
+            wait=lambda number: ((self._last and self._last.retry_after) or 0.0) + _WAIT * number,
+            stop=lambda number: number >= _ATTEMPTS,
+            sleep=self._sleep,
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        problem = self._last.problem if self._last else ""
+        self._op.report(Phase.WAITING, detail=f"{problem}, again in {seconds:.1f} s")
+        self._op.sleep(seconds)
+
+    def to_error(self, failure: FailedRequestError) -> DownloadError:
+        """Return the error for the caller."""
+        return DownloadError(
+            failure.problem,
+            operation="download metadata of",
+            url=self._request.shown,
+            status=failure.status,
+            retry_after=failure.asked,
+            tried=tuple(self._failures),
+            attempts=len(self._failures),
+            elapsed=self._monotonic() - self._started,
+            advice=failure.advice,
+        )
 
 
-def _key(wanted: ResolvedRequest, hashes: Mapping[str, str]) -> str | None:
-    found = _hashes.naming_hash(hashes)
-    if found:
-        return f"metadata {found}"
-    wheel = _hashes.naming_hash(wanted.hashes)
-    # The hash of the wheel cannot be checked without the wheel: what one server tells under it holds for that one only.
-    return f"{wheel} {wanted.url}" if wheel else None
+def _key(request: ResolvedRequest, hashes: Mapping[str, str]) -> str | None:
+    """Return the key under which METADATA is kept, or ``None`` if no strong hash is known."""
+    metadata_hash = _hashes.naming_hash(hashes)
+    if metadata_hash:
+        return f"metadata {metadata_hash}"
+    wheel_hash = _hashes.naming_hash(request.hashes)
+    # The hash of the wheel cannot be checked without the wheel, so METADATA of one URL is not used for another.
+    return f"{wheel_hash} {request.url}" if wheel_hash else None

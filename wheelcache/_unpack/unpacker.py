@@ -17,6 +17,7 @@ from .._exceptions import Cause, CommitError, ReadOnlyError
 from .._filenames import check_project
 from .._fs.robustio import RobustIO
 from .._fs.tempnames import OwnerTag, spare_name
+from .._imports import import_lock
 from .._models import CachedWheel, LinkMode, Unpacked
 from .._operation import Operation
 from .._store.layout import Layout
@@ -179,12 +180,13 @@ class Unpacker:
             InvalidWheelError, UnsafeWheelError: where it may not be unpacked; nothing of it stays.
             CommitError: where the file system refuses.
         """
-        from . import extract  # most calls find the tree, and the start of a process counts
+        with import_lock:
+            from . import extract  # most calls find the tree, and the start of a process counts
 
         trees, sha256 = self._trees[0], wheel.record.sha256
         folder = trees.claim(fs, sha256)
         try:
-            listing = extract.fill(
+            listing = extract.extract_wheel(
                 fs, wheel.path, wheel.record.filename, sha256=sha256, root=folder, permissions=extract.PROTECTED
             )
             theirs = _found_at_once(trees, fs, sha256)
@@ -216,14 +218,15 @@ class Unpacker:
         Raises:
             As :meth:`make` and :meth:`out`.
         """
-        from . import extract
+        with import_lock:
+            from . import extract
 
         fs.make_folder(dest)
         folder = os.path.join(dest, spare_name(OwnerTag.new(fs.system.now(), fs.system.boot())))
         fs.make_folder(folder)
         try:
             record = wheel.record
-            listing = extract.fill(
+            listing = extract.extract_wheel(
                 fs, wheel.path, record.filename, sha256=record.sha256, root=folder, permissions=extract.WRITABLE
             )
             # The link is to a file that is nobody else's as soon as the folder is gone.

@@ -1,0 +1,111 @@
+"""A wheel on a server, read by range requests.
+
+The end of the wheel is requested first: the central directory of the archive is there, and METADATA in most wheels too,
+since build tools write it last:
+https://packaging.python.org/en/latest/specifications/binary-distribution-format/#recommended-archiver-features
+Other parts are requested when they are read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .._archive.wheel import LARGEST_METADATA
+from .._archive.zip import LONGEST_HEADER, LONGEST_TAIL
+from .._http.client import FailedRequestError, HttpClient, failed_response
+from .._request import ResolvedRequest
+
+if TYPE_CHECKING:
+    import httpx
+
+_PARTIAL_CONTENT = 206
+# Unauthorized, forbidden, not found, proxy authentication required, gone: about the file, and not about the range.
+_ABOUT_THE_FILE = {401, 403, 404, 407, 410}
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+# METADATA with its header and descriptor.
+_LARGEST_PART = LARGEST_METADATA + 2 * LONGEST_HEADER
+
+
+class NoRangesError(Exception):
+    """The server does not support range requests."""
+
+
+class RemoteWheel:
+    """A wheel on a server, read by range requests. No byte is requested twice.
+
+    Args:
+        http: sends the requests.
+        request: the wheel. Its mirrors are not used.
+        now: seconds since the epoch.
+
+    Attributes:
+        size: its size in bytes.
+
+    Raises:
+        NoRangesError: if the server does not support range requests.
+        FailedRequestError: if a request fails.
+    """
+
+    def __init__(self, http: HttpClient, request: ResolvedRequest, now: float) -> None:
+        self._http = http
+        self._source = request.sources[0]
+        self._now = now
+        self._first, self._data, self.size = self._request(f"bytes=-{LONGEST_TAIL}")
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Return ``count`` bytes from an offset, or fewer at the end of the wheel.
+
+        Raises:
+            NoRangesError: if the server sends other bytes than those requested.
+            FailedRequestError: if a request fails.
+        """
+        end = min(offset + count, self.size)
+        data = bytearray()
+        while (start := offset + len(data)) < end:
+            data += self._known_part(start, end) or self._requested_part(start, end)
+        return bytes(data)
+
+    def _known_part(self, start: int, end: int) -> bytes:
+        """Return the bytes from ``start`` that the first response contained."""
+        return self._data[start - self._first : end - self._first] if start >= self._first else b""
+
+    def _requested_part(self, start: int, end: int) -> bytes:
+        if start < self._first < end:
+            end = self._first
+        first, data, size = self._request(f"bytes={start}-{end - 1}")
+        part = data[start - first : end - first] if first <= start else b""
+        if size != self.size or not part:
+            raise NoRangesError
+        return part
+
+    def _request(self, requested: str) -> tuple[int, bytes, int]:
+        """Return the offset and the bytes of a range, and the size of the wheel."""
+        with self._http.get(self._source, {"Range": requested}) as response:
+            if response.status_code != _PARTIAL_CONTENT:
+                failure = failed_response(response, self._now)
+                if failure.passing or failure.status in _ABOUT_THE_FILE:
+                    raise failure
+                raise NoRangesError
+            content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if content_range is None or "Content-Encoding" in response.headers:
+                raise NoRangesError
+            first, last, size = map(int, content_range.groups())
+            data = read_body(response, _LARGEST_PART)
+        if len(data) != last - first + 1:
+            raise NoRangesError
+        return first, data, size
+
+
+def read_body(response: httpx.Response, limit: int) -> bytes:
+    """Return the body of a response.
+
+    Raises:
+        FailedRequestError: if it has more than ``limit`` bytes.
+    """
+    data = bytearray()
+    for chunk in response.iter_bytes():
+        data += chunk
+        if len(data) > limit:
+            raise FailedRequestError(f"the response has more than {limit} bytes", passing=False)
+    return bytes(data)
