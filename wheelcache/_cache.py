@@ -529,7 +529,7 @@ class Cache:
             from ._maintenance.verify import Verifier
 
         with self._core.begin(progress=progress) as op:
-            return Verifier(self._core.layout, repair=repair).run(RobustIO(op))
+            return Verifier(self._core.layout, repair=repair).verify(RobustIO(op))
 
     def doctor(self) -> DoctorReport:
         r"""Try in this cache's folder what the cache does there, and report each probe with result, code and time.

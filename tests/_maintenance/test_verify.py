@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import hashlib
 import os
 import shutil
@@ -15,12 +16,17 @@ import pytest
 from faulty import FaultyFiles, FileCall, Plan, Refuse, Refusing
 from folders import files_in, quarantined
 from machines import Machine
+from many import build
 from marks import not_on_windows
 from wheels import make_wheel, wheel_filename
 
 from wheelcache import Action, Cache, CachedWheel, Phase, ProblemKind, ProgressEvent, Status
 from wheelcache._cache import core_of
-from wheelcache._operation import CURRENT_TOKEN, CancelToken, OperationCancelledError
+from wheelcache._fs.robustio import RobustIO
+from wheelcache._maintenance.verify import Verifier
+from wheelcache._operation import CURRENT_TOKEN, CancelToken, Operation, OperationCancelledError
+from wheelcache._os.system import System
+from wheelcache._store.layout import Layout
 
 SIZE = 3000
 
@@ -345,36 +351,79 @@ def test_a_large_wheel_is_looked_at_as_a_small_one_is(cache: Cache, tmp_path: Pa
 
 
 class Together(Plan):
-    """Every call takes a second; two threads must come to wheels at once, after the first so many of them."""
+    """The first two opened wheels wait for each other."""
 
-    def __init__(self, machine: Machine, alone: int) -> None:
+    def __init__(self) -> None:
         self.met = threading.Barrier(2)
-        self._machine = machine
-        self._left = alone
+        self._opened = 0
         self._lock = threading.Lock()
 
     def before(self, call: FileCall) -> None:
-        self._machine.clock.advance(1.0)
         if call.operation != "open_read" or not call.path.endswith(".whl"):
             return
         with self._lock:
-            self._left -= 1
-            waits = self._left in {-1, -2}
+            self._opened += 1
+            waits = self._opened <= 2
         if waits:
             self.met.wait(30)
 
 
-def test_where_file_calls_take_long_several_threads_make_them(tmp_path: Path) -> None:
-    """On a slow file system two wheels are opened at a time, and what is wrong with one is found there too."""
+def test_several_threads_check_wheels(tmp_path: Path) -> None:
+    """Two wheels are opened at a time, and a problem that a thread finds is reported."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
         wheels = fill(cache, tmp_path, 60)
         keep_stamp(wheels[1].path, bytes(SIZE))
-        files.plan = Together(machine, 40)
+        files.plan = Together()
         report = cache.verify()
         assert [problem.path for problem in report.problems] == [wheels[1].path]
         assert not files.plan.met.broken
+
+
+class StopAtOpen(Plan):
+    """Stops the verification when the tenth wheel is opened, and lets no thread go on before it is stopped."""
+
+    def __init__(self, stop: Callable[[], object]) -> None:
+        self.opened = 0
+        self.stopped = threading.Event()
+        self._stop = stop
+        self._lock = threading.Lock()
+
+    def before(self, call: FileCall) -> None:
+        if call.operation != "open_read" or not call.path.endswith(".whl"):
+            return
+        with self._lock:
+            self.opened += 1
+            if self.opened == 10:
+                self._stop()
+            waits = self.opened >= 10
+        if waits:
+            assert self.stopped.wait(60)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "interrupted"])
+def test_every_thread_ends_at_its_next_file_operation(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a cancellation or Ctrl-C, each thread opens at most one more of 200 wheels, and none is left running."""
+    build(tmp_path / "cache", 200, None)
+    files = FaultyFiles()
+    token = CancelToken()
+    files.plan = plan = StopAtOpen(lambda: token.cancel() if how == "cancelled" else _thread.interrupt_main())
+    cancel = CancelToken.cancel
+
+    def cancel_and_tell(self: CancelToken) -> None:
+        cancel(self)
+        plan.stopped.set()
+
+    monkeypatch.setattr(CancelToken, "cancel", cancel_and_tell)
+    before = threading.active_count()
+    op = Operation(System(files=files), tokens=(token,))
+    with pytest.raises(OperationCancelledError if how == "cancelled" else KeyboardInterrupt):
+        Verifier(Layout(str(tmp_path / "cache")), repair=False).verify(RobustIO(op))
+    assert plan.opened <= 10 + 8
+    assert threading.active_count() == before
 
 
 def test_it_is_stopped_with_a_listener_as_without(cache: Cache, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Strangers: what lies in a cache folder and was not made by wheelcache, by names alone.
+"""Find files and folders in a cache folder that wheelcache does not make, by their names alone.
 
-Desktops leave files of their own everywhere, and so do people. None of it stands in the way of anything; it is found to
-be told of.
+Desktops create files of their own everywhere, and so do people. Foreign files do no harm: they are found in order to be
+reported.
 """
 
 from __future__ import annotations
@@ -11,62 +11,62 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .._fs.robustio import RobustIO
-from .._store import walk
 from .._store.layout import Layout
+from .._store.walk import OnError, scan_folder, walk_files, walk_shards
 from .._unpack.manifest import Manifest
 
 
 class ForeignFile(NamedTuple):
-    """Something that is not ours: its absolute path, and whether it is a folder or a link that stands for one."""
+    """A foreign file or folder: its absolute path, and whether it is a folder or a link in the place of one."""
 
     path: str
     is_folder: bool
 
 
-def foreign_files(fs: RobustIO, layout: Layout, refused: walk.OnError) -> Iterator[ForeignFile]:
-    """Yield what is not ours between the folders that are, but not what is inside of entries and trees."""
-    yield from _besides(fs, layout.version, layout.is_own, refused)
-    for shape in layout.shapes():
-        if shape.in_shards:
-            yield from _besides(fs, shape.folder, layout.is_shard, refused)
-        # An error was reported already, for the folder that contains the shards.
-        shards = walk.walk_shards(fs, shape.folder, lambda *_: None)
-        for inside in shards if shape.in_shards else [shape.folder]:
-            yield from _besides(fs, inside, shape.is_ours, refused)
+def find_foreign(fs: RobustIO, layout: Layout, on_error: OnError) -> Iterator[ForeignFile]:
+    """Yield what is foreign in the folders of the cache, outside entries and trees."""
+    yield from _find_foreign_in(fs, layout.version, layout.is_own, on_error)
+    for pattern in layout.shapes():
+        if pattern.in_shards:
+            yield from _find_foreign_in(fs, pattern.folder, layout.is_shard, on_error)
+        # The line above has reported an error already.
+        shards = walk_shards(fs, pattern.folder, lambda *_: None)
+        for folder in shards if pattern.in_shards else [pattern.folder]:
+            yield from _find_foreign_in(fs, folder, pattern.is_ours, on_error)
 
 
-def in_tree(fs: RobustIO, root: str, listing: Manifest) -> Iterator[str]:
-    """Yield the paths of files that are in an unpacked wheel, and are none of its own.
+def find_foreign_in_tree(fs: RobustIO, root: str, manifest: Manifest) -> Iterator[str]:
+    """Yield the absolute paths of the files in a tree that its manifest does not contain.
 
     Raises:
-        CommitError: where a folder cannot be looked into.
+        CommitError: if a folder or file cannot be read.
     """
-    own = {folder.path for folder in listing.folders}
-    for folder in listing.folders:
-        inside, names = os.path.join(root, *folder.path.split("/")), set(folder.names)
-        # What stands in the place of a folder is told of as damage.
-        for entry in fs.scan(inside) if fs.files.is_dir(inside) else []:
-            path = os.path.join(inside, entry.name)
+    own_folders = {folder.path for folder in manifest.folders}
+    for folder in manifest.folders:
+        path, names = os.path.join(root, *folder.path.split("/")), set(folder.names)
+        # A file in the place of a folder is reported as damage.
+        for entry in fs.scan(path) if fs.files.is_dir(path) else []:
+            inside = os.path.join(path, entry.name)
             if not entry.is_dir(follow_symlinks=False):
                 if entry.name not in names:
-                    yield path
-            elif folder.relative(entry.name) not in own:
-                yield from (file for file, _ in walk.walk_files(fs, path))
+                    yield inside
+            elif folder.relative(entry.name) not in own_folders:
+                yield from (file for file, _ in walk_files(fs, inside))
 
 
-def _besides(
-    fs: RobustIO, folder: str, is_ours: Callable[[str, bool], bool], refused: walk.OnError
+def _find_foreign_in(
+    fs: RobustIO, folder: str, is_ours: Callable[[str, bool], bool], on_error: OnError
 ) -> Iterator[ForeignFile]:
-    for entry in walk.scan_folder(fs, folder, refused):
+    for entry in scan_folder(fs, folder, on_error):
         path = os.path.join(folder, entry.name)
         is_folder = entry.is_dir(follow_symlinks=False)
-        # A link is neither.
+        # A link is neither a folder nor a file here.
         is_plain = is_folder or entry.is_file(follow_symlinks=False)
         if not (is_plain and is_ours(entry.name, is_folder)):
-            yield ForeignFile(path, is_folder or (entry.is_symlink() and _stands_for_folder(fs, path, is_ours)))
+            yield ForeignFile(path, is_folder or (entry.is_symlink() and _replaces_folder(fs, path, is_ours)))
 
 
-def _stands_for_folder(fs: RobustIO, link: str, is_ours: Callable[[str, bool], bool]) -> bool:
-    """Whether a link is in the place of a folder: who is short of room links one of ours to another volume."""
-    # That volume may not be there just now.
+def _replaces_folder(fs: RobustIO, link: str, is_ours: Callable[[str, bool], bool]) -> bool:
+    """Return whether a link is in the place of a folder, as when a folder of the cache was moved to another volume."""
+    # That volume may not be mounted at the moment.
     return fs.files.is_dir(link) or is_ours(os.path.basename(link), True)

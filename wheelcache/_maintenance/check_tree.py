@@ -1,0 +1,68 @@
+"""Check one unpacked wheel: every file against its digest, and the folder for foreign files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from .._exceptions import CommitError
+from .._fs.robustio import RobustIO
+from .._reports import Action, ProblemKind
+from .._store.layout import Layout, marker_path
+from .._unpack.trees import TreeEntry, Trees, remove_folder
+from .foreign import find_foreign_in_tree
+from .suspects import Suspect, remove_file, suspect_foreign
+from .sweep import TEMPORARY_AGE
+
+
+def check_tree(fs: RobustIO, layout: Layout, folder: str) -> list[Suspect]:
+    """Return what is wrong in the folder of an unpacked wheel."""
+    found_again: list[list[Suspect]] = []
+
+    def check_again(fs: RobustIO) -> list[Suspect]:
+        # The whole tree once, not once for each problem: a pruner deletes a tree as a whole.
+        if not found_again:
+            found_again.append(check_tree(fs, layout, folder))
+        return found_again[0]
+
+    fs = fs.without_waiting()
+    trees = Trees(layout, writable=False, full=True)
+    try:
+        tree = trees.at(fs, folder)
+        found = _check_unmarked(fs, folder) if tree is None else _check_marked(fs, layout, trees, tree)
+    except CommitError as error:
+        found = [Suspect(ProblemKind.UNREADABLE, error.path or folder)]
+    return [replace(suspect, check_again=check_again) for suspect in found]
+
+
+def _check_marked(fs: RobustIO, layout: Layout, trees: Trees, tree: TreeEntry) -> list[Suspect]:
+    def remove(fs: RobustIO) -> Action:
+        return Action.REMOVED if Trees(layout, writable=True).remove(fs, tree) else Action.NONE
+
+    exists = fs.files.is_dir(tree.folder)
+    damaged = trees.check(fs, tree, bytes_only=True) if exists else [tree.folder]
+    if damaged:
+        # The repair removes foreign files along with the tree.
+        return [Suspect(_damage_kind(fs, path), path, tree.sha256, remove) for path in damaged]
+    foreign = find_foreign_in_tree(fs, tree.folder, tree.listing)
+    return [suspect_foreign(layout, path, sha256=tree.sha256) for path in foreign]
+
+
+def _check_unmarked(fs: RobustIO, folder: str) -> list[Suspect]:
+    """Check a folder without a valid marker, which another process may be filling."""
+    marker = marker_path(folder)
+    if fs.stat(marker) is not None:
+        return [Suspect(ProblemKind.TORN, marker, repair=lambda fs: remove_file(fs, marker))]
+    stat = fs.stat(folder)
+    if stat is None or fs.system.now() - stat.st_mtime <= TEMPORARY_AGE:
+        return []
+
+    def remove(fs: RobustIO) -> Action:
+        return Action.REMOVED if remove_folder(fs, folder) else Action.NONE
+
+    return [Suspect(ProblemKind.ORPHANED, folder, repair=remove)]
+
+
+def _damage_kind(fs: RobustIO, path: str) -> ProblemKind:
+    exists = fs.files.is_dir(os.path.dirname(path)) and fs.stat(path) is not None
+    return ProblemKind.ALTERED if exists else ProblemKind.MISSING

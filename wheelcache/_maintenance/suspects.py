@@ -1,0 +1,89 @@
+"""Suspected problems: what appears wrong, how to check it again, and how to repair it.
+
+Each problem is checked twice, the second time after the walk, because other processes may be at work. A wheel that is
+being committed has its blob before its record; one that is being removed has its record after its blob; a record is
+incomplete until it is written; and a tree loses its files one by one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from .._exceptions import CommitError
+from .._fs.robustio import RobustIO
+from .._reports import Action, ProblemKind
+from .._store.layout import Layout, is_blob, is_record
+from .._store.quarantine import quarantine_file
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """Something that appears wrong in a cache folder.
+
+    Attributes:
+        kind: the kind of the problem.
+        path: the absolute path of the file or folder.
+        sha256: the digest of the wheel that it belongs to, or ``None``.
+        repair: repairs the problem, and returns what it did.
+        check_again: returns what is wrong now at the same place, or ``None`` if a second check would not help.
+    """
+
+    kind: ProblemKind
+    path: str
+    sha256: str | None = None
+    repair: Callable[[RobustIO], Action] = lambda _: Action.NONE
+    check_again: Callable[[RobustIO], list[Suspect]] | None = None
+
+    def is_same_problem(self, other: Suspect) -> bool:
+        """Return whether both describe one problem."""
+        return (self.kind, self.path) == (other.kind, other.path)
+
+    def confirm(self, fs: RobustIO) -> Suspect | None:
+        """Check again, and return the problem as it is now, or ``None`` if it no longer exists."""
+        if self.check_again is None:
+            return self
+        try:
+            found = self.check_again(fs)
+        except CommitError:
+            return self
+        return next((suspect for suspect in found if suspect.is_same_problem(self)), None)
+
+
+def suspect_foreign(layout: Layout, path: str, *, sha256: str | None = None, is_folder: bool = False) -> Suspect:
+    """Return the problem of a file or folder that wheelcache does not make."""
+
+    def check_again(fs: RobustIO) -> list[Suspect]:
+        return [] if fs.stat(path) is None else [suspect]
+
+    def repair(fs: RobustIO) -> Action:
+        # No folder is ever renamed, and its contents are not ours to delete. A link to one may be in use.
+        if is_folder or fs.files.is_dir(path):
+            return _remove_obstructing_folder(fs, path)
+        return quarantine(fs, layout, path)
+
+    suspect = Suspect(ProblemKind.FOREIGN, path, sha256, repair)
+    return replace(suspect, check_again=check_again)
+
+
+def quarantine(fs: RobustIO, layout: Layout, path: str, checked: os.stat_result | None = None) -> Action:
+    """Quarantine a file, unless it has changed since its status was ``checked``."""
+    checked = checked or fs.stat(path)
+    if checked is None or not quarantine_file(fs, layout, path, checked):
+        return Action.NONE
+    return Action.QUARANTINED
+
+
+def remove_file(fs: RobustIO, path: str) -> Action:
+    """Delete a file."""
+    return Action.REMOVED if fs.discard(path) else Action.NONE
+
+
+def _remove_obstructing_folder(fs: RobustIO, folder: str) -> Action:
+    """Delete an empty folder that has the name of a record or blob, whose file cannot be stored elsewhere."""
+    name = os.path.basename(folder)
+    stat = fs.stat(folder) if is_record(name) or is_blob(name) else None
+    is_gone = stat is not None and modes.S_ISDIR(stat.st_mode) and fs.remove_folder(folder)
+    return Action.REMOVED if is_gone else Action.NONE
