@@ -151,7 +151,7 @@ class AsyncCache:
         return_exceptions: bool = False,
     ) -> list[CachedWheel] | list[CachedWheel | Exception]:
         """As :meth:`Cache.fetch_all`. Cancelling the call cancels every download."""
-        batch = Batch(requests, jobs, progress)
+        batch = Batch(requests, jobs, progress, return_exceptions=return_exceptions)
         core = core_of(self._cache)
         core.begin()
 

@@ -199,11 +199,12 @@ class Cache:
             progress: as for :meth:`fetch`, called by one thread at a time. ``event.request`` and ``event.index`` say
                 which request an event belongs to. The last event of a request is ``done`` or ``failed``.
             return_exceptions: return the outcome of each request in its position, a wheel or an :class:`Exception`, as
-                :func:`asyncio.gather` does. KeyboardInterrupt and other exceptions that are not an ``Exception`` are
-                raised.
+                :func:`asyncio.gather` does; an invalid URL, hash or file name is an outcome too. KeyboardInterrupt and
+                other exceptions that are not an ``Exception`` are raised.
 
         Raises:
-            TypeError, ValueError, InvalidWheelError: for an invalid request, before any is fetched.
+            TypeError: for an object that is not a request, before any is fetched.
+            ValueError, InvalidWheelError: without ``return_exceptions``, for an invalid request, before any is fetched.
             ExceptionGroup: of the errors of :meth:`fetch`, after all other requests have finished.
 
         Example::
@@ -215,7 +216,7 @@ class Cache:
         with import_lock:
             from ._fetch.batch import Batch, fetch_in_threads
 
-        batch = Batch(requests, jobs, progress)
+        batch = Batch(requests, jobs, progress, return_exceptions=return_exceptions)
         with self._core.begin() as op:
             token = CancelToken()
             each = op.with_token(token)

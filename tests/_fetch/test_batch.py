@@ -21,6 +21,7 @@ from wheels import Wheel, hex_of, make_wheel, wheel_filename
 
 from wheelcache import (
     Cache,
+    CachedWheel,
     DownloadError,
     HashMismatchError,
     InvalidWheelError,
@@ -273,6 +274,23 @@ def test_outcomes_instead_of_a_group(server: Server, cache: Cache) -> None:
     assert not isinstance(second, Exception)
     assert second.digest == good.digest
     assert isinstance(third, HashMismatchError)
+
+
+def test_an_invalid_request_is_an_outcome(server: Server, cache: Cache) -> None:
+    """With return_exceptions, a bad URL, hash or file name fails alone, with its own event; the others are fetched."""
+    good = requests_for(server, MANY[:1])
+    bad = [
+        WheelRequest("ftp://example.org/demo-1.0-py3-none-any.whl"),
+        WheelRequest(good[0].url, "sha256:0"),
+        WheelRequest("https://example.org/demo.zip"),
+    ]
+    events: list[ProgressEvent] = []
+    outcomes = cache.fetch_all([*bad, *good], progress=events.append, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ValueError, ValueError, InvalidWheelError, CachedWheel]
+    assert [(event.index, event.request) for event in events if event.phase is Phase.FAILED] == list(enumerate(bad))
+    assert cache.fetch_all(bad[:1], return_exceptions=True)[0].args
+    with pytest.raises(TypeError):
+        cache.fetch_all([*good, object()], return_exceptions=True)  # type: ignore[list-item]
 
 
 def test_an_interrupt_is_no_outcome(server: Server, cache: Cache) -> None:

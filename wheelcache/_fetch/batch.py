@@ -13,6 +13,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from .._exceptions import InvalidWheelError
 from .._filenames import check_wheel_name
 from .._models import CachedWheel, Phase, Progress, ProgressEvent
 from .._operation import CURRENT_TOKEN, CancelToken, ClosedError, OperationCancelledError
@@ -70,26 +71,39 @@ class Batch:
         requests: all of them are checked before the first one is fetched.
         jobs: the number of parallel downloads; ``None`` for a number that index servers accept.
         progress: the caller's listener; it is called by one thread at a time.
+        return_exceptions: whether an invalid request is an outcome, and not an error of the whole batch.
 
     Raises:
         TypeError, ValueError, InvalidWheelError: for an invalid request.
     """
 
-    def __init__(self, requests: Iterable[Request], jobs: int | None, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        requests: Iterable[Request],
+        jobs: int | None,
+        progress: Progress | None,
+        *,
+        return_exceptions: bool = False,
+    ) -> None:
         if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
             raise ValueError(f"jobs must be a positive number, not {jobs!r}")
         if isinstance(requests, str | WheelRequest):
             raise TypeError("requests must be a list of requests; a single one is for fetch")
         listener = one_at_a_time(progress)
-        items = [
-            BatchItem(index, request, _resolve(request), _listener_for(listener, request, index))
-            for index, request in enumerate(requests)
-        ]
-        self._remaining = iter(sorted(items, key=lambda item: item.resolved.size or 0, reverse=True))
         self._lock = threading.Lock()
         self._outcomes: dict[int, CachedWheel | Exception] = {}
-        self._count = len(items)
-        self.jobs = min(jobs or _JOBS, self._count)
+        items: list[BatchItem] = []
+        for index, request in enumerate(requests):
+            item_listener = _listener_for(listener, request, index)
+            try:
+                items.append(BatchItem(index, request, _resolve(request), item_listener))
+            except (ValueError, InvalidWheelError) as error:
+                if not return_exceptions:
+                    raise
+                self._fail(index, getattr(request, "filename", None) or "", item_listener, error)
+        self._remaining = iter(sorted(items, key=lambda item: item.resolved.size or 0, reverse=True))
+        self._count = len(items) + len(self._outcomes)
+        self.jobs = min(jobs or _JOBS, len(items))
 
     def take(self) -> BatchItem | None:
         """Return the next item to fetch, or ``None``."""
@@ -98,13 +112,20 @@ class Batch:
 
     def finish(self, item: BatchItem, outcome: CachedWheel | Exception) -> None:
         """Store the outcome of an item, and report a failure to the listener."""
-        if isinstance(outcome, Exception) and item.progress is not None:
+        if isinstance(outcome, Exception):
+            self._fail(item.index, item.resolved.filename, item.progress, outcome)
+        else:
+            with self._lock:
+                self._outcomes[item.index] = outcome
+
+    def _fail(self, index: int, filename: str, listener: Progress | None, error: Exception) -> None:
+        if listener is not None:
             try:
-                item.progress(ProgressEvent(item.resolved.filename, Phase.FAILED, detail=str(outcome)))
-            except Exception as error:
-                outcome = error
+                listener(ProgressEvent(filename, Phase.FAILED, detail=str(error)))
+            except Exception as raised:
+                error = raised
         with self._lock:
-            self._outcomes[item.index] = outcome
+            self._outcomes[index] = error
 
     def outcomes(self) -> list[CachedWheel | Exception]:
         """Return the outcome of each request, in the order of the requests.
