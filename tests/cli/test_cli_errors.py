@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 
 import pytest
+from ctrl_c import POPEN_OPTIONS, send_ctrl_c
 from rich.filesize import decimal
 from server import Exchange, Server, status
 from shell import APP, LIB, OLD_LIB, Shell
@@ -34,6 +34,17 @@ def test_one_wheel_that_fails_does_not_stop_the_others(shell: Shell, index: Inde
     assert first.startswith(f"error: download {gone}: ")
     assert "404" in first
     assert f"sha256: expected {'0' * 64}, got {OLD_LIB.sha256}" in second
+
+
+def test_a_url_that_is_not_a_wheel_does_not_stop_the_others(shell: Shell, index: Index):
+    """A bad file name and a bad URL are a line each, in the order of the arguments; the wheel is fetched."""
+    ran = shell.fetch("https://example.org/archive.zip", index.wheel_url(LIB), "https:///nowhere.whl")
+    assert ran.code == 1
+    assert ran.rows == {LIB.filename: "downloaded", "nowhere.whl": "failed"}
+    assert "archive.zip" in ran.out
+    first, second = ran.err.splitlines()
+    assert "archive.zip" in first
+    assert "nowhere.whl" in second
 
 
 def test_errors_are_in_the_json_too(shell: Shell, index: Index):
@@ -261,18 +272,21 @@ def test_times_are_read_by_people():
 
 
 class _Stalling:
-    """An answer that begins, tells that it has begun, and goes on when it is told to."""
+    """A response that stalls, before its headers or in its body, until ``go_on`` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, headers: bool = True) -> None:
+        self.headers = headers
         self.begun = threading.Event()
         self.go_on = threading.Event()
 
     def __call__(self, exchange: Exchange) -> None:
-        exchange.start(200, length=len(exchange.body))
-        exchange.write(exchange.body[:100])
+        if self.headers:
+            exchange.start(200, length=len(exchange.body))
+            exchange.write(exchange.body[:100])
         self.begun.set()
         exchange.wait(self.go_on)
-        exchange.write(exchange.body[100:])
+        if self.headers:
+            exchange.write(exchange.body[100:])
 
 
 def test_closed_streams_change_no_exit_code(shell: Shell, monkeypatch: pytest.MonkeyPatch):
@@ -285,18 +299,20 @@ def test_closed_streams_change_no_exit_code(shell: Shell, monkeypatch: pytest.Mo
     assert main(["nonsense"]) == 2
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a test cannot send Ctrl-C to one process")
-def test_ctrl_c_ends_it_at_once_and_leaves_nothing(shell: Shell, server: Server):
-    """In the middle of a download that stalls: exit code 130, one line, and no partial file."""
-    stalling = _Stalling()
-    url = server.serve(f"/{LIB.filename}", LIB.data, how=stalling)
+@pytest.mark.parametrize("headers", [False, True], ids=["before the headers", "in the body"])
+def test_ctrl_c_ends_it_at_once_and_leaves_nothing(shell: Shell, server: Server, headers: bool):
+    """While servers stall, Ctrl-C ends the command with exit code 130 and one line, and leaves no partial file."""
+    stalling = [_Stalling(headers=headers) for _ in range(2)]
+    urls = [
+        server.serve(f"/{wheel.filename}", wheel.data, how=how) for wheel, how in zip((LIB, APP), stalling, strict=True)
+    ]
     with subprocess.Popen(
-        [sys.executable, "-m", "wheelcache.cli", "fetch", url],
-        env=shell.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+        [sys.executable, "-m", "wheelcache.cli", "fetch", *urls],
+        env=shell.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", **POPEN_OPTIONS,
     ) as process:  # fmt: skip
-        assert stalling.begun.wait(60)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=25)  # less than the time-out of a read
+        assert all(each.begun.wait(60) for each in stalling)
+        send_ctrl_c(process)
+        out, err = process.communicate(timeout=25)  # less than the timeout of a read
     assert (process.returncode, out, err.strip()) == (130, "", "error: interrupted")
     left = [path.relative_to(shell.cache).parts for path in shell.cache.rglob("*") if path.is_file()]
     assert [parts for parts in left if {"partial", "tmp", "wheels", "locks"} & set(parts)] == []
@@ -324,7 +340,7 @@ def test_a_terminal_shows_bars_and_then_the_table(shell: Shell, server: Server):
     table = end[end.index("status") :]
     assert LIB.filename in "".join(line.split("  ")[0].strip() for line in table.splitlines()[1:])
     assert "downloaded" in table
-    assert "in all" not in table
+    assert "total" not in table
 
 
 def _read(terminal: int, *, until: str | None) -> str:

@@ -15,6 +15,7 @@ public API of the library::
         credentials     the user's index credentials and netrc
         requests        the result: requests for the cache, and failures
     _http_client    an httpx client with pip's settings: certificates, proxies, credentials
+    _fetch          the two passes of ``fetch``: from the cache, then from the network
     _select         the cached wheels that a project, digest or file name means
     _options        options that several commands share
     _output         tables, JSON, numbers, errors

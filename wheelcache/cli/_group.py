@@ -1,10 +1,9 @@
-"""The commands by name, and what becomes of an error: one line on stderr and an exit code."""
+"""The click group of all commands, and the translation of exceptions into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
@@ -14,18 +13,17 @@ import click
 from wheelcache import WheelCacheError, __version__
 
 from . import _output
-from ._crew import THREAD_NAME
 from ._errors import CommandError, error_text
 
 FAILED = 1
 INTERRUPTED = 130
 
-# The order of the help. A module imports nothing heavy before its command runs.
+# In the order of the help. A module is imported when its command runs.
 _COMMANDS = ("fetch", "ls", "info", "stats", "dir", "export", "prune", "rm", "clear", "verify", "doctor")
 
 
 class _Commands(click.Group):
-    """Commands that are imported when they are called for."""
+    """A group that imports a command when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*super().list_commands(ctx), *_COMMANDS]
@@ -38,14 +36,14 @@ class _Commands(click.Group):
         return command
 
 
-# "\b" keeps click from filling the paragraph.
+# "\b" keeps click from rewrapping the paragraph.
 _HELP = """A content-addressed cache of Python wheels.
 
 \b
 Exit codes:
-  0    everything is there
-  1    something failed; stderr says what
-  2    the command line was wrong
+  0    success
+  1    failure; see stderr
+  2    invalid command line
   130  interrupted
 """
 
@@ -53,12 +51,12 @@ Exit codes:
 @click.command(cls=_Commands, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="wheelcache", message="%(prog)s %(version)s")
 def group() -> None:
-    """Print the help where no command is called."""
+    """Print the help if no command is given."""
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run a command and return its exit code. Expected errors become one line; a bug keeps its traceback."""
-    with _streams():
+    """Run a command and return its exit code. Expected errors are printed as one line; a bug keeps its traceback."""
+    with _substitute_streams():
         return _run(arguments)
 
 
@@ -67,7 +65,6 @@ def _run(arguments: Sequence[str] | None) -> int:
         code = group.main(args=arguments, prog_name="wheelcache", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         _output.print_error("interrupted")
-        _leave_behind(THREAD_NAME)
         return INTERRUPTED
     except click.ClickException as error:
         error.show()
@@ -79,21 +76,11 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 @contextmanager
-def _streams() -> Iterator[None]:
-    """Let what is printed go nowhere where a stream was closed before the program began: Python has ``None`` then."""
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, ExitStack() as redirected:
+def _substitute_streams() -> Iterator[None]:
+    """Discard output to a stream that was closed before the program started; Python sets it to ``None``."""
+    with open(os.devnull, "w", encoding="utf-8") as devnull, ExitStack() as redirected:
         if sys.stdout is None:
-            redirected.enter_context(redirect_stdout(nowhere))
+            redirected.enter_context(redirect_stdout(devnull))
         if sys.stderr is None:
-            redirected.enter_context(redirect_stderr(nowhere))
+            redirected.enter_context(redirect_stderr(devnull))
         yield
-
-
-def _leave_behind(threads: str) -> None:
-    """End the process here if a thread did not hear that it is over: Python would wait for it, for minutes perhaps.
-
-    What it leaves has its owner's mark in its name, and is swept by a later run.
-    """
-    if any(thread.name.startswith(threads) for thread in threading.enumerate()):
-        sys.stdout.flush()
-        os._exit(INTERRUPTED)

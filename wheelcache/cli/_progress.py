@@ -1,9 +1,8 @@
-"""Progress on a terminal: a bar for all wheels, and one for each that is on its way."""
+"""Progress bars on a terminal: one for all wheels, and one for each wheel in progress."""
 
 from __future__ import annotations
 
 import sys
-import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -19,24 +18,24 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-class Bars:
-    """Bars on stderr while the block runs, and nothing of them afterwards.
+class ProgressBars:
+    """Progress bars on stderr, removed at the end of the block.
 
-    A wheel is told from the others by a number, since two of them can have one file name.
+    A wheel is identified by its position, since two wheels can have the same file name. One thread at a time may call
+    the methods.
 
     Args:
-        total: how many wheels there are.
-        shown: whether there is a person to see them; without, nothing is printed.
+        total: the number of wheels.
+        enabled: whether to print anything.
     """
 
-    def __init__(self, total: int, *, shown: bool) -> None:
+    def __init__(self, total: int, *, enabled: bool) -> None:
         self._total = total
-        self._finished = 0
-        self._lock = threading.Lock()
+        self._finished: set[int] = set()
         self._tasks: dict[int, TaskID] = {}
-        self._progress = _progress() if shown else None
+        self._progress = _create_progress() if enabled else None
         if self._progress is not None:
-            self._all = self._progress.add_task("in all", total=total, detail=self._count())
+            self._overall = self._progress.add_task("total", total=total, detail=self._count())
 
     def __enter__(self) -> Self:
         if self._progress is not None:
@@ -49,27 +48,28 @@ class Bars:
         if self._progress is not None:
             self._progress.stop()
 
-    def show(self, number: int, event: ProgressEvent) -> None:
-        """Show what a wheel is at. One that is there at once gets no bar."""
-        if self._progress is None or event.phase is Phase.DONE:
-            return
-        with self._lock:
-            if number not in self._tasks:
-                self._tasks[number] = self._progress.add_task(event.wheel, total=None, detail="")
-        self._progress.update(self._tasks[number], completed=event.done, total=event.total, detail=_detail(event))
-
-    def finish(self, number: int) -> None:
-        """Count a wheel, and take its bar away."""
+    def show(self, position: int, event: ProgressEvent) -> None:
+        """Show an event of a wheel. Its bar is created by the first one, so that an immediate hit has no bar."""
         if self._progress is None:
             return
-        with self._lock:
-            self._finished += 1
-            if number in self._tasks:
-                self._progress.remove_task(self._tasks.pop(number))
-            self._progress.update(self._all, completed=self._finished, detail=self._count())
+        if position not in self._tasks:
+            self._tasks[position] = self._progress.add_task(event.wheel, total=None, detail="")
+        self._progress.update(self._tasks[position], completed=event.done, total=event.total, detail=_detail(event))
+
+    def hide(self, position: int) -> None:
+        """Remove the bar of a wheel."""
+        if self._progress is not None and position in self._tasks:
+            self._progress.remove_task(self._tasks.pop(position))
+
+    def finish(self, position: int) -> None:
+        """Remove the bar of a wheel, and count the wheel."""
+        self.hide(position)
+        self._finished.add(position)
+        if self._progress is not None:
+            self._progress.update(self._overall, completed=len(self._finished), detail=self._count())
 
     def _count(self) -> str:
-        return f"{self._finished}/{_output.count(self._total, 'wheel')}"
+        return f"{len(self._finished)}/{_output.count(self._total, 'wheel')}"
 
 
 def _detail(event: ProgressEvent) -> str:
@@ -78,7 +78,7 @@ def _detail(event: ProgressEvent) -> str:
     return decimal(event.done) + (f"/{decimal(event.total)}" if event.total else "")
 
 
-def _progress() -> Progress:
+def _create_progress() -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
 
