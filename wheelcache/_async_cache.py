@@ -166,9 +166,13 @@ class AsyncCache:
             with core.begin() as op:
                 return core.fetch_item(op, item)
 
-        async with anyio.create_task_group() as group:
-            for _ in range(batch.jobs):
-                group.start_soon(work)
+        try:
+            async with anyio.create_task_group() as group:
+                for _ in range(batch.jobs):
+                    group.start_soon(work)
+        except BaseExceptionGroup as errors:
+            # The tasks raise nothing. Trio raised KeyboardInterrupt in this one, and put it into a group.
+            raise errors.exceptions[0] from None
         return batch.outcomes() if return_exceptions else batch.wheels()
 
     @_awaitable(Cache.put)
@@ -245,11 +249,24 @@ class AsyncCache:
     async def _run(self, action: Callable[[Cache], _R], threads: ThreadLimiter, stop: CancelToken | None = None) -> _R:
         """Do something in a worker thread; whoever cancels gets the thread's end, not the thread."""
         work = _Work(action, self._cache, stop or CancelToken())
+        over = anyio.Event()
+
+        async def run_in_thread() -> None:
+            try:
+                await threads.run(work)
+            finally:
+                over.set()
+
         try:
+            # Trio raises KeyboardInterrupt in the main task, but not while that waits for a thread itself.
             async with anyio.create_task_group() as group:
                 group.start_soon(work.stop_when_cancelled)
-                await threads.run(work)
+                group.start_soon(run_in_thread)
+                await over.wait()
                 group.cancel_scope.cancel()
+        except BaseExceptionGroup as errors:
+            # The thread raises nothing: this is the one exception that was raised in this task while it waited.
+            raise errors.exceptions[0] from None
         finally:
             work.end()
             with anyio.CancelScope(shield=True):
