@@ -7,16 +7,19 @@ import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import pytest
-from faulty import Both, Doing, FaultyFiles, Refuse, Refusing
+from faulty import Both, Doing, FaultyFiles, FileCall, Refuse, Refusing
 from folders import listing
 from machines import FakeClock, Machine
 from marks import with_scanner
 from wheels import Wheel
 
 from wheelcache import Cache, Check, DoctorReport
+from wheelcache._operation import CURRENT_TOKEN, CancelToken, OperationCancelledError
 from wheelcache._os.volume import Environment, Volume, cloud_by_name
 from wheelcache.cli import main
 
@@ -196,31 +199,30 @@ def test_a_folder_that_is_held_is_taken_away_later(files: FaultyFiles, machine: 
     assert set(listing(cache.path)) - {"v1/tmp"} == before - {"v1/tmp"}
 
 
-HOSTS = ("", None, "/opt/blender/blender", "C:\\Program Files\\Host\\Host.exe", "/usr/bin/uwsgi", "pythonservice.exe")
-PYTHONS = ("python", "python3", "python3.13t", "python.exe", "pythonw.exe", "python_d.exe", "pypy3.11", "Python.exe")
+PROGRAMS = ("python", "python3.13t", "pythonw.exe", "pypy3.11", "Python.exe", "blender", "Host.exe", "uwsgi")
 
 
-@pytest.mark.parametrize("program", HOSTS)
+@pytest.mark.parametrize("program", ["", None])
 def test_a_program_that_is_no_python_is_not_started(
     program: str | None, machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where Python is built into another program, that is not started as if it were Python: it is told, as no fault."""
+    """Without a known interpreter, or in a frozen program, nothing is started, and the report says so."""
 
     def start(command: list[str], **_: object) -> None:
         raise AssertionError(command)
 
-    monkeypatch.setattr(subprocess, "run", start)
+    monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setattr(sys, "executable", program)
     found = named(cache.doctor())["lock between processes"]
     assert found.ok
-    assert "no Python that could be started" in found.detail
+    assert "not tried: this program contains Python" in found.detail
 
 
-@pytest.mark.parametrize("program", PYTHONS)
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_a_python_that_does_not_answer_is_told(
     program: str, machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Every Python is tried under the name that it has; one that cannot be started is told, as no fault."""
+    """An interpreter of any name is started; one that cannot be started is reported, and is not a fault."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / program))
     found = named(cache.doctor())["lock between processes"]
     assert found.ok
@@ -280,7 +282,7 @@ def test_a_machine_without_a_boot_is_told(machine: Machine, cache: Cache) -> Non
     [
         (20, True, "one process keeps out the other"),
         (21, False, "both processes had it at once"),
-        (22, False, "the other process can take no lock"),
+        (22, False, "the other process cannot take a lock"),
         (1, True, "not tried: the other process failed (exit code 1)"),
     ],
 )
@@ -289,11 +291,64 @@ def test_what_the_other_process_sees_of_a_lock_is_told(
 ) -> None:
     """Its answer decides: kept out is good, two owners at once are not, and one that fails says nothing of locks."""
     monkeypatch.setattr(sys, "executable", "python")
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, code))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: FakeChild(code))
     report = cache.doctor()
     assert named(report)["lock between processes"].detail.startswith(said)
     assert wrong(report) == (set() if good else {"lock between processes"})
-    assert any("Locks keep nobody apart" in advice for advice in report.advice) is not good
+    assert any("Locks have no effect" in advice for advice in report.advice) is not good
+
+
+class FakeChild:
+    """A child process that ends with an exit code, or never ends by itself."""
+
+    def __init__(self, code: int | None) -> None:
+        self.code = code
+        self.is_killed = False
+        self.while_waiting: Callable[[], object] = lambda: None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self.code is not None or self.is_killed
+
+    def wait(self, timeout: float) -> int:
+        self.while_waiting()
+        if self.code is None:
+            raise subprocess.TimeoutExpired("child", timeout)
+        return self.code
+
+    def kill(self) -> None:
+        self.is_killed = True
+
+
+@pytest.mark.parametrize("how", ["child", "rename", "clone", "interrupted"])
+def test_a_cancelled_call_leaves_no_probe_behind(
+    how: str, files: FaultyFiles, machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled while another process runs, or at a file operation, it deletes its files and ends the process."""
+    token = CancelToken()
+    child = FakeChild(None)
+    child.while_waiting = token.cancel
+    monkeypatch.setattr(sys, "executable", "python")
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: child)
+
+    def interrupt(call: FileCall) -> None:
+        raise KeyboardInterrupt
+
+    if how != "child":
+        operation = "link" if how == "interrupted" else how
+        files.plan = Doing(operation, interrupt if how == "interrupted" else lambda call: token.cancel())
+    before = set(listing(cache.path))
+    current = CURRENT_TOKEN.set(token)
+    try:
+        with pytest.raises(KeyboardInterrupt if how == "interrupted" else OperationCancelledError):
+            cache.doctor()
+    finally:
+        CURRENT_TOKEN.reset(current)
+    assert child.is_killed is (how == "child")
+    assert set(listing(cache.path)) - {"v1/tmp"} == before - {"v1/tmp"}
+    assert not files.open_handles
 
 
 def test_a_container_is_told(machine: Machine, cache: Cache) -> None:

@@ -1,15 +1,14 @@
-"""Doctor: tries in the real cache folder what the cache does there, and says how it went.
+"""Try the file operations of the cache in its real folder, and report how each of them went.
 
-What a scanner, a container or a network drive refuses is told with its code, how long it took, and who held the file.
-It never waits for more than a few seconds in all, and takes away what it made: probes are temporary files, with their
-owner and age in their names, so that what somebody still holds is swept later.
+A probe that a scanner, a container or a network drive refuses is reported with its code, its duration, and the process
+that held the file. All probes together wait for a few seconds at most. The probe files are deleted at the end, also
+when the call is cancelled. Their names carry their owner and age: prune sweeps those that another process holds open.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import stat as modes
 import subprocess
 import sys
@@ -30,18 +29,18 @@ from .._os.volume import Volume
 from .._reports import Check, DoctorReport
 from .._store.layout import Layout
 
-# What all probes together wait for those who hold files, and after how long no further one is begun.
-_WAITS = 3.0
-_LONGEST = 20.0
-_CHILD_SECONDS = 10.0
-# Each of these answers of the other process is one that Python itself never gives.
+# Seconds that all probes together wait for held files, and seconds after which no further probe starts.
+_MAX_WAIT = 3.0
+_MAX_SECONDS = 20.0
+# The child process gets ten seconds. Between two polls the operation is checked for cancellation.
+_CHILD_POLLS = 100
+_CHILD_POLL_SECONDS = 0.1
+# Exit codes of the child process, none of which Python itself uses.
 _REFUSED, _TAKEN, _NO_LOCKS = 20, 21, 22
 _CHILD = (
     "import sys; sys.path[:] = sys.argv[2:]; from wheelcache._maintenance.doctor import answer_for_lock; "
     "sys.exit(answer_for_lock(sys.argv[1]))"
 )
-# pythonw, python_d, python3.13t, pypy3.11; and no pythonservice, which only looks like one.
-_PYTHON = re.compile(r"(python|pypy|graalpy)[\d.]*[wt]?(_?d)?", re.IGNORECASE)
 _LAST = "clean-up"
 _LITTLE_SPACE = 1 << 30
 _LONG_PATH = 300
@@ -91,7 +90,7 @@ def examine(op: Operation, layout: Layout, *, writable: bool) -> DoctorReport:
 class _Examination:
     def __init__(self, op: Operation, layout: Layout, *, writable: bool) -> None:
         self._system = system = op.system
-        self._fs = RobustIO(op.waiting_at_most(_WAITS))
+        self._fs = RobustIO(op.waiting_at_most(_MAX_WAIT))
         self._layout = layout
         self._writable = writable
         self._volume: Volume = system.volume(layout.root)
@@ -102,12 +101,20 @@ class _Examination:
         self._works: set[str] = set()
 
     def report(self) -> DoctorReport:
+        """Make all probes, and leave none of their files behind, even if the operation is cancelled."""
+        try:
+            return self._run_probes()
+        finally:
+            for path in self._made:
+                self._remove_probe(self._fs.for_cleanup(), path)
+
+    def _run_probes(self) -> DoctorReport:
         started = self._system.monotonic()
         checks: list[Check] = []
         advice: list[str] = []
         for name, probe in self._probes():
             begun = self._system.monotonic()
-            if begun - started > _LONGEST and name != _LAST:
+            if begun - started > _MAX_SECONDS and name != _LAST:
                 finding = _Finding("not tried: the others took too long", ok=False)
             else:
                 finding = self._found(probe)
@@ -291,9 +298,9 @@ class _Examination:
         delete = files.rmdir if files.is_dir(path) else files.unlink
         return self._try("delete", path, lambda: delete(path))
 
-    def _is_gone(self, path: str) -> bool:
-        """Delete what a probe has made, without a wait, and return whether it is gone."""
-        return self._fs.remove_folder(path) if self._fs.files.is_dir(path) else self._fs.discard(path)
+    def _remove_probe(self, fs: RobustIO, path: str) -> bool:
+        """Delete what a probe made, without waiting, and return whether it is gone."""
+        return fs.remove_folder(path) if fs.files.is_dir(path) else fs.discard(path)
 
     def _delete_while_open(self) -> _Finding:
         path = self._new_file()
@@ -318,8 +325,8 @@ class _Examination:
         return outcome.finding("made and deleted")
 
     def _lock(self) -> _Finding:
-        if not _can_start_another():
-            return _Finding("not tried: this program is no Python that could be started a second time")
+        if not sys.executable or getattr(sys, "frozen", False):
+            return _Finding("not tried: this program contains Python and cannot start it as a second process")
         path = self._name()
         lock = FileLock(self._fs, path)
         if not lock.try_acquire():
@@ -330,23 +337,38 @@ class _Examination:
             lock.release()
 
     def _lock_seen_by_another(self, path: str) -> _Finding:
-        """Let another process try to take the lock: on some network drives a process excludes only itself."""
+        """Let another process try to take the lock: on some network drives a lock excludes only its own process."""
         try:
-            child = subprocess.run(  # noqa: S603 - this very Python, without a shell
-                [sys.executable, "-c", _CHILD, path, *sys.path],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_CHILD_SECONDS,
-                check=False,
-            )
+            code = self._run_child(path)
         except (OSError, subprocess.SubprocessError) as error:
             return _Finding(f"not tried: the other process did not answer ({type(error).__name__})")
-        advice = "Locks keep nobody apart here: two processes may download one wheel. Nothing else is lost by it."
+        advice = "Locks have no effect here: two processes may download the same wheel. Nothing else is affected."
         return {
             _REFUSED: _Finding("one process keeps out the other"),
             _TAKEN: _Finding("both processes had it at once", ok=False, advice=advice),
-            _NO_LOCKS: _Finding("the other process can take no lock here", ok=False, advice=advice),
-        }.get(child.returncode, _Finding(f"not tried: the other process failed (exit code {child.returncode})"))
+            _NO_LOCKS: _Finding("the other process cannot take a lock here", ok=False, advice=advice),
+        }.get(code, _Finding(f"not tried: the other process failed (exit code {code})"))
+
+    def _run_child(self, lock_path: str) -> int:
+        """Run the child process, and return its exit code.
+
+        Raises:
+            OSError: if it cannot be started.
+            SubprocessError: if it takes too long.
+        """
+        nothing = subprocess.DEVNULL
+        command = [sys.executable, "-c", _CHILD, lock_path, *sys.path]
+        with subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing) as child:  # noqa: S603 - no shell
+            try:
+                for _ in range(_CHILD_POLLS):
+                    self._fs.op.check()
+                    try:
+                        return child.wait(_CHILD_POLL_SECONDS)
+                    except subprocess.TimeoutExpired:
+                        pass
+                raise subprocess.TimeoutExpired(command, _CHILD_POLLS * _CHILD_POLL_SECONDS)
+            finally:
+                child.kill()
 
     def _long_path(self) -> _Finding:
         stamp_and_folder = len(self._name())
@@ -397,7 +419,7 @@ class _Examination:
         return _Finding("none", ok=False)
 
     def _cleaned_up(self, *, had_folder: bool) -> _Finding:
-        left = [path for path in self._made if not self._is_gone(path)]
+        left = [path for path in self._made if not self._remove_probe(self._fs, path)]
         held = [outcome.last for outcome in map(self._deleted, left) if outcome.last is not None]
         if held:
             return _Finding(f"{len(held)} probes are still held, and are swept later", ok=False, code=code_of(held[0]))
@@ -407,17 +429,6 @@ class _Examination:
             except OSError:
                 pass  # somebody else uses it by now
         return _Finding("nothing is left")
-
-
-def _can_start_another() -> bool:
-    """Return whether this Python can be started a second time.
-
-    A program that has Python built in names itself as the executable, or nothing: it would take what it is told for
-    documents to open, and show a window.
-    """
-    if getattr(sys, "frozen", False) or not sys.executable:
-        return False
-    return _PYTHON.fullmatch(os.path.splitext(os.path.basename(sys.executable))[0]) is not None
 
 
 def _is_unsupported(error: OSError) -> bool:
