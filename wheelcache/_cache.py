@@ -314,7 +314,7 @@ class Cache:
 
         with self._core.begin() as op:
             fs = RobustIO(op)
-            return stats.survey(fs, self._core.layout, self._core.counters.read(fs))
+            return stats.collect_stats(fs, self._core.layout, self._core.counters.read(fs))
 
     # Out
 
@@ -466,7 +466,7 @@ class Cache:
 
         with self._core.begin(progress=progress) as op:
             fs = RobustIO(op)
-            kept = select.kept(fs, self._core.layout, self._digest_finder(op), keep)
+            kept = select.select_kept(fs, self._core.layout, self._digest_finder(op), keep)
             self._require_writable("prune", dry_run=dry_run)
             return self._pruner().prune(fs, limits._replace(keep=kept), dry_run=dry_run)
 
@@ -491,7 +491,7 @@ class Cache:
 
         with self._core.begin(progress=progress) as op:
             fs = RobustIO(op)
-            chosen = select.chosen(fs.without_waiting(), self._core.layout, self._digest_finder(op), names)
+            chosen = select.select_named(fs.without_waiting(), self._core.layout, self._digest_finder(op), names)
             return self._pruner().remove(fs, chosen, dry_run=dry_run)
 
     def clear(self, *, dry_run: bool = False, progress: Progress | None = None) -> PruneReport:

@@ -325,7 +325,7 @@ def test_keep_leaves_what_cannot_be_read_to_tell(tmp_path: Path) -> None:
         ({"keep": "no such file.toml"}, "no such file.toml"),
         ({"keep": "torn.toml"}, "torn.toml: "),
         ({"keep": "other.toml"}, "other.toml: "),
-        ({"keep": "."}, "this is a folder, and no lock file"),
+        ({"keep": "."}, "this is a folder, not a lock file"),
         ({"keep": ""}, "empty string"),
     ],
     ids=str,

@@ -1,6 +1,6 @@
-"""Naming: which entries a caller means: by digest, by project, by wheel, by lock file.
+"""Find the entries that a caller names: by digest, project, wheel or lock file.
 
-Everything is read and checked here before anything is done with it.
+All names are read and checked before anything is removed.
 """
 
 from __future__ import annotations
@@ -10,159 +10,169 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from packaging.utils import canonicalize_name
 
 from .. import _hashes
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, hash_file
+from .._imports import import_lock
 from .._models import CachedWheel, Keep
-from .._store import walk
 from .._store.layout import Layout
 from .._store.records import decode_record
-from .._store.walk import EntryFolder
+from .._store.walk import EntryFolder, walk_entries
 
-Find: TypeAlias = Callable[[str], str | None]
-"""Takes ``"<algorithm>:<hex>"`` of a strong hash and returns the sha256 that it leads to, or ``None``."""
+FindDigest: TypeAlias = Callable[[str], str | None]
+"""Takes ``"<algorithm>:<hex>"`` of a strong hash, and returns the sha256 that it points to, or ``None``."""
 
 # https://packaging.python.org/en/latest/specifications/name-normalization/
 _PROJECT = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.ASCII | re.IGNORECASE)
-_RUNS = re.compile(r"[-_.]+")
 
 
-def chosen(fs: RobustIO, layout: Layout, find: Find, names: Iterable[str | CachedWheel]) -> dict[str, set[str] | None]:
-    """Return what names mean: the sha256 of entries, with the file names that are meant or ``None`` for all of them.
+def select_named(
+    fs: RobustIO, layout: Layout, find_digest: FindDigest, names: Iterable[str | CachedWheel]
+) -> dict[str, set[str] | None]:
+    """Return the entries that names stand for: each sha256 with the selected file names, or ``None`` for all of them.
 
     Raises:
-        ValueError: for a digest or project name that cannot be one, or that nothing in the cache has.
+        ValueError: if a digest or project name is invalid, or nothing in the cache has it.
+        TypeError: if a name is neither a string nor a wheel.
     """
-    found: dict[str, set[str] | None] = {}
+    selected: dict[str, set[str] | None] = {}
     projects: dict[str, str] = {}
     for name in names:
         text = name.digest if isinstance(name, CachedWheel) else name
         if not isinstance(text, str):
-            raise TypeError(f"a digest or the name of a project is a str, not {type(name).__name__}")
+            raise TypeError(f"a digest or project name must be a str, not {type(name).__name__}")
         if not _is_hash(text):
-            projects[_project(text)] = text
+            projects[_normalize_project(text)] = text
             continue
-        sha256 = _sha256(_strong(text), find)
+        sha256 = _resolve(_parse_strong_hash(text), find_digest)
         if sha256 is None or fs.stat(layout.entry(sha256)) is None:
             raise ValueError(f"no wheel in this cache has the digest {text}")
-        found[sha256] = None
-    for sha256, filenames in _of_projects(fs, layout, projects).items():
-        found.setdefault(sha256, filenames)
-    return found
+        selected[sha256] = None
+    for sha256, filenames in _select_projects(fs, layout, projects).items():
+        selected.setdefault(sha256, filenames)
+    return selected
 
 
-def _of_projects(fs: RobustIO, layout: Layout, projects: dict[str, str]) -> dict[str, set[str] | None]:
-    """Walk by names alone to the wheels of these projects, by their normalised names as they were given."""
-    found: dict[str, set[str] | None] = {}
+def _select_projects(fs: RobustIO, layout: Layout, projects: dict[str, str]) -> dict[str, set[str] | None]:
+    """Return the entries of these projects, which are given by normalized name and as the caller spelled them."""
+    selected: dict[str, set[str] | None] = {}
     if not projects:
-        return found
-    missing = set(projects)
-    for entry in walk.walk_entries(fs, layout):
-        named = {name: project_of(name) for name in entry.names}
-        meant = {name for name, project in named.items() if project in projects}
-        missing -= set(named.values())
-        if meant:
-            found[entry.sha256] = None if len(meant) == len(named) else meant
-    if missing:
-        given = " or ".join(sorted(projects[name] for name in missing))
-        raise ValueError(f"no wheel in this cache is of the project {given}")
-    return found
+        return selected
+    absent = set(projects)
+    # Many wheels of a cache belong to one project, and normalizing its name takes longer than the lookup.
+    normalized: dict[str, str] = {}
+    for entry in walk_entries(fs, layout):
+        filenames: set[str] = set()
+        for filename in entry.names:
+            spelling = filename.partition("-")[0]
+            project = normalized.get(spelling) or normalized.setdefault(spelling, canonicalize_name(spelling))
+            if project in projects:
+                filenames.add(filename)
+                absent.discard(project)
+        if filenames:
+            selected[entry.sha256] = None if len(filenames) == len(entry.names) else filenames
+    if absent:
+        spellings = " or ".join(sorted(projects[name] for name in absent))
+        raise ValueError(f"no wheel in this cache belongs to the project {spellings}")
+    return selected
 
 
-def project_of(filename: str) -> str:
-    """Return the normalised name of the project that a wheel of this file name belongs to."""
-    return _RUNS.sub("-", filename.partition("-")[0]).lower()
-
-
-def _project(text: str) -> str:
+def _normalize_project(text: str) -> str:
     if not _PROJECT.fullmatch(text):
-        raise ValueError(f"neither a digest '<algorithm>:<hex>' nor the name of a project: {text!r}")
-    return _RUNS.sub("-", text).lower()
+        raise ValueError(f"neither a digest '<algorithm>:<hex>' nor a project name: {text!r}")
+    return canonicalize_name(text)
 
 
 def _is_hash(text: str) -> bool:
-    """Whether this is meant to be a hash; a Windows path has a drive before its colon, which is no algorithm."""
+    """Return whether this is meant to be a hash. The drive before the colon of a Windows path is not an algorithm."""
     algorithm, separator, _ = text.replace("=", ":", 1).partition(":")
     name = algorithm.strip().lower().replace("-", "_")
     return bool(separator) and (_hashes.is_known(name) or name.startswith(("sha", "blake")))
 
 
-def _strong(text: str) -> str:
-    """Return ``"<algorithm>:<hex>"`` of a strong hash in its normal form."""
+def _parse_strong_hash(text: str) -> str:
+    """Return a strong hash as ``"<algorithm>:<hex>"``."""
     name, value = _hashes.parse_hash(text)
     _hashes.require_strong({name: value})
     return f"{name}:{value}"
 
 
-def _sha256(key: str, find: Find) -> str | None:
+def _resolve(key: str, find_digest: FindDigest) -> str | None:
     algorithm, _, value = key.partition(":")
-    return value if algorithm == "sha256" else find(key)
+    return value if algorithm == "sha256" else find_digest(key)
 
 
-class _Meant(NamedTuple):
-    """What stays: ``"<algorithm>:<hex>"`` of a strong hash, and the file name that a lock file gives with it."""
+class _KeepRequest(NamedTuple):
+    """A wheel to keep: ``"<algorithm>:<hex>"`` of a strong hash, and its file name if a lock file gives one."""
 
     key: str
     filename: str = ""
 
 
-def kept(fs: RobustIO, layout: Layout, find: Find, keep: Keep | Iterable[Keep] | None) -> frozenset[str] | None:
-    """Return the sha256 of everything that stays, ``None`` where nothing was said.
+def select_kept(
+    fs: RobustIO, layout: Layout, find_digest: FindDigest, keep: Keep | Iterable[Keep] | None
+) -> frozenset[str] | None:
+    """Return the sha256 of every entry to keep, or ``None`` if ``keep`` is ``None``.
 
     Raises:
-        ValueError: for a digest that cannot be one, or a lock file that does not parse or names no strong hash.
-        OSError: where a lock file cannot be read.
+        ValueError: if a digest is invalid, or if a lock file cannot be parsed or names a wheel without a strong hash.
+        TypeError: if ``keep`` contains anything else.
+        OSError: if a lock file cannot be read.
     """
     if keep is None:
         return None
     fs = fs.without_waiting()
-    several = [keep] if isinstance(keep, str | os.PathLike) else keep
-    meant: list[_Meant] = []
-    for one in several:
-        if isinstance(one, CachedWheel):
-            meant.append(_Meant(one.digest))
-        elif isinstance(one, str) and _is_hash(one):
-            meant.append(_Meant(_strong(one)))
-        elif not one and isinstance(one, str):
-            raise ValueError("a digest, a wheel or the path of a pylock.toml is kept, not an empty string")
-        elif isinstance(one, str | os.PathLike):
-            meant += _locked(fs, os.path.abspath(one))
+    items = [keep] if isinstance(keep, str | os.PathLike) else keep
+    requests: list[_KeepRequest] = []
+    for item in items:
+        if isinstance(item, CachedWheel):
+            requests.append(_KeepRequest(item.digest))
+        elif isinstance(item, str) and _is_hash(item):
+            requests.append(_KeepRequest(_parse_strong_hash(item)))
+        elif not item and isinstance(item, str):
+            raise ValueError("keep takes digests, wheels and paths of pylock.toml files, not an empty string")
+        elif isinstance(item, str | os.PathLike):
+            requests += _read_lock_file(fs, os.path.abspath(item))
         else:
-            raise TypeError(f"a digest, a wheel or the path of a pylock.toml is kept, not {one!r}")
-    led = [(one, _sha256(one.key, find)) for one in meant]
-    lost = [one for one, sha256 in led if sha256 is None]
-    return frozenset(sha256 for _, sha256 in led if sha256) | (_having(fs, layout, lost) if lost else frozenset())
+            raise TypeError(f"keep takes digests, wheels and paths of pylock.toml files, not {item!r}")
+    resolved = [(request, _resolve(request.key, find_digest)) for request in requests]
+    kept = frozenset(sha256 for _, sha256 in resolved if sha256)
+    unresolved = [request for request, sha256 in resolved if sha256 is None]
+    return kept | _search_entries(fs, layout, unresolved) if unresolved else kept
 
 
-def _having(fs: RobustIO, layout: Layout, meant: Collection[_Meant]) -> frozenset[str]:
-    """Return the sha256 of what is in the cache and has one of these hashes, to which no pointer leads.
+def _search_entries(fs: RobustIO, layout: Layout, requests: Collection[_KeepRequest]) -> frozenset[str]:
+    """Return the sha256 of the entries that have one of these hashes, but no pointer from it.
 
-    What came by its sha256 has no other hash recorded. It is hashed where its name is one of a lock file's: that names
-    wheels of every platform, and most of them are nowhere.
+    The record of a wheel that was fetched by its sha256 contains no other hash. An entry whose file name is in a lock
+    file is therefore hashed. Most wheels in a lock file are for other platforms, and not in the cache.
     """
-    keys = {one.key for one in meant}
-    names = {one.filename.lower() for one in meant}
+    keys = {request.key for request in requests}
+    filenames = {request.filename.lower() for request in requests}
     algorithms = {key.partition(":")[0] for key in keys}
     found: set[str] = set()
-    # What cannot be looked into is told of, and left, by whoever prunes.
-    for entry in walk.walk_entries(fs, layout, lambda *_: None):
-        is_candidate = "" in names or any(blob.filename.lower() in names for blob in entry.blobs)
+    # The prune that follows keeps and reports a folder that cannot be read.
+    for entry in walk_entries(fs, layout, lambda *_: None):
+        is_candidate = "" in filenames or any(blob.filename.lower() in filenames for blob in entry.blobs)
         try:
-            hashes = _hashes_of(fs, layout, entry, algorithms if is_candidate else ())
+            hashes = _collect_hashes(fs, layout, entry, algorithms if is_candidate else ())
         except CommitError:
-            found.add(entry.sha256)  # it may be one of them
+            found.add(entry.sha256)  # it may have one of the hashes
             continue
         if not keys.isdisjoint(f"{name}:{value}" for name, value in hashes.items()):
             found.add(entry.sha256)
     return frozenset(found)
 
 
-def _hashes_of(fs: RobustIO, layout: Layout, entry: EntryFolder, needed: Collection[str]) -> dict[str, str]:
-    """Return the hashes of an entry's bytes that are recorded, and those that are needed besides.
+def _collect_hashes(fs: RobustIO, layout: Layout, entry: EntryFolder, algorithms: Collection[str]) -> dict[str, str]:
+    """Return the recorded hashes of an entry, and those by other algorithms, computed from its blobs.
 
     Raises:
-        CommitError: where it cannot be read.
+        CommitError: if a record or blob cannot be read.
     """
     hashes: dict[str, str] = {}
     for name in entry.names:
@@ -170,63 +180,62 @@ def _hashes_of(fs: RobustIO, layout: Layout, entry: EntryFolder, needed: Collect
         record = None if data is None else decode_record(data, entry.sha256)
         hashes |= {} if record is None else record.hashes
     for blob in entry.blobs:
-        computed = None if hashes.keys() >= set(needed) else hash_file(fs, blob.path, needed, blob.size)
-        # One that is damaged has other hashes than its wheel.
+        computed = None if hashes.keys() >= set(algorithms) else hash_file(fs, blob.path, algorithms, blob.size)
+        # The hashes of a damaged blob are not those of its wheel.
         if computed is not None and computed["sha256"] == entry.sha256:
             hashes |= computed
     return hashes
 
 
-def _locked(fs: RobustIO, path: str) -> list[_Meant]:
-    """Return every wheel of a lock file, whatever its platform."""
+def _read_lock_file(fs: RobustIO, path: str) -> list[_KeepRequest]:
+    """Return the wheels of a lock file, for all platforms."""
     if fs.files.is_dir(path):
-        raise IsADirectoryError(errno.EISDIR, "this is a folder, and no lock file", path)
+        raise IsADirectoryError(errno.EISDIR, "this is a folder, not a lock file", path)
     data = fs.read(path)
     if data is None:
         raise FileNotFoundError(errno.ENOENT, "there is no such lock file", path)
-    found: list[_Meant] = []
-    for filename, given in _wheels(data, path):
+    requests: list[_KeepRequest] = []
+    for filename, given in _parse_wheels(data, path):
         try:
-            hashes = _hashes.parse_hashes({name: value for name, value in given.items() if _known(name)})
+            hashes = _hashes.parse_hashes({name: value for name, value in given.items() if _is_known(name)})
         except ValueError as error:
-            raise ValueError(f"a wheel with a wrong hash: {path}: {filename}: {error}") from error
+            raise ValueError(f"a wheel with an invalid hash: {path}: {filename}: {error}") from error
         key = _hashes.naming_hash(hashes)
         if key is None:
-            # It may be in the cache, and would go: who cannot say what stays is not to say what goes.
+            # The wheel may be in the cache. Without knowing which entry it is, prune would remove it.
             raise ValueError(f"a wheel without a strong hash (sha256 or better): {path}: {filename}")
-        found.append(_Meant(key, filename))
-    return found
+        requests.append(_KeepRequest(key, filename))
+    return requests
 
 
-def _wheels(data: bytes, path: str) -> list[tuple[str, Mapping[str, str]]]:
+def _parse_wheels(data: bytes, path: str) -> list[tuple[str, Mapping[str, str]]]:
     """Return the file names and hashes of the wheels in a lock file."""
-    # Here and not above: pruning by size or age, which a fetch may do, needs neither.
-    import tomllib
+    with import_lock:
+        # A prune by size or age needs neither.
+        import tomllib
 
-    from packaging.pylock import Pylock, PylockValidationError
+        from packaging.pylock import Pylock, PylockValidationError
 
     found: list[tuple[str, Mapping[str, str]]] = []
     try:
         for package in Pylock.from_dict(tomllib.loads(data.decode("utf-8"))).packages:
             found += [(wheel.filename, wheel.hashes) for wheel in package.wheels or ()]
             if package.archive is not None:
-                # Tools lock a wheel that they were given by its URL as an archive.
+                # Tools lock a wheel that was given by its URL as an archive.
                 name = _last_part(package.archive.url, package.archive.path)
                 found += [(name, package.archive.hashes)] if name.lower().endswith(".whl") else []
-    # A number of some thousand digits and an impossible URL are mere ValueErrors.
+    # A number with thousands of digits and an invalid URL raise plain ValueErrors.
     except (ValueError, RecursionError, PylockValidationError) as error:
-        raise ValueError(f"not a lock file of pylock.toml's format: {path}: {error}") from error
+        raise ValueError(f"not a valid pylock.toml file: {path}: {error}") from error
     return found
 
 
 def _last_part(url: str | None, path: str | None) -> str:
-    """Return the file name of what a lock file gives by its path, or its URL."""
-    from urllib.parse import unquote, urlsplit
-
-    # A lock file written on Windows may have its separators.
+    """Return the file name in a path of a lock file, or in a URL if there is no path."""
+    # A lock file that was written on Windows may contain backslashes.
     text = unquote(urlsplit(url or "").path) if path is None else path.replace("\\", "/")
     return text.rpartition("/")[2]
 
 
-def _known(algorithm: str) -> bool:
+def _is_known(algorithm: str) -> bool:
     return _hashes.is_known(algorithm.lower().replace("-", "_"))
