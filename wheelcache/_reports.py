@@ -1,4 +1,4 @@
-"""What the operations that look at a whole cache report."""
+"""Reports of the operations that process a whole cache."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from ._models import CachedWheel
 
 @dataclass(frozen=True)
 class Stats:
-    """What a cache holds, and what it has been good for. Sizes are bytes.
+    """The size and the usage of a cache. Sizes are in bytes.
 
     Attributes:
-        wheels: entries.
-        wheel_bytes: their size.
-        trees: unpacked wheels.
-        tree_bytes: their size.
-        partial_bytes: downloads under way or left over, and other temporary files.
-        quarantine_bytes: damaged files that were put aside.
-        hits: how often a wheel that was fetched was there, since the cache was made.
-        misses: how often it was not.
-        bytes_saved: the size of the wheels that were found.
+        wheels: the number of entries.
+        wheel_bytes: the size of the wheels.
+        trees: the number of unpacked wheels.
+        tree_bytes: the size of the unpacked wheels.
+        partial_bytes: the size of partial downloads and temporary files.
+        quarantine_bytes: the size of the damaged files in quarantine.
+        hits: the number of fetched wheels that were in the cache, since it was created.
+        misses: the number of fetched wheels that were not.
+        bytes_saved: the size of the fetched wheels that were in the cache.
 
-    The last three count what processes wrote down when they missed or closed; a killed one takes its last hits along.
+    A process records the last three after a miss and when it closes the cache; the last hits of a killed process are
+    lost.
     """
 
     wheels: int
@@ -40,14 +41,14 @@ class Stats:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that ``doctor`` looked at.
+    """One check of ``doctor``.
 
     Attributes:
-        name: what it is: ``"hard link"``, ``"free space"``.
-        ok: it is as it should be, or the cache does as well without.
-        detail: what was found, for people.
-        code: with which code the system refused, ``"winerror 50"`` or ``"errno 95"``; empty where it did not.
-        seconds: how long it took, waits for who held the file included.
+        name: the subject, such as ``"hard link"`` or ``"free space"``.
+        ok: whether the result is good, or makes no difference to the cache.
+        detail: the result in words.
+        code: the error code if the system refused, such as ``"winerror 50"`` or ``"errno 95"``; else empty.
+        seconds: the duration, including waits for the holder of a file.
     """
 
     name: str
@@ -59,12 +60,12 @@ class Check:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """How a cache folder does where it is.
+    """How well a cache folder works in its place.
 
     Attributes:
-        checks: everything that was looked at, in order; the last ones say which ways the cache will take.
-        advice: what to do, the most useful first; empty where there is nothing to do.
-        ok: every check is.
+        checks: the checks in order; the last ones say which methods the cache will use.
+        advice: recommended actions, the most useful first; may be empty.
+        ok: whether every check is ``ok``.
     """
 
     checks: tuple[Check, ...]
@@ -74,12 +75,12 @@ class DoctorReport:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something that should have gone and is in use.
+    """A file or folder that was not removed because it is in use.
 
     Attributes:
-        path: what it is: the file that is held, or the folder that cannot be looked into.
-        digest: of the wheel, ``"sha256:<hex>"``; ``None`` where it belongs to none.
-        reason: why, for people.
+        path: the file that is held open, or the folder that cannot be read.
+        digest: the digest of its wheel, ``"sha256:<hex>"``, or ``None`` if it does not belong to a wheel.
+        reason: the reason in words.
     """
 
     path: Path
@@ -89,14 +90,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What went, or would go. Sizes are bytes.
+    """Which files were removed, or would be. Sizes are in bytes.
 
     Attributes:
-        removed: the wheels, oldest use first; their paths lead nowhere any more.
-        skipped: what was in use and stays.
-        freed: the bytes of all that went, leftovers too.
-        swept: the leftovers: temporary files, old partial downloads and quarantine, stale locks, pointers to nothing.
-        dry_run: whether nothing was done.
+        removed: the wheels, least recently used first; their paths no longer exist.
+        skipped: the files and folders that were kept because they are in use.
+        freed: the size of all removed files, leftovers included.
+        swept: the leftovers: temporary files, old partial downloads and quarantine, stale locks, pointers to missing
+            entries.
+        dry_run: whether nothing was removed.
     """
 
     removed: tuple[CachedWheel, ...]
@@ -107,46 +109,46 @@ class PruneReport:
 
 
 class ProblemKind(StrEnum):
-    """What is wrong with a file of a cache."""
+    """The kinds of problems in a cache."""
 
     MISSING = "missing"
-    """A wheel has a record and no bytes, or a tree lacks a file."""
+    """A wheel has a record but no blob, or a file of a tree is missing."""
     SHORT = "short"
-    """A wheel has fewer bytes than its record says."""
+    """A wheel is smaller than its record says."""
     ALTERED = "altered"
-    """The bytes are not those of the digest."""
+    """The bytes do not match the digest."""
     TORN = "torn"
-    """A record, a tree's marker or a pointer that does not parse."""
+    """A record, a marker or a pointer cannot be parsed."""
     ORPHANED = "orphaned"
-    """A wheel without a record, a tree without a marker for over a day, or a pointer to no wheel."""
+    """A wheel has no record, a tree has had no marker for over a day, or a pointer points to a missing wheel."""
     FOREIGN = "foreign"
-    """A file or folder that wheelcache does not make, in a tree or elsewhere; a folder stays where it is."""
+    """wheelcache did not make this file or folder. A foreign folder is never moved."""
     UNREADABLE = "unreadable"
-    """It cannot be looked at: held, or denied."""
+    """The file or folder cannot be read: it is held open, or access is denied."""
 
 
 class Action(StrEnum):
-    """What was done about a problem."""
+    """What ``verify`` did about a problem."""
 
     NONE = "none"
-    """Nothing: it was not asked for, or it could not be done just now."""
+    """Nothing: a repair was not requested, or was refused."""
     QUARANTINED = "quarantined"
-    """The file was put aside; a fetch gets the wheel again."""
+    """The file was moved into quarantine; the next fetch downloads the wheel again."""
     REMOVED = "removed"
     """The file was deleted."""
     ADOPTED = "adopted"
-    """The bytes are right, and got a record again."""
+    """The wheel is intact, and its record was written again."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong in a cache.
+    """A problem in a cache.
 
     Attributes:
-        kind: what.
+        kind: the kind of the problem.
         path: the file or folder.
-        digest: of the wheel that it belongs to, ``"sha256:<hex>"``, or ``None``.
-        action: what was done about it.
+        digest: the digest of its wheel, ``"sha256:<hex>"``, or ``None`` if it does not belong to a wheel.
+        action: the action that was taken.
     """
 
     kind: ProblemKind
@@ -157,11 +159,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What a look at every byte has found.
+    """The problems that a check of every file found.
 
     Attributes:
-        checked: how many wheels, by digest, and trees were looked at.
-        problems: what is wrong, in the order of their paths.
+        checked: the number of digests and trees that were checked.
+        problems: the problems, sorted by path.
     """
 
     checked: int
@@ -169,5 +171,5 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong now: no problem was found, or each was repaired."""
+        """Whether the cache has no problems now: none were found, or all were repaired."""
         return all(problem.action is not Action.NONE for problem in self.problems)
