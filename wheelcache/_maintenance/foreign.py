@@ -26,7 +26,7 @@ class ForeignFile(NamedTuple):
 def find_foreign(fs: RobustIO, layout: Layout, on_error: OnError) -> Iterator[ForeignFile]:
     """Yield what is foreign in the folders of the cache, outside entries and trees."""
     yield from _find_foreign_in(fs, layout.version, layout.is_own, on_error)
-    for pattern in layout.shapes():
+    for pattern in layout.patterns():
         if pattern.in_shards:
             yield from _find_foreign_in(fs, pattern.folder, layout.is_shard, on_error)
         # The line above has reported an error already.

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Find, create and mark a cache folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .._fs.robustio import RobustIO, commit_error, write_all
 from .._os.files import FileSystem
 from .layout import Layout
 
-# Backup and archive tools pass over a folder with this file: https://bford.info/cachedir/
+# Backup and archive tools skip a folder with this file: https://bford.info/cachedir/
 _CACHEDIR_TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of wheels, made by wheelcache.\n"
 )
@@ -15,12 +15,13 @@ _GITIGNORE = b"*\n"
 
 
 def prepare(fs: RobustIO, layout: Layout) -> None:
-    """Make what marks a folder as a cache.
+    """Create the files that mark a folder as a cache, for backup tools and git.
 
-    Where it holds other things, a project that somebody named by mistake, these go on being seen by git and backups.
+    If the folder already contains other files, such as a project that was given by mistake, only the subfolder of the
+    cache is marked, and backup tools and git still see the other files.
 
     Raises:
-        CommitError: where it cannot be made.
+        CommitError: if a file or folder cannot be created.
     """
     if fs.stat(layout.version) is not None:
         return
@@ -36,15 +37,15 @@ def prepare(fs: RobustIO, layout: Layout) -> None:
             pass
         except OSError as error:
             raise commit_error(error, "write", path) from error
-    # Last: where it is there, the marks are too.
+    # Created last: its existence says that the marks exist.
     fs.make_folder(layout.version)
 
 
 def with_modes_of(fs: RobustIO, layout: Layout) -> FileSystem:
-    """Make the folder, and return the file layer for it: what that makes is as open or as private as the folder is.
+    """Create the folder if it is missing, and return its file layer, whose files get the permissions of the folder.
 
     Raises:
-        CommitError: where the folder cannot be made or looked at.
+        CommitError: if the folder cannot be created or read.
     """
     try:
         files = fs.perform("stat", layout.root, lambda: fs.system.files.with_modes_of(layout.root))
@@ -55,12 +56,15 @@ def with_modes_of(fs: RobustIO, layout: Layout) -> FileSystem:
 
 
 def require_folder(fs: RobustIO, path: str) -> None:
-    """Refuse a folder that is to be read and is not there.
+    """Require that a folder exists which this cache only reads.
 
     Raises:
-        ReadOnlyError: where it is not there.
+        ReadOnlyError: if it does not exist.
     """
     if not fs.files.is_dir(path):
         raise ReadOnlyError(
-            "there is no such folder, and it may not be made", operation="open", path=path, advice="Check the path."
+            "the cache folder does not exist, and must not be created",
+            operation="open",
+            path=path,
+            advice="Check the path.",
         )

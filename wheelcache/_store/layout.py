@@ -1,29 +1,28 @@
-"""Every path of a cache is formed here, and nowhere else.
+"""The paths of a cache folder. No other module forms them.
 
     <cache>/
-      CACHEDIR.TAG  .gitignore              in v1/ where other things were here before
+      CACHEDIR.TAG  .gitignore              in v1/ if the folder contained other files before
       v1/
         wheels/<aa>/<62 hex>/<name>.whl     the blob, under its true file name
                              <name>.json    its record, written last
-                             <n>/<name>.whl the blob, where a damaged one could not be moved away
-        trees/<aa>/<20 hex>-<n>/            an unpacked wheel, filled in place; <n> is mostly 0
+                             <n>/<name>.whl the blob, if a damaged one could not be moved away
+        trees/<aa>/<20 hex>-<n>/            an unpacked wheel, filled in place; <n> is usually 0
                    <20 hex>-<n>.json        its marker, written last
         urls/<aa>/<62 hex>.json             pointers: from another hash, or a URL, to a sha256
-        metadata/<aa>/<62 hex>.json         METADATA of wheels that are not here
-        partial/<aa>/<key>.<stamp>.<space>.part  downloads under way; the stamp says whose, 0 is nobody
-                     <key>.<stamp>.<space>.json  where their bytes came from, so that more of the same can be had
-        tmp/<stamp>.<space>.tmp             wheels that are being copied in
-            <stamp>.tmp                     everything else that is not finished
-        locks/<key>.lock                    who is downloading what: to save work only
-        quarantine/<stamp>-<name>           what was found damaged
-        tally.log                           hits and misses, a line for each process
-        tally-<stamp>.log                   the same, grown long, until it is summed up
+        metadata/<aa>/<62 hex>.json         METADATA of wheels that are not in the cache
+        partial/<aa>/<key>.<owner>.<space>.part  partial downloads; the process number in <owner> is 0 if given up
+                     <key>.<owner>.<space>.json  their origin, so that a download can be resumed
+        tmp/<owner>.<space>.tmp             wheels that are being copied in
+            <owner>.tmp                     other temporary files
+        locks/<key>.lock                    downloads in progress; locks only save work
+        quarantine/<owner>-<name>           damaged files
+        tally.log                           the counters: hits, misses and sizes, one line per process
+        tally-<owner>.log                   a long file of counters, until its sum is written
 
-The format's version is part of the path: a change of the format is a new ``v2`` beside ``v1``. Names are short,
-lowercase and of ASCII, so that no reserved name and no clash of cases can come up on any system.
+The version of the format is part of the path: an incompatible change becomes ``v2`` beside ``v1``. Names are short,
+lowercase and ASCII, so that no system has reserved names or case clashes among them.
 
-Paths are ``str`` in here and in the stations, since a hit is counted in microseconds; callers get
-:class:`pathlib.Path`.
+Paths are ``str`` inside the library, since a hit takes microseconds. Callers get :class:`pathlib.Path`.
 """
 
 from __future__ import annotations
@@ -39,17 +38,17 @@ from .._request import text_key
 VERSION = "v1"
 _MARKS = "CACHEDIR.TAG", ".gitignore"
 
-# Name characters of a key in partial/ and locks/: 128 bits of it cannot collide by chance, and the paths stay short.
+# Hex digits of a key in partial/ and locks/: 128 bits do not collide by chance, and keep the paths short.
 _KEY_DIGITS = 32
 _PARTIAL = ".part"
 
 SHARD_DIGITS = 2
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# Of the name of a tree: short, since below it come the paths of the wheel's files, which are long on Windows. The
-# marker has the whole digest.
+# Hex digits of the digest in the name of a tree. The name is short because the wheel's files have long paths below it,
+# and Windows limits the length of a path. The marker contains the whole digest.
 _TREE_DIGITS = 20
 
-# Text and not compiled: only verifying and sweeping ask, and the start of a process counts.
+# Not compiled: only verify and prune use them, and compiling would delay every start of a process.
 _SHARD = r"\A[0-9a-f]{2}\Z"
 _REST = r"\A[0-9a-f]{62}\Z"
 _NOTE = r"\A[0-9a-f]+\.json\Z"
@@ -59,11 +58,13 @@ _LOCK = rf"\A[0-9a-f]{{{_KEY_DIGITS}}}\.lock\Z"
 
 
 class FolderPattern(NamedTuple):
-    """What a folder holds, by patterns for the names of files, and of folders; empty where there are none.
+    """The names that wheelcache uses in a folder.
 
     Attributes:
-        folder: its absolute path.
-        in_shards: whether folders lie between, by the first digits.
+        folder: the absolute path of the folder.
+        in_shards: whether the names are distributed over shards, by their first digits.
+        files: the pattern of the names of files; empty if there are none.
+        folders: the pattern of the names of folders; empty if there are none.
     """
 
     folder: str
@@ -72,7 +73,7 @@ class FolderPattern(NamedTuple):
     folders: str = ""
 
     def is_ours(self, name: str, is_folder: bool) -> bool:
-        """Whether something in it is what it should be."""
+        """Return whether wheelcache uses this name for a file or a folder."""
         pattern = self.folders if is_folder else self.files
         return bool(pattern) and re.search(pattern, name) is not None
 
@@ -82,7 +83,7 @@ class Layout:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        # Not os.path.join for each: it would be a tenth of a walk over a million entries.
+        # os.path.join for each entry would take a tenth of a walk over a million of them.
         self._wheels = os.path.join(root, VERSION, "wheels", "")
         self.version = os.path.join(root, VERSION)
         self.wheels = os.path.join(self.version, "wheels")
@@ -93,109 +94,112 @@ class Layout:
         self.locks = os.path.join(self.version, "locks")
         self.quarantine = os.path.join(self.version, "quarantine")
         self.descriptions = os.path.join(self.version, "metadata")
-        self.tally = os.path.join(self.version, "tally.log")
+        self.counters = os.path.join(self.version, "tally.log")
 
     @staticmethod
     def marks(folder: str) -> tuple[str, str]:
-        """What keeps backups and git away from a folder: https://bford.info/cachedir/ and a .gitignore."""
+        """Return the paths of the files that make backup tools and git skip a folder.
+
+        The first one is specified at https://bford.info/cachedir/; the second is a .gitignore.
+        """
         tag, gitignore = (os.path.join(folder, name) for name in _MARKS)
         return tag, gitignore
 
     def holds_others(self, names: Iterable[str]) -> bool:
-        """Whether one of these names in the cache folder is none that a cache has there."""
+        """Return whether the names in the cache folder include one that wheelcache does not use there."""
         return not {VERSION, *_MARKS}.issuperset(names)
 
     def holds(self, path: str) -> bool:
-        """Whether an absolute path is one in this cache."""
+        """Return whether an absolute path is inside this cache."""
         return path.startswith(os.path.join(self.version, ""))
 
     def entry(self, sha256: str) -> str:
-        """The folder of everything with this sha256."""
+        """Return the folder of all wheels with this sha256."""
         return f"{self._wheels}{sha256[:2]}{os.sep}{sha256[2:]}"
 
     def record(self, sha256: str, filename: str) -> str:
-        """The record of a wheel."""
+        """Return the path of the record of a wheel."""
         return f"{self.entry(sha256)}{os.sep}{record_name(filename)}"
 
     def blob(self, sha256: str, filename: str, place: int) -> str:
-        """The bytes of a wheel: beside the record, or in a numbered folder beside it."""
+        """Return the path of the blob of a wheel: beside its record for place 0, else in a numbered folder."""
         folder = self.entry(sha256)
         return f"{folder}{os.sep}{filename}" if place == 0 else os.path.join(folder, str(place), filename)
 
     def place(self, sha256: str, blob: str) -> int:
-        """The place of the blob at this path."""
+        """Return the place of the blob at this path."""
         folder = os.path.dirname(blob)
         return 0 if folder == self.entry(sha256) else int(os.path.basename(folder))
 
     def tree_shard(self, sha256: str) -> str:
-        """The folder of the trees of this sha256, and of others that begin alike."""
+        """Return the shard with the trees of this sha256."""
         return os.path.join(self.trees, sha256[:2])
 
     def tree(self, sha256: str, number: int) -> str:
-        """The folder of an unpacked wheel; its marker is beside it under :func:`marker_path`."""
+        """Return the folder of an unpacked wheel; :func:`marker_path` returns its marker."""
         return os.path.join(self.trees, sha256[:2], f"{sha256[2 : 2 + _TREE_DIGITS]}-{number}")
 
     def pointer(self, key: str) -> str:
-        """The pointer of a URL, or of a hash that is no sha256."""
+        """Return the path of the pointer of a URL, or of a hash other than sha256."""
         name = text_key(key)
         return os.path.join(self.urls, name[:2], name[2:] + ".json")
 
     def metadata(self, key: str) -> str:
-        """The METADATA of a wheel that is not here."""
+        """Return the path of the METADATA of a wheel that is not in the cache."""
         name = text_key(key)
         return os.path.join(self.descriptions, name[:2], name[2:] + ".json")
 
     def partials(self, key: str) -> tuple[str, str]:
-        """The folder of the downloads of this key, and what their names begin with."""
+        """Return the folder of the partial downloads of a key, and the prefix of their names."""
         name = text_key(key)
         return os.path.join(self.partial, name[:2]), name[:_KEY_DIGITS] + "."
 
     def new_partial(self, key: str, stamp: str, space: str = "") -> str:
-        """A new download of this key, by a process whose number means something within ``space``."""
+        """Return a path for a new download of a key, by a process of the process space ``space``."""
         folder, prefix = self.partials(key)
         return os.path.join(folder, f"{prefix}{stamp}.{space_tag(space)}{_PARTIAL}")
 
     @staticmethod
     def is_partial(name: str, space: str | None = None) -> bool:
-        """Whether a file in the folder of the downloads is one, and by a process of this space, where one is given."""
+        """Return whether the name is that of a partial download, made in this process space if one is given."""
         ending = _PARTIAL if space is None else f".{space_tag(space)}{_PARTIAL}"
         return name.endswith(ending)
 
     @staticmethod
     def note(partial: str) -> str:
-        """The note of a download: where its bytes came from."""
+        """Return the path of the note of a partial download, which says where its bytes came from."""
         return partial.removesuffix(_PARTIAL) + ".json"
 
     def new_temporary(self, stamp: str, space: str | None = None) -> str:
-        """A new temporary file; of one that is there for more than a moment it is said where its owner can be seen."""
+        """Return a path for a new temporary file. One that exists for longer states the process space of its owner."""
         return os.path.join(self.tmp, f"{stamp}.tmp" if space is None else f"{stamp}.{space_tag(space)}.tmp")
 
     def lock(self, key: str) -> str:
-        """The lock of a key."""
+        """Return the path of the lock of a key."""
         return os.path.join(self.locks, text_key(key)[:_KEY_DIGITS] + ".lock")
 
-    def sealed_tally(self, stamp: str) -> str:
-        """A tally that nobody appends to any more."""
+    def sealed_counters(self, stamp: str) -> str:
+        """Return a path for a file of counters that no process appends to any more."""
         return os.path.join(self.version, f"tally-{stamp}.log")
 
-    def is_sealed_tally(self, name: str) -> bool:
-        """Whether a file beside the tally is such a one."""
+    def is_sealed_counters(self, name: str) -> bool:
+        """Return whether the name is that of a sealed file of counters."""
         return name.startswith("tally-") and name.endswith(".log")
 
     def is_own(self, name: str, is_folder: bool) -> bool:
-        """Whether something beside the folders of this version is one of them, or the tally."""
+        """Return whether wheelcache uses this name in the folder of this version."""
         folders = (self.wheels, self.trees, self.urls, self.partial, self.tmp, self.locks, self.quarantine)
         if is_folder:
             return name in {os.path.basename(path) for path in (*folders, self.descriptions)}
-        return name in {os.path.basename(self.tally), *_MARKS} or self.is_sealed_tally(name)
+        return name in {os.path.basename(self.counters), *_MARKS} or self.is_sealed_counters(name)
 
     @staticmethod
     def is_shard(name: str, is_folder: bool) -> bool:
-        """Whether something in a folder that is divided into shards is one."""
+        """Return whether the name is that of a shard."""
         return is_folder and re.search(_SHARD, name) is not None
 
-    def shapes(self) -> tuple[FolderPattern, ...]:
-        """What the folders hold; anything goes in quarantine."""
+    def patterns(self) -> tuple[FolderPattern, ...]:
+        """Return the names used in each folder, except for quarantine, where any name is allowed."""
         return (
             FolderPattern(self.wheels, in_shards=True, folders=_REST),
             FolderPattern(self.trees, in_shards=True, files=_MARKER, folders=_TREE),
@@ -207,12 +211,12 @@ class Layout:
         )
 
     def digest_of(self, shard: str, name: str) -> str | None:
-        """The sha256 of the entry in a folder of these names, ``None`` where it is no entry's."""
+        """Return the sha256 of the entry in a folder of this name, or ``None`` if it is not the folder of an entry."""
         digest = shard + name
         return digest if len(shard) == SHARD_DIGITS and _SHA256.fullmatch(digest) else None
 
     def quarantined(self, stamp: str, path: str) -> str:
-        """Where a damaged file goes."""
+        """Return the path of a damaged file in quarantine."""
         return os.path.join(self.quarantine, f"{stamp}-{os.path.basename(path)}"[:_LONGEST])
 
 
@@ -220,46 +224,46 @@ _LONGEST = 255
 
 
 def record_name(filename: str) -> str:
-    """The name of the record of a wheel of this name."""
+    """Return the name of the record of a wheel."""
     return filename.removesuffix(".whl") + ".json"
 
 
 def is_record(name: str) -> bool:
-    """Whether a file in an entry's folder is a record."""
+    """Return whether the name in the folder of an entry is that of a record."""
     return name.endswith(".json")
 
 
 def wheel_name(record: str) -> str:
-    """The name of the wheel that a record of this name describes."""
+    """Return the file name of the wheel of a record."""
     return record.removesuffix(".json") + ".whl"
 
 
 def is_blob(name: str) -> bool:
-    """Whether a file in an entry's folder is a wheel's bytes."""
+    """Return whether the name in the folder of an entry is that of a blob."""
     return name.endswith(".whl")
 
 
 def is_place(name: str) -> bool:
-    """Whether a folder in an entry's folder is one for a blob that could not stand beside its record."""
-    # Of one number there is one name: a record says the number.
+    """Return whether the name in the folder of an entry is that of a numbered folder for a blob."""
+    # A record states the number, so each number has one spelling.
     return name.isascii() and name.isdigit() and not name.startswith("0")
 
 
 def marker_path(folder: str) -> str:
-    """The marker of the tree in this folder."""
+    """Return the path of the marker of the tree in this folder."""
     return folder + ".json"
 
 
 def is_note(name: str) -> bool:
-    """Whether a name in a shard of pointers or of METADATA is that of one."""
+    """Return whether the name is that of a pointer, or of METADATA."""
     return re.search(_NOTE, name) is not None
 
 
 def is_tree(name: str) -> bool:
-    """Whether a name beside trees is that of one."""
+    """Return whether the name is that of the folder of a tree."""
     return re.search(_TREE, name) is not None
 
 
 def tree_folder(marker: str) -> str:
-    """The folder of the tree that a file of this path marks."""
+    """Return the folder of the tree that the marker at this path belongs to."""
     return marker.removesuffix(".json")

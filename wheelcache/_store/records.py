@@ -1,8 +1,8 @@
-"""Records: the small JSON files that make a blob an entry.
+"""Read and write records: the small JSON files that make a blob an entry.
 
-A record is believed only when its own checksum holds, so that a torn, short, zero-filled or mixed one is no record at
-all (rule 3: nothing valid depends on one call being atomic). It never says more than what the folder and file name
-around it say: one that belongs elsewhere is no record here.
+A record is valid only if its checksum matches, so a torn, short, zero-filled or mixed record counts as missing (rule 3:
+no valid state depends on a single call being atomic). A record in the folder of another digest, or under another file
+name, is not valid either.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from .layout import Layout
 
 
 class StatFingerprint(NamedTuple):
-    """A file as it was when its bytes were hashed: the same size, time stamp and inode within the same boot are trust.
+    """The status of a blob when it was hashed. It is trusted while its size, time stamp and inode are the same.
 
     Attributes:
-        mtime_ns: the time stamp, in nanoseconds.
-        inode: the number of the file on its volume; a file put in its place has another.
-        boot: the boot identity, ``None`` where the system has none: then nothing is trusted across processes.
+        mtime_ns: the time stamp in nanoseconds.
+        inode: the number of the file on its volume, which changes if the file is replaced.
+        boot: the identity of the boot, which trust is limited to. If the system has none, it is ``None``, and trust is
+            limited to the process.
     """
 
     mtime_ns: int
@@ -33,17 +34,17 @@ class StatFingerprint(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is known of one wheel.
+    """The record of one wheel.
 
     Attributes:
         filename: the wheel's file name.
-        sha256: in hex.
-        size: bytes.
-        hashes: the other hashes that were computed, by algorithm, in hex.
-        url: where it came from, redacted, or ``None``.
-        created: seconds since the epoch.
-        place: 0 beside the record, else the number of the folder that holds the blob.
-        seen: the blob when it was hashed last.
+        sha256: the digest in hex.
+        size: the size in bytes.
+        seen: the fingerprint of the blob when it was last hashed.
+        hashes: other computed hashes in hex, by algorithm.
+        url: the redacted URL that it was fetched from, or ``None``.
+        created: the creation time in seconds since the epoch.
+        place: the number of the folder with the blob, or 0 if the blob is beside the record.
     """
 
     filename: str
@@ -56,17 +57,17 @@ class Record(NamedTuple):
     place: int = 0
 
     def all_hashes(self) -> dict[str, str]:
-        """Every hash that is known, sha256 first."""
+        """Return all known hashes in hex, by algorithm, sha256 first."""
         return {"sha256": self.sha256, **self.hashes}
 
     def seen_as(self, seen: StatFingerprint, hashes: Mapping[str, str]) -> Record:
-        """The record after the blob was hashed again, with what was computed."""
+        """Return the record with a new fingerprint and the hashes that were computed along with it."""
         more = {name: value for name, value in hashes.items() if name != "sha256"}
         return self._replace(seen=seen, hashes={**self.hashes, **more})
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:
-    """Write fields as one line of JSON whose last field is a checksum of the others."""
+    """Return fields as one line of JSON, whose last field is a checksum of the others."""
     body = json.dumps(fields, separators=(",", ":"), sort_keys=True)
     return f'{body[:-1]},"check":"{_check(body)}"}}\n'.encode("ascii")
 
@@ -75,7 +76,7 @@ _CHECK_TAIL = len(',"check":"00000000"}\n')
 
 
 def decode(data: bytes) -> dict[str, Any] | None:
-    """Read what :func:`encode` wrote, ``None`` where it is anything else."""
+    """Return the fields that :func:`encode` encoded, or ``None`` if the data or the checksum is invalid."""
     try:
         text = data.decode("ascii")
         body = text[:-_CHECK_TAIL] + "}"
@@ -88,17 +89,17 @@ def decode(data: bytes) -> dict[str, Any] | None:
 
 
 def _check(body: str) -> str:
-    # It tells accidents, not attacks: who can write records can write checksums too.
+    # It detects accidents, not attacks: a writer of records can also write checksums.
     return f"{zlib.crc32(body.encode('ascii')):08x}"
 
 
 def encode_record(record: Record) -> bytes:
-    """Write a record."""
+    """Return a record as bytes."""
     return encode({**record._asdict(), "seen": record.seen._asdict(), "hashes": dict(record.hashes)})
 
 
 def decode_record(data: bytes, sha256: str) -> Record | None:
-    """Read the record of a wheel with this sha256, ``None`` where this is not one."""
+    """Return the record of a wheel with this sha256, or ``None`` if the data is not a valid one."""
     fields = decode(data)
     if fields is None:
         return None
@@ -110,7 +111,7 @@ def decode_record(data: bytes, sha256: str) -> Record | None:
 
 
 def _is_sound(record: Record) -> bool:
-    """Whether every field that is worked with is what it should be; another program may write records, too."""
+    """Return whether all fields have valid values: other programs may write records too."""
     numbers = (record.size, record.created, record.place, record.seen.mtime_ns, record.seen.inode)
     return (
         all(type(number) is int for number in numbers)
@@ -125,24 +126,24 @@ def _is_sound(record: Record) -> bool:
 
 
 def write_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> None:
-    """Write a record, in the place of one that is there: from here on its blob is an entry, used last when it is said.
+    """Write or replace a record, which makes its blob an entry that was last used at the given time.
 
     Raises:
-        CommitError: where it is refused.
+        CommitError: if the file system refuses.
     """
     stamp = OwnerTag.new(fs.system.now(), fs.system.boot())
     path = layout.record(record.sha256, record.filename)
     fs.write_small(path, encode_record(record), layout.new_temporary(stamp))
-    # A file server has a clock of its own, and marks are compared with each other.
+    # Uses are compared with each other, and the clock of a file server may differ from ours.
     fs.touch(path, used)
 
 
 def write_first_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> None:
-    """Write the record of what has none yet, as :func:`write_record`.
+    """Write the record of a blob that has none, as :func:`write_record` does.
 
     Raises:
-        FileExistsError: where it has one.
-        CommitError: where it is refused.
+        FileExistsError: if a record exists.
+        CommitError: if the file system refuses.
     """
     path = layout.record(record.sha256, record.filename)
     fs.create_small(path, encode_record(record))
