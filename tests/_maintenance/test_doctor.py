@@ -235,7 +235,7 @@ def test_a_python_that_does_not_answer_is_told(
         (Volume(remote=True), Environment(), "network drive", "layer"),
         (Volume(cloud="OneDrive (pinned)"), Environment(), "cloud folder", "cloud"),
         (Volume(mapped=True), Environment(wsl="WSL2"), "WSL", "Linux side"),
-        (Volume(free=1 << 20, size=1 << 40), Environment(), "free space", "room"),
+        (Volume(free=1 << 20, size=1 << 40), Environment(), "free space", "Free space"),
     ],
 )
 def test_where_it_is_matters(
@@ -254,10 +254,10 @@ def test_where_it_is_matters(
         (Volume(), Environment(), "network drive", "no"),
         (Volume(), Environment(), "cloud folder", "no"),
         (Volume(), Environment(), "WSL", "no"),
-        (Volume(), Environment(wsl="WSL1"), "WSL", "WSL1, and the folder is on its own volume"),
-        (Volume(), Environment(), "container", "no container seen"),
+        (Volume(), Environment(wsl="WSL1"), "WSL", "WSL1, and the folder is on a volume of WSL"),
+        (Volume(), Environment(), "container", "no container detected"),
         (Volume(), Environment(container="Windows container"), "container", "Windows container"),
-        (Volume(free=1), Environment(), "free space", "the system does not say"),
+        (Volume(free=1), Environment(), "free space", "unknown"),
         (Volume(), Environment(), "volume", "unknown file system at unknown place"),
     ],
 )

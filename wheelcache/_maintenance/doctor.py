@@ -60,19 +60,19 @@ class _Finding:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How an operation went: the first refusal, and the last where it never came to a success."""
+    """The outcome of an operation: its first error, and its last error if it never succeeded."""
 
     first: OSError | None
     last: OSError | None
     attempts: int
 
     def finding(self, done: str) -> _Finding:
-        """Say it: done, done after a while, or refused."""
+        """Return the finding: done, done after several attempts, or refused."""
         if self.first is None:
             return _Finding(done)
         code = code_of(self.first)
         if self.last is None:
-            held = "Something opens new files and keeps others from them: exclude the cache folder from scanning."
+            held = "Another program opens new files and blocks access to them: exclude the cache folder from scanning."
             return _Finding(f"{done}, after {self.attempts} attempts", ok=False, code=code, advice=held)
         if isinstance(self.last, CommitError):
             by = f", held by {', '.join(self.last.holders)}" if self.last.holders else ""
@@ -83,7 +83,7 @@ class _Outcome:
 
 
 def examine(op: Operation, layout: Layout, *, writable: bool) -> DoctorReport:
-    """Look at a cache folder. Never fails, and never waits for long."""
+    """Make all probes in a cache folder. Never fails, and waits for a few seconds at most."""
     return _Examination(op, layout, writable=writable).report()
 
 
@@ -94,18 +94,18 @@ class _Examination:
         self._layout = layout
         self._writable = writable
         self._volume: Volume = system.volume(layout.root)
-        self._around = system.environment()
-        self._made: list[str] = []
-        # Of each file that was made its time stamp, and what the clock said then.
-        self._stamps: list[tuple[int, float]] = []
-        self._works: set[str] = set()
+        self._environment = system.environment()
+        self._probe_paths: list[str] = []
+        # For each probe file, its time stamp and the time of our clock when it was written.
+        self._time_stamps: list[tuple[int, float]] = []
+        self._supported: set[str] = set()
 
     def report(self) -> DoctorReport:
         """Make all probes, and leave none of their files behind, even if the operation is cancelled."""
         try:
             return self._run_probes()
         finally:
-            for path in self._made:
+            for path in self._probe_paths:
                 self._remove_probe(self._fs.for_cleanup(), path)
 
     def _run_probes(self) -> DoctorReport:
@@ -115,121 +115,121 @@ class _Examination:
         for name, probe in self._probes():
             begun = self._system.monotonic()
             if begun - started > _MAX_SECONDS and name != _LAST:
-                finding = _Finding("not tried: the others took too long", ok=False)
+                finding = _Finding("not tried: the other checks took too long", ok=False)
             else:
-                finding = self._found(probe)
+                finding = self._run_probe(probe)
             seconds = self._system.monotonic() - begun
             checks.append(Check(name, finding.ok, finding.detail, finding.code, seconds))
             if finding.advice and finding.advice not in advice:
                 advice.append(finding.advice)
         return DoctorReport(tuple(checks), tuple(advice), all(check.ok for check in checks))
 
-    def _found(self, probe: Callable[[], _Finding]) -> _Finding:
+    def _run_probe(self, probe: Callable[[], _Finding]) -> _Finding:
         try:
             return probe()
         except OSError as error:
             return _Outcome(error, error, 1).finding("")
 
     def _probes(self) -> Iterator[tuple[str, Callable[[], _Finding]]]:
-        yield "system", _system
-        yield "boot identity", self._boot
-        yield "volume", self._volume_found
-        yield "network drive", self._network
-        yield "cloud folder", self._cloud
-        yield "container", self._container
-        yield "WSL", self._wsl
-        yield "free space", self._free_space
+        yield "system", _describe_system
+        yield "boot identity", self._check_boot
+        yield "volume", self._check_volume
+        yield "network drive", self._check_network
+        yield "cloud folder", self._check_cloud
+        yield "container", self._check_container
+        yield "WSL", self._check_wsl
+        yield "free space", self._check_free_space
         if not self._writable:
             yield "writing", lambda: _Finding("not tried: the cache is opened read-only")
             return
         had_folder = self._fs.files.is_dir(self._layout.tmp)
-        yield "write", self._write
-        yield "rename", self._rename
-        yield "hard link", self._link
-        yield "clone", self._clone
-        yield "copy", self._copy
-        yield "replace", self._replace
-        yield "delete", self._delete
-        yield "delete while open", self._delete_while_open
-        yield "folders", self._folders
-        yield "lock between processes", self._lock
-        yield "long path", self._long_path
-        yield "case", self._case
-        yield "time stamps", self._time_stamps
-        yield "modes", self._modes
-        yield "way in", self._way_in
-        yield "way out", self._way_out
-        yield _LAST, lambda: self._cleaned_up(had_folder=had_folder)
+        yield "write", self._probe_write
+        yield "rename", self._probe_rename
+        yield "hard link", self._probe_link
+        yield "clone", self._probe_clone
+        yield "copy", self._probe_copy
+        yield "replace", self._probe_replace
+        yield "delete", self._probe_delete
+        yield "delete while open", self._probe_delete_while_open
+        yield "folders", self._probe_folders
+        yield "lock between processes", self._probe_lock
+        yield "long path", self._probe_long_path
+        yield "case", self._probe_case
+        yield "time stamps", self._probe_time_stamps
+        yield "modes", self._probe_modes
+        yield "way in", self._find_way_in
+        yield "way out", self._find_way_out
+        yield _LAST, lambda: self._clean_up(had_folder=had_folder)
 
-    # What is known without trying
+    # Checks that need no probe file
 
-    def _boot(self) -> _Finding:
+    def _check_boot(self) -> _Finding:
         if self._system.boot() is None:
-            return _Finding("none: every process hashes a wheel again at its first use", ok=False)
+            return _Finding("unknown: every process hashes a wheel again at its first use", ok=False)
         return _Finding("known: a wheel is hashed once in each boot")
 
-    def _volume_found(self) -> _Finding:
+    def _check_volume(self) -> _Finding:
         volume = self._volume
         where = f"{volume.file_system or 'unknown file system'} at {volume.mount or 'unknown place'}"
         return _Finding(f"{self._layout.root}: {where}", code=volume.code)
 
-    def _network(self) -> _Finding:
+    def _check_network(self) -> _Finding:
         if not self._volume.remote:
             return _Finding("no")
         advice = (
-            "Keep the cache on a volume of this machine, and give the network drive as a layer: locks and links are "
-            "not to be relied on there, and holders on other machines cannot be named."
+            "Keep the cache on a volume of this machine, and use the network drive as a layer: locks and links are "
+            "unreliable there, and holders on other machines cannot be named."
         )
         return _Finding("yes", ok=False, advice=advice)
 
-    def _cloud(self) -> _Finding:
+    def _check_cloud(self) -> _Finding:
         if not self._volume.cloud:
             return _Finding("no")
-        advice = "Move the cache out of the folder of the cloud service: it holds new files, and refuses hard links."
+        advice = "Move the cache out of the cloud folder: its service holds new files open, and refuses hard links."
         return _Finding(self._volume.cloud, ok=False, advice=advice)
 
-    def _container(self) -> _Finding:
-        kind = self._around.container or "no container seen"
-        return _Finding(f"{kind}, and the folder is mapped into it from outside" if self._volume.mapped else kind)
+    def _check_container(self) -> _Finding:
+        kind = self._environment.container or "no container detected"
+        return _Finding(f"{kind}, and the folder is mapped into it from the host" if self._volume.mapped else kind)
 
-    def _wsl(self) -> _Finding:
-        if not self._around.wsl:
+    def _check_wsl(self) -> _Finding:
+        if not self._environment.wsl:
             return _Finding("no")
         if not self._volume.mapped:
-            return _Finding(f"{self._around.wsl}, and the folder is on its own volume")
-        advice = "Keep the cache on the Linux side of WSL, in the home folder: drives of Windows are slow from there."
-        return _Finding(f"{self._around.wsl}, and the folder is on a drive of Windows", ok=False, advice=advice)
+            return _Finding(f"{self._environment.wsl}, and the folder is on a volume of WSL")
+        advice = "Keep the cache on the Linux side of WSL, in the home folder: Windows drives are slow from there."
+        return _Finding(f"{self._environment.wsl}, and the folder is on a Windows drive", ok=False, advice=advice)
 
-    def _free_space(self) -> _Finding:
+    def _check_free_space(self) -> _Finding:
         free, size = self._volume.free, self._volume.size
         if free is None or size is None:
-            return _Finding("the system does not say")
+            return _Finding("unknown")
         gigabytes = f"{free / 1e9:.1f} GB of {size / 1e9:.1f} GB"
         if free >= _LITTLE_SPACE:
             return _Finding(gigabytes)
-        return _Finding(gigabytes, ok=False, advice="Make room on the volume, or remove wheels from the cache.")
+        return _Finding(gigabytes, ok=False, advice="Free space on the volume, or remove wheels from the cache.")
 
-    # What is tried
+    # Checks with probe files
 
-    def _name(self, more: str = "") -> str:
-        """Return a name that nothing has, to be cleaned up."""
+    def _new_path(self, more: str = "") -> str:
+        """Return an unused path, which is cleaned up at the end."""
         stamp = OwnerTag.new(self._system.now(), self._system.boot())
         path = self._layout.new_temporary(stamp + more)
-        self._made.append(path)
+        self._probe_paths.append(path)
         return path
 
     def _new_file(self, more: str = "") -> str:
-        path = self._name(more)
+        path = self._new_path(more)
         file = self._fs.create(path)
         try:
             write_all(file, _CONTENT)
-            # Now, since closing it and all that follows may take long where somebody looks at new files.
+            # Taken before the file is closed: a scanner may delay that.
             written = self._system.now()
         finally:
             close_quietly(file)
         stat = self._fs.stat(path)
         if stat is not None:
-            self._stamps.append((stat.st_mtime_ns, written))
+            self._time_stamps.append((stat.st_mtime_ns, written))
         return path
 
     def _try(self, operation: str, path: str, action: Callable[[], object], target: str = "") -> _Outcome:
@@ -246,39 +246,39 @@ class _Examination:
             self._fs.perform(operation, path, once, target=target)
         except OSError as error:
             return _Outcome(refusals[0] if refusals else error, error, len(refusals))
-        self._works.add(operation)
+        self._supported.add(operation)
         return _Outcome(refusals[0] if refusals else None, None, len(refusals) + 1)
 
-    def _write(self) -> _Finding:
+    def _probe_write(self) -> _Finding:
         path = self._new_file()
         if self._fs.read(path) != _CONTENT:
-            return _Finding("what is read is not what was written", ok=False, advice="Check the volume.")
+            return _Finding("read other bytes than were written", ok=False, advice="Check the volume.")
         return _Finding(f"{len(_CONTENT) // 1024} KiB written and read back")
 
-    def _rename(self) -> _Finding:
-        source, target = self._new_file(), self._name()
+    def _probe_rename(self) -> _Finding:
+        source, target = self._new_file(), self._new_path()
         outcome = self._try("rename", source, lambda: self._fs.files.rename(source, target), target)
         if outcome.last is None or not _is_unsupported(outcome.last):
             return outcome.finding("right after writing")
         return _Finding("not on this volume: wheels are hard-linked to their names", code=code_of(outcome.last))
 
-    def _link(self) -> _Finding:
-        source, target = self._new_file(), self._name()
+    def _probe_link(self) -> _Finding:
+        source, target = self._new_file(), self._new_path()
         outcome = self._try("link", source, lambda: self._fs.files.link(source, target), target)
         if outcome.last is None:
             return outcome.finding("right after writing")
-        advice = "Wheels are copied out of this cache: one on another volume would save the room and the time."
+        advice = "Wheels are copied out of this cache. A cache on another volume would save space and time."
         return _Finding("not on this volume", ok=False, code=code_of(outcome.last), advice=advice)
 
-    def _clone(self) -> _Finding:
-        source, target = self._new_file(), self._name()
+    def _probe_clone(self) -> _Finding:
+        source, target = self._new_file(), self._new_path()
         outcome = self._try("clone", source, lambda: self._fs.files.clone(source, target), target)
         if outcome.last is None:
-            return outcome.finding("shares its blocks")
+            return outcome.finding("the clone shares its blocks")
         return _Finding("not on this volume: wheels are hard-linked out", code=code_of(outcome.last))
 
-    def _copy(self) -> _Finding:
-        source, target = self._new_file(), self._name()
+    def _probe_copy(self) -> _Finding:
+        source, target = self._new_file(), self._new_path()
         running = MultiHash()
         running.update(_CONTENT)
         sha256 = running.hexdigests()["sha256"]
@@ -286,23 +286,23 @@ class _Examination:
             "checked"
         )
 
-    def _replace(self) -> _Finding:
+    def _probe_replace(self) -> _Finding:
         source, target = self._new_file(), self._new_file()
         return self._try("replace", source, lambda: self._fs.files.replace(source, target), target).finding("done")
 
-    def _delete(self) -> _Finding:
-        return self._deleted(self._new_file()).finding("right after writing")
+    def _probe_delete(self) -> _Finding:
+        return self._try_delete(self._new_file()).finding("right after writing")
 
-    def _deleted(self, path: str) -> _Outcome:
+    def _try_delete(self, path: str) -> _Outcome:
         files = self._fs.files
         delete = files.rmdir if files.is_dir(path) else files.unlink
         return self._try("delete", path, lambda: delete(path))
 
     def _remove_probe(self, fs: RobustIO, path: str) -> bool:
-        """Delete what a probe made, without waiting, and return whether it is gone."""
+        """Delete a file or folder of a probe without waiting, and return whether it is gone."""
         return fs.remove_folder(path) if fs.files.is_dir(path) else fs.discard(path)
 
-    def _delete_while_open(self) -> _Finding:
+    def _probe_delete_while_open(self) -> _Finding:
         path = self._new_file()
         reader = self._fs.perform("open", path, lambda: self._fs.files.open_read(path))
         try:
@@ -312,31 +312,31 @@ class _Examination:
             try:
                 close_quietly(self._fs.files.create(path))
             except OSError as error:
-                return _Finding("deleted, but its name stays taken until it is closed", code=code_of(error))
-            return outcome.finding("its name is free at once")
+                return _Finding("deleted, but its name cannot be used again until it is closed", code=code_of(error))
+            return outcome.finding("its name can be used again at once")
         finally:
             close_quietly(reader)
 
-    def _folders(self) -> _Finding:
-        path = self._name()
+    def _probe_folders(self) -> _Finding:
+        path = self._new_path()
         outcome = self._try("mkdir", path, lambda: self._fs.files.mkdir(path))
         if outcome.first is None:
             outcome = self._try("rmdir", path, lambda: self._fs.files.rmdir(path))
-        return outcome.finding("made and deleted")
+        return outcome.finding("created and deleted")
 
-    def _lock(self) -> _Finding:
+    def _probe_lock(self) -> _Finding:
         if not sys.executable or getattr(sys, "frozen", False):
             return _Finding("not tried: this program contains Python and cannot start it as a second process")
-        path = self._name()
+        path = self._new_path()
         lock = FileLock(self._fs, path)
         if not lock.try_acquire():
-            return _Finding("refused", ok=False, advice="Locks only save work: two processes may download one wheel.")
+            return _Finding("refused", ok=False, advice="Locks only save work: a wheel may be downloaded twice.")
         try:
-            return self._lock_seen_by_another(path)
+            return self._probe_lock_from_child(path)
         finally:
             lock.release()
 
-    def _lock_seen_by_another(self, path: str) -> _Finding:
+    def _probe_lock_from_child(self, path: str) -> _Finding:
         """Let another process try to take the lock: on some network drives a lock excludes only its own process."""
         try:
             code = self._run_child(path)
@@ -370,75 +370,77 @@ class _Examination:
             finally:
                 child.kill()
 
-    def _long_path(self) -> _Finding:
-        stamp_and_folder = len(self._name())
-        self._made.pop()
+    def _probe_long_path(self) -> _Finding:
+        stamp_and_folder = len(self._new_path())
+        self._probe_paths.pop()
         room = _LONGEST_NAME - (stamp_and_folder - len(self._layout.tmp))
         path = self._new_file("-" + "long" * max(1, min(room, _LONG_PATH - stamp_and_folder) // 4))
         return self._try("read", path, lambda: self._fs.files.read(path)).finding(f"{len(path)} characters")
 
-    def _case(self) -> _Finding:
+    def _probe_case(self) -> _Finding:
         path = self._new_file("-case")
         folder, name = os.path.split(path)
         if self._fs.stat(os.path.join(folder, name.replace("-case", "-CASE"))) is None:
             return _Finding("names that differ in case are different files")
         return _Finding("names that differ in case are one file")
 
-    def _time_stamps(self) -> _Finding:
-        if not self._stamps:
-            return _Finding("not tried: no file could be made", ok=False)
-        grain = math.gcd(*(stamp for stamp, _ in self._stamps))
-        # The least of them: a file that took long to write is no reason to suspect the clock.
-        skew = min((stamp / 1e9 - written for stamp, written in self._stamps), key=abs)
+    def _probe_time_stamps(self) -> _Finding:
+        if not self._time_stamps:
+            return _Finding("not tried: no file could be created", ok=False)
+        grain = math.gcd(*(stamp for stamp, _ in self._time_stamps))
+        # The smallest difference: a file that took long to write says nothing about the clock.
+        skew = min((stamp / 1e9 - written for stamp, written in self._time_stamps), key=abs)
         clock = "this machine's clock" if abs(skew) < _CLOCK_SKEW else f"a clock that is {skew:+.0f} s off"
-        detail = f"grain {_span(grain)}, by {clock}"
-        advice = "Its time stamps are coarse, or its clock is off: give verify='full', or choose another volume."
+        detail = f"resolution {_format_span(grain)}, set by {clock}"
+        advice = "The time stamps are coarse, or the clock is off: use verify='full', or choose another volume."
         good = grain < _COARSE_GRAIN and abs(skew) < _CLOCK_SKEW
         return _Finding(detail, ok=good, advice="" if good else advice)
 
-    def _modes(self) -> _Finding:
+    def _probe_modes(self) -> _Finding:
         file, folder = self._fs.stat(self._new_file()), self._fs.stat(self._layout.root)
         if file is None or folder is None:
-            return _Finding("not tried: the file is gone", ok=False)
+            return _Finding("not tried: the probe file is missing", ok=False)
         attributes = getattr(file, "st_file_attributes", None)
         more = "" if attributes is None else f", attributes {attributes:#x}"
         return _Finding(f"file {modes.filemode(file.st_mode)}, folder {modes.filemode(folder.st_mode)}{more}")
 
-    # What follows
+    # Conclusions
 
-    def _way_in(self) -> _Finding:
-        for way in ("rename", "link", "copy"):
-            if way in self._works:
-                return _Finding(f"wheels get their names by {way}")
-        return _Finding("none: no wheel can be added", ok=False)
+    def _find_way_in(self) -> _Finding:
+        for method in ("rename", "link", "copy"):
+            if method in self._supported:
+                return _Finding(f"wheels get their names by {method}")
+        return _Finding("no method works: no wheel can be added", ok=False)
 
-    def _way_out(self) -> _Finding:
-        for way, mode in (("clone", LinkMode.CLONE), ("link", LinkMode.HARDLINK), ("copy", LinkMode.COPY)):
-            if way in self._works:
+    def _find_way_out(self) -> _Finding:
+        for method, mode in (("clone", LinkMode.CLONE), ("link", LinkMode.HARDLINK), ("copy", LinkMode.COPY)):
+            if method in self._supported:
                 return _Finding(f"wheels leave by {mode}, to folders on this volume")
-        return _Finding("none", ok=False)
+        return _Finding("no method works", ok=False)
 
-    def _cleaned_up(self, *, had_folder: bool) -> _Finding:
-        left = [path for path in self._made if not self._remove_probe(self._fs, path)]
-        held = [outcome.last for outcome in map(self._deleted, left) if outcome.last is not None]
+    def _clean_up(self, *, had_folder: bool) -> _Finding:
+        left = [path for path in self._probe_paths if not self._remove_probe(self._fs, path)]
+        held = [outcome.last for outcome in map(self._try_delete, left) if outcome.last is not None]
         if held:
-            return _Finding(f"{len(held)} probes are still held, and are swept later", ok=False, code=code_of(held[0]))
+            return _Finding(
+                f"{len(held)} probe files are still held: prune sweeps them", ok=False, code=code_of(held[0])
+            )
         if not had_folder:
             try:
                 self._fs.files.rmdir(self._layout.tmp)
             except OSError:
-                pass  # somebody else uses it by now
-        return _Finding("nothing is left")
+                pass  # another process uses the folder by now
+        return _Finding("no probe file is left")
 
 
 def _is_unsupported(error: OSError) -> bool:
     return classify(error, error.filename or "") is ErrorKind.UNSUPPORTED
 
 
-def _system() -> _Finding:
+def _describe_system() -> _Finding:
     if sys.platform == "win32":
         version = sys.getwindowsversion()
-        # What it claims to be for this program's sake stands in the other fields.
+        # The other fields contain the version that Windows reports to this program for compatibility.
         system = f"Windows {'.'.join(map(str, version.platform_version))}"
     else:
         name = os.uname()
@@ -447,7 +449,7 @@ def _system() -> _Finding:
     return _Finding(f"{system}, {sys.implementation.name} {number}")
 
 
-def _span(nanoseconds: int) -> str:
+def _format_span(nanoseconds: int) -> str:
     for unit, size in (("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000)):
         if nanoseconds >= size:
             return f"{nanoseconds / size:g} {unit}"
@@ -455,7 +457,7 @@ def _span(nanoseconds: int) -> str:
 
 
 def answer_for_lock(path: str) -> int:
-    """Try to take a lock that another process has, and say how it went as an exit code."""
+    """Try to take a lock that another process holds, and return the result as an exit code."""
     system = System()
     lock = FileLock(RobustIO(Operation(system)), path)
     try:
@@ -463,5 +465,5 @@ def answer_for_lock(path: str) -> int:
             return _REFUSED
     except OSError:
         return _NO_LOCKS
-    # Not released: that would delete the other's file.
+    # Not released, since that would delete the lock file of the other process.
     return _TAKEN
