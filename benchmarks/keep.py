@@ -1,9 +1,9 @@
-"""What keeping a cache costs for each entry, as it grows: against a bare walk of the same files, and a hit beside it.
+"""Measure the maintenance of a cache per entry, as it grows, against a bare walk over the same files.
 
-python benchmarks/keep.py [entries ...]          1000 10000 100000 where nothing is said; 1000000 takes 12 GB of disk
-                                                 and, where they do not fit into memory besides, half an hour
+python benchmarks/keep.py [entries ...]          the default is 1000 10000 100000; 1000000 needs 12 GB of disk space,
+                                                 and takes half an hour if the files do not fit into memory
 
-The entries are real records beside tiny blobs, so that what is measured is the work for an entry and not for its bytes.
+The entries are real records beside tiny blobs, so that the time is spent on the entries and not on their bytes.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _FIRST_USE = 1_500_000_000
 
 
 def blob(number: int) -> bytes:
-    """The bytes of a wheel."""
+    """Return the bytes of a wheel."""
     return b"wheel number %12d" % number
 
 
 def filename(number: int) -> str:
-    """Its name."""
+    """Return the file name of a wheel."""
     return f"n{number}-1.0-py3-none-any.whl"
 
 
 def build(root: str, count: int) -> None:
-    """Make the entries."""
+    """Create the entries."""
     layout, boot = Layout(root), System().boot()
     for shard in range(256):
         os.makedirs(os.path.join(layout.wheels, f"{shard:02x}"), exist_ok=True)
@@ -63,7 +63,7 @@ def build(root: str, count: int) -> None:
 
 
 def bare_walk(root: str) -> int:
-    """The least that looking at every file can cost: each folder listed, each file's size and time asked for."""
+    """List each folder and read the status of each file, which is the least that a walk can do."""
     total, folders = 0, [root]
     while folders:
         with os.scandir(folders.pop()) as entries:
@@ -76,7 +76,7 @@ def bare_walk(root: str) -> int:
 
 
 def reading_walk(root: str) -> None:
-    """The same, with every file read and every wheel hashed."""
+    """Walk, and read and hash every file."""
     folders = [root]
     while folders:
         with os.scandir(folders.pop()) as entries:
@@ -89,7 +89,7 @@ def reading_walk(root: str) -> None:
 
 
 def bare_removal(root: str, count: int) -> float:
-    """The seconds that it takes the system to delete so many entries: two files and their folder each."""
+    """Return the seconds that the system needs to delete entries: two files and their folder each."""
     folders = []
     for shard in os.scandir(os.path.join(root, "v1", "wheels")):
         folders += [entry.path for entry in os.scandir(shard.path)]
@@ -103,7 +103,7 @@ def bare_removal(root: str, count: int) -> float:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long one piece of work takes."""
+    """Return the duration of a function call."""
     gc.collect()
     start = time.perf_counter()
     work()
@@ -111,7 +111,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def hits(root: str, count: int) -> None:
-    """Look for some wheels, all over the cache, each for the first time."""
+    """Fetch some wheels from all over the cache, each for the first time."""
     chance = random.Random(0)
     with Cache(root) as cache:
         for number in chance.sample(range(count), min(HITS, count)):
@@ -120,11 +120,11 @@ def hits(root: str, count: int) -> None:
 
 
 def measure(root: str, count: int) -> dict[str, float]:
-    """The seconds of each kind of work, interleaved; medians."""
+    """Return the median seconds of each operation, measured in turns."""
     with Cache(root) as cache:
         wheels = str(cache.path)
         size = len(blob(0))
-        hits(root, count)  # their marks are due, once: the next hits are those of every day
+        hits(root, count)  # marks the wheels as used today, so that later hits do not
         works: dict[str, Callable[[], object]] = {
             "walk": lambda: bare_walk(wheels),
             "read": lambda: reading_walk(wheels),
@@ -149,9 +149,11 @@ def main() -> None:
     """Measure and print."""
     counts = [int(text) for text in sys.argv[1:]] or [1000, 10_000, 100_000]
     columns = ("walk", "hit", "stats", "/walk", "prune", "/walk", "removal", "/bare", "verify", "/read")
-    print("microseconds for each entry, for each hit, for each entry that is removed; and how many times that is what")
-    print("a bare walk, deleting by bare calls, and a walk that reads and hashes every file take; prune finds nothing")
-    print("to do, removal is what it takes besides for each of the half that goes")
+    print(
+        "Microseconds per entry, per hit and per removed entry, and the ratio to a bare walk, to bare deletion, and to"
+    )
+    print("a walk that reads and hashes every file. Prune finds nothing to remove; removal is the additional time when")
+    print("it removes half of the entries.")
     print(f"{'entries':>9}  " + "  ".join(f"{name:>10}" for name in columns))
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
