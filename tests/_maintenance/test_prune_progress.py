@@ -147,3 +147,28 @@ def test_a_dry_run_reports_no_progress(tmp_path: Path) -> None:
     events: list[ProgressEvent] = []
     Pruner(layout, counters).clear(RobustIO(Operation(System(), progress=events.append)), dry_run=True)
     assert events == []
+
+
+@pytest.mark.parametrize("name", REMOVALS)
+def test_a_cache_that_is_closed_meanwhile(name: str, tmp_path: Path) -> None:
+    """The public methods take a listener; closing the cache ends them with the error of a closed cache."""
+    make_cache(tmp_path / "cache", 20)
+    cache = Cache(tmp_path / "cache")
+    events: list[ProgressEvent] = []
+
+    def listen(event: ProgressEvent) -> None:
+        events.append(event)
+        cache.close()
+
+    digests = [f"sha256:{Tiny(number).sha256}" for number in range(20)]
+    removals: dict[str, Callable[[], PruneReport]] = {
+        "prune": lambda: cache.prune(max_size=0, progress=listen),
+        "remove": lambda: cache.remove(*digests, progress=listen),
+        "clear": lambda: cache.clear(progress=listen),
+    }
+    with pytest.raises(ValueError, match="closed"):
+        removals[name]()
+    assert len(events) == 1
+    with Cache(tmp_path / "cache") as reopened:
+        assert events[0].detail not in {wheel.digest for wheel in reopened.entries()}
+        assert reopened.stats().wheels == 19
