@@ -37,6 +37,8 @@ from .trees import remove_folder, untrusted
 _SLOW_SECONDS = 60e-6
 _SAMPLE_FILES = 100
 _THREADS = 4
+# A hard link takes microseconds, and checking for cancellation before each would be seen in a warm install.
+_FILES_PER_CHECK = 16
 # The age in seconds from which no process is still copying one file: its temporary file was left by a killed process.
 _LEFTOVER_AGE = 3600
 _WRITABLE, _EXECUTABLE = 0o666, 0o777
@@ -194,6 +196,7 @@ class _LinkRun:
         self._dest = dest
         self._mode = mode
         self._check = check
+        self._candidates: list[LinkMode] = []
         self.modes_used: set[LinkMode] = set()
         self._lock = threading.Lock()
         self._error: BaseException | None = None
@@ -251,7 +254,7 @@ class _LinkRun:
 
     def _link_each(self, folder: ManifestDir, existing: frozenset[str], pair: _FolderPair) -> None:
         link, opened_target, check = pair.opened_source.link, pair.opened_target, self._fs.op.check
-        candidates = self._destination.candidate_modes(self._mode)
+        candidates = self._candidates = self._candidates or self._destination.candidate_modes(self._mode)
         links_first = candidates[0] is LinkMode.HARDLINK
         protects_loaded_images = self._fs.files.protects_loaded_images and self._mode is LinkMode.AUTO
         is_linked = False
@@ -261,7 +264,8 @@ class _LinkRun:
             copies = protects_loaded_images and is_image(folder.kinds[number])
             if links_first and not copies:
                 # Nearly every file of a warm install: one call, and nothing else.
-                check()
+                if not number % _FILES_PER_CHECK:
+                    check()
                 try:
                     link(name, opened_target)
                 except OSError:
@@ -274,6 +278,8 @@ class _LinkRun:
                 candidates = [mode for mode in candidates if mode is not LinkMode.HARDLINK]
             file = _FileLink(self._fs, self._destination, folder, number, pair)
             self.modes_used.add(file.put(candidates))
+            # A refusal may have shortened the list. It holds for the folders that follow.
+            self._candidates = self._destination.candidate_modes(self._mode)
         if is_linked:
             self.modes_used.add(LinkMode.HARDLINK)
 
