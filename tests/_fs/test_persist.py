@@ -33,7 +33,7 @@ from wheels import Wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, Cause, CommitError, LinkMode, Status, WheelCacheError
 from wheelcache._fs.tempnames import OwnerTag
-from wheelcache._operation import Operation
+from wheelcache._operation import CURRENT_TOKEN, CancelToken, Operation, OperationCancelledError
 from wheelcache._os.volume import Volume
 
 # What can pass, what a volume cannot do, and what it cannot do with one file.
@@ -694,7 +694,7 @@ def test_every_place_is_taken(cache: Cache, files: FaultyFiles, machine: Machine
     bad = taken(cache, wheel, places=10)
     files.plan = Both(*(Holding(path, 32, readable=True) for path in bad))
     error = refused(cache, source)
-    assert "every place" in str(error)
+    assert "all 10 locations" in str(error)
     assert leftovers(cache.path) == []
     assert machine.clock.slept == []
 
@@ -884,3 +884,29 @@ def test_a_wheel_that_is_pruned_while_it_is_linked_out(cache: Cache, files: Faul
     with pytest.raises(FileNotFoundError, match="no longer in the cache"):
         cache.link(cached, cache.path.parent / "out" / cached.filename)
     assert gone.done
+
+
+# Cancelled between the blob and its record
+
+
+def test_a_wheel_whose_record_was_not_written_is_adopted(
+    machine: Machine, files: FaultyFiles, server: Server, wheel: Wheel, tmp_path: Path
+) -> None:
+    """A cancellation between a blob's name and its record loses nothing: the next fetch downloads nothing."""
+    url = wheel.on(server)
+    token = CancelToken()
+    with machine.cache(tmp_path / "cache") as cache:
+        cancel = Doing("rename", lambda _: token.cancel(), path=BLOB, after=True)
+        files.plan = cancel
+        current = CURRENT_TOKEN.set(token)
+        try:
+            with pytest.raises(OperationCancelledError):
+                cache.fetch(url, hashes=wheel.digest)
+        finally:
+            CURRENT_TOKEN.reset(current)
+        assert cancel.done
+        assert [path.name for path in cache.path.glob("v1/wheels/*/*/*")] == [wheel.filename]
+        assert leftovers(cache.path) == []
+        assert cache.fetch(url, hashes=wheel.digest).path.read_bytes() == wheel.data
+        check_sound(machine, cache.path, {wheel.filename: wheel.data})
+    assert server.count(url) == 1
