@@ -1,8 +1,10 @@
-"""Commit: a sealed file becomes an entry: its blob under its final name, then its record.
+"""Make a finished file an entry: give the blob its final name, then write its record.
 
-A blob is never replaced. Where one is there already, it is looked at: the right one makes losing the race a success,
-a wrong one is put aside, and where it is held and cannot be moved, or not even read, the good one takes a numbered
-place beside it.
+A blob is never replaced. An existing one is verified: if it has the same bytes, losing the race is a success; if not,
+it is quarantined. If it is held and cannot be moved or read, the new blob gets a numbered place beside it.
+
+If the operation is cancelled or the process killed between the two steps, nothing is lost: the next lookup of the
+digest finds a blob without a record, hashes it and writes the record.
 """
 
 from __future__ import annotations
@@ -27,73 +29,74 @@ if TYPE_CHECKING:
     from .staging import FinishedFile
 
 
-# Each place that is taken is one more damaged file that cannot be moved, deleted or read.
-_PLACES = 10
-# How often a wheel that was there already may be pruned before its record is renewed.
-_ROUNDS = 3
-_UNSEEN = StatFingerprint(0, 0, None)
+# Each occupied place is a damaged file that cannot be moved, deleted or read.
+_MAX_PLACES = 10
+# How often an existing blob may be pruned before its record is renewed.
+_MAX_ROUNDS = 3
+_NO_FINGERPRINT = StatFingerprint(0, 0, None)
 
 
 class _Occupant(Enum):
-    RIGHT = "the same bytes"
-    GONE = "no longer there"
-    UNKNOWN = "other bytes, or held so that they cannot be read, or deleted and still open"
+    SAME = "a file with the same bytes"
+    GONE = "no file any more"
+    UNKNOWN = "a file with other bytes, or one that is held and cannot be read, or is deleted and still open"
 
 
 class Commit:
-    """The way into one cache folder."""
+    """Adds entries to one cache folder."""
 
     def __init__(self, layout: Layout, strategy: LinkStrategy) -> None:
         self._layout = layout
         self._strategy = strategy
 
-    def add(self, fs: RobustIO, sealed: FinishedFile, filename: str, url: str | None) -> Entry:
-        """Make a sealed file an entry.
+    def add(self, fs: RobustIO, finished: FinishedFile, filename: str, url: str | None) -> Entry:
+        """Make a finished file an entry.
 
         Raises:
-            CommitError: where the file system refuses, and no other way is left or the time is up.
+            CommitError: if every method is refused, permanently or until the retry budget is spent.
         """
-        sha256 = sealed.hashes["sha256"]
-        others = {name: value for name, value in sealed.hashes.items() if name != "sha256"}
-        for last in (*[False] * (_ROUNDS - 1), True):
-            place, left = self._settle(fs, sealed.path, sha256, sealed.size, filename, keep=False)
+        sha256 = finished.hashes["sha256"]
+        others = {name: value for name, value in finished.hashes.items() if name != "sha256"}
+        for is_last in (*[False] * (_MAX_ROUNDS - 1), True):
+            place, existed = self._place_blob(fs, finished.path, sha256, finished.size, filename, keep=False)
+            record = Record(filename, sha256, finished.size, _NO_FINGERPRINT, others, url, place=place)
             try:
-                found = self._record(fs, Record(filename, sha256, sealed.size, _UNSEEN, others, url, place=place))
+                entry = self._add_record(fs, record)
             except CommitError as error:
-                # Another process pruned the wheel that was there already: our own file takes its place.
-                if last or not left or error.cause is not Cause.REMOVED:
+                # Another process pruned the existing blob: our own file takes its place.
+                if is_last or not existed or error.cause is not Cause.REMOVED:
                     raise
             else:
-                if left:
-                    fs.discard(sealed.path)
-                return found
+                if existed:
+                    fs.discard(finished.path)
+                return entry
         raise AssertionError("the last round returns or raises")
 
     def alias(self, fs: RobustIO, found: Entry, filename: str) -> Entry:
-        """Make an entry of the same bytes under another file name; it is new where they take room once more.
+        """Add an entry with the same bytes under another file name. It is new only if the bytes are stored again.
 
         Raises:
-            CommitError: where the file system refuses; of the cause ``REMOVED`` where the wheel was pruned meanwhile.
+            CommitError: if the file system refuses; the cause is ``REMOVED`` if the wheel was pruned meanwhile.
         """
-        known = found.record
-        place, _ = self._settle(fs, found.path, known.sha256, known.size, filename, keep=True)
-        named = self._record(fs, known._replace(filename=filename, place=place))
-        is_same_file = self._layout.holds(found.path) and named.record.seen.inode == known.seen.inode
-        return named._replace(is_new=named.is_new and not is_same_file)
+        record = found.record
+        place, _ = self._place_blob(fs, found.path, record.sha256, record.size, filename, keep=True)
+        alias = self._add_record(fs, record._replace(filename=filename, place=place))
+        is_same_file = self._layout.holds(found.path) and alias.record.seen.inode == record.seen.inode
+        return alias._replace(is_new=alias.is_new and not is_same_file)
 
-    def _settle(
+    def _place_blob(
         self, fs: RobustIO, source: str, sha256: str, size: int, filename: str, *, keep: bool
     ) -> tuple[int, bool]:
-        """Find a place for the blob, and put it there; return it, and whether the same bytes were there already."""
+        """Give the blob its name in a free place. Return the place, and whether a blob with the same bytes existed."""
         layout = self._layout
         destination = self._strategy.destination(fs, os.path.dirname(source), layout.wheels)
-        for place in range(_PLACES):
+        for place in range(_MAX_PLACES):
             target = layout.blob(sha256, filename, place)
             fs.make_folder(layout.entry(sha256) if place == 0 else target[: -len(filename) - 1])
-            # Twice: a damaged occupant is put aside the first time; who comes in between holds the same bytes.
+            # Twice: the first time, a damaged occupant is quarantined. One that appears after that has the same bytes.
             for _ in range(2):
                 try:
-                    # A second name is written to the file, and those of layers are only read.
+                    # A hard link is written to the file itself, and the files of layers are only read.
                     persist_noclobber(
                         fs,
                         source,
@@ -107,23 +110,23 @@ class Commit:
                     occupant = self._occupant(fs, target, sha256, size)
                     if occupant is _Occupant.UNKNOWN:
                         break
-                    if occupant is _Occupant.RIGHT:
+                    if occupant is _Occupant.SAME:
                         return place, True
                 else:
                     return place, False
         raise CommitError(
-            "every place for this wheel is taken by a file that cannot be read or moved",
+            f"all {_MAX_PLACES} locations for this wheel are occupied by files that cannot be read or moved",
             errno=errno.EEXIST,
             cause=Cause.IN_THE_WAY,
             operation="commit",
             path=source,
             target=layout.blob(sha256, filename, 0),
-            attempts=_PLACES,
+            attempts=_MAX_PLACES,
             advice="Delete this folder, or clear the cache.",
         )
 
     def _occupant(self, fs: RobustIO, target: str, sha256: str, size: int) -> _Occupant:
-        """Look at what stands where the blob should go, without waiting for anybody."""
+        """Examine the file at the blob's path, without waiting for its holders."""
         without_waiting = fs.without_waiting()
         try:
             stat = without_waiting.stat(target)
@@ -134,7 +137,7 @@ class Commit:
         if stat is None:
             return _Occupant.GONE
         if not modes.S_ISREG(stat.st_mode):
-            error = IsADirectoryError(errno.EISDIR, "a folder stands where the wheel should go", target)
+            error = IsADirectoryError(errno.EISDIR, "a folder is in the place of the wheel", target)
             raise commit_error(error, "commit", target)
         try:
             hashes = hash_file(without_waiting, target, (), size) if stat.st_size == size else {}
@@ -143,26 +146,26 @@ class Commit:
         if hashes is None:
             return _Occupant.GONE
         if hashes.get("sha256") == sha256:
-            return _Occupant.RIGHT
+            return _Occupant.SAME
         return _Occupant.GONE if quarantine_file(fs, self._layout, target, stat) else _Occupant.UNKNOWN
 
-    def _record(self, fs: RobustIO, record: Record) -> Entry:
-        """Write the record of a blob that is in its place, with what is there to see of it."""
+    def _add_record(self, fs: RobustIO, record: Record) -> Entry:
+        """Write the record of a blob that has its final name, with its current fingerprint."""
         path = self._layout.blob(record.sha256, record.filename, record.place)
         stat = fs.stat(path)
         if stat is None or stat.st_size != record.size:
-            raise _gone(path)
+            raise _removed(path)
         try:
             return self._write_record(fs, record, path, stat)
         except CommitError as error:
-            # Who clears a cache takes the folder along that the record was to go to.
+            # A process that clears the cache also deletes the folder of the record.
             if fs.stat(path) is None:
-                raise _gone(path) from error
+                raise _removed(path) from error
             raise
 
     def _write_record(self, fs: RobustIO, record: Record, path: str, stat: os.stat_result) -> Entry:
-        seen = StatFingerprint(stat.st_mtime_ns, stat.st_ino, fs.system.boot())
-        record = record._replace(seen=seen, created=int(fs.system.now()))
+        fingerprint = StatFingerprint(stat.st_mtime_ns, stat.st_ino, fs.system.boot())
+        record = record._replace(seen=fingerprint, created=int(fs.system.now()))
         now = fs.system.now()
         is_new = True
         try:
@@ -176,10 +179,10 @@ class Commit:
         return Entry(record, path, now, is_new)
 
     def _is_recorded(self, fs: RobustIO, record: Record) -> bool:
-        """Whether who won the race has recorded the same: a record that is read by others is best left alone."""
+        """Return whether the existing record says the same. Other processes may be reading it, so it is kept then."""
         data = fs.read(self._layout.record(record.sha256, record.filename))
-        there = None if data is None else decode_record(data, record.sha256)
-        return there is not None and (there.filename, there.place, there.seen, there.hashes) == (
+        existing = None if data is None else decode_record(data, record.sha256)
+        return existing is not None and (existing.filename, existing.place, existing.seen, existing.hashes) == (
             record.filename,
             record.place,
             record.seen,
@@ -187,6 +190,6 @@ class Commit:
         )
 
 
-def _gone(path: str) -> CommitError:
-    what = "the wheel is gone right after it was put there; if no other process clears the cache"
-    return commit_error(FileNotFoundError(errno.ENOENT, what, path), "commit", path, cause=Cause.REMOVED)
+def _removed(path: str) -> CommitError:
+    message = "the wheel disappeared right after it was stored"
+    return commit_error(FileNotFoundError(errno.ENOENT, message, path), "commit", path, cause=Cause.REMOVED)

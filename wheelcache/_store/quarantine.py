@@ -1,4 +1,4 @@
-"""Quarantine: damaged files are moved aside, never deleted."""
+"""Move damaged files into quarantine. Nothing is deleted here, because a deletion cannot be undone."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from .._fs.tempnames import OwnerTag
 from .layout import Layout
 
 
-def quarantine_file(fs: RobustIO, layout: Layout, path: str, looked_at: os.stat_result) -> bool:
-    """Move a damaged file into quarantine; return whether it is out of the way.
+def quarantine_file(fs: RobustIO, layout: Layout, path: str, examined: os.stat_result) -> bool:
+    """Move a damaged file into quarantine, and return whether its path is free now.
 
-    Since it was looked at, another process may have put a good file in its place: so it is moved only if it is still
-    the same, and back again if it was not. Nothing is ever deleted here, since a deletion cannot be taken back.
+    Since the file was examined, another process may have replaced it with a good one. It is therefore moved only if it
+    is still the same file, and moved back if the moved file turns out to be another one.
     """
     target = layout.quarantined(OwnerTag.new(fs.system.now(), fs.system.boot()), path)
     try:
         fs.without_waiting().make_folder(layout.quarantine)
-        if _is_same(fs.files.stat(path), looked_at):
+        if _is_same(fs.files.stat(path), examined):
             fs.files.rename(path, target)
-            # From here on not to be cancelled: a good file must get its name back.
+            # Not cancellable: a good file must get its name back.
             cleanup = fs.for_cleanup()
-            if not _is_still(cleanup, target, looked_at):
+            if not _is_still_same(cleanup, target, examined):
                 cleanup.files.rename(target, path)
     except (FileNotFoundError, FileExistsError):
         return True
     except OSError:
-        return False  # there is no rename here, or somebody holds it: a good one takes the place beside it
+        return False  # the volume has no rename, or a process holds the file: a good one gets a numbered place
     return True
 
 
@@ -35,15 +35,16 @@ def _is_same(stat: os.stat_result, other: os.stat_result) -> bool:
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns) == (other.st_ino, other.st_size, other.st_mtime_ns)
 
 
-def _is_still(fs: RobustIO, renamed: str, looked_at: os.stat_result) -> bool:
-    """Return whether a file that was renamed is the one that was looked at before.
+def _is_still_same(fs: RobustIO, renamed: str, examined: os.stat_result) -> bool:
+    """Return whether a renamed file is the one that was examined before.
 
-    FAT numbers files by where their names stand, so that another name may make another number: what is left to compare
-    has 2 s of grain, and a good file that came within them is put aside and fetched again.
+    On FAT, a file's number depends on the position of its directory entry, and a rename may change it. Only size and
+    time remain to compare there, with a resolution of 2 s: a good file that replaced a damaged one within them is
+    quarantined and fetched again.
     https://learn.microsoft.com/windows/win32/api/fileapi/ns-fileapi-by_handle_file_information
     """
     stat = fs.files.stat(renamed)
-    if _is_same(stat, looked_at):
+    if _is_same(stat, examined):
         return True
-    alike = (stat.st_size, stat.st_mtime_ns) == (looked_at.st_size, looked_at.st_mtime_ns)
-    return alike and "fat" in fs.system.volume(renamed).file_system.lower()
+    is_alike = (stat.st_size, stat.st_mtime_ns) == (examined.st_size, examined.st_mtime_ns)
+    return is_alike and "fat" in fs.system.volume(renamed).file_system.lower()

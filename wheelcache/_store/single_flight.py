@@ -1,9 +1,9 @@
-"""Flight: one download of a wheel at a time, among the threads of this process and among processes.
+"""Do one piece of work on a key at a time, among the threads of this process and among processes.
 
-It saves work and carries no correctness (rule 9). Who waits looks whether the owner makes progress: whether a partial
-file of the same wheel grows. An owner who stands still for ``lock_timeout`` seconds, a lock that cannot be had, a lock
-folder that refuses: each ends in going on without, and the result is still right, since every process writes a partial
-file of its own and commits are made for races.
+This saves work, and correctness never depends on it (rule 9). A waiter observes whether the owner makes progress, that
+is whether a partial file of the same wheel grows. It continues without a lock if the owner makes none for
+``lock_timeout`` seconds, or if no lock can be had. The result is still correct, because each process writes a partial
+file of its own, and a lost race to commit is a success.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from .._fs.tempnames import OwnerTag
 from .._models import Phase
 from .layout import Layout
 
-# Between two looks at a lock that somebody holds.
-_POLL = 0.05
+# Seconds between two attempts to acquire a lock.
+_POLL_INTERVAL = 0.05
 
 
 class SingleFlight:
-    """The downloads under way in one cache folder.
+    """The keys in progress in one cache folder.
 
     Args:
         layout: its paths.
-        lock_timeout: seconds that a waiter bears with an owner who makes no progress.
+        lock_timeout: the seconds that a waiter waits for an owner that makes no progress.
     """
 
     def __init__(self, layout: Layout, lock_timeout: float) -> None:
@@ -42,19 +42,19 @@ class SingleFlight:
         self._threads: dict[str, tuple[threading.Lock, int]] = {}
 
     @contextmanager
-    def turn(self, fs: RobustIO, key: str, is_there: Callable[[], bool]) -> Iterator[None]:
-        """Wait until this caller may work on a key: nobody else does, or waiting for them is not worth it.
+    def turn(self, fs: RobustIO, key: str, is_done: Callable[[], bool]) -> Iterator[None]:
+        """Within the block, work on a key. Waits until nobody else does, or waiting is no longer useful.
 
-        ``is_there`` says whether the work is done: others do it too when who has the turn stands still.
+        ``is_done`` says whether another thread or process has done the work. Cancelling the operation ends the wait.
         """
-        watch = _Watch(fs, self._layout, key, self._lock_timeout, is_there)
+        owner = _Owner(fs, self._layout, key, self._lock_timeout, is_done)
         with self._among_threads(key) as thread_lock:
-            mine = watch.wait(lambda: thread_lock.acquire(blocking=False))
+            is_acquired = owner.wait(lambda: thread_lock.acquire(blocking=False))
             try:
-                with self._among_processes(fs, key, watch):
+                with self._among_processes(fs, key, owner):
                     yield
             finally:
-                if mine:
+                if is_acquired:
                     thread_lock.release()
 
     @contextmanager
@@ -73,60 +73,60 @@ class SingleFlight:
                     self._threads[key] = lock, users - 1
 
     @contextmanager
-    def _among_processes(self, fs: RobustIO, key: str, watch: _Watch) -> Iterator[None]:
+    def _among_processes(self, fs: RobustIO, key: str, owner: _Owner) -> Iterator[None]:
         lock = FileLock(fs.without_waiting(), self._layout.lock(key))
 
-        def had_or_hopeless() -> bool:
+        def try_acquire() -> bool:
             try:
                 return lock.try_acquire()
             except OSError:
-                return True  # no lock can be had here: the work is done without
+                return True  # no lock can be had here: the work is done without one
 
-        # An OSError of the caller's listener goes through: it means stop.
-        watch.wait(had_or_hopeless)
+        # Only this lock's errors are ignored: an OSError of the caller's listener must end the call.
+        owner.wait(try_acquire)
         try:
             yield
         finally:
             lock.release()
 
 
-class _Watch:
-    """A waiter's view of whoever works on a key: how far they are, and since when nothing has moved."""
+class _Owner:
+    """The thread or process that works on a key, as a waiter sees it: its progress, and the time of the last one."""
 
-    def __init__(self, fs: RobustIO, layout: Layout, key: str, timeout: float, is_there: Callable[[], bool]) -> None:
+    def __init__(self, fs: RobustIO, layout: Layout, key: str, timeout: float, is_done: Callable[[], bool]) -> None:
         self._fs = fs
-        self._is_there = is_there
+        self._is_done = is_done
         self._folder, self._prefix = layout.partials(key)
         self._timeout = timeout
-        # Looked at when there is somebody to wait for, and kept for the next lock: the time of standing still is one.
-        self._seen: tuple[tuple[int, ...], int] | None = None
+        # Kept from one lock to the next: the time without progress counts for both together.
+        self._progress: tuple[tuple[int, ...], int] | None = None
         self._since = 0.0
 
     def wait(self, try_acquire: Callable[[], bool]) -> bool:
-        """Wait for a lock while its owner makes progress; return whether it was had."""
+        """Wait for a lock while its owner makes progress, and return whether it was acquired."""
         system = self._fs.system
         while not try_acquire():
-            now = self._look()
-            if now != self._seen:
-                self._seen, self._since = now, system.monotonic()
-            if system.monotonic() - self._since >= self._timeout or self._is_there():
+            progress = self._observe()
+            if progress != self._progress:
+                self._progress, self._since = progress, system.monotonic()
+            if system.monotonic() - self._since >= self._timeout or self._is_done():
                 return False
-            owners = now[0]
-            whom = f"for process {owners[0]}" if owners else "for another fetch of this wheel"
-            self._fs.op.report(Phase.WAITING, detail=whom)
-            self._fs.op.sleep(_POLL)
+            pids = progress[0]
+            owner = f"for process {pids[0]}" if pids else "for another fetch of this wheel"
+            self._fs.op.report(Phase.WAITING, detail=owner)
+            self._fs.op.sleep(_POLL_INTERVAL)
         return True
 
-    def _look(self) -> tuple[tuple[int, ...], int]:
-        """Return who downloads this key, and how far they are in all: when it changes, somebody makes progress."""
-        owners, size = [], 0
+    def _observe(self) -> tuple[tuple[int, ...], int]:
+        """Return the processes that download this key, and the bytes that they have. A change means progress."""
+        pids, size = [], 0
         try:
             for entry in self._fs.files.scan(self._folder):
-                stamp = OwnerTag.of(entry.name)
-                # What was given up and lies there has no owner, and who takes it up writes to it under another name.
-                if entry.name.startswith(self._prefix) and stamp is not None and stamp.pid != 0:
-                    owners.append(stamp.pid)
+                tag = OwnerTag.of(entry.name)
+                # An abandoned file has no owner (pid 0). A process that resumes it renames it first.
+                if entry.name.startswith(self._prefix) and tag is not None and tag.pid != 0:
+                    pids.append(tag.pid)
                     size += self._fs.files.stat(os.path.join(self._folder, entry.name)).st_size
         except OSError:
-            pass  # it is looked at again in a moment, and what was seen is still a state to compare with
-        return tuple(sorted(owners)), size
+            pass  # an incomplete observation can be compared too, and the next one follows soon
+        return tuple(sorted(pids)), size

@@ -1,7 +1,7 @@
-"""Stage: a temporary file that is hashed as it is written, through the one handle that writes it.
+"""A temporary file that is hashed while it is written, through the one handle that writes it.
 
-Nothing opens the file again between writing and committing it. Whoever leaves without sealing and committing it, by
-an error or by Ctrl-C, leaves no file behind.
+Nothing reopens the file between writing and committing it. If it is not committed, because of an error or Ctrl-C, it is
+deleted.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from .._fs.robustio import RobustIO, close_quietly, commit_error, write_all
 from .._hashes import MultiHash
 from .._models import Phase
 
-_CHUNK = 1 << 20
+_READ_CHUNK = 1 << 20
 
-# Of a zip archive: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.16; a comment may follow.
+# The end record of a zip archive, which a comment of up to 64 KiB may follow:
+# https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.16
 _END_RECORD = b"PK\x05\x06"
 _END_RECORD_SIZE = 22
 _END_RECORD_REACH = _END_RECORD_SIZE + (1 << 16)
 
-_LOOK_AT_ANSWER = "Look at what this URL gives: often it is a login or an error page."
-_LOOK_AT_FILE = "Look at the file: it is none that was finished, or no wheel at all."
+_CHECK_RESPONSE = "Check the response of this URL: often it is a login or error page."
+_CHECK_FILE = "Check the file: it is incomplete, or not a wheel."
 
 
 class FinishedFile(NamedTuple):
-    """A finished temporary file: what it holds is known and is what was asked for.
+    """A complete and verified temporary file.
 
     Attributes:
-        path: where it is.
-        size: bytes.
-        hashes: all that were computed, by algorithm, in hex; sha256 is among them.
+        path: its path.
+        size: its size in bytes.
+        hashes: its hashes in hex, by algorithm; sha256 is always among them.
     """
 
     path: str
@@ -44,13 +45,13 @@ class StagedFile:
     """One temporary file, from its creation to its commit.
 
     Args:
-        disk: where it is made.
-        path: its name, which nothing else has.
-        expected: the hashes that its bytes must have.
-        size: the bytes that it must measure, or ``None``.
-        shown: what errors call its origin: a redacted URL, or nothing.
-        source: the same where it is a local file: its absolute path, or nothing.
-        file: the file of this name, where it is there and open for writing; :meth:`take_up` hashes what it holds.
+        fs: the file system of the operation.
+        path: its path, which no other file has.
+        expected: the hashes that it must have, in hex, by algorithm.
+        size: the size in bytes that it must have, or ``None``.
+        shown: the redacted URL that errors report as its origin, or ``None``.
+        source: the absolute path that errors report as its origin, if that is a local file.
+        file: the file itself, if it exists and is open for writing; :meth:`take_up` hashes its contents.
     """
 
     def __init__(
@@ -86,22 +87,22 @@ class StagedFile:
             self._fs.discard(self.path)
 
     def take_up(self, fs: RobustIO) -> None:
-        """Hash what the file holds already, through the handle that goes on writing it.
+        """Hash the existing contents of the file, through the handle that will continue to write it.
 
         Raises:
-            CommitError: where it cannot be read.
+            CommitError: if it cannot be read.
         """
-        while chunk := self._fs.perform("read", self.path, lambda: self._file.read(_CHUNK)):
+        while chunk := self._fs.perform("read", self.path, lambda: self._file.read(_READ_CHUNK)):
             self._running.update(chunk)
             self.written += len(chunk)
             fs.op.report(Phase.CHECKING, self.written)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Take the next bytes.
+        """Write and hash the next bytes.
 
         Raises:
-            SizeMismatchError: when there are more than asked for; nobody waits for the rest of a body without end.
-            CommitError: where they cannot be written.
+            SizeMismatchError: if the file exceeds its expected size. Raised at once, because a body may have no end.
+            CommitError: if they cannot be written.
         """
         self.written += len(data)
         if self._size is not None and self.written > self._size:
@@ -113,7 +114,7 @@ class StagedFile:
             raise commit_error(error, "write", self.path) from error
 
     def restart(self) -> None:
-        """Forget all bytes: the next one is the first."""
+        """Discard all bytes, and begin again with an empty file."""
         try:
             self._file.seek(0)
             self._file.truncate()
@@ -123,12 +124,13 @@ class StagedFile:
         self._running = MultiHash(self._algorithms)
 
     def check(self) -> Mapping[str, str]:
-        """Return the hashes of the bytes, which must be what was asked for.
+        """Verify the bytes, and return their hashes.
 
         Raises:
-            HashMismatchError, SizeMismatchError: where they are not.
-            InvalidWheelError: where nothing was asked for and they are no zip archive.
-            CommitError: where they cannot be looked at.
+            HashMismatchError: if a hash is not the expected one.
+            SizeMismatchError: if the size is not the expected one.
+            InvalidWheelError: if no hash was expected, and the bytes are not a zip archive.
+            CommitError: if they cannot be read.
         """
         hashes = self._running.hexdigests()
         if self._size is not None and self.written != self._size:
@@ -139,7 +141,7 @@ class StagedFile:
                 **self._origin,
                 expected=self._expected,
                 actual=hashes,
-                advice="The file at the source is not the one that was asked for: check the hash, or the source.",
+                advice="The source has another file than the requested one: check the hash, or the source.",
             )
         try:
             is_archive = bool(self._expected) or _is_archive(self._file, self.written)
@@ -148,24 +150,24 @@ class StagedFile:
         if not is_archive:
             is_local = self._origin.get("url", "file:").startswith("file:")
             raise InvalidWheelError(
-                "the bytes are no zip archive with an end record",
+                "the file is not a zip archive: it has no end record",
                 operation="check",
                 **self._origin,
-                advice=_LOOK_AT_FILE if is_local else _LOOK_AT_ANSWER,
+                advice=_CHECK_FILE if is_local else _CHECK_RESPONSE,
             )
         return hashes
 
     def leave(self) -> None:
-        """Close the file, and leave it where it is."""
+        """Close the file, and keep it at its path."""
         close_quietly(self._file)
         self._moved = True
 
     def seal(self) -> FinishedFile:
-        """Check the bytes, close the file, and say what it holds.
+        """Verify the bytes, close the file, and return what is known of it.
 
         Raises:
             HashMismatchError, SizeMismatchError, InvalidWheelError: as :meth:`check`.
-            CommitError: where the file cannot be closed.
+            CommitError: if the file cannot be read or closed.
         """
         hashes = self.check()
         try:
@@ -175,12 +177,15 @@ class StagedFile:
         return FinishedFile(self.path, self.written, hashes)
 
     def moved(self) -> None:
-        """The file has its final name: it is no longer this stage's to delete."""
+        """Record that the file has its final name, so that it is not deleted."""
         self._moved = True
 
 
 def _is_archive(file: BinaryIO, size: int) -> bool:
-    """Whether the end record of a zip archive is there. ``zipfile.is_zipfile`` takes a read that fails for a no."""
+    """Return whether the file has the end record of a zip archive.
+
+    Unlike ``zipfile.is_zipfile``, a failed read is an error and not a negative answer.
+    """
     file.seek(max(0, size - _END_RECORD_REACH))
     tail = b""
     while more := file.read(_END_RECORD_REACH):
