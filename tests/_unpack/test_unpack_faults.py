@@ -28,7 +28,7 @@ from wheelcache._fs.tempnames import is_spare
 from wheelcache._operation import Operation
 from wheelcache._os.system import System
 from wheelcache._store.layout import Layout
-from wheelcache._unpack.trees import Trees
+from wheelcache._unpack.trees import TreeStore
 
 ENTRIES = [
     Entry("demo/__init__.py", b""),
@@ -73,8 +73,8 @@ class World:
         """Every tree that has a good marker is right, and the caller's folder has whole files only."""
         system = System(boot=lambda: self.machine.boot)
         fs = RobustIO(Operation(system, io_timeout=1.0))
-        trees = Trees(Layout(str(self.folder / "cache")), writable=False)
-        for entry in trees.all(fs):
+        trees = TreeStore(Layout(str(self.folder / "cache")), writable=False)
+        for entry in trees.iter_trees(fs):
             if trees.check(fs, entry) == []:
                 assert files_in(Path(entry.folder)) == self.all
         if self.site.exists():

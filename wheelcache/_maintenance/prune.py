@@ -151,7 +151,7 @@ class Pruner:
         """Return the size and the last use of the trees of each wheel, by sha256."""
         found: dict[str, tuple[int, float]] = {}
         try:
-            for tree in remover.trees.all(remover.fs):
+            for tree in remover.trees.iter_trees(remover.fs):
                 if tree.used > remover.future:
                     remover.reset_use(tree.marker)
                 size, used = found.get(tree.sha256, (0, 0.0))

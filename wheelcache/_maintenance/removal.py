@@ -27,7 +27,7 @@ from .._reports import PruneReport, Skipped
 from .._store.layout import SHARD_DIGITS, Layout
 from .._store.records import decode_record
 from .._store.walk import Blob, EntryFolder, scan_entry
-from .._unpack.trees import Outcome, Trees, remove_folder
+from .._unpack.trees import Outcome, TreeStore, remove_recursively
 
 # Another pruner needs a few milliseconds for an entry.
 _SECONDS_PER_WAIT = 0.1
@@ -62,7 +62,7 @@ class Remover:
     _waits_left: int = _MAX_FAILED_WAITS
 
     def __post_init__(self) -> None:
-        self.trees = Trees(self.layout, writable=True)
+        self.trees = TreeStore(self.layout, writable=True)
         self.future = self.fs.system.now() + _DAY
         self._cleanup = self.fs.for_cleanup()
 
@@ -214,8 +214,8 @@ class Remover:
         try:
             if sha256[:SHARD_DIGITS] not in self._shards_with_trees():
                 return True
-            for tree in list(self.trees.recorded(self._cleanup, sha256)):
-                outcome = Outcome.REMOVED if self.dry_run else self.trees.remove(self._cleanup, tree)
+            for tree in list(self.trees.iter_marked(self._cleanup, sha256)):
+                outcome = Outcome.REMOVED if self.dry_run else self.trees.remove_tree(self._cleanup, tree)
                 if outcome is Outcome.REMOVED:
                     self.shrunk += tree.size
                 elif outcome is Outcome.KEPT:
@@ -234,7 +234,7 @@ class Remover:
 
     def remove_unmarked_tree(self, path: str, size: int) -> None:
         """Delete a tree folder without a marker, or a marker without a folder."""
-        if self.dry_run or remove_folder(self.fs, path):
+        if self.dry_run or remove_recursively(self.fs, path):
             self._swept.append(Path(path))
             self._swept_bytes += size
         else:

@@ -104,7 +104,7 @@ class Sweeper:
     def _sweep_unmarked_trees(self) -> None:
         """Remove tree folders without a marker, unless a process may be filling them."""
         try:
-            for folder in self._remover.trees.debris(self._fs):
+            for folder in self._remover.trees.iter_unmarked(self._fs):
                 stat = self._fs.stat(folder)
                 if stat is None:
                     continue

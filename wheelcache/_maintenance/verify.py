@@ -23,7 +23,7 @@ from .._store.index import digest_in_pointer
 from .._store.layout import Layout, is_note
 from .._store.walk import scan_folder, walk_digests, walk_shards
 from .._threads import ThreadGroup, one_at_a_time
-from .._unpack.trees import Trees
+from .._unpack.trees import TreeStore
 from .check_entry import check_entry
 from .check_tree import check_tree
 from .foreign import find_foreign
@@ -143,7 +143,7 @@ class _ParallelCheck:
 
     def _walk(self, fs: RobustIO) -> Iterator[str | _TreeFolder]:
         """Yield the digest of each entry, then the folder of each tree."""
-        trees = Trees(self._layout, writable=False).folders(fs, self._on_error)
+        trees = TreeStore(self._layout, writable=False).iter_folders(fs, self._on_error)
         return chain(walk_digests(fs, self._layout, self._on_error), (_TreeFolder(path) for path, _ in trees))
 
     def _work(self) -> None:

@@ -29,7 +29,7 @@ from .._operation import CancelToken
 from .._os.files import OpenFolder
 from .._threads import ThreadGroup
 from .manifest import Manifest, ManifestDir, is_executable, is_image
-from .trees import remove_folder, untrusted
+from .trees import changed_files, remove_recursively
 
 # A second thread costs more than it gains where the system answers within microseconds, because both need the
 # interpreter's lock after each call: with it, a warm install on a local Linux disk takes a quarter longer. If a file
@@ -147,7 +147,7 @@ class _ExistingFiles:
             raise
         for name in names:
             if is_spare(name) and _is_leftover(fs, name):
-                remove_folder(fs, os.path.join(path, name))
+                remove_recursively(fs, os.path.join(path, name))
         return names
 
     def _same(self, folder: ManifestDir, names: Collection[str]) -> Iterator[str]:
@@ -248,7 +248,7 @@ class _LinkRun:
     def link_files(self, folder: ManifestDir, existing: frozenset[str], source: str, target: str) -> None:
         """Link the files of a folder that do not exist yet into the existing folder ``target``."""
         with self._open(source) as opened_source, self._open(target) as opened_target:
-            if self._check and untrusted(self._fs, opened_source, folder):
+            if self._check and changed_files(self._fs, opened_source, folder):
                 raise TreeRemovedError
             self._link_each(folder, existing, _FolderPair(source, target, opened_source, opened_target))
 

@@ -88,7 +88,7 @@ class Manifest(NamedTuple):
         """The bytes of all files."""
         return sum(sum(folder.sizes) for folder in self.folders)
 
-    def stamped(self, stamps: list[list[int]], boot: str | None) -> Manifest:
+    def with_stamps(self, stamps: list[list[int]], boot: str | None) -> Manifest:
         """The listing after every file was looked at again."""
         folders = [folder._replace(stamps=column) for folder, column in zip(self.folders, stamps, strict=True)]
         return self._replace(folders=folders, boot=boot)
@@ -104,14 +104,14 @@ def is_image(kind: str) -> bool:
     return kind in (IMAGE, EXECUTABLE_IMAGE)
 
 
-def encode_marker(listing: Manifest) -> bytes:
+def encode_marker(manifest: Manifest) -> bytes:
     """Write a marker."""
-    folders = listing.folders
+    folders = manifest.folders
     return encode(
         {
-            "sha256": listing.sha256,
-            "boot": listing.boot,
-            "created": listing.created,
+            "sha256": manifest.sha256,
+            "boot": manifest.boot,
+            "created": manifest.created,
             "folders": [folder.path for folder in folders],
             "names": ["/".join(folder.names) for folder in folders],
             "sizes": [folder.sizes for folder in folders],

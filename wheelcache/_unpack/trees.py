@@ -66,28 +66,28 @@ class TreeEntry(NamedTuple):
         sha256: of the wheel, in hex.
         folder: the absolute path of the tree.
         marker: the absolute path of its marker.
-        listing: what it holds.
+        manifest: what it holds.
         used: seconds since the epoch when it was made, or hashed again for the first use in another boot.
     """
 
     sha256: str
     folder: str
     marker: str
-    listing: Manifest
+    manifest: Manifest
     used: float
 
     @property
     def size(self) -> int:
         """The bytes of all files."""
-        return self.listing.size()
+        return self.manifest.size()
 
     @property
     def created(self) -> int:
         """Seconds since the epoch."""
-        return self.listing.created
+        return self.manifest.created
 
 
-class Trees:
+class TreeStore:
     """The trees of one cache folder.
 
     Args:
@@ -107,18 +107,18 @@ class Trees:
 
     def find(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
         """Return the tree of a wheel, ``None`` where there is none that may be believed. A damaged one is removed."""
-        for entry in self.recorded(fs, sha256):
+        for entry in self.iter_marked(fs, sha256):
             problems = self.check(fs, entry)
             if not problems:
                 return entry
             if self._writable:
-                self.remove(fs, entry)
+                self.remove_tree(fs, entry)
         return None
 
-    def recorded(self, fs: RobustIO, sha256: str) -> Iterator[TreeEntry]:
+    def iter_marked(self, fs: RobustIO, sha256: str) -> Iterator[TreeEntry]:
         """Yield the trees of a wheel as their markers tell them, not checked."""
         first = self._layout.tree(sha256, 0)
-        entry = self.at(fs, first)
+        entry = self.read_marker(fs, first)
         if entry is not None and entry.sha256 == sha256:
             yield entry
         # Where the first number is the tree, as nearly always, nobody asks for the second, and nothing is scanned.
@@ -126,7 +126,7 @@ class Trees:
         shard = self._layout.tree_shard(sha256)
         for name in sorted(other.name for other in fs.scan(shard)):
             if name.startswith(prefix) and name.endswith(".json") and tree_folder(name) != f"{prefix}0":
-                entry = self.at(fs, tree_folder(os.path.join(shard, name)))
+                entry = self.read_marker(fs, tree_folder(os.path.join(shard, name)))
                 if entry is not None and entry.sha256 == sha256:
                     yield entry
 
@@ -138,12 +138,12 @@ class Trees:
         Raises:
             CommitError: where a file cannot be looked at, or is held for too long.
         """
-        listing = self._hashed.get(entry.marker, entry.listing)
-        trusted = self.is_of_this_boot(fs, listing)
+        manifest = self._hashed.get(entry.marker, entry.manifest)
+        trusted = self.is_of_this_boot(fs, manifest)
         problems: list[str] = []
         renewed = []
         hashed = False
-        for folder in listing.folders:
+        for folder in manifest.folders:
             checked = _CheckedFolder(
                 fs,
                 os.path.join(entry.folder, *folder.path.split("/")),
@@ -156,23 +156,23 @@ class Trees:
             renewed.append(checked.stamps)
             hashed = hashed or checked.hashed
         if hashed and not problems:
-            self._renew(fs, entry.marker, listing.stamped(renewed, fs.system.boot()))
+            self._renew(fs, entry.marker, manifest.with_stamps(renewed, fs.system.boot()))
         return problems
 
-    def is_of_this_boot(self, fs: RobustIO, listing: Manifest) -> bool:
+    def is_of_this_boot(self, fs: RobustIO, manifest: Manifest) -> bool:
         """Return whether size and stamp are enough to believe a file."""
         boot = fs.system.boot()
-        return listing.boot == boot and boot is not None and not self._full
+        return manifest.boot == boot and boot is not None and not self._full
 
-    def _renew(self, fs: RobustIO, marker: str, listing: Manifest) -> None:
+    def _renew(self, fs: RobustIO, marker: str, manifest: Manifest) -> None:
         """Write down that the files were hashed; where that cannot be just now, the next process hashes again."""
         try:
             if self._writable:
-                self._write(fs.without_waiting(), marker, listing)
+                self._write(fs.without_waiting(), marker, manifest)
                 return
         except CommitError:
             pass
-        self._hashed[marker] = listing
+        self._hashed[marker] = manifest
 
     def claim(self, fs: RobustIO, sha256: str) -> str:
         """Make an empty folder for a tree of this wheel that nobody else fills, and return its path.
@@ -200,41 +200,41 @@ class Trees:
             advice="Prune the cache, or clear it.",
         )
 
-    def mark(self, fs: RobustIO, folder: str, listing: Manifest) -> TreeEntry:
+    def mark(self, fs: RobustIO, folder: str, manifest: Manifest) -> TreeEntry:
         """Write the marker of a folder that was claimed and filled: from here on it is a tree.
 
         Raises:
             CommitError: where it is refused.
         """
         marker = marker_path(folder)
-        self._write(fs, marker, listing)
-        return TreeEntry(listing.sha256, folder, marker, listing, float(listing.created))
+        self._write(fs, marker, manifest)
+        return TreeEntry(manifest.sha256, folder, marker, manifest, float(manifest.created))
 
-    def _write(self, fs: RobustIO, marker: str, listing: Manifest) -> None:
+    def _write(self, fs: RobustIO, marker: str, manifest: Manifest) -> None:
         stamp = OwnerTag.new(fs.system.now(), fs.system.boot())
-        fs.write_small(marker, encode_marker(listing), self._layout.new_temporary(stamp))
+        fs.write_small(marker, encode_marker(manifest), self._layout.new_temporary(stamp))
 
     # All of them
 
-    def all(self, fs: RobustIO) -> Iterator[TreeEntry]:
+    def iter_trees(self, fs: RobustIO) -> Iterator[TreeEntry]:
         """Yield every tree that has a good marker, not checked."""
-        for folder, marked in self.folders(fs):
-            entry = self.at(fs, folder) if marked else None
+        for folder, marked in self.iter_folders(fs):
+            entry = self.read_marker(fs, folder) if marked else None
             stat = entry and fs.stat(entry.marker)
             if entry and stat:
                 yield entry._replace(used=stat.st_mtime)
 
-    def debris(self, fs: RobustIO) -> Iterator[str]:
+    def iter_unmarked(self, fs: RobustIO) -> Iterator[str]:
         """Yield the absolute paths of folders without a good marker, and of markers without a folder.
 
         A tree that is being filled just now is among them: its folder's time stamp says how old it is.
-        :func:`remove_folder` deletes it.
+        :func:`remove_recursively` deletes it.
         """
-        for folder, marked in self.folders(fs):
-            if not marked or self.at(fs, folder) is None:
+        for folder, marked in self.iter_folders(fs):
+            if not marked or self.read_marker(fs, folder) is None:
                 yield folder if fs.stat(folder) is not None else marker_path(folder)
 
-    def remove(self, fs: RobustIO, entry: TreeEntry) -> Outcome:
+    def remove_tree(self, fs: RobustIO, entry: TreeEntry) -> Outcome:
         """Delete a tree: its marker, so that nobody begins to use it, then its folder. Never waits and never fails.
 
         Returns:
@@ -246,22 +246,22 @@ class Trees:
             # Where it is gone already, another process deletes the folder, or has done so and somebody claims it anew.
             gone = is_missing(error, entry.marker) and fs.without_waiting().stat(entry.folder) is None
             return Outcome.GONE if gone else Outcome.KEPT
-        return Outcome.REMOVED if remove_folder(fs, entry.folder) else Outcome.KEPT
+        return Outcome.REMOVED if remove_recursively(fs, entry.folder) else Outcome.KEPT
 
-    def at(self, fs: RobustIO, folder: str) -> TreeEntry | None:
+    def read_marker(self, fs: RobustIO, folder: str) -> TreeEntry | None:
         """Return the tree in a folder as its marker tells it, not checked; ``None`` where none is believed."""
         marker = marker_path(folder)
         data = fs.read(marker)
-        listing = None if data is None else decode_marker(data)
+        manifest = None if data is None else decode_marker(data)
         # A marker that was copied elsewhere marks nothing.
-        if listing is None or not self._belongs(listing.sha256, folder):
+        if manifest is None or not self._belongs(manifest.sha256, folder):
             return None
-        return TreeEntry(listing.sha256, folder, marker, listing, float(listing.created))
+        return TreeEntry(manifest.sha256, folder, marker, manifest, float(manifest.created))
 
     def _belongs(self, sha256: str, folder: str) -> bool:
         return self._layout.tree(sha256, 0)[:-1] == folder[: folder.rindex("-") + 1]
 
-    def folders(self, fs: RobustIO, on_error: OnError | None = None) -> Iterator[tuple[str, bool]]:
+    def iter_folders(self, fs: RobustIO, on_error: OnError | None = None) -> Iterator[tuple[str, bool]]:
         """Yield the path of every folder that is, was or will be a tree, with whether there is a file to mark it.
 
         Raises:
@@ -301,7 +301,7 @@ class _CheckedFolder:
                 self._slowly(range(len(folder.names)))
             return
         with files:
-            changed = untrusted(self._fs, files, folder) if trusted else range(len(folder.names))
+            changed = changed_files(self._fs, files, folder) if trusted else range(len(folder.names))
         self._slowly(changed)
 
     def _is_none(self) -> bool:
@@ -370,7 +370,7 @@ def _has_kind(fs: RobustIO, stat: os.stat_result, kind: str) -> bool:
     return stat.st_mode & mask == _MODES[kind] & mask
 
 
-def untrusted(fs: RobustIO, files: OpenFolder, folder: ManifestDir) -> list[int]:
+def changed_files(fs: RobustIO, files: OpenFolder, folder: ManifestDir) -> list[int]:
     """Return the numbers of the files that are not as they were when their stamps were taken."""
     mask = _OWNER_KIND if fs.files.has_permissions else _KIND
     changed = []
@@ -392,7 +392,7 @@ _KIND, _OWNER_KIND = 0o170000, 0o170100
 _MODES = {PLAIN: 0o100000, IMAGE: 0o100000, EXECUTABLE: 0o100100, EXECUTABLE_IMAGE: 0o100100}
 
 
-def remove_folder(fs: RobustIO, path: str) -> bool:
+def remove_recursively(fs: RobustIO, path: str) -> bool:
     """Delete a folder and all that is in it, or a file; return whether it is gone. Never waits and never fails."""
     without_waiting = fs.without_waiting()
     gone = True
@@ -402,7 +402,7 @@ def remove_folder(fs: RobustIO, path: str) -> bool:
             # A link to a folder is deleted as the file that it is; what it leads to is not ours.
             return fs.discard(path)
         for entry in without_waiting.scan(path):
-            gone = remove_folder(fs, os.path.join(path, entry.name)) and gone
+            gone = remove_recursively(fs, os.path.join(path, entry.name)) and gone
         fs.files.rmdir(path)
     except OSError as error:
         return is_missing(error, path)

@@ -1,6 +1,6 @@
 """Unpack: the tree of a wheel, made where there is none, and its files out to where the caller wants them.
 
-A tree is the only thing that is ever spread: so a wheel is refused, or found damaged, before anything of it can be in
+A tree is the only thing that is ever linker: so a wheel is refused, or found damaged, before anything of it can be in
 the caller's folder. Where the cache may not be written to and has no tree, one is made for the time of the call in a
 folder of its own inside the caller's.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .._exceptions import Cause, CommitError, ReadOnlyError
@@ -24,7 +24,7 @@ from .._store.layout import Layout
 from .._store.lookup import Entry
 from .link_tree import TreeLinker, TreeRemovedError
 from .manifest import Manifest
-from .trees import TreeEntry, Trees, remove_folder
+from .trees import TreeEntry, TreeStore, remove_recursively
 
 # A tree that another process removes between making and using it is made this many times.
 _ATTEMPTS = 3
@@ -37,7 +37,7 @@ class Unpacker:
 
     Args:
         layouts: their paths; those of the cache itself come first.
-        spread: puts the files of a tree into a folder.
+        linker: puts the files of a tree into a folder.
         writable: whether trees may be made in the cache.
         full: whether every file of a tree is hashed every time.
         find_wheel: looks up the entry of a wheel in the cache and its layers.
@@ -48,19 +48,19 @@ class Unpacker:
     def __init__(
         self,
         layouts: Sequence[Layout],
-        spread: TreeLinker,
+        linker: TreeLinker,
         *,
         writable: bool,
         full: bool,
-        find_wheel: Callable[[RobustIO, CachedWheel], Entry | None] = lambda _fs, _wheel: None,
-        turn: Callable[[RobustIO, str, Callable[[], bool]], AbstractContextManager[None]] = lambda *_: nullcontext(),
-        on_growth: Callable[[RobustIO, int, str], None] = lambda *_: None,
+        find_wheel: Callable[[RobustIO, CachedWheel], Entry | None],
+        turn: Callable[[RobustIO, str, Callable[[], bool]], AbstractContextManager[None]],
+        on_growth: Callable[[RobustIO, int, str], None],
     ) -> None:
         self._layout = layouts[0]
         self._trees = [
-            Trees(layout, writable=writable and number == 0, full=full) for number, layout in enumerate(layouts)
+            TreeStore(layout, writable=writable and number == 0, full=full) for number, layout in enumerate(layouts)
         ]
-        self._spread = spread
+        self._linker = linker
         self._writable = writable
         self._find_wheel = find_wheel
         self._turn = turn
@@ -76,22 +76,22 @@ class Unpacker:
         if dest is None:
             tree = self._find_or_make(fs, wheel)
             self._check_project(tree, wheel)
-            return Unpacked(Path(tree.folder), None, tuple(tree.listing.files()))
+            return Unpacked(Path(tree.folder), None, tuple(tree.manifest.files()))
         return self._unpack_into(fs, wheel, dest, mode)
 
     def _unpack_into(self, fs: RobustIO, wheel: CachedWheel, dest: str, mode: LinkMode) -> Unpacked:
         # A tree of this boot is checked folder by folder while it is linked out. Any other is checked before.
-        tree = self.promising(fs, _sha256(wheel))
+        tree = self.find_unchecked(fs, _sha256(wheel))
         is_checked = tree is None
         for _ in range(_ATTEMPTS):
             tree = tree or self._find_or_make_if_allowed(fs, wheel, mode)
             if tree is None:
-                listing = self.past_the_cache(fs, self._require_wheel(fs, wheel), dest)
-                return Unpacked(Path(dest), LinkMode.COPY, tuple(listing.files()))
+                manifest = self.unpack_without_tree(fs, self._require_wheel(fs, wheel), dest)
+                return Unpacked(Path(dest), LinkMode.COPY, tuple(manifest.files()))
             self._check_project(tree, wheel)
-            used = self.out(fs, tree, dest, mode, check=not is_checked)
+            used = self.link_out(fs, tree, dest, mode, check=not is_checked)
             if used is not None:
-                return Unpacked(Path(dest), used, tuple(tree.listing.files()))
+                return Unpacked(Path(dest), used, tuple(tree.manifest.files()))
             tree, is_checked = None, True
         raise CommitError(
             f"the unpacked tree was removed by another process {_ATTEMPTS} times in a row",
@@ -104,7 +104,7 @@ class Unpacker:
     @staticmethod
     def _check_project(tree: TreeEntry, wheel: CachedWheel) -> None:
         # The tree may have been made of the same bytes under another file name.
-        check_project(tree.listing.dist_info(), wheel.filename, str(wheel.path))
+        check_project(tree.manifest.dist_info(), wheel.filename, str(wheel.path))
 
     def _find_or_make_if_allowed(self, fs: RobustIO, wheel: CachedWheel, mode: LinkMode) -> TreeEntry | None:
         """Return the tree of a wheel, or ``None`` if none can be made and the mode needs none."""
@@ -138,7 +138,7 @@ class Unpacker:
     def _make_in_turn(self, fs: RobustIO, wheel: CachedWheel) -> TreeEntry:
         """Make the tree of a wheel, unless another thread or process has just made it."""
         sha256 = _sha256(wheel)
-        with self._turn(fs, f"tree {sha256}", lambda: self.is_there(fs, sha256)):
+        with self._turn(fs, f"tree {sha256}", lambda: self.has_marker(fs, sha256)):
             found = self.find(fs, sha256)
             if found is None:
                 found = self.make(fs, self._require_wheel(fs, wheel))
@@ -153,17 +153,17 @@ class Unpacker:
             )
         return found
 
-    def promising(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
+    def find_unchecked(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
         """Return the tree of a wheel where one stat a file will do to believe it, and none was done yet."""
         for trees in self._trees:
-            found = next(trees.recorded(fs, sha256), None)
+            found = next(trees.iter_marked(fs, sha256), None)
             if found is not None:
-                return found if trees.is_of_this_boot(fs, found.listing) else None
+                return found if trees.is_of_this_boot(fs, found.manifest) else None
         return None
 
-    def is_there(self, fs: RobustIO, sha256: str) -> bool:
+    def has_marker(self, fs: RobustIO, sha256: str) -> bool:
         """Return whether the cache has a tree of a wheel, as its marker tells it."""
-        return next(self._trees[0].recorded(fs, sha256), None) is not None
+        return next(self._trees[0].iter_marked(fs, sha256), None) is not None
 
     def find(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
         """Return the tree of a wheel, ``None`` where there is none that may be believed."""
@@ -186,19 +186,19 @@ class Unpacker:
         trees, sha256 = self._trees[0], wheel.record.sha256
         folder = trees.claim(fs, sha256)
         try:
-            listing = extract.extract_wheel(
+            manifest = extract.extract_wheel(
                 fs, wheel.path, wheel.record.filename, sha256=sha256, root=folder, permissions=extract.PROTECTED
             )
-            theirs = _found_at_once(trees, fs, sha256)
+            theirs = _find_without_waiting(trees, fs, sha256)
             if theirs is None:
-                return trees.mark(fs, folder, listing)
+                return trees.mark(fs, folder, manifest)
         except BaseException:
-            remove_folder(fs.for_cleanup(), folder)
+            remove_recursively(fs.for_cleanup(), folder)
             raise
-        remove_folder(fs.for_cleanup(), folder)
+        remove_recursively(fs.for_cleanup(), folder)
         return theirs
 
-    def out(self, fs: RobustIO, tree: TreeEntry, dest: str, mode: LinkMode, *, check: bool) -> LinkMode | None:
+    def link_out(self, fs: RobustIO, tree: TreeEntry, dest: str, mode: LinkMode, *, check: bool) -> LinkMode | None:
         """Put the files of a tree into a folder, and return how; ``None`` where the tree is gone or not as it was.
 
         With ``check`` it is looked at on the way.
@@ -208,11 +208,11 @@ class Unpacker:
             CommitError: where the file system refuses.
         """
         try:
-            return self._spread.link_tree(fs, tree.folder, tree.listing, dest, mode, check=check)
+            return self._linker.link_tree(fs, tree.folder, tree.manifest, dest, mode, check=check)
         except TreeRemovedError:
             return None
 
-    def past_the_cache(self, fs: RobustIO, wheel: Entry, dest: str) -> Manifest:
+    def unpack_without_tree(self, fs: RobustIO, wheel: Entry, dest: str) -> Manifest:
         """Unpack a wheel straight into a folder, without a tree that stays.
 
         Raises:
@@ -226,17 +226,17 @@ class Unpacker:
         fs.make_folder(folder)
         try:
             record = wheel.record
-            listing = extract.extract_wheel(
+            manifest = extract.extract_wheel(
                 fs, wheel.path, record.filename, sha256=record.sha256, root=folder, permissions=extract.WRITABLE
             )
             # The link is to a file that is nobody else's as soon as the folder is gone.
-            self._spread.link_tree(fs, folder, listing, dest, LinkMode.AUTO)
+            self._linker.link_tree(fs, folder, manifest, dest, LinkMode.AUTO)
         finally:
-            remove_folder(fs.for_cleanup(), folder)
-        return listing
+            remove_recursively(fs.for_cleanup(), folder)
+        return manifest
 
 
-def _found_at_once(trees: Trees, fs: RobustIO, sha256: str) -> TreeEntry | None:
+def _find_without_waiting(trees: TreeStore, fs: RobustIO, sha256: str) -> TreeEntry | None:
     """Return the tree of who was quicker, where that can be seen without waiting.
 
     Who went on without a lock may have lost the race: theirs is in use, and one tree is enough. Two are no harm.
