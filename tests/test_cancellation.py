@@ -83,11 +83,11 @@ def connected(server: Server, fetch_all: Callable[[list[WheelRequest]], object])
     return clients
 
 
-@pytest.mark.parametrize("reused", [False, True])
+@pytest.mark.parametrize(("whose", "reused"), [("own", False), ("own", True), ("callers", False)])
 def test_an_interrupt(
-    reused: bool, silent: Silent, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
+    whose: str, reused: bool, silent: Silent, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
 ) -> None:
-    """Ctrl-C ends a fetch of many whose requests nobody answers, on new connections and on used ones."""
+    """Ctrl-C ends a fetch of many that nobody answers, on new connections and, with our own client, on used ones."""
     answered = MANY[3].filename
 
     def interrupt(event: ProgressEvent) -> None:
@@ -95,7 +95,7 @@ def test_an_interrupt(
             silent.wait_for(3)
             raise KeyboardInterrupt
 
-    with machine.cache(tmp_path / "cache", client=client) as cache:
+    with machine.cache(tmp_path / "cache", client=client if whose == "callers" else None) as cache:
         clients = connected(server, cache.fetch_all) if reused else set()
         wanted = [WheelRequest(wheel.on(server, how=silent), wheel.digest) for wheel in MANY[:3]]
         wanted.append(WheelRequest(MANY[3].on(server), MANY[3].digest))
@@ -369,19 +369,13 @@ def test_closing_while_metadata_is_waited_for(
 @pytest.mark.parametrize("whose", ["own", "callers"])
 @pytest.mark.parametrize("reused", [False, True])
 async def test_cancelling(
-    reused: bool, whose: str, silent: Silent, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
+    reused: bool, whose: str, silent: Silent, server: Server, machine: Machine, tmp_path: Path
 ) -> None:
     """A cancelled task ends although the server has not begun to answer, and others go on."""
 
-    class PatientCache(machine.cache_class):  # type: ignore[name-defined, misc]
-        # As with a client of the cache's own, but that it waits for ever.
-        def __init__(self, *args: Any, client: Any, **options: Any) -> None:
-            super().__init__(*args, client=client or patient, **options)
-
     class MachineAsyncCache(AsyncCache):
-        _cache_class = PatientCache
+        _cache_class = machine.cache_class
 
-    patient = client
     async with httpx.AsyncClient(timeout=None) as theirs:
         cached = MachineAsyncCache(
             tmp_path / "cache", client=theirs if whose == "callers" else None, lock_timeout=float("inf")

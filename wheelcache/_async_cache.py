@@ -20,7 +20,7 @@ import anyio.lowlevel
 
 from ._cache import Cache, core_of
 from ._fetch.batch import Batch, BatchItem, Request
-from ._http.async_client import BlockingAsyncClient
+from ._http.async_client import BlockingAsyncClient, EventLoopToken
 from ._models import CachedWheel, Progress
 from ._operation import CURRENT_TOKEN, CancelToken
 from ._options import check_client
@@ -190,7 +190,7 @@ class AsyncCache:
         """As :meth:`Cache.entries`."""
         found = self._cache.entries()
         # The first step takes its stop for all of them.
-        stop = CancelToken()
+        stop = EventLoopToken()
         while (wheel := await self._run(lambda _: next(found, None), self._staying, stop)) is not None:
             yield wheel
 
@@ -248,7 +248,7 @@ class AsyncCache:
 
     async def _run(self, action: Callable[[Cache], _R], threads: ThreadLimiter, stop: CancelToken | None = None) -> _R:
         """Do something in a worker thread; whoever cancels gets the thread's end, not the thread."""
-        work = _Work(action, self._cache, stop or CancelToken())
+        work = _Work(action, self._cache, stop or EventLoopToken())
         over = anyio.Event()
 
         async def run_in_thread() -> None:

@@ -1,4 +1,4 @@
-"""Bodies that are read straight from their socket: the same bytes and the same errors as by the plain way."""
+"""Bodies, over a client of each kind: the same bytes and the same errors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,16 @@ from server import (
 )
 from wheels import Wheel, make_wheel, wheel_filename
 
-from wheelcache import DownloadError, HashMismatchError, SizeMismatchError, Status, WheelCacheError
-from wheelcache._http import body
+from wheelcache import (
+    AsyncCache,
+    DownloadError,
+    HashMismatchError,
+    ProgressEvent,
+    SizeMismatchError,
+    Status,
+    WheelCacheError,
+)
+from wheelcache._http import transport
 
 LARGE, MEDIUM = (
     Wheel(wheel_filename(name), make_wheel(name, size=size)) for name, size in (("large", 2 << 20), ("medium", 300_000))
@@ -35,7 +43,7 @@ LARGE, MEDIUM = (
 
 
 class NoSocket(httpx.BaseTransport):
-    """The same answers without their socket: nothing but the plain way is left."""
+    """A transport of the caller's that does not pass the socket on."""
 
     def __init__(self) -> None:
         self._inner = httpx.HTTPTransport()
@@ -51,72 +59,94 @@ class NoSocket(httpx.BaseTransport):
 
 @pytest.fixture(params=[LARGE, MEDIUM], ids=["large", "medium"])
 def wheel(request: pytest.FixtureRequest) -> Wheel:
-    """One that is read in many pieces, and one that is read in a few."""
+    """One that is read in many chunks, and one that is read in a few."""
     return request.param
 
 
-@pytest.fixture(params=["straight", "no reader", "no socket"])
-def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+@pytest.fixture(params=["own", "callers", "no socket"])
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client | None]:
     """A client of each kind, which does not wait long for the next byte."""
-    if request.param == "no reader":
-        monkeypatch.setattr(body, "_WAY_TO_READER", ("stream", "_elsewhere"))
-    transport = NoSocket() if request.param == "no socket" else httpx.HTTPTransport()
-    with httpx.Client(transport=transport, timeout=httpx.Timeout(10, read=2)) as client:
+    if request.param == "own":
+        monkeypatch.setattr(transport, "_READ_SECONDS", 2.0)
+        yield None
+        return
+    chosen = NoSocket() if request.param == "no socket" else httpx.HTTPTransport()
+    with httpx.Client(transport=chosen, timeout=httpx.Timeout(10, read=2)) as client:
         yield client
-
-
-@pytest.fixture
-def chunks(server: Server) -> Callable[[httpx.Client, Wheel], Iterator[bytes | memoryview]]:
-    """Ask for a wheel, and return the pieces of the body."""
-
-    def asked(client: httpx.Client, wheel: Wheel) -> Iterator[bytes | memoryview]:
-        with client.stream("GET", wheel.on(server, how=noted)) as response:
-            yield from body._chunks(response, wheel.size, encoded=False)
-
-    return asked
 
 
 CONNECTIONS: list[tuple[str, int]] = []
 
 
 def noted(exchange: Exchange) -> None:
-    """The right answer; the connection that it went over is taken down."""
+    """The right answer; the connection that it was sent over is noted."""
     CONNECTIONS.append(exchange.client)
     plain(exchange)
 
 
-def test_the_connection_is_good_for_the_next_request(chunks, wheel: Wheel) -> None:
-    """What was read straight from the socket, as is seen by its pieces, leaves it to the next request of the client."""
+def test_the_connection_is_used_for_the_next_request(client, server: Server, machine: Machine, tmp_path: Path) -> None:
+    """After a body was read to its end, the next request is sent over the same connection."""
     CONNECTIONS.clear()
-    with httpx.Client() as client:
-        for _ in range(3):
-            pieces = [(type(piece), bytes(piece)) for piece in chunks(client, wheel)]
-            assert b"".join(data for _, data in pieces) == wheel.data
-            assert memoryview in {kind for kind, _ in pieces}
-    assert len(CONNECTIONS) == 3
+    with machine.cache(tmp_path / "cache", client=client) as cache:
+        for wheel in (LARGE, MEDIUM):
+            assert cache.fetch(wheel.on(server, how=noted), hashes=wheel.digest).path.read_bytes() == wheel.data
+    assert len(CONNECTIONS) == 2
     assert len(set(CONNECTIONS)) == 1
 
 
-def test_a_connection_with_half_a_body_is_never_used_again(chunks, wheel: Wheel) -> None:
-    """Who stops in the middle leaves bytes on the connection that would be taken for the next answer."""
+def test_a_connection_with_half_a_body_is_never_used_again(
+    client, server: Server, machine: Machine, tmp_path: Path
+) -> None:
+    """A download that ends in the middle leaves bytes on its connection, and no other request is sent over it."""
     CONNECTIONS.clear()
-    with httpx.Client() as client:
-        begun = chunks(client, wheel)
-        assert next(begun)
-        assert type(next(begun)) is memoryview
-        begun.close()
-        assert b"".join(bytes(piece) for piece in chunks(client, wheel)) == wheel.data
+
+    def leave(event: ProgressEvent) -> None:
+        if event.done:
+            raise LookupError
+
+    with machine.cache(tmp_path / "cache", client=client) as cache:
+        with pytest.raises(LookupError):
+            cache.fetch(LARGE.on(server, how=noted), hashes=LARGE.digest, progress=leave)
+        assert cache.fetch(MEDIUM.on(server, how=noted), hashes=MEDIUM.digest).path.read_bytes() == MEDIUM.data
     assert len(set(CONNECTIONS)) == 2
 
 
-def test_without_the_reader_it_is_the_plain_way(chunks, wheel: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where h11 cannot be told, as with a release that keeps its reader elsewhere, it sees every byte."""
-    CONNECTIONS.clear()
-    monkeypatch.setattr(body, "_WAY_TO_READER", ("stream", "_elsewhere"))
-    with httpx.Client() as client:
-        for _ in range(2):
-            assert {type(piece) for piece in chunks(client, wheel)} == {bytes}
-    assert len(set(CONNECTIONS)) == 1
+@pytest.mark.parametrize("error", [httpx.ConnectError("mine"), httpx.InvalidURL("mine"), TimeoutError("mine")])
+def test_an_exception_of_a_listener_is_no_failure_of_the_download(
+    error: Exception, client, server: Server, machine: Machine, tmp_path: Path
+) -> None:
+    """A listener that raises an error of the HTTP library gets that error back, after one request."""
+
+    def listen(event: ProgressEvent) -> None:
+        if event.done:
+            raise error
+
+    with machine.cache(tmp_path / "cache", client=client) as cache:
+        with pytest.raises(type(error)) as caught:
+            cache.fetch(LARGE.on(server), hashes=LARGE.digest, progress=listen)
+        assert caught.value is error
+        assert server.count() == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # httpx's generators of a body warn under trio if it is left
+@pytest.mark.parametrize("whose", ["own", "callers"])
+async def test_an_exception_of_a_listener_of_an_async_cache(whose: str, server: Server, tmp_path: Path) -> None:
+    """A listener of an AsyncCache gets its exception back, too, after one request."""
+    error = httpx.ConnectError("mine")
+
+    def listen(event: ProgressEvent) -> None:
+        if event.done:
+            raise error
+
+    async with (
+        httpx.AsyncClient() as theirs,
+        AsyncCache(tmp_path / "cache", client=theirs if whose == "callers" else None) as cache,
+    ):
+        with pytest.raises(httpx.ConnectError) as caught:
+            await cache.fetch(LARGE.on(server), hashes=LARGE.digest, progress=listen)
+        assert caught.value is error
+    assert server.count() == 1
 
 
 class Listening(httpx.SyncByteStream):
@@ -189,7 +219,7 @@ def test_cuts_are_gone_on_with(
     ],
 )
 def test_errors_are_the_same(how, error: type[WheelCacheError], wheel, client, server, machine, tmp_path) -> None:
-    """What cannot be had is the error that the plain way gives."""
+    """The errors are the same with each client."""
     with machine.cache(tmp_path / "cache", client=client) as cache:
         with pytest.raises(error):
             cache.fetch(wheel.on(server, how=how), hashes=wheel.digest)

@@ -1,60 +1,69 @@
-"""Download: the bytes of a wheel into its partial file, from the first of its sources that has them.
+"""Download the bytes of a wheel into its partial file, from the first of its sources that has them.
 
-A source that brings bytes is stayed with: what was cut goes on where it was, for as long as there is progress. One that
-brings none is left for the next one, and when all have been asked in vain, time passes before the next round. A source
-that refuses for good, or whose bytes are not the ones asked for, is not asked again. What was tried is in the error.
+A source that delivers bytes is used again: an interrupted body is continued, for as long as there is progress. If a
+source delivers none, the next one is tried, and after each round over all of them there is a pause. A source that
+refuses permanently, or whose bytes do not match, is not used again. The error lists all attempts.
 
-What an answer to "the bytes from N on" may be: 206 from N on (they are appended), 206 from elsewhere or 416 (ranges are
-no good here, everything is asked for), 416 that says there is no more (it is complete), 200 or 412 (the file is another
-by now: everything again). Whether bytes of one file came together is for the digest to say; without a digest they are
-only put together under a strong validator of the same URL: https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5
+The responses to a request for "the bytes from N on":
+
+- 206 from N on: the bytes are appended.
+- 206 from elsewhere, or 416: this server's ranges cannot be used, and the next request is for the whole file.
+- 416 that says that there are no more bytes: the file is complete.
+- 200 or 412: the file has changed, and the download starts over.
+
+The digest decides whether the bytes belong to one file. Without a digest, bytes are combined only under a strong
+validator of the same URL: https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from .._exceptions import DownloadError, HashMismatchError, InvalidWheelError, SizeMismatchError
 from .._fs.robustio import RobustIO
-from .._http import body
-from .._http.client import FailedRequestError, HttpClient, failed_response, length
+from .._http.body import iter_body
+from .._http.client import HttpClient
+from .._http.errors import FailedRequestError, failed_response
+from .._http.headers import is_encoded, parse_content_length, parse_content_range, strong_validator
 from .._models import Phase
+from .._operation import Operation, retry
 from .._request import ResolvedRequest, Source, text_key
-from .partial import Origin, PartialDownload, strong_validator
+from .partial import Origin, PartialDownload
 
 if TYPE_CHECKING:
-    import httpx
+    from .._http.library import httpx
 
 
-# Tries in a row that bring nothing, of each source.
-_TRIES = 5
-_FIRST_WAIT = 0.25
-_LONGEST_WAIT = 20.0
-# Of what is missing, a try must bring this part to count as progress: so a server that gives a byte at a time ends. So
-# many bytes are always enough: a bad line may give no more at a time of a wheel of gigabytes, and yet gives all of it.
-_PROGRESS = 0.01
-_PROGRESS_OF_MUCH = 1 << 18
-_PROGRESS_OF_UNKNOWN = 1 << 16
+# Attempts in a row without progress, for each source.
+_ATTEMPTS = 5
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 20.0
+# An attempt counts as progress if it delivers this part of the missing bytes. So a server that delivers one byte at a
+# time does not keep the download alive. The absolute number is always enough: a bad connection may deliver no more of a
+# wheel of gigabytes at a time, and still deliver all of it.
+_PROGRESS_PART = 0.01
+_PROGRESS_BYTES = 1 << 18
+_PROGRESS_BYTES_OF_UNKNOWN = 1 << 16
 
-_OK, _PARTIAL_CONTENT, _NOT_MODIFIED, _PRECONDITION_FAILED, _RANGE_NOT_SATISFIABLE = 200, 206, 304, 412, 416
-
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
+_MISMATCHES = (HashMismatchError, SizeMismatchError, InvalidWheelError)
+_FAILURES = (FailedRequestError, *_MISMATCHES)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server said of the file, besides its bytes.
+    """The response of a server without the body.
 
     Attributes:
-        modified: whether there were bytes; else they are still those that the request's conditions name.
-        headers: of the last answer, names in lower case; empty where none was needed.
-        asked: when the last request was made, in seconds since the epoch.
-        url: where it was made.
-        hops: the headers of the redirects on the way.
-        place: where these led, see :func:`place_of`.
+        modified: whether there was a body; otherwise the bytes that the request's conditions name are still current.
+        headers: of the last response, with lowercase names; empty if no request was needed.
+        asked: when the last request was sent, in seconds since the epoch.
+        url: where it was sent.
+        hops: the headers of the redirects that were followed.
+        place: the URL that they led to, see :func:`place_of`.
     """
 
     modified: bool
@@ -66,21 +75,21 @@ class Answer:
 
 
 def place_of(response: httpx.Response) -> str:
-    """Return the key of the URL that redirects led to, empty where there were none.
+    """Return the key of the URL that redirects led to; empty if there were none.
 
-    What a server says of a file holds where it said it: a redirect may lead to another file with the same ETag, or to
-    an older one. The query is left out, since it often is a signature that is made anew each time.
+    The statements of a server hold for that URL only: a redirect may later lead to another file with the same ETag, or
+    to an older one. The query is left out, since it often contains a signature that changes each time.
     """
     return text_key(str(response.request.url.copy_with(query=None, fragment=None))) if response.history else ""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What asks whether a file is still the one that is known.
+    """A conditional request for a file that is in the cache.
 
     Attributes:
         headers: header fields such as If-None-Match.
-        place: where they are from, see :func:`place_of`.
+        place: the URL that their values were received from, see :func:`place_of`.
     """
 
     headers: Mapping[str, str]
@@ -89,7 +98,7 @@ class Conditions:
 
 @dataclass
 class _Route:
-    """A source, and what was learnt of it; ``not_before`` is when it may be asked again, on the monotonic clock."""
+    """A source and its state. ``not_before`` is the monotonic time of the next request that it allows."""
 
     source: Source
     ranges: bool = True
@@ -98,155 +107,189 @@ class _Route:
 
 
 class Downloader:
-    """The download of wheels.
+    """Downloads wheels.
 
     Args:
-        wire: the way to the network.
+        client: sends the requests.
     """
 
-    def __init__(self, wire: HttpClient) -> None:
-        self._wire = wire
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
 
     def fill(
-        self, partial: PartialDownload, wanted: ResolvedRequest, fs: RobustIO, conditions: Conditions | None = None
+        self, partial: PartialDownload, request: ResolvedRequest, fs: RobustIO, conditions: Conditions | None = None
     ) -> Answer:
-        """Write the bytes of a wheel into its partial file, and see that they have the hashes asked for.
+        """Write the bytes of a wheel into its partial file, and check the requested hashes.
 
-        With ``conditions`` the answer may be that nothing was modified.
+        With ``conditions``, the server may respond that the file is unchanged.
 
         Raises:
-            DownloadError: where they cannot be had.
-            SizeMismatchError: where a server declares another size than the one asked for, or sends more.
-            HashMismatchError: where they are not what was asked for.
-            InvalidWheelError: where no hash was asked for, and they are no wheel.
-            CommitError: where they cannot be written.
+            DownloadError: if the wheel cannot be downloaded.
+            SizeMismatchError: if a server declares another size than the requested one, or sends more.
+            HashMismatchError: if the bytes do not have the requested hashes.
+            InvalidWheelError: if no hash was requested, and the bytes are not a wheel.
+            CommitError: if the bytes cannot be written.
         """
-        return _Transfer(self._wire, partial, wanted, fs, conditions).run()
+        return _Download(self._client, partial, request, fs, conditions).run()
 
 
-class _Transfer:
-    """One download with all its tries."""
+class _Download:
+    """One download with all its attempts."""
 
     def __init__(
         self,
-        wire: HttpClient,
+        client: HttpClient,
         partial: PartialDownload,
-        wanted: ResolvedRequest,
+        request: ResolvedRequest,
         fs: RobustIO,
         conditions: Conditions | None,
     ) -> None:
-        self._wire = wire
+        self._client = client
         self._partial = partial
-        self._wanted = wanted
-        self._fs = fs
+        self._request = request
+        self._op = fs.op
         self._conditions = conditions
         self._system = fs.system
         self._started = self._system.monotonic()
-        self._first = _Route(wanted.sources[0])
-        self._routes = [self._first, *map(_Route, wanted.sources[1:])]
+        self._first = _Route(request.sources[0])
+        self._routes = [self._first, *map(_Route, request.sources[1:])]
+        self._rounds = len(self._routes)
+        self._turn = 0
+        self._idle = 0
         self._pause = 0.0
-        self._tries = 0
+        self._attempts = 0
         self._tried: list[str] = []
         self._mismatch: HashMismatchError | SizeMismatchError | InvalidWheelError | None = None
 
     def run(self) -> Answer:
-        turn, idle, rounds = 0, 0, len(self._routes)
-        while self._routes and idle < _TRIES * rounds:
-            turn %= len(self._routes)
-            route = self._routes[turn]
-            self._wait(route)
-            farthest, missing = self._partial.farthest, self._partial.missing
-            try:
-                return self._try(route)
-            except FailedRequestError as failure:
-                self._note(route, failure)
-                if not failure.passing or failure.asked is not None:
-                    self._routes.remove(route)
-                    continue
-                if self._partial.farthest - farthest >= _enough(missing):
-                    idle = 0
-                else:
-                    idle += 1
-                    turn += failure.pause
-                if failure.pause and (idle == 0 or turn % len(self._routes) == 0):
-                    self._pause = _jitter(idle // rounds)
-            except (HashMismatchError, SizeMismatchError, InvalidWheelError) as error:
-                self._note(route, FailedRequestError(error.problem, passing=False))
-                if self._partial.doubtful:
-                    # Bytes of two answers, or of another run, make no such file: that says nothing of this source yet.
-                    self._partial.restart()
-                    idle += 1
-                    continue
+        with suppress(*_FAILURES):
+            # Most downloads succeed at once, and do not need the import of the retry loop.
+            return self._attempt()
+        if not self._is_exhausted():
+            with suppress(*_FAILURES):
+                self._wait(self._seconds_to_wait())
+                return retry(
+                    self._attempt,
+                    can_retry=lambda error: isinstance(error, _FAILURES),
+                    wait=lambda _: self._seconds_to_wait(),
+                    stop=lambda _: self._is_exhausted(),
+                    sleep=self._wait,
+                )
+        # Outside the handlers, so that the error does not refer to those of the HTTP library, which may quote URLs.
+        raise self._error()
+
+    def _is_exhausted(self) -> bool:
+        return not self._routes or self._idle >= _ATTEMPTS * self._rounds
+
+    def _next_route(self) -> _Route:
+        self._turn %= len(self._routes)
+        return self._routes[self._turn]
+
+    def _attempt(self) -> Answer:
+        """Request the wheel from the next source. If that fails, choose the source of the next attempt."""
+        route = self._next_route()
+        farthest, missing = self._partial.farthest, self._partial.missing
+        try:
+            return self._download_from(route)
+        except FailedRequestError as failure:
+            self._note(route, failure)
+            if failure.can_retry:
+                has_progress = self._partial.farthest - farthest >= _required_progress(missing)
+                self._advance(failure, has_progress=has_progress)
+            else:
+                self._routes.remove(route)
+            raise
+        except _MISMATCHES as error:
+            self._note(route, FailedRequestError(error.problem, is_transient=False))
+            if self._partial.doubtful:
+                # The bytes are those of two responses, or of an earlier run. This source may still be good.
+                self._idle += 1
+            else:
                 error.url = route.source.shown
                 self._mismatch = self._mismatch or error
                 self._routes.remove(route)
-                self._partial.restart()
-        raise self._failed()
+            self._partial.restart()
+            raise
+
+    def _advance(self, failure: FailedRequestError, *, has_progress: bool) -> None:
+        """Use the same source again after progress, else the next one. Pause after each round over all of them."""
+        if has_progress:
+            self._idle = 0
+        else:
+            self._idle += 1
+            self._turn += failure.pause
+        if failure.pause and (has_progress or self._turn % len(self._routes) == 0):
+            self._pause = _full_jitter(self._idle // self._rounds)
 
     def _note(self, route: _Route, failure: FailedRequestError) -> None:
         route.failure = failure
         route.not_before = self._system.monotonic() + (failure.retry_after or 0.0)
         self._tried.append(f"{failure.at or route.source.shown}: {failure.problem}")
 
-    def _failed(self) -> Exception:
-        """Return the error to tell: wrong bytes say more than none, and the first source more than its mirrors."""
+    def _error(self) -> Exception:
+        """Return the error of the download. A mismatch precedes a failure, and the first source precedes mirrors."""
         elapsed = self._system.monotonic() - self._started
         if self._mismatch is not None:
             error = self._mismatch
-            error.tried, error.attempts, error.elapsed = tuple(self._tried), self._tries, elapsed
+            error.tried, error.attempts, error.elapsed = tuple(self._tried), self._attempts, elapsed
             return error
         failure = self._first.failure
         assert failure is not None
-        away = failure.at not in {"", self._wanted.shown} and failure.at not in failure.problem
-        told = DownloadError(
-            f"{failure.problem}, redirected to {failure.at}" if away else failure.problem,
+        is_redirected = failure.at not in {"", self._request.shown} and failure.at not in failure.problem
+        download_error = DownloadError(
+            f"{failure.problem}, redirected to {failure.at}" if is_redirected else failure.problem,
             operation="download",
-            url=self._wanted.shown,
+            url=self._request.shown,
             status=failure.status,
-            retry_after=failure.asked,
+            retry_after=failure.excessive_wait,
             tried=tuple(self._tried),
-            attempts=self._tries,
+            attempts=self._attempts,
             elapsed=elapsed,
             advice=failure.advice,
         )
-        told.__cause__ = failure.__cause__
-        return told
+        download_error.__cause__ = failure.__cause__
+        return download_error
 
-    def _wait(self, route: _Route) -> None:
-        """Wait for what is due before a source is asked: what it asked for itself, and the pause after a round."""
-        seconds = max(0.0, route.not_before - self._system.monotonic()) + self._pause
+    def _seconds_to_wait(self) -> float:
+        """Return the seconds until the next attempt: until the source allows a request, and the pause after a round."""
+        if not self._routes:
+            return 0.0
+        return max(0.0, self._next_route().not_before - self._system.monotonic()) + self._pause
+
+    def _wait(self, seconds: float) -> None:
         self._pause = 0.0
-        if seconds > 0.0 and route.failure is not None:
-            self._fs.op.report(Phase.WAITING, detail=f"{route.failure.problem}, again in {seconds:.1f} s")
-            self._fs.op.sleep(seconds)
+        failure = self._next_route().failure
+        if seconds > 0.0 and failure is not None:
+            self._op.report(Phase.WAITING, detail=f"{failure.problem}, again in {seconds:.1f} s")
+            self._op.sleep(seconds)
 
-    def _try(self, route: _Route) -> Answer:
-        self._tries += 1
+    def _download_from(self, route: _Route) -> Answer:
+        self._attempts += 1
         partial, stage = self._partial, self._partial.stage
-        if self._wanted.hashes and stage.written and stage.written in {partial.total, self._wanted.size}:
-            # It was all there: only its digest was not looked at any more. Without one to look at, the server is asked
-            # for what comes after its last byte, since the file may be another by now.
+        if self._request.hashes and stage.written and stage.written in {partial.total, self._request.size}:
+            # The file is complete, and only its digest is still to be checked. Without a requested hash, the server is
+            # asked for the bytes after the last one, since the file may have changed.
             stage.check()
             return Answer(modified=True, headers={}, asked=self._system.now(), url=route.source.url)
         asked = self._system.now()
         headers = self._headers(route)
-        with self._wire.get(route.source, headers) as response:
-            hops = tuple(map(_lower, response.history))
-            modified, place = response.status_code != _NOT_MODIFIED, place_of(response)
-            answer = Answer(modified, _lower(response), asked, route.source.url, hops, place)
+        with self._client.get(self._op, route.source, headers) as response:
+            hops = tuple(map(_lowercase_headers, response.history))
+            modified, place = response.status_code != HTTPStatus.NOT_MODIFIED, place_of(response)
+            answer = Answer(modified, _lowercase_headers(response), asked, route.source.url, hops, place)
             if self._begin(route, response, headers):
-                body.receive(response, partial, self._fs)
+                _receive(self._op, response, partial)
         if answer.modified:
             stage.check()
         return answer
 
     def _headers(self, route: _Route) -> dict[str, str]:
-        """Ask for what is missing, where that can be put to what is there; else for everything."""
+        """Return the header fields that request the missing bytes, if they can be appended; else the whole file."""
         partial = self._partial
         written = partial.stage.written
-        same = partial.origin is not None and partial.origin.is_of(route.source.url)
-        validator = partial.origin.validator if partial.origin is not None and same else None
-        if written and not (route.ranges and (self._wanted.key != self._wanted.url or validator)):
+        same_url = partial.origin is not None and partial.origin.is_of(route.source.url)
+        validator = partial.origin.validator if partial.origin is not None and same_url else None
+        if written and not (route.ranges and (self._request.key != self._request.url or validator)):
             partial.restart()
             written = 0
         if not written:
@@ -257,74 +300,79 @@ class _Transfer:
         return {"Range": f"bytes={written}-", "If-Range": validator}
 
     def _begin(self, route: _Route, response: httpx.Response, headers: Mapping[str, str]) -> bool:
-        """Look at the head of an answer, and make ready for its body; return whether there is one to read."""
+        """Check the head of a response and prepare for its body. Return whether there is a body to read."""
         status, partial = response.status_code, self._partial
-        ranged = "Range" in headers
-        if status == _OK:
+        is_range = "Range" in headers
+        if status == HTTPStatus.OK:
             if partial.stage.written:
                 partial.restart()
-            self._learn(route, response, length(response.headers.get("Content-Length")))
+            self._record_origin(route, response, parse_content_length(response.headers.get("Content-Length")))
             return True
-        if status == _PARTIAL_CONTENT and ranged:
-            return self._begin_rest(route, response)
-        if status == _NOT_MODIFIED and headers and not ranged:
+        if status == HTTPStatus.PARTIAL_CONTENT and is_range:
+            self._begin_range(route, response)
+            return True
+        if status == HTTPStatus.NOT_MODIFIED and headers and not is_range:
             if self._conditions is not None and self._conditions.place == place_of(response):
                 return False
             self._conditions = None
-            raise FailedRequestError("the URL leads to another file by now", passing=True, pause=False)
-        if status == _PRECONDITION_FAILED and ranged:
+            raise FailedRequestError("the URL now redirects to another file", is_transient=True, pause=False)
+        if status == HTTPStatus.PRECONDITION_FAILED and is_range:
             raise self._changed()
-        if status == _RANGE_NOT_SATISFIABLE and ranged:
-            found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if found is not None and found[3] == str(partial.stage.written):
-                if not (self._wanted.hashes or self._origin(route, response).continues(partial.origin)):
-                    raise self._changed()
-                partial.doubtful = True
-                return False
-            raise self._no_ranges(route, "the server refuses the range asked for")
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and is_range:
+            declared = parse_content_range(response.headers.get("Content-Range"))
+            if declared is None or declared.total != partial.stage.written:
+                raise self._without_ranges(route, "the server refused the requested range")
+            if not self._may_append(route, response):
+                raise self._changed()
+            partial.doubtful = True
+            return False
         raise failed_response(response, self._system.now())
 
-    def _begin_rest(self, route: _Route, response: httpx.Response) -> bool:
+    def _begin_range(self, route: _Route, response: httpx.Response) -> None:
         partial = self._partial
-        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if found is None or found[1] != str(partial.stage.written) or body.is_encoded(response):
-            raise self._no_ranges(route, "the server answers with another range than the one asked for")
-        total = None if found[3] == "*" else int(found[3])
-        declared = int(found[2]) + 1 - int(found[1])
-        said = length(response.headers.get("Content-Length"))
-        if declared <= 0 or said not in {None, declared}:
-            raise self._no_ranges(route, "the server answers with a range that cannot be")
-        differs = None not in {total, partial.total} and total != partial.total and partial.doubtful
-        # Under a hash it is tried, since mirrors name the same bytes differently; without, nothing would tell.
-        if differs or not (self._wanted.hashes or self._origin(route, response).continues(partial.origin)):
+        declared = parse_content_range(response.headers.get("Content-Range"))
+        if declared is None or declared.first != partial.stage.written or is_encoded(response.headers):
+            raise self._without_ranges(route, "the server sent another range than the requested one")
+        length = parse_content_length(response.headers.get("Content-Length"))
+        if declared.length <= 0 or length not in {None, declared.length}:
+            raise self._without_ranges(route, "the server sent an impossible range")
+        total = declared.total
+        size_differs = None not in {total, partial.total} and total != partial.total and partial.doubtful
+        if size_differs or not self._may_append(route, response):
             raise self._changed()
-        self._learn(route, response, partial.total if total is None else total)
-        return True
+        self._record_origin(route, response, partial.total if total is None else total)
+
+    def _may_append(self, route: _Route, response: httpx.Response) -> bool:
+        # With a hash it is worth trying, since mirrors have different validators for the same bytes. Without one,
+        # a mixture would not be noticed.
+        return bool(self._request.hashes) or self._origin(route, response).continues(self._partial.origin)
 
     def _changed(self) -> FailedRequestError:
         self._partial.restart()
-        return FailedRequestError("the file changed since its first bytes came", passing=True, pause=False)
+        return FailedRequestError(
+            "the file changed after its first bytes were received", is_transient=True, pause=False
+        )
 
-    def _no_ranges(self, route: _Route, problem: str) -> FailedRequestError:
+    def _without_ranges(self, route: _Route, problem: str) -> FailedRequestError:
         route.ranges = False
         self._partial.restart()
-        return FailedRequestError(problem, passing=True, pause=False)
+        return FailedRequestError(problem, is_transient=True, pause=False)
 
-    def _learn(self, route: _Route, response: httpx.Response, total: int | None) -> None:
-        """Take down where the bytes come from, and see that the size is the one asked for."""
-        size = self._wanted.size
-        if total is None or body.is_encoded(response):
+    def _record_origin(self, route: _Route, response: httpx.Response, total: int | None) -> None:
+        """Record the source of the next bytes, and check the declared size against the requested one."""
+        size = self._request.size
+        if total is None or is_encoded(response.headers):
             total = size
         if size is not None and total != size:
             raise SizeMismatchError(
-                "the server declares another size than the one asked for",
+                "the server declares another size than the requested one",
                 operation="download",
                 url=route.source.shown,
                 expected=size,
                 actual=total or 0,
-                attempts=self._tries,
+                attempts=self._attempts,
                 elapsed=self._system.monotonic() - self._started,
-                advice="The file at the source is not the one that was asked for: check the size, or the source.",
+                advice="The file at the source is not the requested one: check the size, or the source.",
             )
         self._partial.comes_from(self._origin(route, response), total)
 
@@ -332,17 +380,44 @@ class _Transfer:
         return Origin.of(route.source.url, strong_validator(response.headers), place_of(response))
 
 
-def _enough(missing: int | None) -> int:
-    return _PROGRESS_OF_UNKNOWN if missing is None else min(max(1, int(missing * _PROGRESS)), _PROGRESS_OF_MUCH)
+def _receive(op: Operation, response: httpx.Response, partial: PartialDownload) -> None:
+    """Append a body to the partial file.
+
+    Raises:
+        FailedRequestError: if the body ends before its declared end.
+    """
+    stage = partial.stage
+    encoded = is_encoded(response.headers)
+    declared = parse_content_length(response.headers.get("Content-Length"))
+    # A transport or an event hook of the caller's may have read the body. It is decoded and complete then.
+    is_in_memory = response.is_stream_consumed
+    partial.resumable = not encoded
+    op.report(Phase.DOWNLOADING, stage.written, partial.total)
+    start = stage.written
+    for chunk in iter_body(op, response):
+        partial.write(chunk)
+        op.report(Phase.DOWNLOADING, stage.written, partial.total)
+    received = response.num_bytes_downloaded if encoded else stage.written - start
+    if declared is not None and not is_in_memory and received != declared:
+        raise FailedRequestError(f"the body ended after {received} of {declared} bytes", is_transient=True)
+    if response.status_code == HTTPStatus.PARTIAL_CONTENT and stage.written < (partial.total or 0):
+        # A server may send fewer bytes than the requested rest.
+        raise FailedRequestError(f"received {stage.written} of {partial.total} bytes", is_transient=True)
 
 
-def _jitter(number: int) -> float:
-    """Return how long the wait of this number is: any time up to its bound, so that many do not come in step."""
+def _required_progress(missing: int | None) -> int:
+    if missing is None:
+        return _PROGRESS_BYTES_OF_UNKNOWN
+    return min(max(1, int(missing * _PROGRESS_PART)), _PROGRESS_BYTES)
+
+
+def _full_jitter(number: int) -> float:
+    """Return the length of the pause of this number: random up to its limit, so that clients do not act in step."""
     import random
 
-    # Which wait it is is no secret.
-    return random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** max(0, number - 1)))  # noqa: S311
+    # The choice is not a secret.
+    return random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** max(0, number - 1)))  # noqa: S311
 
 
-def _lower(response: httpx.Response) -> dict[str, str]:
+def _lowercase_headers(response: httpx.Response) -> dict[str, str]:
     return {name.lower(): text for name, text in response.headers.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import TypeVar
 
 from .. import _hashes
@@ -19,9 +20,10 @@ from .._exceptions import CommitError, DownloadError, HashMismatchError, Invalid
 from .._fs.robustio import RobustIO
 from .._fs.tempnames import OwnerTag
 from .._hashes import MultiHash
-from .._http.client import FailedRequestError, HttpClient, failed_response
+from .._http.client import HttpClient
+from .._http.errors import FailedRequestError, failed_response
 from .._models import Phase
-from .._operation import retry
+from .._operation import Operation, retry
 from .._request import ResolvedRequest, Source
 from .._store.layout import Layout
 from .._store.records import decode, encode
@@ -32,7 +34,6 @@ _T = TypeVar("_T")
 _ATTEMPTS = 4
 # Seconds, multiplied by the number of the attempt.
 _WAIT = 0.5
-_OK = 200
 
 
 def read_metadata(read_at: ReadAt, size: int, request: ResolvedRequest, path: str | None = None) -> bytes:
@@ -69,7 +70,7 @@ def check_metadata(data: bytes, request: ResolvedRequest, hashes: Mapping[str, s
 
 
 def fetch_metadata_file(
-    http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str], now: float
+    op: Operation, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]
 ) -> bytes | None:
     """Return the ``.metadata`` file of the index, or ``None`` if it has none.
 
@@ -78,19 +79,19 @@ def fetch_metadata_file(
     """
     url, separator, query = request.url.partition("?")
     source = Source(f"{url}.metadata{separator}{query}", request.shown, request.auth)
-    with http.get(source, {}) as response:
-        if response.status_code != _OK:
-            failure = failed_response(response, now)
-            if failure.passing:
+    with http.get(op, source, {}) as response:
+        if response.status_code != HTTPStatus.OK:
+            failure = failed_response(response, op.system.now())
+            if failure.is_transient:
                 raise failure
             return None
-        data = read_body(response, LARGEST_METADATA)
+        data = read_body(op, response, LARGEST_METADATA)
     # Some servers answer with status 200 and a page that says "not found". METADATA begins with its fields.
     is_metadata = hashes or re.search(rb"^Metadata-Version:", data, re.MULTILINE | re.IGNORECASE)
     return data if is_metadata else None
 
 
-def fetch_from_wheel(http: HttpClient, request: ResolvedRequest, now: float) -> bytes:
+def fetch_from_wheel(op: Operation, http: HttpClient, request: ResolvedRequest) -> bytes:
     """Return METADATA of a wheel on a server, by range requests.
 
     Raises:
@@ -98,7 +99,7 @@ def fetch_from_wheel(http: HttpClient, request: ResolvedRequest, now: float) -> 
         InvalidWheelError, UnsafeWheelError: if the wheel is refused.
         FailedRequestError: if a request fails.
     """
-    wheel = RemoteWheel(http, request, now)
+    wheel = RemoteWheel(op, http, request)
     return read_metadata(wheel.read_at, wheel.size, request)
 
 
@@ -164,14 +165,13 @@ class Metadata:
         return data
 
     def _download(self, fs: RobustIO, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
-        now = fs.system.now
         attempts = _Attempts(fs, request)
         try:
-            data = attempts.run(lambda: fetch_metadata_file(http, request, hashes, now()))
+            data = attempts.run(lambda: fetch_metadata_file(fs.op, http, request, hashes))
         except FailedRequestError:
             data = None  # some servers fail only for these files
         try:
-            return data or attempts.run(lambda: fetch_from_wheel(http, request, now()))
+            return data or attempts.run(lambda: fetch_from_wheel(fs.op, http, request))
         except FailedRequestError as failure:
             raise attempts.to_error(failure) from failure.__cause__
 
@@ -205,7 +205,7 @@ class _Attempts:
 
         return retry(
             attempt,
-            can_retry=lambda error: isinstance(error, FailedRequestError) and error.passing and error.asked is None,
+            can_retry=lambda error: isinstance(error, FailedRequestError) and error.can_retry,
             wait=lambda number: ((self._last and self._last.retry_after) or 0.0) + _WAIT * number,
             stop=lambda number: number >= _ATTEMPTS,
             sleep=self._sleep,
@@ -223,7 +223,7 @@ class _Attempts:
             operation="download metadata of",
             url=self._request.shown,
             status=failure.status,
-            retry_after=failure.asked,
+            retry_after=failure.excessive_wait,
             tried=tuple(self._failures),
             attempts=len(self._failures),
             elapsed=self._monotonic() - self._started,

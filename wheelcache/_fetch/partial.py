@@ -12,7 +12,7 @@ boot: after a power cut they may be zeros, and nothing would tell.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -61,26 +61,6 @@ class Origin:
     def is_of(self, url: str) -> bool:
         """Whether this is the origin of the bytes of a URL."""
         return self.url == text_key(url)
-
-
-def strong_validator(headers: Mapping[str, str]) -> str | None:
-    """Return what an If-Range can be made of: https://www.rfc-editor.org/rfc/rfc9110#section-8.8.2.2."""
-    etag = headers.get("ETag", "").strip()
-    if etag:
-        # Where it is weak there is none, and not the date instead, which is for who has no entity tag at all:
-        # https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5
-        return etag if len(etag) > 1 and etag.startswith('"') and etag.endswith('"') and etag.isascii() else None
-    modified, date = headers.get("Last-Modified"), headers.get("Date")
-    if modified is None or date is None:
-        return None
-    from email.utils import parsedate_to_datetime
-
-    try:
-        # Within the same second a file may have changed twice.
-        strong = (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return modified if strong else None
 
 
 class PartialDownload:

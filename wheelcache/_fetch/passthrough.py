@@ -13,7 +13,7 @@ from .._exceptions import WheelCacheError
 from .._filenames import check_wheel_name
 from .._fs.robustio import RobustIO
 from .._http.cache_control import freshness
-from .._http.client import length
+from .._http.headers import parse_content_length
 from .._models import CachedWheel, Status
 from .._operation import Operation, OperationCancelledError
 from .._request import ResolvedRequest
@@ -125,7 +125,8 @@ class KeptBody:
     def finish(self) -> None:
         """Make the body, which was read to its end, an entry."""
         # Not every transport notices that a body is shorter than announced.
-        if self._stage is not None and length(self._fields.get("content-length")) in {None, self._stage.written}:
+        declared = parse_content_length(self._fields.get("content-length"))
+        if self._stage is not None and declared in {None, self._stage.written}:
             try:
                 self._passthrough.commit(self._stage, self._fields)
             except (WheelCacheError, OperationCancelledError):

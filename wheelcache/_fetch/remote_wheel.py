@@ -8,21 +8,29 @@ Other parts are requested when they are read.
 
 from __future__ import annotations
 
-import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from .._archive.wheel import LARGEST_METADATA
 from .._archive.zip import LONGEST_HEADER, LONGEST_TAIL
-from .._http.client import FailedRequestError, HttpClient, failed_response
+from .._http.body import iter_body
+from .._http.client import HttpClient
+from .._http.errors import FailedRequestError, failed_response
+from .._http.headers import parse_content_range
+from .._operation import Operation
 from .._request import ResolvedRequest
 
 if TYPE_CHECKING:
-    import httpx
+    from .._http.library import httpx
 
-_PARTIAL_CONTENT = 206
-# Unauthorized, forbidden, not found, proxy authentication required, gone: about the file, and not about the range.
-_ABOUT_THE_FILE = {401, 403, 404, 407, 410}
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+# Statuses about the file, and not about the range.
+_ABOUT_THE_FILE = {
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
+    HTTPStatus.GONE,
+}
 # METADATA with its header and descriptor.
 _LARGEST_PART = LARGEST_METADATA + 2 * LONGEST_HEADER
 
@@ -35,9 +43,9 @@ class RemoteWheel:
     """A wheel on a server, read by range requests. No byte is requested twice.
 
     Args:
+        op: the operation that the requests belong to.
         http: sends the requests.
         request: the wheel. Its mirrors are not used.
-        now: seconds since the epoch.
 
     Attributes:
         size: its size in bytes.
@@ -47,10 +55,10 @@ class RemoteWheel:
         FailedRequestError: if a request fails.
     """
 
-    def __init__(self, http: HttpClient, request: ResolvedRequest, now: float) -> None:
+    def __init__(self, op: Operation, http: HttpClient, request: ResolvedRequest) -> None:
+        self._op = op
         self._http = http
         self._source = request.sources[0]
-        self._now = now
         self._first, self._data, self.size = self._request(f"bytes=-{LONGEST_TAIL}")
 
     def read_at(self, offset: int, count: int) -> bytes:
@@ -81,31 +89,30 @@ class RemoteWheel:
 
     def _request(self, requested: str) -> tuple[int, bytes, int]:
         """Return the offset and the bytes of a range, and the size of the wheel."""
-        with self._http.get(self._source, {"Range": requested}) as response:
-            if response.status_code != _PARTIAL_CONTENT:
-                failure = failed_response(response, self._now)
-                if failure.passing or failure.status in _ABOUT_THE_FILE:
+        with self._http.get(self._op, self._source, {"Range": requested}) as response:
+            if response.status_code != HTTPStatus.PARTIAL_CONTENT:
+                failure = failed_response(response, self._op.system.now())
+                if failure.is_transient or failure.status in _ABOUT_THE_FILE:
                     raise failure
                 raise NoRangesError
-            content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if content_range is None or "Content-Encoding" in response.headers:
+            sent = parse_content_range(response.headers.get("Content-Range"))
+            if sent is None or sent.first is None or sent.total is None or "Content-Encoding" in response.headers:
                 raise NoRangesError
-            first, last, size = map(int, content_range.groups())
-            data = read_body(response, _LARGEST_PART)
-        if len(data) != last - first + 1:
+            data = read_body(self._op, response, _LARGEST_PART)
+        if len(data) != sent.length:
             raise NoRangesError
-        return first, data, size
+        return sent.first, data, sent.total
 
 
-def read_body(response: httpx.Response, limit: int) -> bytes:
+def read_body(op: Operation, response: httpx.Response, limit: int) -> bytes:
     """Return the body of a response.
 
     Raises:
         FailedRequestError: if it has more than ``limit`` bytes.
     """
     data = bytearray()
-    for chunk in response.iter_bytes():
+    for chunk in iter_body(op, response):
         data += chunk
         if len(data) > limit:
-            raise FailedRequestError(f"the response has more than {limit} bytes", passing=False)
+            raise FailedRequestError(f"the response has more than {limit} bytes", is_transient=False)
     return bytes(data)

@@ -1,33 +1,38 @@
-"""Bridge: an ``httpx.AsyncClient`` of the caller's, used from the worker threads that do the work.
+"""Use the caller's ``httpx.AsyncClient`` from the worker threads that do the work.
 
-Requests and chunks go through the event loop that the client belongs to, by anyio; cancelling the task that waits for
-the thread cancels what the thread waits for, and so does closing the cache.
+Requests and chunks are awaited in the event loop that the client belongs to, by way of anyio. Cancelling the task that
+waits for the thread, or closing the cache, cancels the scope in which the thread's request is awaited.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._operation import CURRENT_TOKEN, CancelToken, ClosedError
+from .._imports import import_lock
+from .._operation import CancelToken, ClosedError
+from .interrupt import running_operation
 
 if TYPE_CHECKING:
-    import httpx
+    from .library import httpx
 
 
 _R = TypeVar("_R")
 
 
+class EventLoopToken(CancelToken):
+    """A token that is cancelled in the event loop only, so its callbacks may cancel scopes there."""
+
+
 class BlockingAsyncClient:
-    """The names of an ``httpx.Client`` that :mod:`._wire` uses, over an ``AsyncClient``."""
+    """The methods of an ``httpx.Client`` that wheelcache uses, over an ``AsyncClient``."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
-        self._closing = CancelToken(lambda: ClosedError("the cache is closed"))
-        self._open: dict[CancelToken | None, set[httpx.Response]] = defaultdict(set)
+        self._closing = EventLoopToken(lambda: ClosedError("the cache is closed"))
+        self._open: dict[httpx.Response, list[CancelToken]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -35,90 +40,101 @@ class BlockingAsyncClient:
         """The credentials that the caller gave the client."""
         return self._client.auth
 
-    def build_request(self, method: str, url: str, *, headers: Mapping[str, str], **_: object) -> httpx.Request:
-        """Make a request with what the client adds to every one; a trace is for clients that block."""
+    def build_request(self, method: str, url: str, *, headers: Mapping[str, str]) -> httpx.Request:
+        """Return a request with the client's defaults."""
         return self._client.build_request(method, url, headers=headers)
 
-    def send(self, request: httpx.Request, **options: object) -> httpx.Response:
-        """Send it, and return the answer as a sync one."""
-        import httpx
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send a request, and return its response as a synchronous one."""
+        with import_lock:
+            from .library import httpx
 
-        theirs = self.wait_for(lambda: self._client.send(request, **options))  # type: ignore[arg-type]
-        key = CURRENT_TOKEN.get()
+        # It interrupts clients that block, and would be awaited here.
+        request.extensions.pop("trace", None)
+        received = self.wait_for(lambda: self._client.send(request, **options))
         with self._lock:
-            self._open[key].add(theirs)
-        headers = [(name, text) for name, text in theirs.headers.raw if name.lower() != b"content-encoding"]
-        kept: dict[str, Any] = {
-            name: theirs.extensions[name] for name in ("http_version", "reason_phrase") if name in theirs.extensions
+            self._open[received] = self._tokens()
+        headers = [(name, text) for name, text in received.headers.raw if name.lower() != b"content-encoding"]
+        extensions: dict[str, Any] = {
+            name: received.extensions[name] for name in ("http_version", "reason_phrase") if name in received.extensions
         }
-        if theirs.is_stream_consumed:
-            # A hook of the caller's has read it: it is here, and decoded.
-            ours = httpx.Response(theirs.status_code, headers=headers, content=theirs.content, extensions=kept)
+        if received.is_stream_consumed:
+            # An event hook of the caller's has read the body. It is in memory, decoded.
+            response = httpx.Response(
+                received.status_code, headers=headers, content=received.content, extensions=extensions
+            )
         else:
-            body = _body(self, theirs, key)
-            ours = httpx.Response(theirs.status_code, headers=theirs.headers, stream=body, extensions=kept)
-        ours.request = request
-        ours.next_request = theirs.next_request
-        return ours
+            body = _create_body(self, received)
+            response = httpx.Response(
+                received.status_code, headers=received.headers, stream=body, extensions=extensions
+            )
+        response.request = request
+        response.next_request = received.next_request
+        return response
 
     def wait_for(self, action: Callable[[], Awaitable[_R]]) -> _R:
-        """Await something in the event loop, from a worker thread, until nobody wants it any more.
+        """Await something in the event loop, from a worker thread.
 
         Raises:
-            StoppedError, ClosedError: where that was said, before or meanwhile.
+            OperationCancelledError: if the operation was or is cancelled.
         """
         from anyio import CancelScope, from_thread
 
-        stops = [self._closing, CURRENT_TOKEN.get()]
+        tokens = self._tokens()
 
-        async def awaited() -> _R:
-            # anyio cancels what waits when the task is cancelled, and under asyncio nothing that begins to wait later.
-            # Both stops are set in the event loop only, so a scope can be cancelled there and then.
-            with CancelScope() as scope, ExitStack() as waking:
-                for stop in filter(None, stops):
-                    waking.enter_context(stop.on_cancel(scope.cancel))
+        async def wait() -> _R:
+            # anyio cancels this if it is waiting when the task is cancelled. Under asyncio, a later wait is not
+            # cancelled, so the tokens are checked here, too.
+            with CancelScope() as scope, ExitStack() as callbacks:
+                for token in tokens:
+                    callbacks.enter_context(token.on_cancel(scope.cancel))
                 return await action()
-            for stop in filter(None, stops):
-                stop.check()
-            raise AssertionError("who cancels it has said so")
+            for token in tokens:
+                token.check()
+            raise AssertionError("the scope is cancelled by tokens only")
 
-        return from_thread.run(awaited)
+        return from_thread.run(wait)
+
+    def _tokens(self) -> list[CancelToken]:
+        op = running_operation()
+        return [self._closing, *(token for token in (op.tokens if op else ()) if isinstance(token, EventLoopToken))]
 
     def close(self) -> None:
-        """End what is waited for, and let nothing be waited for again. It is called in the event loop."""
+        """Cancel the requests under way and all later ones. Call it in the event loop."""
         self._closing.cancel()
 
-    def closed(self, response: httpx.Response, key: CancelToken | None) -> None:
-        """It needs not be closed any more."""
+    def forget(self, response: httpx.Response) -> None:
+        """Note that a response is closed."""
         with self._lock:
-            self._open[key].discard(response)
-            if not self._open[key]:
-                del self._open[key]
+            self._open.pop(response, None)
 
-    async def close_left(self, key: CancelToken) -> None:
-        """Close what a call that was cancelled could not close itself."""
+    async def close_left(self, token: CancelToken) -> None:
+        """Close the responses that a cancelled call could not close itself."""
         with self._lock:
-            left = self._open.pop(key, set())
-        for response in left:
+            remaining = [response for response, tokens in self._open.items() if token in tokens]
+            for response in remaining:
+                del self._open[response]
+        for response in remaining:
             await response.aclose()
 
 
-def _body(bridge: BlockingAsyncClient, response: httpx.Response, key: CancelToken | None) -> httpx.SyncByteStream:
-    import httpx
+def _create_body(client: BlockingAsyncClient, response: httpx.Response) -> httpx.SyncByteStream:
     from anyio import from_thread
+
+    from .library import httpx
 
     class Body(httpx.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
             chunks = response.aiter_raw().__aiter__()
 
-            def following() -> Awaitable[bytes | None]:
+            def read_next() -> Awaitable[bytes | None]:
                 return anext(chunks, None)
 
-            while (chunk := bridge.wait_for(following)) is not None:
+            while (chunk := client.wait_for(read_next)) is not None:
                 yield chunk
 
         def close(self) -> None:
             from_thread.run(response.aclose)
-            bridge.closed(response, key)
+            client.forget(response)
 
     return Body()

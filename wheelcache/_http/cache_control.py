@@ -16,6 +16,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .headers import parse_date
+
 # What is kept of an answer: enough to ask whether it still holds, and to take up a 304's changes.
 KEPT = ("cache-control", "expires", "date", "age", "vary", "etag", "last-modified")
 
@@ -83,13 +85,13 @@ def _lifetime(headers: Mapping[str, str], directives: Mapping[str, str]) -> floa
     """Seconds from when the answer was made. What cannot be read means stale, not fresh."""
     if "max-age" in directives:
         return _seconds(directives["max-age"])
-    expires, date = _date(headers.get("expires")), _date(headers.get("date"))
+    expires, date = parse_date(headers.get("expires")), parse_date(headers.get("date"))
     return 0.0 if expires is None or date is None else max(0.0, expires - date)
 
 
 def _age(headers: Mapping[str, str], asked: float, came: float) -> float:
     """Seconds since the answer was made, as far as can be told: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.3."""
-    date = _date(headers.get("date"))
+    date = parse_date(headers.get("date"))
     # Of several, which it should not have, the first counts: https://www.rfc-editor.org/rfc/rfc9111#section-5.1
     apparent = 0.0 if date is None else max(0.0, came - date)
     return max(apparent, _seconds(headers.get("age", "").partition(",")[0]) + (came - asked))
@@ -100,16 +102,3 @@ def _seconds(text: str) -> float:
     if not text.isascii() or not text.isdigit():
         return 0.0
     return float(min(int(text[:12]), _LONGEST))
-
-
-def _date(text: str | None) -> float | None:
-    if text is None:
-        return None
-    from datetime import UTC
-    from email.utils import parsedate_to_datetime
-
-    try:
-        date = parsedate_to_datetime(text)
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None

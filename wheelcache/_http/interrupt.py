@@ -1,13 +1,18 @@
-"""Waking: whoever waits for a server is told when nobody wants the answer any more.
+"""Interrupt requests when their operation is cancelled.
 
-A thread that reads a socket sees nothing else, up to its time-out. So for as long as it reads, its socket is known to
-the stops that may end it (:class:`~._call.Stop`), and they shut it. That is all for a body, whose socket comes with the
-answer. For the head there is no answer yet, and httpx does not say which connection of its pool it took. But it says
-when it has made one, by its ``trace`` extension (https://www.encode.io/httpcore/extensions/#trace): from then on each
-read of that connection is such a read while a request of ours waits for its head, and is what it was else.
+Our own client has a transport that checks the running operation between short waits (:mod:`.network`). It finds the
+operation in a context variable.
 
-What cannot be woken: the making of a connection, which has no socket to be had yet and ends by the connect time-out; a
-connection that the caller made with their own client before; HTTP/2, where one connection is many requests'.
+A caller's client blocks in its own reads, up to its own timeouts. Its public API allows two interruptions, both over
+HTTP/1.1 only, by shutting the socket down from the cancelling thread:
+
+- The body: a response names its socket (https://www.encode.io/httpcore/extensions/#network_stream).
+- The response headers, on a connection that was created for this request: the ``trace`` extension names it
+  (https://www.encode.io/httpcore/extensions/#trace). The extension does not say which connection of the pool is used
+  again, so there the wait ends by the client's read timeout.
+
+A helper thread for the client's ``send`` would let the call return earlier, but would go on using the client after the
+cache was closed, when the caller may close the client, too.
 """
 
 from __future__ import annotations
@@ -17,97 +22,80 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from .._operation import CURRENT_TOKEN, CancelToken
+from .._operation import Operation
 
 if TYPE_CHECKING:
     import socket
 
+    from .library import httpx
 
-_MADE = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")
-_USED = "http11.send_request_headers.started"
+
+_CREATED = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")
+_SENDING = "http11.send_request_headers.started"
+
+_RUNNING: ContextVar[Operation | None] = ContextVar("wheelcache_http_operation", default=None)
+
+
+@contextmanager
+def running(op: Operation) -> Iterator[None]:
+    """Within the block, requests in this context belong to the operation."""
+    token = _RUNNING.set(op)
+    try:
+        yield
+    finally:
+        _RUNNING.reset(token)
+
+
+def running_operation() -> Operation | None:
+    """Return the operation that requests in this context belong to."""
+    return _RUNNING.get()
+
+
+def check_running() -> None:
+    """Raise :class:`OperationCancelledError` if the operation of this context was cancelled."""
+    op = _RUNNING.get()
+    if op is not None:
+        op.check()
 
 
 class ReadInterrupter:
-    """What ends the reading of sockets: the stop of the call that reads, and the closing of the whole.
+    """Interrupts the reads of a caller's client.
 
     Args:
-        wake: ends the reading of a socket in another thread.
-        closing: the stop of all that is read.
+        wake: interrupts a read from a socket that blocks another thread.
     """
 
-    def __init__(self, wake: Callable[[socket.socket], None], closing: CancelToken) -> None:
+    def __init__(self, wake: Callable[[socket.socket], None]) -> None:
         self._wake = wake
-        self._closing = closing
 
     @contextmanager
-    def reading(self, connection: socket.socket | None) -> Iterator[None]:
-        """While this lasts, a stop ends the reading of a socket.
+    def waiting(self, op: Operation, request: httpx.Request) -> Iterator[None]:
+        """Within the block, cancelling the operation interrupts the wait for the response headers."""
+        with ExitStack() as interruptions:
+            created: list[Any] = []
 
-        Raises:
-            StoppedError, ClosedError: where it did, or where there was one before.
-        """
-        with ExitStack() as stops:
-            if connection is not None:
-                for stop in (self._closing, CURRENT_TOKEN.get()):
-                    if stop is not None:
-                        stops.enter_context(stop.on_cancel(lambda: self._wake(connection)))
+            def trace(event: str, info: Mapping[str, Any]) -> None:
+                if event.endswith(_CREATED):
+                    created.append(info.get("return_value"))
+                elif event == _SENDING and created:
+                    self._interrupt_on_cancel(op, created.pop(), interruptions)
+                    created.clear()
+
+            request.extensions["trace"] = trace
             yield
-        # What a shut socket gives looks like the end of a body that has no length.
-        self.check()
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """While this lasts, this thread waits for the head of an answer."""
-        token = _WAITING.set(self)
-        try:
+    def reading(self, op: Operation, response: httpx.Response) -> Iterator[None]:
+        """Within the block, cancelling the operation interrupts reads of the body."""
+        with ExitStack() as interruptions:
+            if response.http_version == "HTTP/1.1":
+                self._interrupt_on_cancel(op, response.extensions.get("network_stream"), interruptions)
             yield
-        finally:
-            _WAITING.reset(token)
 
-    def check(self) -> None:
-        """Raise what a stop raises, where there was one."""
-        for stop in (self._closing, CURRENT_TOKEN.get()):
-            if stop is not None:
-                stop.check()
+    def _interrupt_on_cancel(self, op: Operation, stream: Any, interruptions: ExitStack) -> None:
+        import socket
 
-    def trace(self) -> Callable[[str, Mapping[str, Any]], None]:
-        """Return the ``trace`` of one request: the connection that is made for it can be woken for ever after."""
-        made: list[Any] = []
-
-        def note(event: str, fields: Mapping[str, Any]) -> None:
-            if event.endswith(_MADE):
-                made.append(fields.get("return_value"))
-            elif event == _USED and made:
-                _make_wakeable(made.pop())
-                made.clear()
-
-        return note
-
-
-_WAITING: ContextVar[ReadInterrupter | None] = ContextVar("wheelcache_waiting", default=None)
-
-
-def _make_wakeable(stream: Any) -> None:
-    connection = socket_of(stream)
-    if connection is None:
-        return
-    read = stream.read
-
-    def wakeable(max_bytes: int, timeout: float | None = None) -> bytes:
-        waker = _WAITING.get()
-        if waker is None:
-            data: bytes = read(max_bytes, timeout)
-        else:
-            with waker.reading(connection):
-                data = read(max_bytes, timeout)
-        return data
-
-    stream.read = wakeable
-
-
-def socket_of(stream: Any) -> socket.socket | None:
-    """Return the socket below a stream of httpx's, ``None`` where there is none such."""
-    import socket
-
-    connection = None if stream is None else stream.get_extra_info("socket")
-    return connection if isinstance(connection, socket.socket) else None
+        connection = None if stream is None else stream.get_extra_info("socket")
+        if isinstance(connection, socket.socket):
+            for token in op.tokens:
+                interruptions.enter_context(token.on_cancel(lambda: self._wake(connection)))

@@ -44,8 +44,14 @@ def main(whose: str, root: str, *pairs: str) -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            for url, digest in (quick, slow, other):
-                tell("child", cache.fetch(url, hashes=digest))
+            tell("child", cache.fetch(quick[0], hashes=quick[1]))
+            for url, digest in (slow, other):
+                try:
+                    tell("child", cache.fetch(url, hashes=digest))
+                except ValueError as error:
+                    print(
+                        "child", "refused", "new client" if "create a new client" in str(error) else error, flush=True
+                    )
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()

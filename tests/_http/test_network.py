@@ -1,0 +1,263 @@
+"""Connections of our own client: every wait is interrupted, also below TLS within TLS."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpcore
+import httpx
+import pytest
+
+from wheelcache._http import network
+from wheelcache._http.interrupt import running
+from wheelcache._http.network import InterruptibleBackend
+from wheelcache._http.transport import PoolTransport, environment_proxies
+from wheelcache._operation import CancelToken, Operation, OperationCancelledError
+from wheelcache._os.system import System
+
+CERTIFICATE = Path(__file__).parent.parent / "cli" / "loopback.pem"
+# Longer than any test waits: an interrupted wait ends long before.
+NEVER = 300.0
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A socket that accepts connections."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
+        yield listener
+
+
+@contextmanager
+def interrupted(action: Callable[[], object]) -> Iterator[None]:
+    """Run an action in a thread, cancel its operation after the block, and see that it ends."""
+    token = CancelToken()
+    op = Operation(System(), tokens=(token,))
+
+    def run() -> None:
+        with running(op):
+            action()
+
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(run)
+        yield
+        token.cancel()
+        assert isinstance(future.exception(60), OperationCancelledError)
+
+
+def connect(listener: socket.socket) -> tuple[Any, socket.socket]:
+    stream = InterruptibleBackend().connect_tcp(*listener.getsockname(), timeout=60)
+    accepted, _ = listener.accept()
+    return stream, accepted
+
+
+def test_a_read_is_interrupted(listener: socket.socket) -> None:
+    """A read of a server that sends nothing ends when its operation is cancelled."""
+    stream, accepted = connect(listener)
+    started = threading.Event()
+
+    def read() -> None:
+        started.set()
+        stream.read(1, NEVER)
+
+    with accepted, interrupted(read):
+        assert started.wait(60)
+    stream.close()
+
+
+def test_a_write_is_interrupted(listener: socket.socket) -> None:
+    """A write to a server that reads nothing ends when its operation is cancelled."""
+    stream, accepted = connect(listener)
+    with accepted, interrupted(lambda: stream.write(bytes(1 << 27), NEVER)):
+        assert accepted.recv(1)
+    stream.close()
+
+
+def test_a_handshake_is_interrupted(listener: socket.socket) -> None:
+    """A TLS handshake with a server that does not answer ends when its operation is cancelled."""
+    stream, accepted = connect(listener)
+    with accepted, interrupted(lambda: stream.start_tls(ssl.create_default_context(), "127.0.0.1", NEVER)):
+        assert accepted.recv(1)
+    assert stream.get_extra_info("socket").fileno() < 0
+
+
+def test_a_name_lookup_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name lookup that takes long is left behind when its operation is cancelled."""
+    started, never = threading.Event(), threading.Event()
+
+    def look_up(host: str, *_: object, flags: int = 0, **__: object) -> list[Any]:
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror
+        started.set()
+        never.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with interrupted(lambda: InterruptibleBackend().connect_tcp("example.org", 80, NEVER)):
+        assert started.wait(60)
+    never.set()
+
+
+def test_a_connection_attempt_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt to connect to a host that does not answer ends when its operation is cancelled."""
+    started = threading.Event()
+
+    def is_ready(*_: object, **__: object) -> bool:
+        started.set()
+        return False
+
+    monkeypatch.setattr(network, "_is_ready", is_ready)
+    monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: network.errno.EINPROGRESS)
+    with interrupted(lambda: InterruptibleBackend().connect_tcp("127.0.0.1", 9, None)):
+        assert started.wait(60)
+
+
+def test_without_threads_a_name_is_looked_up_directly(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no thread can be started, the name lookup blocks, and works."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    stream = InterruptibleBackend().connect_tcp("localhost", listener.getsockname()[1], 60)
+    stream.close()
+
+
+def test_time_outs_are_those_of_the_library(listener: socket.socket) -> None:
+    """A wait that is not interrupted ends with the library's error when its timeout has passed."""
+    stream, accepted = connect(listener)
+    with accepted:
+        with pytest.raises(httpcore.ReadTimeout):
+            stream.read(1, 0.01)
+        with pytest.raises(httpcore.ConnectTimeout):
+            stream.start_tls(ssl.create_default_context(), "127.0.0.1", 0.01)
+
+
+def test_a_refused_connection_is_an_error_of_the_system(listener: socket.socket) -> None:
+    """A port that nobody listens on is a ConnectError with the system's error as its cause."""
+    address = listener.getsockname()
+    listener.close()
+    with pytest.raises(httpcore.ConnectError) as caught:
+        InterruptibleBackend().connect_tcp(*address, timeout=60)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+    assert caught.value.__cause__.strerror
+
+
+class TlsProxy:
+    """A proxy that is itself reached by TLS, and connects every tunnel to a server that speaks TLS, too."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(CERTIFICATE)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.tunnels = 0
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        accepted, _ = self._listener.accept()
+        with self._context.wrap_socket(accepted, server_side=True) as outer:
+            assert outer.recv(1 << 16).startswith(b"CONNECT ")
+            outer.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            self.tunnels += 1
+            self._answer(outer)
+
+    def _answer(self, outer: ssl.SSLSocket) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        inner = self._context.wrap_bio(incoming, outgoing, server_side=True)
+
+        def run(step: Callable[[], Any]) -> Any:
+            while True:
+                try:
+                    result = step()
+                except ssl.SSLWantReadError:
+                    outer.sendall(outgoing.read())
+                    incoming.write(outer.recv(1 << 16))
+                else:
+                    outer.sendall(outgoing.read())
+                    return result
+
+        run(inner.do_handshake)
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(self._body)}\r\n\r\n".encode()
+        for _ in range(2):
+            assert run(lambda: inner.read(1 << 16)).startswith(b"GET ")
+            run(lambda: inner.write(head + self._body))
+
+
+def test_tls_in_the_tls_of_a_proxy() -> None:
+    """Through a proxy that is reached by TLS, a server is reached by TLS, and the connection is used again."""
+    body = bytes(range(256)) * 4000
+    context = ssl.create_default_context(cafile=str(CERTIFICATE))
+    with TlsProxy(body) as proxy:
+        through = httpx.Proxy(f"https://127.0.0.1:{proxy.port}", ssl_context=context)
+        with httpx.Client(transport=PoolTransport(context, through)) as client:
+            for _ in range(2):
+                assert client.get("https://127.0.0.1/").content == body
+    assert proxy.tunnels == 1
+
+
+PROXY = "http://proxy.example.org:3128"
+# Which URLs are requested through the proxy, as httpx itself decides for the same settings.
+PROXIED: list[tuple[dict[str, str], dict[str, bool]]] = [
+    ({}, {"http://example.org": False}),
+    ({"http_proxy": "proxy.example.org:3128"}, {"http://example.org": True, "https://example.org": False}),
+    (
+        {"https_proxy": PROXY, "no_proxy": "example.com, .example.net,localhost,127.0.0.1"},
+        {
+            "http://example.org": False,
+            "https://example.org": True,
+            "https://example.com": False,
+            "https://www.example.com": False,
+            "https://notexample.com": True,
+            "https://www.example.net": False,
+            "https://example.net": True,
+            "https://localhost:8000": False,
+            "https://notlocalhost": True,
+            "https://127.0.0.1": False,
+        },
+    ),
+    (
+        {"all_proxy": PROXY, "no_proxy": "::1,192.168.0.0/16,http://plain.example.com"},
+        {
+            "http://example.org": True,
+            "http://[::1]:80": False,
+            "http://plain.example.com": False,
+            "https://plain.example.com": True,
+        },
+    ),
+    ({"all_proxy": PROXY, "no_proxy": "example.com,*"}, {"http://example.org": False, "https://example.com": False}),
+]
+
+
+@pytest.mark.parametrize(("settings", "proxied"), PROXIED)
+def test_the_proxies_of_the_environment_are_those_of_httpx(
+    settings: dict[str, str], proxied: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own client chooses the same proxy for each URL as httpx does by itself."""
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    mounts = {
+        pattern: None if proxy is None else httpx.MockTransport(lambda _, proxy=proxy: httpx.Response(200, text=proxy))
+        for pattern, proxy in environment_proxies().items()
+    }
+    direct = httpx.MockTransport(lambda _: httpx.Response(200, text=""))
+    with httpx.Client(transport=direct, mounts=mounts) as client:
+        assert {url: client.get(url).text for url in proxied} == {
+            url: PROXY if through else "" for url, through in proxied.items()
+        }

@@ -1,0 +1,95 @@
+"""HTTP header fields, each parsed in one place. A value that cannot be parsed counts as absent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# int() refuses thousands of digits, and no file has a size of more than 18.
+_LENGTH = re.compile(r"\d{1,18}", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ContentRange:
+    """The value of a Content-Range field.
+
+    Attributes:
+        first: position of the first byte; ``None`` if the server refused the range.
+        last: position of the last byte; ``None`` if the server refused the range.
+        total: size of the whole file in bytes; ``None`` if unknown.
+    """
+
+    first: int | None
+    last: int | None
+    total: int | None
+
+    @property
+    def length(self) -> int:
+        """The number of bytes in the range; zero or less if there is none."""
+        return 0 if self.first is None or self.last is None else self.last + 1 - self.first
+
+
+def parse_content_length(value: str | None) -> int | None:
+    """Return the number of bytes that a Content-Length field declares."""
+    return int(value) if value is not None and _LENGTH.fullmatch(value) else None
+
+
+def parse_content_range(value: str | None) -> ContentRange | None:
+    """Return the range that a Content-Range field declares."""
+    match = _CONTENT_RANGE.fullmatch(value or "")
+    if match is None:
+        return None
+    first, last, total = (None if text in {None, "*"} else int(text) for text in match.groups())
+    return ContentRange(first, last, total)
+
+
+def parse_date(value: str | None) -> float | None:
+    """Return the time of an HTTP date, in seconds since the epoch."""
+    if value is None:
+        return None
+    # A hit without a network parses no dates, and loads this module for the freshness of a URL.
+    from datetime import UTC
+    from email.utils import parsedate_to_datetime
+
+    try:
+        date = parsedate_to_datetime(value)
+        # The zone "-0000" gives a naive date. Windows refuses to convert naive dates before 1970.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Return the seconds that a Retry-After field asks to wait.
+
+    Args:
+        value: the field, a number of seconds or a date.
+        now: seconds since the epoch.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    date = parse_date(value)
+    return None if date is None else max(0.0, date - now)
+
+
+def strong_validator(headers: Mapping[str, str]) -> str | None:
+    """Return the validator to use in If-Range: https://www.rfc-editor.org/rfc/rfc9110#section-8.8.2.2."""
+    etag = headers.get("ETag", "").strip()
+    if etag:
+        # With a weak ETag there is no strong validator. The date is only for responses without an ETag:
+        # https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5
+        return etag if len(etag) > 1 and etag.startswith('"') and etag.endswith('"') and etag.isascii() else None
+    modified_field = headers.get("Last-Modified")
+    modified, date = parse_date(modified_field), parse_date(headers.get("Date"))
+    # A file may change twice within one second.
+    return modified_field if modified is not None and date is not None and date - modified >= 1 else None
+
+
+def is_encoded(headers: Mapping[str, str]) -> bool:
+    """Whether the body is transferred in another form than it is stored in."""
+    return headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}

@@ -1,0 +1,304 @@
+"""Connections whose every wait can be interrupted, on every platform.
+
+A blocking call of a socket cannot be: neither by another thread nor, on Windows, by Ctrl-C
+(https://github.com/python/cpython/issues/85609). So each wait is divided into short ones, and the running operation is
+checked between them. Only name lookups have no timeout. They run in a daemon thread that is left behind when the
+operation is cancelled.
+
+TLS runs over memory buffers (:class:`ssl.MemoryBIO`), so that the same code serves TLS over a socket and, with a proxy
+that speaks TLS itself, TLS over TLS.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from .interrupt import check_running
+from .library import httpcore
+
+_T = TypeVar("_T")
+
+# The longest wait without a check of the operation.
+_WAIT_SECONDS = 0.25
+# The size of a read from the socket below TLS. OpenSSL itself reads each record of 16 KiB with two calls.
+_TLS_READ_SIZE = 1 << 18
+_IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)}
+
+
+class InterruptibleBackend(httpcore.NetworkBackend):
+    """Creates connections."""
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Connect to the first address of a host that accepts the connection.
+
+        Raises:
+            httpcore.ConnectError, httpcore.ConnectTimeout: if there is none.
+        """
+        with _translated_errors(httpcore.ConnectTimeout, httpcore.ConnectError):
+            first_error: OSError | None = None
+            for family, kind, protocol, _, address in _look_up(host, port):
+                try:
+                    connection = _connect((family, kind, protocol), address, timeout, local_address)
+                except OSError as error:
+                    first_error = first_error or error
+                    continue
+                for option in socket_options or ():
+                    connection.setsockopt(*option)
+                return SocketStream(connection)
+            raise first_error or OSError("the name lookup returned no address")
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection. ``receive`` and ``send`` raise the errors of the operating system."""
+
+    def receive(self, max_bytes: int, budget: _TimeBudget) -> bytes:
+        raise NotImplementedError
+
+    def send(self, data: bytes, budget: _TimeBudget) -> None:
+        raise NotImplementedError
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return the next bytes; none at the end."""
+        with _translated_errors(httpcore.ReadTimeout, httpcore.ReadError):
+            return self.receive(max_bytes, _TimeBudget(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all of the bytes."""
+        with _translated_errors(httpcore.WriteTimeout, httpcore.WriteError):
+            self.send(buffer, _TimeBudget(timeout))
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """Return a TLS connection over this one. If there is an error, this one is closed."""
+        try:
+            with _translated_errors(httpcore.ConnectTimeout, httpcore.ConnectError):
+                return TlsStream(self, ssl_context, server_hostname, _TimeBudget(timeout))
+        except BaseException:
+            self.close()
+            raise
+
+
+class SocketStream(_Stream):
+    """A plain connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(_WAIT_SECONDS)
+        self._socket = connection
+
+    def receive(self, max_bytes: int, budget: _TimeBudget) -> bytes:
+        return budget.spend(partial(self._socket.recv, max_bytes))
+
+    def send(self, data: bytes, budget: _TimeBudget) -> None:
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[budget.spend(partial(self._socket.send, remaining)) :]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what the HTTP library asks about the connection."""
+        match info:
+            case "socket":
+                return self._socket
+            case "client_addr":
+                return self._socket.getsockname()
+            case "server_addr":
+                return self._socket.getpeername()
+            case "is_readable":
+                return self._socket.fileno() < 0 or _is_ready(self._socket, 0.0)
+        return None
+
+
+class TlsStream(_Stream):
+    """A TLS connection over another connection."""
+
+    def __init__(
+        self, below: _Stream, context: ssl.SSLContext, server_hostname: str | None, budget: _TimeBudget
+    ) -> None:
+        self._below = below
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+        self._run(self._tls.do_handshake, budget)
+
+    def _run(self, step: Callable[[], _T], budget: _TimeBudget) -> _T:
+        """Run a step of TLS, with the reads and writes below that it needs."""
+        while True:
+            try:
+                result = step()
+            except ssl.SSLWantReadError:
+                self._flush(budget)
+                if data := self._below.receive(_TLS_READ_SIZE, budget):
+                    self._incoming.write(data)
+                else:
+                    self._incoming.write_eof()
+            except ssl.SSLError:
+                # The peer learns the reason, such as a certificate that is not trusted.
+                self._flush(budget)
+                raise
+            else:
+                self._flush(budget)
+                return result
+
+    def _flush(self, budget: _TimeBudget) -> None:
+        if self._outgoing.pending:
+            self._below.send(self._outgoing.read(), budget)
+
+    def receive(self, max_bytes: int, budget: _TimeBudget) -> bytes:
+        try:
+            return self._run(partial(self._tls.read, max_bytes), budget)
+        except ssl.SSLEOFError:
+            # Many servers close without the notice that TLS asks for. HTTP declares the length of a body itself.
+            return b""
+
+    def send(self, data: bytes, budget: _TimeBudget) -> None:
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[self._run(partial(self._tls.write, remaining), budget) :]
+
+    def close(self) -> None:
+        """Close the connection below."""
+        self._below.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what the HTTP library asks about the connection."""
+        return self._tls if info == "ssl_object" else self._below.get_extra_info(info)
+
+
+class _TimeBudget:
+    """The time that one call may wait, spent in short waits. Only waits without any progress are counted."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._left = seconds
+
+    def spend(self, wait: Callable[[], _T]) -> _T:
+        """Repeat a wait of at most ``_WAIT_SECONDS`` until it succeeds.
+
+        Raises:
+            TimeoutError: if the budget is spent.
+            OperationCancelledError: if the running operation is cancelled.
+        """
+        while True:
+            check_running()
+            try:
+                return wait()
+            except TimeoutError:
+                if self._left is not None:
+                    self._left -= _WAIT_SECONDS
+                    if self._left <= 0:
+                        raise
+
+
+@contextmanager
+def _translated_errors(timeout: type[Exception], other: type[Exception]) -> Iterator[None]:
+    """Translate errors of the operating system into those of httpcore."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise timeout(str(error)) from error
+    except OSError as error:
+        raise other(str(error)) from error
+
+
+def _look_up(host: str, port: int) -> list[Any]:
+    """Return the addresses of a host."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        pass  # a name
+    return _run_interruptibly(partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM))
+
+
+def _run_interruptibly(action: Callable[[], _T]) -> _T:
+    """Run a blocking action in a daemon thread, which is left behind if the running operation is cancelled."""
+    results: list[_T] = []
+    errors: list[Exception] = []
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            results.append(action())
+        except Exception as error:
+            errors.append(error)
+        finally:
+            done.set()
+
+    try:
+        threading.Thread(target=work, name="wheelcache-lookup", daemon=True).start()
+    except RuntimeError:
+        return action()  # no thread can be started
+    while not done.wait(_WAIT_SECONDS):
+        check_running()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _connect(
+    kind: tuple[int, int, int], address: Any, timeout: float | None, local_address: str | None
+) -> socket.socket:
+    connection = socket.socket(*kind)
+    try:
+        if local_address is not None:
+            connection.bind((local_address, 0))
+        connection.setblocking(False)
+        code = connection.connect_ex(address)
+        if code in _IN_PROGRESS:
+            _TimeBudget(timeout).spend(partial(_wait_until_connected, connection))
+            code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        _check_connected(code)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _wait_until_connected(connection: socket.socket) -> None:
+    if not _is_ready(connection, _WAIT_SECONDS, write=True):
+        raise TimeoutError("timed out")
+
+
+if sys.platform == "win32":
+
+    def _is_ready(connection: socket.socket, seconds: float, *, write: bool = False) -> bool:
+        """Whether a socket becomes ready within some seconds."""
+        connections = [connection]
+        # Windows reports a connection that was refused as an exceptional condition only.
+        return any(select.select([] if write else connections, connections if write else [], connections, seconds))
+
+    def _check_connected(code: int) -> None:
+        if code:
+            raise OSError(None, socket.errorTab.get(code, f"error {code}"), None, code)
+
+else:
+
+    def _is_ready(connection: socket.socket, seconds: float, *, write: bool = False) -> bool:
+        """Whether a socket becomes ready within some seconds."""
+        # select() refuses descriptors above 1023.
+        poll = select.poll()
+        poll.register(connection, select.POLLOUT if write else select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def _check_connected(code: int) -> None:
+        if code:
+            raise OSError(code, os.strerror(code))
