@@ -70,8 +70,7 @@ class AsyncCache:
     object; 100 calls that may ask a server go on at a time and 40 others, in worker threads that are not taken from
     anyio's default limiter. Listeners (``progress``) are called in those.
 
-    Cancelling a call stops it between two chunks and leaves nothing locked. Only a connection that is just being made
-    is waited for, up to the connect time-out, with the cache's own client; with an ``httpx.AsyncClient`` it is not.
+    Cancelling a call ends it at its next file operation, ends its wait for the network, and leaves nothing locked.
 
     Args:
         client: an :class:`httpx.AsyncClient`, which is used as it is and never closed; ``None`` for a client of the

@@ -1,13 +1,12 @@
-"""Freshness: for how long what a server said of a URL holds, by RFC 9111, for a cache of one user.
+"""How long a response stays fresh, by RFC 9111, for the cache of one user.
 
-The rules are few for an answer that is a file: Cache-Control, Expires, Date, Age and Vary. hishel, the library that
-knows all of them, was looked at (2.0): its core works on entries with whole requests and responses, reads the clock
-itself (ours is lent by tests), and needs msgpack, a compiled package, for storage that nothing here would use. What is
-left is this page.
+For a response that is a file the rules are few: Cache-Control, Expires, Date, Age and Vary. hishel 2.0, a library that
+implements all of them, was considered. It works on entries with complete requests and responses, reads the clock itself
+(tests replace ours), and requires msgpack, a compiled package, for a storage that wheelcache does not use.
 
-Stricter than it must be in two things, so that nobody is surprised: nothing is fresh that the server did not call so
-(no heuristics), and an answer that varies with any header but Accept-Encoding, which we always send alike, is asked for
-again each time; so no header of a request needs to be kept, some of which are secrets.
+Two rules are stricter than the RFC, to avoid surprises. A response is fresh only if the server says so: there are no
+heuristics. A response that varies with any header but Accept-Encoding, which wheelcache always sends alike, is
+revalidated each time. So no request header needs to be stored, and some of them are secret.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from dataclasses import dataclass
 
 from .headers import parse_date
 
-# What is kept of an answer: enough to ask whether it still holds, and to take up a 304's changes.
+# The header fields that are stored: those that revalidation needs, and those that a 304 response may change.
 KEPT = ("cache-control", "expires", "date", "age", "vary", "etag", "last-modified")
 
 _DIRECTIVE = re.compile(r'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,;"]*))?')
-# https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2: who reads more takes it for this.
+# Larger values count as this one: https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2
 _LONGEST = 2**31
 
 
 @dataclass(frozen=True)
 class Freshness:
-    """What may be done with an answer that is kept.
+    """How a stored response may be used.
 
     Attributes:
-        storable: whether it may be kept at all.
-        until: seconds since the epoch until which it holds without asking.
-        may_be_stale: whether it may be used after that where the server cannot be asked.
+        storable: whether it may be stored.
+        until: seconds since the epoch until which it may be used without asking the server.
+        may_be_stale: whether it may be used after that if the server cannot be asked.
     """
 
     storable: bool
@@ -44,36 +43,36 @@ class Freshness:
 def freshness(
     headers: Mapping[str, str], asked: float, came: float, hops: Sequence[Mapping[str, str]] = ()
 ) -> Freshness:
-    """Return how fresh an answer is.
+    """Return how a response may be used.
 
     Args:
-        headers: its fields, names in lower case.
-        asked: when it was asked for, in seconds since the epoch.
-        came: when it came.
-        hops: the fields of the redirects on the way: an answer holds no longer than the way to it.
+        headers: its header fields, with lowercase names.
+        asked: when the request was sent, in seconds since the epoch.
+        came: when the response was received, in seconds since the epoch.
+        hops: the header fields of the redirects that led to it. It is fresh no longer than any of them.
     """
-    every = [_one(each, asked, came) for each in (headers, *hops)]
+    responses = [_freshness_of_one(fields, asked, came) for fields in (headers, *hops)]
     return Freshness(
-        storable=all(each.storable for each in every),
-        until=min(each.until for each in every),
-        may_be_stale=all(each.may_be_stale for each in every),
+        storable=all(response.storable for response in responses),
+        until=min(response.until for response in responses),
+        may_be_stale=all(response.may_be_stale for response in responses),
     )
 
 
-def _one(headers: Mapping[str, str], asked: float, came: float) -> Freshness:
-    directives = _directives(headers.get("cache-control", ""))
-    strict = bool(directives.keys() & {"no-cache", "must-revalidate"})
+def _freshness_of_one(headers: Mapping[str, str], asked: float, came: float) -> Freshness:
+    directives = _parse_directives(headers.get("cache-control", ""))
+    must_revalidate = bool(directives.keys() & {"no-cache", "must-revalidate"})
     varies = {name.strip().lower() for name in headers.get("vary", "").split(",")} - {"", "accept-encoding"}
     lifetime = 0.0 if "no-cache" in directives or varies else _lifetime(headers, directives)
     return Freshness(
         storable="no-store" not in directives,
         until=came + lifetime - _age(headers, asked, came) if lifetime > 0 else 0.0,
-        may_be_stale=not strict,
+        may_be_stale=not must_revalidate,
     )
 
 
-def _directives(field: str) -> dict[str, str]:
-    """Read a Cache-Control field; of a directive that comes twice with two values, none is believed."""
+def _parse_directives(field: str) -> dict[str, str]:
+    """Return the directives of a Cache-Control field. If one has two different values, neither is used."""
     found: dict[str, str] = {}
     for name, value in _DIRECTIVE.findall(field):
         text = value.strip('"')
@@ -82,22 +81,22 @@ def _directives(field: str) -> dict[str, str]:
 
 
 def _lifetime(headers: Mapping[str, str], directives: Mapping[str, str]) -> float:
-    """Seconds from when the answer was made. What cannot be read means stale, not fresh."""
+    """Return the seconds of freshness from the creation of the response; 0 if they cannot be parsed."""
     if "max-age" in directives:
-        return _seconds(directives["max-age"])
+        return _parse_seconds(directives["max-age"])
     expires, date = parse_date(headers.get("expires")), parse_date(headers.get("date"))
     return 0.0 if expires is None or date is None else max(0.0, expires - date)
 
 
 def _age(headers: Mapping[str, str], asked: float, came: float) -> float:
-    """Seconds since the answer was made, as far as can be told: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.3."""
+    """Return the seconds since the creation of the response: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.3."""
     date = parse_date(headers.get("date"))
-    # Of several, which it should not have, the first counts: https://www.rfc-editor.org/rfc/rfc9111#section-5.1
     apparent = 0.0 if date is None else max(0.0, came - date)
-    return max(apparent, _seconds(headers.get("age", "").partition(",")[0]) + (came - asked))
+    # If there are several ages, which is an error, the first counts: https://www.rfc-editor.org/rfc/rfc9111#section-5.1
+    return max(apparent, _parse_seconds(headers.get("age", "").partition(",")[0]) + (came - asked))
 
 
-def _seconds(text: str) -> float:
+def _parse_seconds(text: str) -> float:
     text = text.strip()
     if not text.isascii() or not text.isdigit():
         return 0.0
