@@ -243,7 +243,7 @@ def own_private_names() -> set[str]:
 def test_no_private_name_of_a_dependency_is_used() -> None:
     """Private names of other distributions are neither imported, nor read, nor spelled as strings for getattr."""
     theirs = set().union(*map(private_names, DEPENDENCIES)) - own_private_names()
-    for path in set(everywhere()) - STILL_PRIVATE:
+    for path in everywhere():
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.ImportFrom) and not node.level and not (node.module or "").startswith("__"):
                 parts = (node.module or "").split(".") + [alias.name for alias in node.names]
@@ -253,10 +253,6 @@ def test_no_private_name_of_a_dependency_is_used() -> None:
                 assert node.attr not in theirs, f"{path.name}: {ast.unparse(node)}"
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and dotted(path) != "__init__":
                 assert node.value not in theirs, f"{path.name}: {node.value!r}"
-
-
-# To be written without.
-STILL_PRIVATE: set[Path] = set()
 
 
 def test_the_command_line_uses_the_public_names() -> None:
