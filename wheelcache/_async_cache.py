@@ -97,7 +97,7 @@ class AsyncCache:
         lock_timeout: float = 60.0,
         max_size: int | None = None,
     ) -> None:
-        check_client(client, awaited=True)
+        check_client(client, is_async=True)
         self._bridge = None if client is None else BlockingAsyncClient(client)
         self._cache = self._cache_class(
             path,

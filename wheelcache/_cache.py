@@ -96,8 +96,8 @@ class Cache:
         lock_timeout: float = 60.0,
     ) -> None:
         _options.check_options(layers=layers, verify=verify, io_timeout=io_timeout, lock_timeout=lock_timeout)
-        _options.check_client(client, awaited=False)
-        self.path: Path = Path(_options.cache_folder(path))
+        _options.check_client(client, is_async=False)
+        self.path: Path = Path(_options.choose_cache_folder(path))
         self._core = Core(
             self._system,
             str(self.path),

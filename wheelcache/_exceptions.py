@@ -1,7 +1,7 @@
-"""Everything that wheelcache raises.
+"""Exceptions: every error that wheelcache raises.
 
-An error holds data (operation, absolute paths, redacted URL, code, attempts, seconds, advice) and derives its text from
-it, so that a program can act on the data, a person can act on the text, and both survive a pickle to another process.
+An error holds data (the operation, absolute paths, the redacted URL, the error code, attempts, elapsed seconds, advice)
+and derives its message from it. Programs can use the data, people can use the message, and both survive pickling.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class Cause(StrEnum):
-    """Why the file system refused, as far as it can be told."""
+    """Why the file system refused an operation, as far as that can be determined."""
 
     HELD = "held by another process"
-    DENIED = "denied by permissions"
-    MAPPED = "not possible on a container, mapped or network volume"
-    CLOUD = "not possible in a folder that is kept in the cloud"
-    UNSUPPORTED = "not possible on this volume"
-    REMOVED = "removed by security software"
-    IN_THE_WAY = "something else stands at this path"
-    FULL = "no room"
+    DENIED = "permission denied"
+    MAPPED = "not supported on a container, mapped or network volume"
+    CLOUD = "not supported in a folder that a cloud service synchronises"
+    UNSUPPORTED = "not supported by this volume"
+    REMOVED = "removed or blocked by security software"
+    IN_THE_WAY = "another file or folder exists at this path"
+    FULL = "no space left"
     TOO_LONG = "path too long"
-    BROKEN = "the volume or the system failed"
+    BROKEN = "I/O error of the volume or the system"
 
 
 def _rebuild(kind: type[WheelCacheError], facts: dict[str, Any]) -> WheelCacheError:
@@ -34,18 +34,18 @@ def _rebuild(kind: type[WheelCacheError], facts: dict[str, Any]) -> WheelCacheEr
 
 
 class WheelCacheError(Exception):
-    """The root of every error that wheelcache raises on its own account.
+    """The base class of all errors of wheelcache.
 
     Attributes:
-        problem: what went wrong, in a few words.
-        operation: what wheelcache was doing: ``"download"``, ``"rename"``, ``"read"``, ...
-        path: the absolute path it was doing it to, or ``None``.
-        target: the second absolute path of an operation that has two, or ``None``.
+        problem: a short description of the error.
+        operation: the operation that failed: ``"download"``, ``"rename"``, ``"read"``, ...
+        path: the absolute path that it failed on, or ``None``.
+        target: the second absolute path, if the operation has two, or ``None``.
         url: the URL, without credentials and query, or ``None``.
-        attempts: how often it was tried.
-        elapsed: seconds from the first try to the error.
-        advice: what to do next; empty where nothing useful can be said.
-        tried: one line for each try of a download that failed, oldest first; empty elsewhere.
+        attempts: the number of attempts.
+        elapsed: seconds from the first attempt to the error.
+        advice: suggests what to do next; may be empty.
+        tried: one line for each failed attempt of a download, oldest first; empty for other operations.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class WheelCacheError(Exception):
             "tried": self.tried,
         }
 
-    def _code(self) -> str:
-        """Return the code as people search for it, ``""`` where there is none."""
+    def _details(self) -> str:
+        """Return the details that stand in brackets in the message, such as ``"winerror 32"``; may be empty."""
         return ""
 
     def __reduce__(self) -> tuple[Callable[..., WheelCacheError], tuple[type[WheelCacheError], dict[str, Any]]]:
@@ -100,64 +100,64 @@ class WheelCacheError(Exception):
                 subject = f"{self.url} ({subject})"
         head = " ".join(part for part in (self.operation, subject) if part)
         text = ": ".join(part for part in (head, self.problem) if part)
-        if code := self._code():
-            text += f" [{code}]"
-        tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-        text += f" ({tries}, {self.elapsed:.1f} s)"
+        if details := self._details():
+            text += f" [{details}]"
+        attempts = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        text += f" ({attempts}, {self.elapsed:.1f} s)"
         if self.advice:
             text += f". {self.advice}"
         return text
 
 
 class HashMismatchError(WheelCacheError):
-    """The bytes are not the ones asked for: nothing of them is kept or shown.
+    """The content does not have the requested hashes. Nothing of it is stored or returned.
 
     Attributes:
-        expected: the hashes asked for, by algorithm, in hex.
-        actual: the hashes of the bytes that came, by algorithm, in hex.
+        expected: the requested hashes, by algorithm, in hex.
+        actual: the hashes of the content, by algorithm, in hex.
     """
 
     def __init__(
         self, problem: str = "", *, expected: Mapping[str, str], actual: Mapping[str, str], **facts: Any
     ) -> None:
-        super().__init__(problem or "the bytes do not have the hash asked for", **facts)
+        super().__init__(problem or "the content does not have the requested hash", **facts)
         self.expected: dict[str, str] = dict(expected)
         self.actual: dict[str, str] = dict(actual)
 
     def _facts(self) -> dict[str, Any]:
         return {**super()._facts(), "expected": self.expected, "actual": self.actual}
 
-    def _code(self) -> str:
+    def _details(self) -> str:
         wrong = [name for name, value in self.expected.items() if self.actual.get(name) != value]
         return ", ".join(f"{name}: expected {self.expected[name]}, got {self.actual.get(name)}" for name in wrong)
 
 
 class SizeMismatchError(WheelCacheError):
-    """The body is longer or shorter than the size asked for.
+    """The content is longer or shorter than the requested size.
 
     Attributes:
-        expected: the size asked for, in bytes.
-        actual: the size declared by the server, or what had come when it was too much, in bytes.
+        expected: the requested size in bytes.
+        actual: the size that the server declared, or the bytes received when they exceeded the requested size.
     """
 
     def __init__(self, problem: str = "", *, expected: int, actual: int, **facts: Any) -> None:
-        super().__init__(problem or "the wheel does not have the size asked for", **facts)
+        super().__init__(problem or "the content does not have the requested size", **facts)
         self.expected = expected
         self.actual = actual
 
     def _facts(self) -> dict[str, Any]:
         return {**super()._facts(), "expected": self.expected, "actual": self.actual}
 
-    def _code(self) -> str:
+    def _details(self) -> str:
         return f"expected {self.expected} bytes, got {self.actual}"
 
 
 class DownloadError(WheelCacheError):
-    """The wheel could not be had from the network.
+    """The wheel could not be downloaded.
 
     Attributes:
-        status: the last HTTP status, or ``None`` where no answer came.
-        retry_after: the seconds that the server asked to wait, where it asked for more than is waited.
+        status: the status code of the last HTTP response, or ``None`` if there was no response.
+        retry_after: the delay in seconds that the server requested, if it was too long to wait for, or ``None``.
     """
 
     def __init__(
@@ -175,31 +175,32 @@ class DownloadError(WheelCacheError):
     def _facts(self) -> dict[str, Any]:
         return {**super()._facts(), "status": self.status, "retry_after": self.retry_after}
 
-    def _code(self) -> str:
+    def _details(self) -> str:
         return "" if self.status is None else f"HTTP {self.status}"
 
 
 class OfflineError(WheelCacheError):
-    """The wheel is not in the cache, and the cache was told not to use the network."""
+    """The wheel is not in the cache, and the cache was opened with ``offline=True``."""
 
 
 class ReadOnlyError(WheelCacheError):
-    """The operation would write, and the cache was opened with ``read_only=True``."""
+    """The operation needs to write, and the cache was opened with ``read_only=True``."""
 
 
 class CommitError(WheelCacheError, OSError):
-    """The file system refused an operation on the cache, and no other way was left or the time was up.
+    """The file system refused an operation on the cache, permanently or until the timeout.
 
-    It is an :class:`OSError` too: ``errno``, ``strerror``, ``filename``, ``filename2`` and ``winerror`` (``None``
-    where the refusal did not come from Windows) are set.
+    It is an :class:`OSError` too: ``errno``, ``strerror``, ``filename``, ``filename2`` and ``winerror`` (``None`` for
+    errors that do not come from Windows) are set.
 
     Attributes:
-        cause: the class of the cause; see :class:`Cause`.
-        steps: what was tried in the last round, as ``("rename", "winerror 32")`` pairs, in order.
-        holders: who held the file while it was waited for, as ``"MsMpEng.exe (pid 4711)"``, where the system told.
+        cause: why the operation was refused.
+        steps: the methods that were tried in the last round, as ``("rename", "winerror 32")`` pairs, in order.
+        holders: the processes that had the file open meanwhile, as ``"MsMpEng.exe (pid 4711)"``, if the system reports
+            them.
     """
 
-    # As OSError types them, which differs from system to system: winerror is an int there, and on Windows only.
+    # Typed as Any because OSError types them differently on each system: only Windows has winerror, and as an int.
     errno: Any
     winerror: Any
     strerror: Any
@@ -237,7 +238,7 @@ class CommitError(WheelCacheError, OSError):
             "holders": self.holders,
         }
 
-    def _code(self) -> str:
+    def _details(self) -> str:
         code = f"winerror {self.winerror}" if self.winerror is not None else ""
         if not code and self.errno is not None:
             code = f"errno {self.errno}"
@@ -247,8 +248,8 @@ class CommitError(WheelCacheError, OSError):
 
 
 class InvalidWheelError(WheelCacheError):
-    """This is not a wheel, by its file name or by its bytes."""
+    """The file is not a wheel, by its name or by its content."""
 
 
 class UnsafeWheelError(InvalidWheelError):
-    """The archive would write outside its folder, or two readers could read it differently: it is refused."""
+    """The archive would write outside its folder, or is ambiguous: two readers could read it differently."""

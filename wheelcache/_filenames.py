@@ -1,4 +1,4 @@
-"""TODO."""
+"""Wheel file names: a cheap check for every name, and a complete one for names that are new to the cache."""
 
 from __future__ import annotations
 
@@ -7,67 +7,64 @@ import re
 from ._exceptions import InvalidWheelError, UnsafeWheelError
 from ._imports import import_lock
 
-# The characters of wheel file names: those of names, versions (with epoch and local part), build and platform tags:
+# The characters of projects, versions (with epoch and local version), build tags and compatibility tags:
 # https://packaging.python.org/en/latest/specifications/binary-distribution-format/#file-name-convention
-# Checked before any path is formed, so that no file name can leave its folder on any system.
+# No path separator, drive or dot-dot can match, so a matching name cannot leave its folder on any system.
 _WHEEL_NAME = re.compile(r"[a-z0-9_.+!]+(?:-[a-z0-9_.+!]+){4,5}\.whl", re.ASCII | re.IGNORECASE)
-# 255 is the longest name of common file systems; the record adds ".json".
-_LONGEST_NAME = 250
+# Common file systems allow 255 characters, and the name of the record adds ".json".
+_MAX_LENGTH = 250
 _DIST_INFO = ".dist-info"
 
 
 def check_filename(filename: str, *, operation: str, url: str | None = None) -> None:
-    """Refuse a file name with anything that is not allowed in a wheel's.
-
-    It is the cheap check, made before any path is formed. :func:`check_wheel_name` reads the name in full, on a miss.
+    """Check the form of a wheel file name. This is cheap, and done before any path is formed.
 
     Raises:
-        InvalidWheelError: where it is not a wheel's file name.
+        InvalidWheelError: if the name has another form, or characters that wheel file names cannot have.
     """
-    if len(filename) > _LONGEST_NAME or not _WHEEL_NAME.fullmatch(filename):
-        raise _no_wheel_name(filename, operation, url, "")
+    if len(filename) > _MAX_LENGTH or not _WHEEL_NAME.fullmatch(filename):
+        raise _invalid(filename, operation, url, "")
 
 
 def check_wheel_name(filename: str, *, operation: str, url: str | None = None) -> None:
-    """Refuse a file name that packaging cannot read as a wheel's.
+    """Parse a wheel file name completely. This is done on a miss only: the names in the cache have been checked.
 
     Raises:
-        InvalidWheelError: where it is not a wheel's file name.
+        InvalidWheelError: if ``packaging`` cannot parse the name.
     """
-    # On a miss only: a file name that has a record was checked when it came, and the import costs a hit 30 ms.
-    with import_lock:
+    with import_lock:  # importing packaging takes 30 ms, which a hit must not pay for
         from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:
         parse_wheel_filename(filename)
     except InvalidWheelFilename as error:
-        raise _no_wheel_name(filename, operation, url, f" ({error})") from None
+        raise _invalid(filename, operation, url, f" ({error})") from None
 
 
-def _no_wheel_name(filename: str, operation: str, url: str | None, why: str) -> InvalidWheelError:
+def _invalid(filename: str, operation: str, url: str | None, reason: str) -> InvalidWheelError:
     return InvalidWheelError(
-        f"{filename[:300]!r} is not the file name of a wheel{why}",
+        f"{filename[:300]!r} is not a valid wheel file name{reason}",
         operation=operation,
         url=url,
         advice=(
-            "Check the name: a wheel's is <name>-<version>-<python>-<abi>-<platform>.whl."
-            " In Python, filename= gives one where the source has another."
+            "A wheel file name has the form <name>-<version>-<python>-<abi>-<platform>.whl."
+            " In Python, pass filename= if the source has another name."
         ),
     )
 
 
 def is_dist_info(folder: str) -> bool:
-    """Return whether a path inside a wheel is that of a ``.dist-info`` folder at its top."""
+    """Return whether a path inside a wheel is a ``.dist-info`` folder at the top level."""
     return folder.lower().endswith(_DIST_INFO) and "/" not in folder
 
 
 def check_project(
     dist_info: str, filename: str, path: str | None, *, url: str | None = None, operation: str = "unpack"
 ) -> None:
-    """Refuse a wheel whose ``.dist-info`` folder names another project than its file name.
+    """Check that the ``.dist-info`` folder of a wheel names the same project as its file name.
 
     Raises:
-        UnsafeWheelError: if it does.
+        UnsafeWheelError: if it names another project.
     """
     # Old tools left dashes in the project name of the folder. File names never had them.
     project = dist_info[: -len(_DIST_INFO)].rpartition("-")[0]
@@ -84,7 +81,7 @@ def check_project(
 def _is_same_project(name: str, other: str) -> bool:
     """Return whether two project names are the same after PEP 503 normalisation."""
     if name == other:
-        return True  # as nearly always: packaging is not imported then
+        return True  # the usual case, without importing packaging
     with import_lock:
         from packaging.utils import canonicalize_name
     return canonicalize_name(name) == canonicalize_name(other)

@@ -1,7 +1,7 @@
-"""Hashes: what a caller may ask for, and the hashing of bytes as they pass.
+"""Hashes: parsing those that a caller passes, and computing several of one stream.
 
-An entry of the cache is named by its sha256. Other hashes that a caller gives are checked as well and kept in the
-record, so that a later caller who knows only the sha512 finds the same entry.
+An entry of the cache is named by its sha256. Other hashes that a caller passes are verified too, and stored in the
+record: a later caller that knows only the sha512 finds the same entry.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 Hashes: TypeAlias = str | Mapping[str, str] | Iterable[str]
-"""What ``hashes=`` takes: ``"sha256:<hex>"``, ``"sha256=<hex>"``, ``{"sha256": hex}``, or several of the strings."""
+"""Hashes of a wheel: ``"sha256:<hex>"``, ``"sha256=<hex>"``, ``{"sha256": hex}``, or several such strings."""
 
 _DIGEST_BYTES = {
     "md5": 16,
@@ -28,21 +28,21 @@ _DIGEST_BYTES = {
     "blake2b": 64,
     "blake2s": 32,
 }
-# A hash is strong from 256 bits on: https://peps.python.org/pep-0503/ recommends sha256 for the fragment.
+# Algorithms of at least 256 bits are strong: https://peps.python.org/pep-0503/ recommends sha256 for the fragment.
 _STRONG_BYTES = 32
-# sha256 names the entry; after it the order in which an entry is looked for.
+# The order in which hashes are used to find an entry. Entries are named by their sha256.
 _PREFERENCE = ("sha256", "sha512", "sha384", "blake2b", "blake2s", "sha3_256", "sha3_512", "sha3_384")
 
 _HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 
 
 def is_known(algorithm: str) -> bool:
-    """Return whether hashes of this algorithm can be checked."""
+    """Return whether hashes of this algorithm can be verified."""
     return algorithm in _DIGEST_BYTES
 
 
 def is_strong(algorithm: str) -> bool:
-    """Return whether this algorithm alone says which bytes are meant."""
+    """Return whether a hash of this algorithm is enough to identify a wheel."""
     return _DIGEST_BYTES[algorithm] >= _STRONG_BYTES
 
 
@@ -50,73 +50,74 @@ def parse_hash(text: str) -> tuple[str, str]:
     """Split ``"sha256:<hex>"`` or ``"sha256=<hex>"`` into the algorithm and the lowercase hex digits.
 
     Raises:
-        ValueError: for an unknown algorithm, or digits that are not a digest of it.
+        TypeError: if the hash is not a ``str``.
+        ValueError: if the algorithm is unknown, or the digits are not a digest of it.
     """
     if not isinstance(text, str):
-        raise TypeError(f"a hash is a str '<algorithm>:<hex>', not {type(text).__name__}")
+        raise TypeError(f"a hash must be a str '<algorithm>:<hex>', not {type(text).__name__}")
     algorithm, separator, value = text.replace("=", ":", 1).partition(":")
     if not separator:
-        raise ValueError(f"a hash is written '<algorithm>:<hex>', not {text!r}")
-    return checked(algorithm, value)
+        raise ValueError(f"a hash must have the form '<algorithm>:<hex>', not {text!r}")
+    return normalize_hash(algorithm, value)
 
 
-def checked(algorithm: str, value: str) -> tuple[str, str]:
-    """Return the pair in its normal form.
+def normalize_hash(algorithm: str, value: str) -> tuple[str, str]:
+    """Return an algorithm and its digits in lowercase, without surrounding blanks, and with ``_`` for ``-``.
 
     Raises:
-        ValueError: for an unknown algorithm, or digits that are not a digest of it.
+        ValueError: if the algorithm is unknown, or the digits are not a digest of it.
     """
     name = algorithm.strip().lower().replace("-", "_")
     digits = value.strip().lower()
     if name not in _DIGEST_BYTES:
-        raise ValueError(f"unknown hash algorithm {algorithm!r}: known are {', '.join(_DIGEST_BYTES)}")
+        raise ValueError(f"unknown hash algorithm {algorithm!r}; the known ones are {', '.join(_DIGEST_BYTES)}")
     if len(digits) != 2 * _DIGEST_BYTES[name] or not _HEX.fullmatch(digits):
-        raise ValueError(f"a {name} is {2 * _DIGEST_BYTES[name]} hexadecimal digits, not {value!r}")
+        raise ValueError(f"a {name} hash must have {2 * _DIGEST_BYTES[name]} hexadecimal digits, not {value!r}")
     return name, digits
 
 
 def parse_hashes(hashes: Hashes | None) -> dict[str, str]:
-    """Return what the caller gave as ``{algorithm: hex}``; empty for ``None`` and for nothing.
+    """Return hashes in any accepted form as ``{algorithm: hex}``; an empty mapping for ``None``.
 
     Raises:
-        ValueError: for an unknown algorithm, malformed digits, or two different values of one algorithm.
+        ValueError: if an algorithm is unknown, digits are malformed, or one algorithm has two different values.
     """
     if hashes is None:
         return {}
     if isinstance(hashes, str):
         pairs = [parse_hash(hashes)]
     elif isinstance(hashes, Mapping):
-        pairs = [checked(algorithm, value) for algorithm, value in hashes.items()]
+        pairs = [normalize_hash(algorithm, value) for algorithm, value in hashes.items()]
     else:
         pairs = [parse_hash(text) for text in hashes]
-    return merged(pairs)
+    return merge_hashes(pairs)
 
 
-def merged(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the pairs as a mapping.
+def merge_hashes(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return pairs of an algorithm and its digits as a mapping.
 
     Raises:
-        ValueError: where one algorithm comes with two values, since no bytes can have both.
+        ValueError: if one algorithm has two different values: no file can match both.
     """
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for algorithm, value in pairs:
-        if found.setdefault(algorithm, value) != value:
-            raise ValueError(f"two different {algorithm} hashes were given: {found[algorithm]} and {value}")
-    return found
+        if hashes.setdefault(algorithm, value) != value:
+            raise ValueError(f"two different {algorithm} hashes were given: {hashes[algorithm]} and {value}")
+    return hashes
 
 
 def require_strong(hashes: Mapping[str, str]) -> None:
-    """Refuse a set of hashes that does not say which bytes are meant.
+    """Check that hashes, if there are any, identify a wheel.
 
     Raises:
-        ValueError: where hashes were given and every one is weak.
+        ValueError: if there are hashes and all of them are weak.
     """
     if hashes and not any(map(is_strong, hashes)):
-        raise ValueError(f"{', '.join(hashes)} alone is too weak to name a wheel: give a sha256 or better as well")
+        raise ValueError(f"{', '.join(hashes)} alone is too weak to identify a wheel: add a sha256 or stronger hash")
 
 
 def naming_hash(hashes: Mapping[str, str]) -> str | None:
-    """Return ``"<algorithm>:<hex>"`` of the hash that the entry is looked for by, ``None`` where none is strong."""
+    """Return the hash that an entry is found by, as ``"<algorithm>:<hex>"``, or ``None`` if all are weak."""
     for algorithm in _PREFERENCE:
         if algorithm in hashes:
             return f"{algorithm}:{hashes[algorithm]}"
@@ -124,24 +125,24 @@ def naming_hash(hashes: Mapping[str, str]) -> str | None:
 
 
 def sha256_of(data: bytes) -> str:
-    """Return the sha256 of some bytes, in hex."""
+    """Return the sha256 of ``data``, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 class MultiHash:
-    """Several hashes of one stream of bytes, computed as the bytes pass; sha256 is always among them."""
+    """Computes several hashes of one stream of bytes at once; sha256 is always among them."""
 
     def __init__(self, algorithms: Iterable[str] = ()) -> None:
-        # usedforsecurity=False: md5 and sha1 come only beside a strong hash, and FIPS builds refuse them otherwise.
-        self._running = {
+        # FIPS builds refuse md5 and sha1 unless usedforsecurity is False. They are used beside a strong hash only.
+        self._hashers = {
             name: hashlib.new(name, usedforsecurity=False) for name in dict.fromkeys(("sha256", *algorithms))
         }
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes."""
-        for running in self._running.values():
-            running.update(data)
+        """Add the next bytes of the stream."""
+        for hasher in self._hashers.values():
+            hasher.update(data)
 
     def hexdigests(self) -> dict[str, str]:
-        """Return every hash of the bytes so far, in hex."""
-        return {name: running.hexdigest() for name, running in self._running.items()}
+        """Return the hashes of all bytes so far, by algorithm, in hex."""
+        return {name: hasher.hexdigest() for name, hasher in self._hashers.items()}

@@ -1,7 +1,4 @@
-"""Progress: what a caller is told while it waits, and how it says stop.
-
-What callers get: a wheel in the cache, and the words for how it came and how it went out.
-"""
+"""The values that callers receive and pass: wheels, unpacked trees, link modes and progress events."""
 
 from __future__ import annotations
 
@@ -13,99 +10,41 @@ from pathlib import Path
 from typing import TypeAlias
 
 
-class Phase(StrEnum):
-    """What is being done."""
-
-    WAITING = "waiting"
-    """Another thread or process is downloading this wheel, or a refused try is about to be made again."""
-    DOWNLOADING = "downloading"
-    """Bytes are coming in; ``done`` of ``total`` are here."""
-    CHECKING = "checking"
-    """A cached wheel is hashed again; ``done`` of ``total`` bytes are."""
-    REMOVING = "removing"
-    """A wheel was deleted by ``prune``, ``remove`` or ``clear``: ``done`` is the total of bytes deleted so far, and
-    ``detail`` the digest of the wheel."""
-    DONE = "done"
-    """The wheel is in the cache. The last event of every request that did not fail."""
-    FAILED = "failed"
-    """The request failed; ``detail`` is the error. The last event of a failed request of ``fetch_all``."""
-
-
-@dataclass(frozen=True)
-class ProgressEvent:
-    """One step of one wheel.
-
-    Attributes:
-        wheel: the wheel's file name.
-        phase: what is being done.
-        done: bytes so far; 0 while waiting.
-        total: bytes in all, ``None`` where nobody knows.
-        detail: for people: ``"for process 4711"``, ``"HTTP 503, again in 2.1 s"``; empty mostly.
-        request: in ``fetch_all``, the request that the event belongs to, as the caller gave it; else ``None``.
-        index: in ``fetch_all``, the position of that request; else ``None``.
-    """
-
-    wheel: str
-    phase: Phase
-    done: int = 0
-    total: int | None = None
-    detail: str = ""
-    request: object = None
-    index: int | None = None
-
-
-Progress: TypeAlias = Callable[[ProgressEvent], object]
-"""Takes an event. It is called from the thread that does the work; what it raises stops that fetch cleanly."""
-
-
 class Status(StrEnum):
-    """How a wheel came to be in the caller's hands."""
+    """How a wheel was obtained."""
 
     HIT = "hit"
-    """It was in the cache."""
+    """From the cache."""
     LAYER = "layer"
-    """It was in one of the read-only layers."""
+    """From one of the read-only layers."""
     DOWNLOADED = "downloaded"
-    """It was downloaded."""
+    """From its URL or a mirror."""
     RESUMED = "resumed"
-    """It was downloaded, and a part of it was there from an earlier try."""
+    """From its URL or a mirror, continuing an interrupted download."""
     REVALIDATED = "revalidated"
-    """It was in the cache, and the server said that it is still the one at this URL."""
+    """From the cache, after the server confirmed that it is still current."""
     ADDED = "added"
-    """It was copied in from a local file."""
+    """From a local file, which was copied."""
     REPAIRED = "repaired"
-    """The cache held a damaged copy, which was put aside, and the wheel was fetched again."""
-
-
-class LinkMode(StrEnum):
-    """How a file leaves the cache."""
-
-    AUTO = "auto"
-    """The first of the others that works."""
-    CLONE = "clone"
-    """A file of its own that shares its blocks with the cached one until either is written to."""
-    HARDLINK = "hardlink"
-    """A second name of the cached file: who edits one edits both."""
-    COPY = "copy"
-    """A file of its own."""
+    """From its URL or a mirror, after the damaged copy in the cache was quarantined."""
 
 
 @dataclass(frozen=True)
 class CachedWheel:
-    """A wheel in the cache, whose bytes were checked.
+    """A wheel in the cache whose content was verified.
 
-    It is an :class:`os.PathLike`: pip, ``installer``, :mod:`zipfile` and ``open`` take it as it is.
+    It is an :class:`os.PathLike`: pip, ``installer``, :mod:`zipfile` and ``open`` accept it.
 
     Attributes:
-        path: the absolute path of the wheel, which ends in its true file name. It stays good until the wheel is
-            pruned or removed. Read it, never write to it.
+        path: the absolute path, which ends in the wheel's file name. It is valid until the wheel is pruned or removed.
+            The file must only be read, never written to.
         filename: the wheel's file name.
         digest: ``"sha256:<hex>"``.
-        size: bytes.
-        hashes: every hash that was computed of it, by algorithm, in hex.
-        url: the one that it was first fetched by, without credentials and query, or ``None``; a mirror may have brought
-            the bytes.
-        status: how it came; see :class:`Status`.
+        size: the size in bytes.
+        hashes: every hash that has been computed for the wheel, by algorithm, in hex.
+        url: the URL that it was first fetched from, without credentials and query, or ``None``. The content may have
+            been downloaded from a mirror.
+        status: how it was obtained.
     """
 
     path: Path
@@ -121,24 +60,42 @@ class CachedWheel:
 
 
 def require_wheel(wheel: object) -> None:
-    """Refuse what is no wheel of a cache, such as the path of a file.
+    """Check that an argument is a wheel of a cache, and not, for example, a path.
 
     Raises:
-        TypeError: where it is none.
+        TypeError: if it is not a :class:`CachedWheel`.
     """
     if not isinstance(wheel, CachedWheel):
-        raise TypeError(f"a wheel is what fetch, put, get and entries return, not {type(wheel).__name__}")
+        kind = type(wheel).__name__
+        raise TypeError(f"the wheel must be a CachedWheel, as returned by fetch, put, get and entries, not {kind}")
+
+
+Keep: TypeAlias = str | CachedWheel | os.PathLike[str]
+"""A wheel that ``prune`` keeps: a digest ``"sha256:<hex>"``, a wheel, or the path of a ``pylock.toml``."""
+
+
+class LinkMode(StrEnum):
+    """How a file leaves the cache."""
+
+    AUTO = "auto"
+    """The first of the other modes that works."""
+    CLONE = "clone"
+    """A separate file that shares its blocks with the cached one until either is written to."""
+    HARDLINK = "hardlink"
+    """Another name of the cached file: a change of one changes both."""
+    COPY = "copy"
+    """A separate file."""
 
 
 @dataclass(frozen=True)
 class Unpacked:
-    """The files of a wheel, as :class:`os.PathLike` of the folder they are in.
+    """The files of an unpacked wheel. It is an :class:`os.PathLike` of the folder that holds them.
 
     Attributes:
-        path: the absolute path of the folder: the one that was given, or the tree in the cache.
-        mode: how the files came to that folder: ``hardlink`` where any of them shares its bytes with the cache, so that
-            who edits one edits both; ``None`` where the folder is the tree in the cache itself. Files that were there
-            already count as what they are: a hard link or, else, a copy.
+        path: the absolute path of the folder: the given destination, or the tree in the cache.
+        mode: ``hardlink`` if any of the files shares its content with the cache, so that a change of one changes both;
+            else how the files left the cache. ``None`` if the folder is the tree in the cache. Files that existed
+            before count by what they are: a hard link, or else a copy.
         files: the names of the wheel's files, relative to ``path``, with slashes.
     """
 
@@ -150,5 +107,46 @@ class Unpacked:
         return str(self.path)
 
 
-Keep: TypeAlias = str | CachedWheel | os.PathLike[str]
-"""What stays: a digest ``"sha256:<hex>"``, a wheel, or the path of a ``pylock.toml``."""
+class Phase(StrEnum):
+    """The current step of an operation."""
+
+    WAITING = "waiting"
+    """Waiting for another thread or process that downloads the same wheel, or before another attempt."""
+    DOWNLOADING = "downloading"
+    """Receiving the content: ``done`` of ``total`` bytes."""
+    CHECKING = "checking"
+    """Hashing a cached wheel again: ``done`` of ``total`` bytes."""
+    REMOVING = "removing"
+    """A wheel was deleted by ``prune``, ``remove`` or ``clear``: ``done`` is the number of bytes deleted so far in all,
+    and ``detail`` the digest of the wheel."""
+    DONE = "done"
+    """The wheel is in the cache. This is the last event of every request that does not fail."""
+    FAILED = "failed"
+    """The request failed with the error in ``detail``. This is the last event of a failed request of ``fetch_all``."""
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """The progress of one wheel.
+
+    Attributes:
+        wheel: the wheel's file name.
+        phase: the current step.
+        done: the bytes processed so far; 0 while waiting.
+        total: the bytes to process, or ``None`` if unknown.
+        detail: a note for display, such as ``"for process 4711"`` or ``"HTTP 503, again in 2.1 s"``; usually empty.
+        request: the caller's request that the event belongs to, in ``fetch_all``; else ``None``.
+        index: the position of that request, in ``fetch_all``; else ``None``.
+    """
+
+    wheel: str
+    phase: Phase
+    done: int = 0
+    total: int | None = None
+    detail: str = ""
+    request: object = None
+    index: int | None = None
+
+
+Progress: TypeAlias = Callable[[ProgressEvent], object]
+"""A progress listener. It is called from the thread that does the work; an exception it raises ends that operation."""

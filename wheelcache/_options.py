@@ -1,7 +1,4 @@
-"""Limits: what a caller may say of how much stays.
-
-Opening a cache: which folder, whether the options can be, and the few files that mark it.
-"""
+"""Options: checks of the arguments of ``Cache`` and of the limits of ``prune``."""
 
 from __future__ import annotations
 
@@ -9,18 +6,84 @@ import math
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from ._imports import import_lock
+
 if TYPE_CHECKING:
-    # A hit has no use for it, and it would make every start slower.
     from datetime import timedelta
+
+ENVIRONMENT_VARIABLE = "WHEELCACHE_DIR"
+
+
+def choose_cache_folder(path: str | os.PathLike[str] | None) -> str:
+    """Return the absolute path of the cache folder: the argument, else ``WHEELCACHE_DIR``, else the user's own.
+
+    Links are not resolved, so a path through a mount or a junction remains as the user wrote it.
+
+    Raises:
+        ValueError: if the path is empty, not text, or contains a null character.
+    """
+    if path is None:
+        path = os.environ.get(ENVIRONMENT_VARIABLE) or None
+    if path is None:
+        with import_lock:  # not needed if a path is given
+            import platformdirs
+
+        path = platformdirs.user_cache_dir("wheelcache", appauthor=False)
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ValueError(f"the cache folder must be a path, not {path!r}")
+    return os.path.abspath(text)
+
+
+def check_options(*, layers: object, verify: str, io_timeout: float, lock_timeout: float) -> None:
+    """Check the options of a cache when it is opened, and not in the middle of a fetch.
+
+    Raises:
+        ValueError: if an option cannot have this value.
+        TypeError: if ``layers`` is one path and not several.
+    """
+    if isinstance(layers, str | os.PathLike):
+        raise TypeError("layers must be a list of folders, not one folder")
+    if verify not in {"auto", "full"}:
+        raise ValueError(f"verify must be 'auto' or 'full', not {verify!r}")
+    for name, value in (("io_timeout", io_timeout), ("lock_timeout", lock_timeout)):
+        if not _is_duration(value):
+            raise ValueError(f"{name} must be a number of seconds, not {value!r}")
+
+
+def check_client(client: object, *, is_async: bool) -> None:
+    """Check that an HTTP client can be used, when a cache is opened and not at the first download.
+
+    The client is recognised by its attributes, not by its class: any object with the right methods is accepted, and
+    httpx need not be imported.
+
+    Raises:
+        TypeError: if it is not a client, or is synchronous instead of asynchronous, or the reverse.
+    """
+    if client is None:
+        return
+    # httpx.Client has close(), AsyncClient has aclose(). An object with both or neither may be either kind.
+    closers = {name for name in ("close", "aclose") if hasattr(client, name)}
+    usable = all(hasattr(client, name) for name in ("auth", "build_request", "send"))
+    if not usable or closers == {"close" if is_async else "aclose"}:
+        required, owner = ("AsyncClient", "an AsyncCache") if is_async else ("Client", "a Cache")
+        raise TypeError(f"the client of {owner} must be an httpx.{required}, not {_type_name(client)}")
+
+
+def _type_name(client: object) -> str:
+    # The value itself may be secret: a URL with a password, passed by mistake.
+    kind = type(client)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 class PruneLimits(NamedTuple):
-    """What must hold after pruning; where nothing is said, no entry goes.
+    """The limits that a cache must satisfy after pruning. Without any, no entry is removed.
 
     Attributes:
         max_size: bytes of wheels and trees.
         max_age: seconds since the last use.
-        keep: the sha256 of what stays whatever its age, ``None`` for nothing; without the other limits, all else goes.
+        keep: the sha256 digests of wheels that are kept whatever their age, or ``None``. Without the other limits, all
+            other wheels are removed.
     """
 
     max_size: int | None = None
@@ -32,91 +95,34 @@ def check_size(name: str, value: object) -> int | None:
     """Return a limit in bytes.
 
     Raises:
-        ValueError: where it is none.
+        ValueError: if it is not a non-negative integer or ``None``.
     """
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
-    raise ValueError(f"{name} is a number of bytes, not {value!r}")
+    raise ValueError(f"{name} must be a number of bytes, not {value!r}")
 
 
 def check_age(value: float | timedelta | None) -> float | None:
     """Return an age in seconds.
 
     Raises:
-        ValueError: where it is none.
+        ValueError: if it is not a non-negative number of seconds, a timedelta or ``None``.
     """
     seconds = value if value is None or isinstance(value, int | float) else _seconds_of(value)
     if seconds is None:
         return None
-    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds >= 0 and not math.isnan(seconds):
+    if _is_duration(seconds):
         return float(seconds)
-    raise ValueError(f"max_age is a number of seconds or a timedelta, and not below zero: {value!r}")
+    raise ValueError(f"max_age must be a non-negative number of seconds or a timedelta, not {value!r}")
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and not math.isnan(value)
 
 
 def _seconds_of(value: object) -> float:
-    from datetime import timedelta
+    """Return the seconds of a timedelta, or NaN for anything else."""
+    with import_lock:  # importing datetime would slow every start down
+        from datetime import timedelta
 
     return value.total_seconds() if isinstance(value, timedelta) else math.nan
-
-
-ENVIRONMENT_VARIABLE = "WHEELCACHE_DIR"
-
-
-def cache_folder(path: str | os.PathLike[str] | None) -> str:
-    """Return the absolute path of the cache folder that is meant.
-
-    ``abspath`` and not ``realpath``: a path through a mount or a junction stays the one that the user chose.
-    """
-    if path is None:
-        path = os.environ.get(ENVIRONMENT_VARIABLE) or None
-    if path is None:
-        import platformdirs
-
-        path = platformdirs.user_cache_dir("wheelcache", appauthor=False)
-    text = os.fspath(path)
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise ValueError(f"the cache folder is a path, not {path!r}")
-    return os.path.abspath(text)
-
-
-def check_options(*, layers: object, verify: str, io_timeout: float, lock_timeout: float) -> None:
-    """Refuse options that cannot be, now and not in the middle of a fetch.
-
-    Raises:
-        ValueError: for a value that an option does not have.
-        TypeError: for one path where several belong.
-    """
-    if isinstance(layers, str | os.PathLike):
-        raise TypeError("layers is a list of folders, not one folder")
-    if verify not in {"auto", "full"}:
-        raise ValueError(f"verify is 'auto' or 'full', not {verify!r}")
-    for name, value in (("io_timeout", io_timeout), ("lock_timeout", lock_timeout)):
-        if not (
-            isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and not math.isnan(value)
-        ):
-            raise ValueError(f"{name} is a number of seconds, not {value!r}")
-
-
-def check_client(client: object, *, awaited: bool) -> None:
-    """Refuse a client that cannot be used, now and not at the first download.
-
-    It is known by what it has and not by its class: any object with the names that are used will do, and httpx is not
-    imported before something is downloaded.
-
-    Raises:
-        TypeError: for what is no client, or one that is awaited where one that blocks belongs, or the other way round.
-    """
-    if client is None:
-        return
-    # httpx's that blocks has close(), the one that is awaited aclose(); who has both or neither may be either.
-    closings = {name for name in ("close", "aclose") if hasattr(client, name)}
-    usable = all(hasattr(client, name) for name in ("auth", "build_request", "send"))
-    if not usable or closings == {"close" if awaited else "aclose"}:
-        wanted, owner = ("AsyncClient", "an AsyncCache") if awaited else ("Client", "a Cache")
-        raise TypeError(f"the client of {owner} is an httpx.{wanted}, not {_kind(client)}")
-
-
-def _kind(client: object) -> str:
-    # Its text may be a secret: somebody may take a URL for it.
-    kind = type(client)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

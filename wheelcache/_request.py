@@ -1,7 +1,6 @@
-"""What is asked for: a URL, the hashes its bytes must have, its size and the wheel's file name.
+"""Requests: a URL, and the hashes, size and file name of the wheel that is expected there.
 
-Everything that must not leak is taken off here: the URL that later stations see in errors and records is the redacted
-one, and the credentials travel beside it, not in it.
+Credentials are separated from the URL here. Errors and records contain only the redacted URL.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ _SCHEMES = {"https", "http", "file"}
 
 @dataclass(frozen=True)
 class WheelRequest:
-    """One wheel that is wanted: what ``fetch`` and ``fetch_all`` take.
+    """A request for one wheel, for ``fetch_all``.
 
     Args:
-        url: where its bytes are: ``https:``, ``http:`` or ``file:``; a ``#sha256=...`` fragment counts as a hash.
-        hashes: what its bytes must have, see ``Cache.fetch``.
-        size: its size in bytes, where known.
-        filename: its wheel file name, where the URL does not end in it.
-        mirrors: URLs of the same file elsewhere, see ``Cache.fetch``.
+        url: an ``https:``, ``http:`` or ``file:`` URL; a ``#sha256=...`` fragment counts as a hash.
+        hashes: the hashes that the wheel must have; see ``Cache.fetch``.
+        size: the size in bytes that it must have, if known.
+        filename: its wheel file name, if the URL does not end in it.
+        mirrors: further URLs of the same wheel; see ``Cache.fetch``.
     """
 
     url: str
@@ -45,12 +44,12 @@ class WheelRequest:
 
 
 class Source(NamedTuple):
-    """A place to get the bytes from.
+    """A URL that a wheel can be downloaded from.
 
     Attributes:
         url: the URL without credentials and fragment, as it is requested.
-        shown: the URL as it may be shown and stored: without query, too.
-        auth: user name and password of the URL, or ``None``.
+        shown: the redacted URL, for display and storage.
+        auth: the user name and password of the URL, or ``None``.
     """
 
     url: str
@@ -62,16 +61,16 @@ class Source(NamedTuple):
 
 
 class ResolvedRequest(NamedTuple):
-    """A request, checked and taken apart.
+    """A request after its arguments were checked and parsed.
 
     Attributes:
         url: the URL without credentials and fragment, as it is requested.
-        shown: the URL as it may be shown and stored: without query, too.
-        auth: user name and password of the URL, or ``None``.
+        shown: the redacted URL, for display and storage.
+        auth: the user name and password of the URL, or ``None``.
         filename: the wheel's file name.
-        hashes: what the bytes must have, by algorithm, in hex.
-        size: what the bytes must measure, or ``None``.
-        mirrors: where else they are, in the order in which they are asked.
+        hashes: the requested hashes, by algorithm, in hex.
+        size: the requested size in bytes, or ``None``.
+        mirrors: further URLs of the same wheel, in the order in which they are tried.
     """
 
     url: str
@@ -83,40 +82,42 @@ class ResolvedRequest(NamedTuple):
     mirrors: tuple[Source, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Wanted({self.filename!r}, {self.shown!r})"
+        return f"ResolvedRequest({self.filename!r}, {self.shown!r})"
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Every place to get the bytes from, in order."""
+        """The URL and the mirrors, in the order in which they are tried."""
         return (Source(self.url, self.shown, self.auth), *self.mirrors)
 
     @property
     def key(self) -> str:
-        """What is single: the hash that names the bytes, else the URL. Two requests of one key want one download."""
+        """The hash that identifies the wheel, else the URL. Requests with the same key share one download."""
         return _hashes.naming_hash(self.hashes) or self.url
 
 
 def parse_request(
     url: str, hashes: Hashes | None, size: int | None, filename: str | None, mirrors: Iterable[str] = ()
 ) -> ResolvedRequest:
-    """Check a request.
+    """Check and parse the arguments of a request.
 
     Raises:
-        ValueError: for a URL, hash or size that cannot be one.
-        InvalidWheelError: for a file name that is not a wheel's.
+        TypeError: if the URL is not a ``str``, or ``mirrors`` is one URL and not several.
+        ValueError: if a URL, hash or size is invalid, or all hashes are weak.
+        InvalidWheelError: if the file name is not a valid wheel file name.
     """
     parts = split_url(url)
     if isinstance(mirrors, str):
-        raise TypeError("mirrors is a list of URLs, not one URL")
-    others = {mirror: split_url(mirror) for mirror in mirrors}
-    if others and "file" in {parts.scheme, *(other.scheme for other in others.values())}:
-        raise ValueError("a file: URL neither has mirrors nor is one")
-    fragments = [found for each in (parts, *others.values()) for found in _fragment_hashes(each.fragment)]
-    wanted = _hashes.merged([*_hashes.parse_hashes(hashes).items(), *fragments])
-    _hashes.require_strong(wanted)
+        raise TypeError("mirrors must be a list of URLs, not one URL")
+    mirror_parts = {mirror: split_url(mirror) for mirror in mirrors}
+    all_parts = (parts, *mirror_parts.values())
+    if mirror_parts and any(each.scheme == "file" for each in all_parts):
+        raise ValueError("a file: URL cannot have mirrors or be one")
+    fragments = [pair for each in all_parts for pair in _fragment_hashes(each.fragment)]
+    expected = _hashes.merge_hashes([*_hashes.parse_hashes(hashes).items(), *fragments])
+    _hashes.require_strong(expected)
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
-        raise ValueError(f"size is a number of bytes, not {size!r}")
-    source = _source(url, parts)
+        raise ValueError(f"size must be a number of bytes, not {size!r}")
+    source = _to_source(url, parts)
     if filename is None:
         filename = unquote(parts.path.rpartition("/")[2])
     check_filename(filename, operation="fetch", url=source.shown)
@@ -125,13 +126,13 @@ def parse_request(
         shown=source.shown,
         auth=source.auth,
         filename=filename,
-        hashes=wanted,
+        hashes=expected,
         size=size,
-        mirrors=tuple(_source(mirror, other) for mirror, other in others.items()),
+        mirrors=tuple(_to_source(mirror, each) for mirror, each in mirror_parts.items()),
     )
 
 
-def _source(url: str, parts: SplitResult) -> Source:
+def _to_source(url: str, parts: SplitResult) -> Source:
     return Source(
         url=parts._replace(netloc=_without_userinfo(parts.netloc), fragment="").geturl(),
         shown=redact(url),
@@ -140,37 +141,37 @@ def _source(url: str, parts: SplitResult) -> Source:
 
 
 def split_url(url: str) -> SplitResult:
-    """Take a URL apart.
+    """Split a URL into its parts.
 
     Raises:
-        ValueError: where it is not an absolute ``https:``, ``http:`` or ``file:`` URL. The text shows no credentials.
+        TypeError: if it is not a ``str``.
+        ValueError: if it is not an absolute ``https:``, ``http:`` or ``file:`` URL. The message shows no credentials.
     """
     if not isinstance(url, str):
-        raise TypeError(f"a URL is a str, not {type(url).__name__}")
+        raise TypeError(f"a URL must be a str, not {type(url).__name__}")
     try:
         parts = urlsplit(url)
-        _ = parts.port  # a port that is no number is told only when it is asked for
+        _ = parts.port  # urlsplit checks the port only when it is read
     except ValueError:
-        # urllib's own text quotes what it could not read, which may be a part of a password.
-        raise ValueError(f"not a URL, its host or port cannot be read: {redact(url)}") from None
+        # The message of urllib quotes the invalid part, which may contain a part of a password.
+        raise ValueError(f"not a URL, its host or port is invalid: {redact(url)}") from None
     if parts.scheme not in _SCHEMES or (parts.scheme != "file" and not parts.hostname):
-        way_in = "" if parts.scheme else "; a local file goes in by put"
-        raise ValueError(f"not an https:, http: or file: URL: {redact(url)}{way_in}")
+        advice = "" if parts.scheme else " (use put for a local file)"
+        raise ValueError(f"not an https:, http: or file: URL: {redact(url)}{advice}")
     return parts
 
 
 def redact(url: str) -> str:
-    """Return the URL without what may be secret: user name, password, query and fragment.
+    """Return a URL without its user name, password, query and fragment, which may be secret.
 
-    ``***`` stands where something was, so that the reader sees that it was there. Of text that is not a URL nothing
-    behind the scheme is shown.
+    ``***`` replaces the user name, the password and the query. Of text that is not a URL, at most the scheme is shown.
     """
     try:
         parts = urlsplit(url)
         netloc = parts.netloc
         _ = parts.port
     except ValueError:
-        # What stands where a port should be may be a password with a "/" or "#" in it.
+        # The text in place of the port may be a password that contains "/" or "#".
         scheme, _, _ = url.partition("://")
         return f"{scheme}://***" if scheme in _SCHEMES else "***"
     if "@" in netloc:
@@ -185,11 +186,11 @@ def _without_userinfo(netloc: str) -> str:
 
 
 def _fragment_hashes(fragment: str) -> list[tuple[str, str]]:
-    """Read the hashes of ``#sha256=<hex>&...``; other parts of a fragment, such as ``egg=``, are passed over."""
+    """Return the hashes of a fragment ``#sha256=<hex>&...``. Other parts, such as ``egg=``, are ignored."""
     parts = (part.partition("=") for part in fragment.split("&"))
-    return [_hashes.checked(name, value) for name, _, value in parts if _hashes.is_known(name.lower())]
+    return [_hashes.normalize_hash(name, value) for name, _, value in parts if _hashes.is_known(name.lower())]
 
 
 def text_key(text: str) -> str:
-    """Return the name on disk of something that cannot be one itself: the sha256 of its UTF-8 bytes, in hex."""
+    """Return a name on disk for text that cannot be a file name itself: the sha256 of its UTF-8 bytes, in hex."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -807,7 +807,7 @@ def test_no_lock_is_no_reason_to_wait(server: Server, machine: Machine, cache: C
 def test_a_client_of_another_kind(client, machine: Machine, tmp_path: Path) -> None:
     """What is no client, or one that is awaited, is told at once, by the name of the class that belongs there."""
     client = client() if isinstance(client, type) else client
-    with pytest.raises(TypeError, match=r"is an httpx\.Client, not (int|str|httpx\.AsyncClient)$"):
+    with pytest.raises(TypeError, match=r"must be an httpx\.Client, not (int|str|httpx\.AsyncClient)$"):
         machine.cache(tmp_path / "cache", client=client)
     assert not (tmp_path / "cache").exists()
 

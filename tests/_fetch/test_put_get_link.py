@@ -494,9 +494,9 @@ def test_two_caches_do_not_mix(machine: Machine, source: Path, wheel: Wheel, tmp
     ("call", "says"),
     [
         (lambda cache, wheel, tmp: cache.link("demo-1.0-py3-none-any.whl", tmp), "not str"),
-        (lambda cache, wheel, tmp: cache.unpack(wheel.path, tmp), "what fetch, put, get and entries return"),
+        (lambda cache, wheel, tmp: cache.unpack(wheel.path, tmp), "as returned by fetch, put, get and entries"),
         (lambda cache, wheel, tmp: cache.export(tmp, wheel), "not one wheel"),
-        (lambda cache, wheel, tmp: cache.export(tmp, [wheel.path]), "what fetch, put, get and entries return"),
+        (lambda cache, wheel, tmp: cache.export(tmp, [wheel.path]), "as returned by fetch, put, get and entries"),
         (lambda cache, wheel, tmp: cache.fetch_all(wheel.filename), "must be a list of requests"),
         (lambda cache, wheel, tmp: cache.fetch_all(WheelRequest("https://example.org/")), "must be a list of requests"),
         (lambda cache, wheel, tmp: cache.fetch_all([{"url": "https://me:secret@example.org/"}]), "not dict"),

@@ -313,10 +313,10 @@ def test_keep_leaves_what_cannot_be_read_to_tell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"max_size": -1}, "max_size is a number of bytes, not -1"),
+        ({"max_size": -1}, "max_size must be a number of bytes, not -1"),
         ({"max_size": 1.5}, "1.5"),
         ({"max_size": True}, "True"),
-        ({"max_age": -1}, "max_age is a number of seconds"),
+        ({"max_age": -1}, "max_age must be a non-negative number of seconds"),
         ({"max_age": float("nan")}, "nan"),
         ({"max_age": timedelta(days=-1)}, "days=-1"),
         ({"max_age": "30d"}, "30d"),

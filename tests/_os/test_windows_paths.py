@@ -21,7 +21,7 @@ from wheels import Wheel, wheel_filename
 
 from wheelcache._fs.tempnames import OwnerTag
 from wheelcache._hashes import MultiHash
-from wheelcache._options import cache_folder
+from wheelcache._options import choose_cache_folder
 from wheelcache._os.files import FileSystem
 from wheelcache._store.layout import Layout
 
@@ -198,7 +198,7 @@ def test_the_paths_of_a_server_reach_the_system_with_theirs(spy: Spy) -> None:
 )
 def test_a_cache_folder_on_a_server(given: str, wheel: Wheel) -> None:
     r"""Every path of a cache on a share is below it, and the long ones become ``\\?\UNC\server\share\…``."""
-    root = cache_folder(given)
+    root = choose_cache_folder(given)
     assert root == "\\\\server\\share\\cache"
     layout = Layout(root)
     running = MultiHash()
@@ -225,6 +225,6 @@ def test_a_cache_folder_on_a_server(given: str, wheel: Wheel) -> None:
 
 def test_the_root_of_a_share_is_where_its_paths_end() -> None:
     """A share's root is its own parent, as a drive's is: whoever makes folders upwards ends there."""
-    root = cache_folder("\\\\server\\share\\")
+    root = choose_cache_folder("\\\\server\\share\\")
     assert os.path.dirname(root) == root
     assert Layout(root).version.startswith("\\\\server\\share\\v1")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO
-from .._hashes import checked
+from .._hashes import normalize_hash
 from .layout import Layout
 from .records import decode, encode
 
@@ -60,7 +60,7 @@ class Index:
                 "place": str(place),
             }:
                 try:
-                    return UrlEntry(checked("sha256", sha256)[1], until, may_be_stale, headers, place)
+                    return UrlEntry(normalize_hash("sha256", sha256)[1], until, may_be_stale, headers, place)
                 except ValueError:
                     return None
         return None
@@ -89,6 +89,6 @@ def digest_in_pointer(data: bytes | None) -> str | None:
     """Return the sha256 in the bytes of a pointer, or ``None`` if they are not a pointer."""
     fields = decode(data or b"")
     try:
-        return None if fields is None else checked("sha256", fields["sha256"])[1]
+        return None if fields is None else normalize_hash("sha256", fields["sha256"])[1]
     except (KeyError, ValueError, AttributeError):
         return None
