@@ -1,4 +1,4 @@
-"""Doctor: what it says of a good folder, of one where something is refused, and that nothing of it stays."""
+"""Doctor: reports on good folders and on refusals, and leaves no files behind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def files() -> FaultyFiles:
 
 @pytest.fixture
 def machine(files: FaultyFiles, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A machine whose clock never waits, and whose file calls go by a plan; its other process is never started."""
+    """A machine with a fake clock and a plan for its file operations, on which no child process is started."""
     monkeypatch.setattr(sys, "executable", "")
     machine = Machine(files)
     machine.volume = Volume(file_system="NTFS", mount="C:\\", free=1 << 40, size=1 << 41)
@@ -50,12 +50,12 @@ def named(report: DoctorReport) -> dict[str, Check]:
 
 
 def wrong(report: DoctorReport) -> set[str]:
-    # The false clock is far from that of the volume, as that of a bad network drive.
+    # The fake clock is far from that of the volume, like the clock of a bad network drive.
     return {check.name for check in report.checks if not check.ok} - {"time stamps"}
 
 
 def test_a_good_folder_is_well(tmp_path: Path) -> None:
-    """On a local volume every probe is made, each says how long it took, and there is nothing to do."""
+    """On a local volume every check is good, has a duration, and needs no advice."""
     with Cache(tmp_path / "cache") as cache:
         report = cache.doctor()
     checks = named(report)
@@ -71,7 +71,7 @@ def test_a_good_folder_is_well(tmp_path: Path) -> None:
 
 
 def test_nothing_of_it_stays(tmp_path: Path, wheel: Wheel) -> None:
-    """A cache is the same afterwards, one with wheels as well as an empty one."""
+    """Neither an empty cache nor one with wheels is changed."""
     with Cache(tmp_path / "cache") as cache:
         empty = set(listing(cache.path))
         cache.doctor()
@@ -86,7 +86,7 @@ def test_nothing_of_it_stays(tmp_path: Path, wheel: Wheel) -> None:
 
 
 def test_a_read_only_cache_is_not_written_to(tmp_path: Path) -> None:
-    """With ``read_only`` nothing is tried that writes, and the report says so."""
+    """With ``read_only`` nothing is written, and the report says so."""
     Cache(tmp_path / "cache").close()
     before = listing(tmp_path)
     with Cache(tmp_path / "cache", read_only=True) as cache:
@@ -97,7 +97,7 @@ def test_a_read_only_cache_is_not_written_to(tmp_path: Path) -> None:
 
 
 def test_a_closed_cache_is_a_value_error(tmp_path: Path) -> None:
-    """As for every other operation."""
+    """A closed cache raises the same error as for every other operation."""
     cache = Cache(tmp_path / "cache")
     cache.close()
     with pytest.raises(ValueError, match="closed"):
@@ -117,7 +117,7 @@ def test_a_closed_cache_is_a_value_error(tmp_path: Path) -> None:
 def test_what_a_volume_lacks_is_told_with_its_code(
     operation: str, code: int, bad: set[str], ways: tuple[str, str], files: FaultyFiles, cache: Cache
 ) -> None:
-    """A way that is refused is named with its code, and the report says which ways are taken in its place."""
+    """A refused operation is reported with its code, and with the methods that are used instead."""
     clone = Refuse("clone", 50)
     files.plan = Refusing(Refuse(operation, code), clone)
     report = cache.doctor()
@@ -130,7 +130,7 @@ def test_what_a_volume_lacks_is_told_with_its_code(
 
 
 def test_a_scanner_that_lets_go_is_told(files: FaultyFiles, machine: Machine, cache: Cache) -> None:
-    """Where a new file can be renamed after a while only, the report has the code, the tries and the time."""
+    """If a new file can be renamed only after a while, the report has the code, the attempts and the duration."""
     files.plan = Refusing(Refuse("rename", 32, times=6), Refuse("clone", 50))
     report = cache.doctor()
     check = named(report)["rename"]
@@ -141,7 +141,7 @@ def test_a_scanner_that_lets_go_is_told(files: FaultyFiles, machine: Machine, ca
 
 
 def test_a_scanner_that_never_lets_go_is_named(files: FaultyFiles, machine: Machine, cache: Cache) -> None:
-    """Where it cannot be renamed at all, the report names the holder, and does not wait for long."""
+    """If a new file cannot be renamed at all, the report names the holder after a short wait."""
     machine.holders = ("MsMpEng.exe (pid 4711)",)
     files.plan = Refusing(Refuse("rename replace unlink", 32), Refuse("clone", 50))
     report = cache.doctor()
@@ -154,7 +154,7 @@ def test_a_scanner_that_never_lets_go_is_named(files: FaultyFiles, machine: Mach
 @pytest.mark.parametrize("operation", ["*", "create mkdir", "stat", "file.write", "unlink rmdir"])
 @pytest.mark.parametrize("code", [5, 32, 112, 1, "EIO", "EACCES"])
 def test_it_never_fails(operation: str, code: int | str, files: FaultyFiles, machine: Machine, cache: Cache) -> None:
-    """Whatever is refused, it ends with a report that says so, soon."""
+    """Every refusal ends up in the report, soon."""
     files.plan = Refusing(Refuse(operation, code))
     report = cache.doctor()
     assert not report.ok
@@ -166,7 +166,7 @@ def test_it_never_fails(operation: str, code: int | str, files: FaultyFiles, mac
 def test_a_probe_that_takes_long_is_no_clock_that_is_off(
     offset: float, good: bool, files: FaultyFiles, machine: Machine, tmp_path: Path
 ) -> None:
-    """Time stamps are held against the clock as it was when they were made; one that is off is told all the same."""
+    """Time stamps are compared with the clock at the time of writing, so that only a wrong clock is reported."""
     machine = Machine(files, FakeClock(time.time() + offset))
     files.plan = Doing("replace", lambda call: machine.clock.advance(15.0))
     with machine.cache(tmp_path / "cache") as cache:
@@ -177,7 +177,7 @@ def test_a_probe_that_takes_long_is_no_clock_that_is_off(
 
 
 def test_a_folder_that_is_held_is_taken_away_later(files: FaultyFiles, machine: Machine, cache: Cache) -> None:
-    """The folder that was made to see whether one can be goes at the end, or with a prune when nobody holds it."""
+    """The probe folder is deleted at the end, or swept once it is no longer held."""
     files.plan = Refusing(Refuse("rmdir", 32, "*.tmp"))
     before = set(listing(cache.path))
     report = cache.doctor()
@@ -189,7 +189,7 @@ def test_a_folder_that_is_held_is_taken_away_later(files: FaultyFiles, machine: 
     machine.reboot()
     assert list(cache.prune(dry_run=True).swept) == list(cache.prune().swept) == [cache.path / left]
     assert left not in listing(cache.path)
-    # Held until a later probe: it goes with the rest.
+    # Held until a later probe, and then deleted with the others.
     let_go = Doing("create", lambda call: setattr(files, "plan", Refusing()), path="*-case*")
     files.plan = Both(let_go, Refusing(Refuse("rmdir", 32, "*.tmp")))
     report = cache.doctor()
@@ -241,7 +241,7 @@ def test_a_python_that_does_not_answer_is_told(
 def test_where_it_is_matters(
     volume: Volume, around: Environment, bad: str, word: str, machine: Machine, cache: Cache
 ) -> None:
-    """A network drive, a folder of the cloud, a drive of Windows under WSL, a full volume: told, with advice."""
+    """A network drive, a cloud folder, a Windows drive under WSL and a full volume are reported with advice."""
     machine.volume, machine.environment = volume, around
     report = cache.doctor()
     assert wrong(report) == {bad}
@@ -264,7 +264,7 @@ def test_where_it_is_matters(
 def test_where_it_is_may_be_no_matter(
     volume: Volume, around: Environment, probe: str, said: str, machine: Machine, cache: Cache
 ) -> None:
-    """What is as it should be, or is not told by the system, is said in a few words and is no fault."""
+    """Good or unknown facts are reported in a few words, and are not faults."""
     machine.volume, machine.environment = volume, around
     report = cache.doctor()
     assert named(report)[probe].detail.endswith(said)
@@ -272,7 +272,7 @@ def test_where_it_is_may_be_no_matter(
 
 
 def test_a_machine_without_a_boot_is_told(machine: Machine, cache: Cache) -> None:
-    """Where nobody knows which boot it is, every process hashes again: that is worth a line."""
+    """A missing boot identity is reported, since every process then hashes again."""
     machine.boot = None
     assert wrong(cache.doctor()) == {"boot identity"}
 
@@ -289,7 +289,7 @@ def test_a_machine_without_a_boot_is_told(machine: Machine, cache: Cache) -> Non
 def test_what_the_other_process_sees_of_a_lock_is_told(
     code: int, good: bool, said: str, machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its answer decides: kept out is good, two owners at once are not, and one that fails says nothing of locks."""
+    """A child that cannot take the lock is good, one that takes it is not, and a failing one says nothing."""
     monkeypatch.setattr(sys, "executable", "python")
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: FakeChild(code))
     report = cache.doctor()
@@ -352,7 +352,7 @@ def test_a_cancelled_call_leaves_no_probe_behind(
 
 
 def test_a_container_is_told(machine: Machine, cache: Cache) -> None:
-    """That it runs in a container, with a folder from outside, is said and is no fault."""
+    """A container with a mapped folder is reported, and is not a fault."""
     machine.volume, machine.environment = Volume(mapped=True), Environment(container="Docker")
     report = cache.doctor()
     assert "Docker" in named(report)["container"].detail
@@ -374,7 +374,7 @@ def test_a_container_is_told(machine: Machine, cache: Cache) -> None:
     ],
 )
 def test_folders_of_clouds_are_known_by_name(path: str, cloud: str) -> None:
-    """The folders that cloud services keep have names that are theirs; others that look like it are not."""
+    """The folders of cloud services are recognized by name; similar names are not."""
     assert cloud_by_name(path) == cloud
 
 
@@ -390,7 +390,7 @@ def test_the_command_prints_a_report(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_command_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """``--json`` has the same for machines."""
+    """``--json`` prints the same report for programs."""
     assert main(["doctor", "--cache-dir", str(tmp_path / "cache"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is True
@@ -402,7 +402,7 @@ def test_the_command_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_command_tells_a_problem_by_its_exit_code(
     files: FaultyFiles, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
 ) -> None:
-    """What is wrong is in the table, what to do below it, and the exit code is 1."""
+    """Faults are in the table, advice is below it, and the exit code is 1."""
     monkeypatch.setattr(Cache, "_system", machine.cache_class._system)
     files.plan = Refusing(Refuse("link", 396))
     assert main(["doctor", "--cache-dir", str(tmp_path / "cache")]) == 1
@@ -414,13 +414,13 @@ def test_the_command_tells_a_problem_by_its_exit_code(
 @with_scanner
 @pytest.mark.parametrize("share", ["r", "rw"])
 def test_a_scanner_at_work_is_seen(share: str, tmp_path: Path) -> None:
-    """With a scanner that holds each new file for a second, doctor ends, finds a way in, and cleans up."""
+    """With a scanner that holds each new file for a second, doctor ends, finds a method, and cleans up."""
     from scanner import watching
 
     root = tmp_path / "cache"
     root.mkdir()
     with watching(root, share=share, ms=1000), Cache(root) as cache:
         report = cache.doctor()
-    # What it saw of the scanner depends on who was quicker.
+    # The result of each check depends on the timing of the scanner.
     assert named(report)["way in"].ok
     assert [check for check in report.checks if not (check.ok or check.code == "winerror 32")] == []

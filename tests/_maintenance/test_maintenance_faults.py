@@ -1,4 +1,4 @@
-"""What keeps a cache, under the fault sweep: whichever call is refused, nothing is lost that should have stayed."""
+"""Maintenance under the fault sweep: whichever call is refused, no entry is lost that should be kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["client", "quick_path", "url"]
 
 @contextmanager
 def nobody_waits(world: World, *, but: float = 0.0) -> Iterator[None]:
-    """See that no more than ``but`` seconds go to who holds anything; opening the cache may have spent some."""
+    """Check that the block waits for at most ``but`` seconds, not counting waits before it."""
     before = sum(world.machine.clock.slept)
     yield
     assert sum(world.machine.clock.slept) - before <= but
@@ -87,13 +87,13 @@ SCENARIOS = {
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_one_refusal(name: str, quick_path: Path, url: str, client: httpx.Client) -> None:
-    """Whichever call is refused once, what should stay stays, nothing wrong is shown, and a second time works."""
+    """Whichever call is refused once, no entry is lost, no wrong byte is returned, and a second call succeeds."""
     for codes in by_turns(COMMON, 1 if sys.platform == "win32" else 3):
         assert sweep(quick_path, url, client, SCENARIOS[name], codes) >= 3
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_refused_from_then_on(name: str, quick_path: Path, url: str, client: httpx.Client) -> None:
-    """Whenever the file system begins to refuse everything, what should stay is there when it works again."""
+    """Whenever the file system begins to refuse everything, no entry is lost once it works again."""
     for codes in by_turns(LASTING, 1 if sys.platform == "win32" else 2):
         assert sweep(quick_path, url, client, SCENARIOS[name], codes, forever=True) >= 3

@@ -1,4 +1,4 @@
-"""Pruning: what goes, in which order, whole; what stays; and what bad input does not touch."""
+"""Prune, remove and clear: which entries are removed, in which order, and which are kept."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIZE = 3000
 
 
 def fill(machine: Machine, cache: Cache, folder: Path, count: int) -> list[CachedWheel]:
-    """Put wheels in, each a day and more after the one before."""
+    """Put wheels into the cache, each more than a day after the one before."""
     found = []
     for number in range(count):
         source = folder / wheel_filename(f"p{number}")
@@ -45,13 +45,13 @@ def digests(wheels: object) -> list[str]:
 
 
 def size_of_tally(machine: Machine, cache: Cache) -> int:
-    """Return how large another process takes the cache to be."""
+    """Return the size of the cache as another process estimates it."""
     with machine.cache(cache.path) as other:
         return core_of(other).counters.size(RobustIO(core_of(other).begin()))
 
 
 def test_the_least_recently_used_go_first_and_whole(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """To half the size, the half goes that was used longest ago; a use by another object counts; nothing is left."""
+    """Pruning to half the size removes the least recently used half completely; uses by other objects count."""
     wheels = fill(machine, cache, tmp_path, 10)
     with machine.cache(cache.path) as other:
         assert other.get(wheels[0].digest) is not None
@@ -78,7 +78,7 @@ def test_a_dry_run_says_what_a_run_does(machine: Machine, cache: Cache, tmp_path
 
 
 def test_ages_are_seconds_or_a_timedelta(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """What was not used for so long goes; what was used within stays."""
+    """Wheels not used for that long are removed, and the others kept."""
     wheels = fill(machine, cache, tmp_path, 6)
     assert digests(cache.prune(max_age=timedelta(days=5)).removed) == digests(wheels[:2])
     assert digests(cache.prune(max_age=2 * DAY).removed) == digests(wheels[2:5])
@@ -106,7 +106,7 @@ def test_use_is_marked_once_a_day_and_never_by_looking(machine: Machine, cache: 
 
 
 def test_a_mark_from_the_future_ages_from_now_on(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """What a wrong clock marked goes in its turn, by age and by size; a dry run leaves the mark as it is."""
+    """A use in the future is reset to now, so the wheel is removed in its turn; a dry run does not reset it."""
     wheels = fill(machine, cache, tmp_path, 3)
     marker = Path(f"{cache.unpack(wheels[0]).path}.json")
     marks = [wheels[0].path.with_suffix(".json"), marker]
@@ -123,7 +123,7 @@ def test_a_mark_from_the_future_ages_from_now_on(machine: Machine, cache: Cache,
 
 
 def test_a_mark_that_cannot_be_made_is_no_matter(tmp_path: Path) -> None:
-    """Where the time stamp cannot be set, the hit is a hit all the same."""
+    """If the time stamp cannot be set, the hit is still a hit."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
@@ -151,7 +151,7 @@ def test_what_is_held_stays_whole_and_is_reported(tmp_path: Path) -> None:
 
 
 class BeingTakenAway(Plan):
-    """Another prune takes an entry away after the walk: its folder is refused twice, and then it is gone."""
+    """Another prune removes an entry after the walk: its folder is refused twice, and then missing."""
 
     def __init__(self, wheel: CachedWheel) -> None:
         self.folder = wheel.path.parent
@@ -168,7 +168,7 @@ class BeingTakenAway(Plan):
 
 
 def test_what_another_prune_is_just_taking_away_counts_as_gone(tmp_path: Path) -> None:
-    """An entry that is refused for a moment, since another prune removes it, makes no younger one go in its place."""
+    """An entry that is refused while another prune removes it does not cause a newer one to be removed."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
@@ -181,7 +181,7 @@ def test_what_another_prune_is_just_taking_away_counts_as_gone(tmp_path: Path) -
 
 
 def test_a_deleted_file_whose_name_stays_is_gone(tmp_path: Path) -> None:
-    """A wheel that another deleted already, and open somewhere, is gone: no younger one goes in its place."""
+    """A deleted wheel that is still open somewhere counts as gone: no newer one is removed in its place."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
@@ -194,7 +194,7 @@ def test_a_deleted_file_whose_name_stays_is_gone(tmp_path: Path) -> None:
 
 
 def test_held_folders_are_not_waited_for(tmp_path: Path) -> None:
-    """Of folders that somebody holds a few are looked at twice, a moment later; the others are skipped at once."""
+    """Of folders that are held open, a few are read again after a moment; the others are skipped at once."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
@@ -217,7 +217,7 @@ def test_held_folders_are_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_keep_without_limits_leaves_what_a_lock_file_names(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Lock files, digests and wheels stay, whatever their age; all else goes."""
+    """The wheels of lock files, digests and wheels are kept whatever their age; all others are removed."""
     wheels = fill(machine, cache, tmp_path, 6)
     cache.put(tmp_path / wheels[2].filename, hashes={"sha512": Wheel("", Path(wheels[2]).read_bytes()).hex("sha512")})
     sha512 = Wheel("", Path(wheels[2]).read_bytes()).hex("sha512")
@@ -241,7 +241,7 @@ def test_keep_without_limits_leaves_what_a_lock_file_names(machine: Machine, cac
 
 
 def test_keep_leaves_a_wheel_that_is_locked_as_an_archive(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Tools lock what they were given by its URL or path so; of an archive that is no wheel no hash is asked for."""
+    """Tools lock a wheel given by URL or path as an archive; an archive that is not a wheel needs no hash."""
     wheels = fill(machine, cache, tmp_path, 3)
     sha256 = [wheel.digest.removeprefix("sha256:") for wheel in wheels]
     lock = tmp_path / "pylock.toml"
@@ -277,7 +277,7 @@ def lock_by_sha512(folder: Path, *wheels: tuple[str, str]) -> Path:
 
 
 def test_keep_finds_wheels_by_a_hash_that_they_did_not_come_by(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """They are hashed for it, of a lock file's only those of its names; a hash of what is not here keeps nothing."""
+    """Only wheels with a name from the lock file are hashed; the hash of an absent wheel keeps nothing."""
     wheels = fill(machine, cache, tmp_path, 4)
     sha512 = [Wheel("", Path(wheel).read_bytes()).hex("sha512") for wheel in wheels]
     lock = lock_by_sha512(tmp_path, (wheels[0].filename, sha512[0]), (wheel_filename("absent"), "0" * 128))
@@ -289,7 +289,7 @@ def test_keep_finds_wheels_by_a_hash_that_they_did_not_come_by(machine: Machine,
 
 
 def test_keep_finds_what_lost_its_pointer_by_its_record(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """A hash that was checked when the wheel came is in its record: it is found under any name, and nothing is read."""
+    """A hash that was checked at the download is in the record, and found under any name without hashing."""
     (wheel,) = fill(machine, cache, tmp_path, 1)
     sha512 = Wheel("", Path(wheel).read_bytes()).hex("sha512")
     cache.put(wheel.path, filename=wheel_filename("other"), hashes={"sha512": sha512})
@@ -300,7 +300,7 @@ def test_keep_finds_what_lost_its_pointer_by_its_record(machine: Machine, cache:
 
 
 def test_keep_leaves_what_cannot_be_read_to_tell(tmp_path: Path) -> None:
-    """A wheel of a locked name that is held so that nobody can hash it may be the locked one: it stays."""
+    """A wheel with a locked name that cannot be hashed may be the locked one, and is kept."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
@@ -338,7 +338,7 @@ def test_bad_limits_remove_nothing(
     options: dict[str, object],
     said: str,
 ) -> None:
-    """A limit, digest or lock file that cannot be one is an error that names it, and nothing goes."""
+    """An invalid limit, digest or lock file is an error that names it, and nothing is removed."""
     fill(machine, cache, tmp_path, 2)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "torn.toml").write_text("[[packages")
@@ -351,7 +351,7 @@ def test_bad_limits_remove_nothing(
 
 
 def test_a_cache_keeps_to_its_size(machine: Machine, tmp_path: Path) -> None:
-    """With max_size, a new wheel makes room for itself, the oldest first, and never goes itself."""
+    """With max_size, a new wheel causes the oldest ones to be removed, and is never removed itself."""
     with machine.cache(tmp_path / "cache", max_size=5 * SIZE) as cache:
         wheels = fill(machine, cache, tmp_path, 20)
         assert cache.stats().wheel_bytes <= 5 * SIZE
@@ -363,7 +363,7 @@ def test_a_cache_keeps_to_its_size(machine: Machine, tmp_path: Path) -> None:
 
 
 def test_a_wheel_that_has_come_is_given_though_others_cannot_be_looked_at(tmp_path: Path) -> None:
-    """The prune after a commit skips the entry that it is refused, and no error comes of it."""
+    """The prune after a commit skips an entry that it cannot read, without an error."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache", max_size=2 * SIZE) as cache:
@@ -378,7 +378,7 @@ def test_a_wheel_that_has_come_is_given_though_others_cannot_be_looked_at(tmp_pa
 
 
 def test_a_commit_under_the_limit_walks_nothing(machine: Machine, tmp_path: Path) -> None:
-    """Until the estimate is over the limit, a commit lists no folder of entries, however many there are."""
+    """Until the estimate exceeds the limit, a commit reads no folder of entries."""
     with machine.cache(tmp_path / "cache", max_size=100 * SIZE) as cache:
         fill(machine, cache, tmp_path, 5)
         machine.files.forget()
@@ -387,7 +387,7 @@ def test_a_commit_under_the_limit_walks_nothing(machine: Machine, tmp_path: Path
 
 
 def test_the_estimate_follows_what_comes_and_goes(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Every process adds to it and takes from it, and a prune puts it right where files went without us."""
+    """Every process adds to and subtracts from the estimate, and a prune corrects it after foreign deletions."""
     wheels = fill(machine, cache, tmp_path, 6)
 
     def estimate() -> int:
@@ -408,7 +408,7 @@ def test_the_estimate_follows_what_comes_and_goes(machine: Machine, cache: Cache
 
 
 def test_two_who_find_the_same_put_the_estimate_right_once(tmp_path: Path) -> None:
-    """Where one prune runs while another walks, what both found is not counted twice, in whichever order they end."""
+    """If one prune runs while another walks, the difference that both find is applied once."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache, machine.cache(cache.path) as other:
@@ -422,7 +422,7 @@ def test_two_who_find_the_same_put_the_estimate_right_once(tmp_path: Path) -> No
 
 
 def test_what_comes_while_another_walks_is_never_left_out(tmp_path: Path) -> None:
-    """The estimate holds what was put in during a walk that did not see it."""
+    """The estimate includes a wheel that was added during a walk that did not see it."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache, machine.cache(cache.path) as other:
@@ -437,7 +437,7 @@ def test_what_comes_while_another_walks_is_never_left_out(tmp_path: Path) -> Non
 
 
 def test_a_walk_that_was_refused_somewhere_does_not_lower_the_estimate(tmp_path: Path) -> None:
-    """What could not be looked at just now is still there."""
+    """A folder that cannot be read still counts."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
@@ -449,7 +449,7 @@ def test_a_walk_that_was_refused_somewhere_does_not_lower_the_estimate(tmp_path:
 
 
 def test_clear_takes_off_what_went_only(tmp_path: Path) -> None:
-    """A wheel that is held stays when the cache is cleared, and in the estimate too."""
+    """A wheel that is held open is kept when the cache is cleared, and counts in the estimate."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
@@ -461,7 +461,7 @@ def test_clear_takes_off_what_went_only(tmp_path: Path) -> None:
 
 
 def test_what_comes_out_of_a_layer_counts(machine: Machine, tmp_path: Path) -> None:
-    """Wheels of a layer that are copied in under another name are part of the size that a cache keeps to."""
+    """Wheels that are copied from a layer under another name count towards the size limit."""
     with machine.cache(tmp_path / "layer") as layer:
         wheels = fill(machine, layer, tmp_path, 8)
     with machine.cache(tmp_path / "cache", layers=[layer.path], max_size=5 * SIZE) as cache:
@@ -474,7 +474,7 @@ def test_what_comes_out_of_a_layer_counts(machine: Machine, tmp_path: Path) -> N
 
 
 def test_a_second_name_counts_where_it_takes_room(tmp_path: Path) -> None:
-    """A hard link takes none, and a copy as much as the wheel itself."""
+    """A hard link takes no space, and a copy as much as the wheel itself."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
@@ -487,7 +487,7 @@ def test_a_second_name_counts_where_it_takes_room(tmp_path: Path) -> None:
 
 
 def test_a_wheel_that_gets_a_record_again_counts(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Without its record it was no entry; given one by the next fetch, it is part of the size again."""
+    """A blob without a record does not count; once the next fetch writes the record, it counts again."""
     (wheel,) = fill(machine, cache, tmp_path, 1)
     records(cache)[0].unlink()
     os.utime(wheel.path, (machine.clock.now(),) * 2)
@@ -500,7 +500,7 @@ def test_a_wheel_that_gets_a_record_again_counts(machine: Machine, cache: Cache,
 
 
 def test_less_than_nothing_is_no_size(machine: Machine, tmp_path: Path) -> None:
-    """Where more was counted off than ever came, the next wheel has the cache walked, and it keeps to its size."""
+    """If the estimate is negative, the next wheel causes a walk, and the cache keeps to its size."""
     with machine.cache(tmp_path / "cache", max_size=5 * SIZE) as cache:
         fill(machine, cache, tmp_path, 5)
         with (cache.path / "v1/tally.log").open("ab") as file:
@@ -510,7 +510,7 @@ def test_less_than_nothing_is_no_size(machine: Machine, tmp_path: Path) -> None:
 
 
 def test_one_process_prunes_for_the_limit_and_nobody_relies_on_it(machine: Machine, tmp_path: Path) -> None:
-    """Who finds another at it goes on; where that one does not get on, the cache keeps to about its size too."""
+    """A process that finds another one pruning continues; if that one does not make progress, it prunes as well."""
     from wheelcache._fs.lock import FileLock
 
     with machine.cache(tmp_path / "cache", max_size=20 * SIZE) as cache:
@@ -527,7 +527,7 @@ def test_one_process_prunes_for_the_limit_and_nobody_relies_on_it(machine: Machi
 
 
 def test_a_long_tally_is_summed_up_and_nothing_is_lost(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Counting goes on under another name, then in one line; every sum on the way is the same."""
+    """A long file is sealed and later merged into one line; every sum in between is the same."""
     fill(machine, cache, tmp_path, 1)
     with (cache.path / "v1/tally.log").open("ab") as file:
         file.write(b"1 2 3 0\n" * 10_000 + b"torn 1\n1 1")
@@ -552,7 +552,7 @@ def unfinished(
     boot: str | None = None,
     space: str | None = None,
 ) -> Path:
-    """Leave an unfinished file, as a process of this number, boot and space would; an empty space is not said."""
+    """Create an unfinished file as a process of this number, boot and space would; an empty space is not stated."""
     stamp = OwnerTag.new(machine.clock.now() - age, boot or machine.boot).split("-")
     stamp[2] = str(pid)
     tag = "" if space == "" else f".{space_tag(space or machine.pid_namespace)}"
@@ -567,7 +567,7 @@ NOBODY = 2**22 + 1
 
 
 def test_a_line_that_was_torn_counts_for_nothing(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """What a machine that lost its power left of a line does not run into the next one."""
+    """An incomplete line after a power cut does not affect the next one."""
     (wheel,) = fill(machine, cache, tmp_path, 1)
     with (cache.path / "v1/tally.log").open("ab") as file:
         file.write(b"99")
@@ -578,7 +578,7 @@ def test_a_line_that_was_torn_counts_for_nothing(machine: Machine, cache: Cache,
 
 
 def test_leftovers_go_when_they_are_old_and_nobodys(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Temporary files after a day, partial downloads after a week, quarantine after a month; a live owner's never."""
+    """Temporary files are removed after a day, partial downloads after a week, quarantine after a month."""
     fill(machine, cache, tmp_path, 1)
     old = [
         unfinished(cache, machine, "tmp", 1.1 * DAY, pid=NOBODY),
@@ -618,7 +618,7 @@ def test_leftovers_go_when_they_are_old_and_nobodys(machine: Machine, cache: Cac
 
 
 def record_only(machine: Machine, cache: Cache, folder: Path) -> CachedWheel:
-    """Leave what a damaged wheel leaves when it was put aside two days ago."""
+    """Leave the record of a damaged wheel that was moved into quarantine two days ago."""
     (wheel,) = fill(machine, cache, folder, 1)
     wheel.path.unlink()
     os.utime(wheel.path.parent, (machine.clock.now() - 2 * DAY,) * 2)
@@ -626,7 +626,7 @@ def record_only(machine: Machine, cache: Cache, folder: Path) -> CachedWheel:
 
 
 def test_the_record_of_a_damaged_wheel_stays_for_a_day(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Whoever fetches the wheel again needs no new one; when nobody has, it is a leftover."""
+    """A record without a blob is kept for a day, in case the wheel is fetched again; then it is a leftover."""
     wheel = record_only(machine, cache, tmp_path)
     os.utime(wheel.path.parent, (machine.clock.now() - 0.9 * DAY,) * 2)
     assert cache.prune().swept == ()
@@ -637,7 +637,7 @@ def test_the_record_of_a_damaged_wheel_stays_for_a_day(machine: Machine, cache: 
 
 
 def test_a_wheel_that_is_fetched_again_keeps_its_record(tmp_path: Path) -> None:
-    """The sweep finds the record alone, and looks again before it takes it: the wheel has come by then."""
+    """The sweep checks a lone record again before removing it, and finds that the wheel was fetched meanwhile."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache, machine.cache(cache.path) as other:
@@ -651,7 +651,7 @@ def test_a_wheel_that_is_fetched_again_keeps_its_record(tmp_path: Path) -> None:
 
 
 def test_a_blob_in_a_numbered_place_has_a_day_for_its_record(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """It is put there first, and is as young as one beside the record would be."""
+    """A blob in a numbered folder without a record is kept for a day, as one beside its record would be."""
     (wheel,) = fill(machine, cache, tmp_path, 1)
     placed = wheel.path.parent / "1" / wheel.filename
     placed.parent.mkdir()
@@ -664,7 +664,7 @@ def test_a_blob_in_a_numbered_place_has_a_day_for_its_record(machine: Machine, c
 
 
 def test_a_lock_file_without_a_strong_hash_keeps_nobody_wrongly(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """A wheel of a lock file that only a weak hash names may be in the cache: it is an error, and nothing goes."""
+    """A lock file that names a wheel by a weak hash only is an error, and nothing is removed."""
     wheels = fill(machine, cache, tmp_path, 2)
     lock = tmp_path / "pylock.toml"
     lock.write_text(
@@ -691,7 +691,7 @@ LOCKED = '[[packages]]\nname = "demo"\n[[packages.wheels]]\nname = "demo-1.0-py3
     ids=["digits", "two values", "large number", "deep", "url"],
 )
 def test_what_is_wrong_in_a_lock_file_names_it(machine: Machine, cache: Cache, tmp_path: Path, content: str) -> None:
-    """Whatever cannot be read or understood in it is a ValueError with its path, and nothing goes."""
+    """A lock file that cannot be parsed is a ValueError with its path, and nothing is removed."""
     fill(machine, cache, tmp_path, 1)
     lock = tmp_path / "pylock.toml"
     lock.write_text('lock-version = "1.0"\ncreated-by = "test"\n' + content)
@@ -701,7 +701,7 @@ def test_what_is_wrong_in_a_lock_file_names_it(machine: Machine, cache: Cache, t
 
 
 def test_a_lock_that_is_held_is_not_stale(machine: Machine, cache: Cache) -> None:
-    """However old its file is, a lock that somebody holds stays."""
+    """A lock that a process holds is kept, however old its file is."""
     from wheelcache._fs.lock import FileLock
 
     path = cache.path / "v1" / "locks" / "0.lock"
@@ -714,7 +714,7 @@ def test_a_lock_that_is_held_is_not_stale(machine: Machine, cache: Cache) -> Non
 
 
 def test_pointers_go_with_what_they_lead_to(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """The pointer of a wheel that goes is deleted with it; that of one which stays stays, and works."""
+    """The pointer of a removed wheel is removed with it; that of a kept wheel still works."""
     sources = [Wheel(wheel_filename(name), make_wheel(name, size=SIZE)) for name in ("a", "b")]
     for source in sources:
         (tmp_path / source.filename).write_bytes(source.data)
@@ -727,7 +727,7 @@ def test_pointers_go_with_what_they_lead_to(machine: Machine, cache: Cache, tmp_
 
 
 def test_remove_takes_digests_projects_and_wheels(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Every wheel of a project goes, however its name is written; the others stay."""
+    """Every wheel of a project is removed, however its name is spelled; the others are kept."""
     for filename in ("Foo_Bar-1.0-py3-none-any.whl", "foo.bar-2.0-py3-none-any.whl", "foo-1.0-py3-none-any.whl"):
         (tmp_path / filename).write_bytes(make_wheel(filename, size=None))
         cache.put(tmp_path / filename)
@@ -740,7 +740,7 @@ def test_remove_takes_digests_projects_and_wheels(machine: Machine, cache: Cache
 
 
 def test_remove_takes_a_wheel_that_lost_its_record(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Whoever names a digest means its bytes; they are no wheel any more, and reported as what was left over."""
+    """A digest selects a blob without a record, too; it is reported as a leftover, not as a wheel."""
     wheel, other = fill(machine, cache, tmp_path, 2)
     wheel.path.with_suffix(".json").unlink()
     plan = cache.remove(wheel.digest, dry_run=True)
@@ -752,7 +752,7 @@ def test_remove_takes_a_wheel_that_lost_its_record(machine: Machine, cache: Cach
 
 
 def test_a_wheel_in_a_numbered_place_goes_by_its_path(tmp_path: Path) -> None:
-    """The report says where the wheel was, and not where the damaged file is that it stood beside."""
+    """The report has the path of the wheel, and not that of the damaged file beside it."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
@@ -768,7 +768,7 @@ def test_a_wheel_in_a_numbered_place_goes_by_its_path(tmp_path: Path) -> None:
 
 
 def test_two_names_of_one_wheel_go_one_by_one(cache: Cache, tmp_path: Path) -> None:
-    """Removing a project takes its name only, and counts the bytes that go with it; the other's entry stays good."""
+    """Removing a project removes its file name only, and counts the freed bytes; the other entry stays valid."""
     data = make_wheel()
     for name in ("one", "two"):
         (tmp_path / wheel_filename(name)).write_bytes(data)
@@ -795,7 +795,7 @@ def test_two_names_of_one_wheel_go_one_by_one(cache: Cache, tmp_path: Path) -> N
     ],
 )
 def test_an_unknown_name_removes_nothing(machine: Machine, cache: Cache, tmp_path: Path, name: str) -> None:
-    """Whatever stands beside it, one name that nothing has is an error that says it, and all stays."""
+    """One unknown name among others is an error that names it, and nothing is removed."""
     wheels = fill(machine, cache, tmp_path, 2)
     before = files_in(cache.path)
     said = r"no wheel in this cache|hexadecimal|too weak|neither a digest|unknown hash"
@@ -806,7 +806,7 @@ def test_an_unknown_name_removes_nothing(machine: Machine, cache: Cache, tmp_pat
 
 
 def test_clear_takes_everything_but_what_is_in_use(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Wheels, pointers, quarantine and leftovers go at any age; a live process's download stays and is reported."""
+    """Wheels, pointers, quarantine and leftovers of any age are removed; a running download is kept and reported."""
     wheels = fill(machine, cache, tmp_path, 3)
     mine = unfinished(cache, machine, "partial", 0, pid=os.getpid())
     other = unfinished(cache, machine, "partial", 0, pid=NOBODY)
@@ -827,7 +827,7 @@ def test_clear_takes_everything_but_what_is_in_use(machine: Machine, cache: Cach
 def test_clear_leaves_what_a_process_out_of_sight_may_be_writing(
     machine: Machine, cache: Cache, folder: str, space: str
 ) -> None:
-    """Within one boot, a number that no process has here may be that of one in another container: its files stay."""
+    """A process number that is unused here may be in use in another container of the same boot: its files are kept."""
     theirs = unfinished(cache, machine, folder, 0.9 * DAY, pid=NOBODY, space=space)
     given_up = unfinished(cache, machine, folder, 0.9 * DAY, pid=0, space="another")
     old = unfinished(cache, machine, folder, 1.1 * DAY, pid=NOBODY, space=space)
@@ -837,7 +837,7 @@ def test_clear_leaves_what_a_process_out_of_sight_may_be_writing(
 
 
 def test_a_wheel_that_is_copied_in_says_where_its_owner_can_be_seen(tmp_path: Path) -> None:
-    """Its temporary file may be there for minutes, and has the process space in its name."""
+    """The temporary file of a copy may exist for minutes, and states the process space in its name."""
     files = FaultyFiles()
     machine = Machine(files)
     source = tmp_path / wheel_filename()
@@ -850,7 +850,7 @@ def test_a_wheel_that_is_copied_in_says_where_its_owner_can_be_seen(tmp_path: Pa
 
 
 def test_a_read_only_cache_keeps_all(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Whatever would remove something is refused."""
+    """Every operation that removes something is refused."""
     fill(machine, cache, tmp_path, 1)
     with machine.cache(cache.path, read_only=True) as looking:
         for act in (looking.prune, looking.clear, lambda: looking.remove("p0"), lambda: looking.verify(repair=True)):
@@ -860,7 +860,7 @@ def test_a_read_only_cache_keeps_all(machine: Machine, cache: Cache, tmp_path: P
 
 
 def test_many_prunes_at_once_and_the_bytes_are_counted_once(tmp_path: Path) -> None:
-    """Several prunes of one folder take the same wheels away once, without an error."""
+    """Several prunes of one folder remove each wheel once, without an error."""
     import threading
 
     machine = Machine(clock=FakeClock(1_500_000_000.0))
@@ -882,7 +882,7 @@ def test_many_prunes_at_once_and_the_bytes_are_counted_once(tmp_path: Path) -> N
     assert len(reports) == 4
     removed = [wheel.digest for report in reports for wheel in report.removed]
     assert set(removed) == set(digests(wheels[:20]))
-    # Wine tells all who have opened a file to delete it that they did.
+    # Wine reports success to every process that deletes an open file.
     if sys.platform != "win32":
         assert len(removed) == 20
         assert sum(report.freed for report in reports) == 20 * SIZE
@@ -893,7 +893,7 @@ def test_many_prunes_at_once_and_the_bytes_are_counted_once(tmp_path: Path) -> N
 
 
 def test_any_order_of_use_is_the_order_of_going(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Whatever was used when, nothing younger goes before anything older, at every size."""
+    """Wheels are removed in the order of their last use, at every size."""
     seed = int(time.time())
     chance = random.Random(seed)
     wheels = fill(machine, cache, tmp_path, 12)
@@ -910,7 +910,7 @@ def test_any_order_of_use_is_the_order_of_going(machine: Machine, cache: Cache, 
 
 
 def test_metadata_that_was_kept_goes_after_a_month(machine: Machine, cache: Cache) -> None:
-    """METADATA of wheels that are not here stays for a month; clearing takes it at once."""
+    """METADATA of absent wheels is kept for a month; clear removes it at once."""
     kept = Path(core_of(cache).layout.metadata("https://example.org/p-1.0-py3-none-any.whl"))
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"{}")

@@ -1,4 +1,4 @@
-"""Pruning beside processes that fetch and read: no wrong byte, no error, nothing younger before anything older."""
+"""Prune beside processes that fetch and read: no wrong bytes, no errors, and the order of last use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROCESSES = 4
 
 @pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 def test_a_cache_is_cut_in_half_while_others_use_it(tmp_path: Path, count: int) -> None:
-    """Ten prunes go down to half, beside four processes: whole entries go, in the order of their use."""
+    """Ten prunes halve the cache beside four processes, and remove whole entries in the order of their last use."""
     root, sources, stop = tmp_path / "cache", tmp_path / "sources", tmp_path / "stop"
     Cache(root).close()
     build(root, count, System().boot())
@@ -53,13 +53,13 @@ def test_a_cache_is_cut_in_half_while_others_use_it(tmp_path: Path, count: int) 
     numbers = {f"sha256:{Tiny(number).sha256}": number for number in range(count)}
     removed = [numbers[wheel.digest] for report in reports for wheel in report.removed]
     used = {number for user in told for number in user["used"]}
-    # Those that nobody used have their old marks: of them, exactly the oldest are gone.
+    # Of the entries that were not used, exactly the oldest are gone.
     gone = sorted(set(removed) - used)
     stayed = set(range(count)) - set(removed) - used
     assert gone
     assert all(number > gone[-1] for number in stayed)
     reasons = {skipped.reason for report in reports for skipped in report.skipped}
-    # On Windows, who reads a wheel in Python's way keeps others from deleting it.
+    # On Windows, a file that Python opened for reading cannot be deleted.
     assert reasons <= {"used meanwhile", "held by another process (winerror 32)"}
 
     with Cache(root) as cache:

@@ -1,4 +1,4 @@
-"""Unpacked wheels are kept with their wheels: they go together, count, are verified, and their leftovers are swept."""
+"""Trees are removed, counted and verified with their wheels, and their leftovers are swept."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def tree(cache: Cache, wheel: CachedWheel) -> Path:
 
 
 def tree_bytes(cache: Cache) -> int:
-    """The bytes of all unpacked files, markers left out."""
+    """Return the size of all unpacked files, without markers."""
     return sum(len(data) for name, data in files_in(cache.path / "v1/trees").items() if name.count("/") > 1)
 
 
 def test_a_tree_goes_with_its_wheel(cache: Cache, wheels: list[CachedWheel]) -> None:
-    """The oldest wheel goes with its tree and both count as freed; the trees of the others stay."""
+    """The oldest wheel is removed with its tree, and both count as freed; the other trees are kept."""
     before = tree_bytes(cache)
     gone, *left = [tree(cache, wheel) for wheel in wheels]
     total = 3 * SIZE + before
@@ -60,7 +60,7 @@ def test_a_tree_goes_with_its_wheel(cache: Cache, wheels: list[CachedWheel]) -> 
 
 
 def test_remove_and_clear_take_trees(cache: Cache, wheels: list[CachedWheel]) -> None:
-    """Nothing of them is left, a tree without its wheel included."""
+    """No tree is left, not even one without a wheel."""
     cache.remove("p1")
     assert cache.stats().trees == 2
     wheels[2].path.unlink()
@@ -69,7 +69,7 @@ def test_remove_and_clear_take_trees(cache: Cache, wheels: list[CachedWheel]) ->
 
 
 def test_a_dry_run_of_clear_counts_each_wheel_once(cache: Cache, wheels: list[CachedWheel]) -> None:
-    """With a tree as without, it names what goes and how many bytes, as the run then does."""
+    """A dry run reports the same wheels and bytes as the run that follows, with trees and without."""
     plan = cache.clear(dry_run=True)
     done = cache.clear()
     assert [wheel.digest for wheel in plan.removed] == [wheel.digest for wheel in done.removed]
@@ -77,7 +77,7 @@ def test_a_dry_run_of_clear_counts_each_wheel_once(cache: Cache, wheels: list[Ca
 
 
 def test_a_cache_keeps_to_its_size_when_it_unpacks(machine: Machine, cache: Cache, wheels: list[CachedWheel]) -> None:
-    """Trees count: unpacking over the limit lets the oldest go."""
+    """Trees count: unpacking beyond the limit removes the oldest wheel."""
     limit = 2 * SIZE + tree_bytes(cache)
     with machine.cache(cache.path, max_size=limit) as small:
         tree_of = tree(small, wheels[2])
@@ -89,7 +89,7 @@ def test_a_cache_keeps_to_its_size_when_it_unpacks(machine: Machine, cache: Cach
 
 @pytest.mark.parametrize("damage", ["altered", "missing"])
 def test_a_damaged_tree_is_told_and_removed(cache: Cache, wheels: list[CachedWheel], damage: str) -> None:
-    """Though its time stamp says nothing: every file is hashed. Repaired, it is made again when it is wanted."""
+    """Every file is hashed, whatever its time stamp; a repair removes the tree, and unpacking makes it again."""
     path = next(tree(cache, wheels[1]).rglob("*.py"))
     data, before = path.read_bytes(), path.stat()
     path.chmod(0o644)
@@ -108,7 +108,7 @@ def test_a_damaged_tree_is_told_and_removed(cache: Cache, wheels: list[CachedWhe
 
 
 def test_an_unfinished_tree_is_swept_when_it_is_old(machine: Machine, cache: Cache, wheels: list[CachedWheel]) -> None:
-    """A folder without a marker stays for a day, in which somebody may be filling it."""
+    """A folder without a marker is kept for a day, while a process may be filling it."""
     old, young = tree(cache, wheels[0]), tree(cache, wheels[1])
     for path, age in ((old, 1.1 * DAY), (young, 0.9 * DAY)):
         path.with_name(path.name + ".json").unlink()
@@ -122,7 +122,7 @@ def test_an_unfinished_tree_is_swept_when_it_is_old(machine: Machine, cache: Cac
 @not_on_windows("Windows has no such modes")
 @pytest.mark.parametrize(("root_mode", "mode"), [(0o2775, 0o444), (0o2770, 0o440), (0o700, 0o400)], ids=oct)
 def test_trees_are_as_open_as_the_cache(tmp_path: Path, root_mode: int, mode: int) -> None:
-    """Whom the cache is for can read its trees, whatever the umask of who unpacked, and nobody can write to them."""
+    """The users of a cache can read its trees, whatever the umask of the process was, but not write to them."""
     root = tmp_path / "cache"
     root.mkdir()
     root.chmod(root_mode)
@@ -138,7 +138,7 @@ def test_trees_are_as_open_as_the_cache(tmp_path: Path, root_mode: int, mode: in
 
 
 def test_what_does_not_belong_to_a_tree_is_told(cache: Cache, wheels: list[CachedWheel]) -> None:
-    """Files in a tree that are not the wheel's, and files between trees, are foreign; repaired, the trees stay."""
+    """Foreign files in a tree and between trees are reported; a repair keeps the trees."""
     folder = tree(cache, wheels[0])
     foreign = [
         folder / "mine.py",
@@ -160,7 +160,7 @@ def test_what_does_not_belong_to_a_tree_is_told(cache: Cache, wheels: list[Cache
 
 
 def test_a_tree_that_lost_its_marker_is_told(machine: Machine, cache: Cache, wheels: list[CachedWheel]) -> None:
-    """A torn marker at once, a folder without one when it is old, for somebody may be filling it."""
+    """A torn marker is reported at once, and a folder without a marker once it is old."""
     torn, old, young = (tree(cache, wheel) for wheel in wheels)
     markers = [path.with_name(path.name + ".json") for path in (torn, old, young)]
     os.truncate(markers[0], 30)
@@ -177,7 +177,7 @@ def test_a_tree_that_lost_its_marker_is_told(machine: Machine, cache: Cache, whe
 
 
 def test_permissions_that_an_archive_lost_are_no_damage(cache: Cache, wheels: list[CachedWheel]) -> None:
-    """Whoever uses the tree gives them back; its bytes are right, so that verifying has nothing to say."""
+    """Lost permissions are not a problem: the next use of the tree restores them."""
     for path in tree(cache, wheels[0]).rglob("*"):
         if path.is_file():
             path.chmod(0o644)
@@ -188,7 +188,7 @@ def test_permissions_that_an_archive_lost_are_no_damage(cache: Cache, wheels: li
 def test_a_file_in_the_place_of_a_trees_folder_is_damage(
     machine: Machine, cache: Cache, wheels: list[CachedWheel], inner: str
 ) -> None:
-    """It is told as missing files, and whoever wants the tree makes it again."""
+    """A missing folder is reported as a missing file, and unpacking makes the tree again."""
     folder = tree(cache, wheels[0])
     shutil.rmtree(folder / inner)
     (folder / inner).write_text("mine")
@@ -200,7 +200,7 @@ def test_a_file_in_the_place_of_a_trees_folder_is_damage(
 
 
 def test_a_wheel_that_is_pruned_before_it_is_unpacked_says_so(tmp_path: Path) -> None:
-    """Between looking it up and opening it another process may take it: the error tells what to do."""
+    """A wheel that is removed between lookup and opening is an error that says what to do."""
     files = FaultyFiles()
     with Machine(files).cache(tmp_path / "cache") as cache:
         source = tmp_path / wheel_filename()
@@ -213,7 +213,7 @@ def test_a_wheel_that_is_pruned_before_it_is_unpacked_says_so(tmp_path: Path) ->
 
 
 def test_a_tree_that_is_pruned_meanwhile_is_no_damage(tmp_path: Path) -> None:
-    """Its files go while they are looked at: what is gone with its marker is not told as missing."""
+    """Files of a tree that is removed during the check are not reported as missing."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:

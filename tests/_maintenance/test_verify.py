@@ -1,4 +1,4 @@
-"""Verifying: every kind of damage is told, and repaired where it can be; nothing sound is touched."""
+"""Verify: every kind of damage is reported and repaired if possible, and intact files are kept."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ DAMAGES: dict[str, tuple[Damage, ProblemKind, Action, bool]] = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_each_kind_of_damage_is_told_and_repaired(machine: Machine, cache: Cache, tmp_path: Path, name: str) -> None:
-    """It is found though the cache trusts the wheel; a look changes nothing; repaired, the rest is as it was."""
+    """The damage of a trusted wheel is found; a check changes nothing; a repair leaves all other wheels intact."""
     damage, kind, action, stays = DAMAGES[name]
     wheels = fill(cache, tmp_path)
     path = damage(cache.path, wheels[1])
@@ -173,7 +173,7 @@ def test_each_kind_of_damage_is_told_and_repaired(machine: Machine, cache: Cache
 
 @pytest.mark.parametrize("full", [True, False])
 def test_a_folder_in_the_place_of_a_record(machine: Machine, cache: Cache, tmp_path: Path, full: bool) -> None:
-    """It makes a miss of the wheel; an empty one goes, and the wheel is an entry again, and one with files stays."""
+    """A folder in place of a record makes the wheel a miss; a repair removes it only if it is empty."""
     (wheel,) = fill(cache, tmp_path, 1)
     record(wheel).unlink()
     record(wheel).mkdir()
@@ -190,7 +190,7 @@ def test_a_folder_in_the_place_of_a_record(machine: Machine, cache: Cache, tmp_p
 @not_on_windows("Windows has no such files")
 @pytest.mark.parametrize("name", ["other-1.0-py3-none-any.whl", "other-1.0-py3-none-any.json"])
 def test_a_pipe_is_not_waited_for(cache: Cache, tmp_path: Path, name: str) -> None:
-    """Opening one waits for its writer, for ever; in an entry and between pointers it is told, and put aside."""
+    """Opening a pipe would wait for its writer; in an entry and between pointers it is reported and quarantined."""
     wheels = fill(cache, tmp_path)
     pipes = [wheels[1].path.parent / name, cache.path / "v1/urls/00/00.json"]
     pipes[1].parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +206,7 @@ def test_a_pipe_is_not_waited_for(cache: Cache, tmp_path: Path, name: str) -> No
 
 
 def test_a_sound_cache_has_no_problems(cache: Cache, tmp_path: Path) -> None:
-    """Several names of one wheel, pointers, the tally and files under way are no problems."""
+    """Several names of one wheel, pointers, counters and unfinished files are not problems."""
     wheels = fill(cache, tmp_path, 5)
     cache.put(tmp_path / wheels[0].filename, filename="other-1.0-py3-none-any.whl", hashes=wheels[0].digest)
     report = cache.verify()
@@ -215,7 +215,7 @@ def test_a_sound_cache_has_no_problems(cache: Cache, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
-    """A wheel that is held so that nobody can read it is no damage, and stays."""
+    """A wheel that cannot be read because it is held open is reported as such, and kept."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache", io_timeout=1) as cache:
@@ -231,7 +231,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 @not_on_windows("making links needs a right there that few have")
 def test_a_link_to_a_folder_stays(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Wheels that were moved to another volume and linked are used as before, whether or not it is there just now."""
+    """A folder that was moved to another volume and linked is still used, and the link is kept while it is absent."""
     wheels = fill(cache, tmp_path)
     linked, other = cache.path / "v1" / "wheels", tmp_path / "other volume"
     linked.rename(other)
@@ -253,7 +253,7 @@ def test_a_link_to_a_folder_stays(machine: Machine, cache: Cache, tmp_path: Path
 
 @pytest.mark.parametrize("pattern", ["*urls", "*urls?[0-9a-f][0-9a-f]", "*wheels", "*wheels?[0-9a-f][0-9a-f]"])
 def test_a_folder_that_cannot_be_looked_into_is_told_once(tmp_path: Path, pattern: str) -> None:
-    """Of pointers or of wheels, one of them or the one around: the rest is looked at all the same."""
+    """An unreadable folder of pointers or wheels is reported once, and the rest is still checked."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache", io_timeout=1) as cache:
@@ -271,7 +271,7 @@ def test_a_folder_that_cannot_be_looked_into_is_told_once(tmp_path: Path, patter
 
 
 def test_a_damaged_wheel_takes_no_record_of_a_good_one_along(tmp_path: Path) -> None:
-    """A good one stands beside a damaged one that was held: when that one is put aside at last, the other is a hit."""
+    """When a damaged wheel that was held open is quarantined at last, the intact one beside it is a hit."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
@@ -294,7 +294,7 @@ def test_a_damaged_wheel_takes_no_record_of_a_good_one_along(tmp_path: Path) -> 
 def test_of_two_good_wheels_of_one_name_one_stays(
     machine: Machine, cache: Cache, tmp_path: Path, recorded: bool
 ) -> None:
-    """The one that has the record, or is given it, is kept, and a second look finds nothing to do."""
+    """The blob that has the record, or gets it, is kept, and a second check finds no problem."""
     (wheel,) = fill(cache, tmp_path, 1)
     second = wheel.path.parent / "1" / wheel.filename
     second.parent.mkdir()
@@ -312,7 +312,7 @@ def test_of_two_good_wheels_of_one_name_one_stays(
 
 
 def test_progress_comes_one_by_one_and_stops_it(cache: Cache, tmp_path: Path) -> None:
-    """The listener hears of every wheel, never twice at once; what it raises comes out, and no thread stays."""
+    """The listener receives events of every wheel, one at a time; its exception ends the check and all threads."""
     wheels = fill(cache, tmp_path, 20)
     before = threading.active_count()
     inside = threading.Lock()
@@ -340,7 +340,7 @@ def test_progress_comes_one_by_one_and_stops_it(cache: Cache, tmp_path: Path) ->
 
 
 def test_a_large_wheel_is_looked_at_as_a_small_one_is(cache: Cache, tmp_path: Path) -> None:
-    """One altered byte in the middle of a wheel of some hundred kilobytes is found, and nothing besides."""
+    """One altered byte in the middle of a wheel of 300 kB is found, and nothing else."""
     wheels = fill(cache, tmp_path, size=300_000)
     data = bytearray(wheels[1].path.read_bytes())
     data[150_000] ^= 1
@@ -427,7 +427,7 @@ def test_every_thread_ends_at_its_next_file_operation(
 
 
 def test_it_is_stopped_with_a_listener_as_without(cache: Cache, tmp_path: Path) -> None:
-    """Whoever runs it in a thread and gives it up, as the asynchronous cache does, is not kept waiting to its end."""
+    """A cancelled verification ends with a listener as well as without."""
     fill(cache, tmp_path)
     stop = CancelToken()
     stop.cancel()
@@ -441,7 +441,7 @@ def test_it_is_stopped_with_a_listener_as_without(cache: Cache, tmp_path: Path) 
 
 
 def test_what_is_just_being_written_is_no_damage(tmp_path: Path) -> None:
-    """A record that is torn at the first look, since another process is writing it, is whole a moment later."""
+    """A record that another process is writing is torn at the first check, and complete at the second."""
     machine = Machine()
     whole = b""
 
