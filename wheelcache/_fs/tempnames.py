@@ -1,4 +1,7 @@
-"""TODO."""
+"""Names of temporary files, which carry the owner and the age of the file.
+
+A process can tell from the name alone whether a file may be swept: whether its owner still runs, and how old it is.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,14 @@ _STAMP = re.compile(rf"{_STAMP_FORM}(?:\.(?P<space>[0-9a-f]{{{_SPACE_DIGITS}}})\
 
 
 class OwnerTag(NamedTuple):
-    """Who made an unfinished file, and when: carried in its name, so that it can be told when it may be swept.
+    """The owner of an unfinished file, and the time at which it was created.
 
     Attributes:
         time: seconds since the epoch.
-        boot: the first digits of the boot identity's hash; a process number means something within one boot only.
-        pid: the process number of the owner.
-        space: the first digits of the hash of what it means something within besides, ``None`` where that is not said.
+        boot: the first digits of the hash of the boot identity. A process number is only valid within one boot.
+        pid: the process number of the owner, or 0 if it abandoned the file.
+        space: the first digits of the hash of the process namespace, within which the number is valid; ``None`` if the
+            name does not contain it.
     """
 
     time: int
@@ -31,33 +35,33 @@ class OwnerTag(NamedTuple):
 
     @classmethod
     def of(cls, name: str) -> OwnerTag | None:
-        """Read the stamp in a file name, ``None`` where there is none."""
+        """Return the tag in a file name, or ``None`` if there is none."""
         found = _STAMP.search(name)
         return None if found is None else cls(int(found["time"]), found["boot"], int(found["pid"]), found["space"])
 
     @staticmethod
     def new(now: float, boot: str | None, *, owned: bool = True) -> str:
-        """Return a stamp of this process, or of nobody, as text; no two are the same."""
+        """Return a new tag as text, of this process or, without ``owned``, of no process. No two are the same."""
         return f"{int(now):010d}-{boot_tag(boot)}-{os.getpid() if owned else 0}-{os.urandom(4).hex()}"
 
 
 def boot_tag(boot: str | None) -> str:
-    """Return what stamps have of a boot identity."""
+    """Return the part of a tag that stands for a boot identity."""
     return text_key(boot or "")[:8]
 
 
 def space_tag(space: str) -> str:
-    """Return what names have of the space that a process number means something within."""
+    """Return the part of a name that stands for a process namespace."""
     return text_key(space)[:_SPACE_DIGITS]
 
 
 def spare_name(stamp: str) -> str:
-    """The name of a temporary file in a folder that is not the cache's."""
+    """Return a name for a temporary file in a folder of the caller."""
     return f"{SPARE}{stamp}.tmp"
 
 
 def is_spare(name: str) -> bool:
-    """Whether a name in a folder that is not the cache's is one of ours for what is not finished."""
+    """Return whether a name in a folder of the caller is one of our temporary names."""
     return name.startswith(SPARE) and name.endswith(".tmp")
 
 
