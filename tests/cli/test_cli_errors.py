@@ -15,6 +15,7 @@ from shell import APP, LIB, OLD_LIB, Shell
 from simple_index import Index
 
 import wheelcache
+from wheelcache import Cache
 from wheelcache.cli import main
 from wheelcache.cli._output import format_seconds
 from wheelcache.cli.resolve.pip import PipRun, pip_error
@@ -297,6 +298,22 @@ def test_closed_streams_change_no_exit_code(shell: Shell, monkeypatch: pytest.Mo
     assert main(["dir"]) == 0
     assert main(["info", "no-such-project"]) == 1
     assert main(["nonsense"]) == 2
+
+
+def test_ctrl_c_ends_the_wait_for_headers_on_a_reused_connection(shell: Shell, server: Server):
+    """The second wheel of a server stalls before its headers; Ctrl-C ends the command, and the first wheel remains."""
+    stalling = _Stalling(headers=False)
+    urls = [server.serve(f"/{APP.filename}", APP.data), server.serve(f"/{LIB.filename}", LIB.data, how=stalling)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "wheelcache.cli", "fetch", "--jobs", "1", *urls],
+        env=shell.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", **POPEN_OPTIONS,
+    ) as process:  # fmt: skip
+        assert stalling.begun.wait(60)
+        send_ctrl_c(process)
+        out, err = process.communicate(timeout=25)  # less than the timeout of a read
+    assert (process.returncode, out, err.strip()) == (130, "", "error: interrupted")
+    with Cache(shell.cache) as cache:
+        assert [wheel.filename for wheel in cache.entries()] == [APP.filename]
 
 
 @pytest.mark.parametrize("headers", [False, True], ids=["before the headers", "in the body"])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wheelcache import Cache, CachedWheel, OfflineError, Phase, ProgressEvent, WheelCacheError
+from wheelcache import AsyncCache, Cache, CachedWheel, OfflineError, Phase, ProgressEvent, WheelCacheError
 
 from ._errors import CommandError
 from ._progress import ProgressBars
@@ -48,13 +48,10 @@ def fetch_offline(
     Returns:
         The outcomes, in the order of the requests.
     """
-    outcomes = _fetch_all(
-        cache,
-        {position: _by_digest(cache, request) for position, request in enumerate(requests)},
-        jobs,
-        bars,
-        final=final,
-    )
+    by_position = {position: _by_digest(cache, request) for position, request in enumerate(requests)}
+    batch = _Batch(by_position, bars, final=final)
+    results = cache.fetch_all(by_position.values(), jobs=jobs, progress=batch.show, return_exceptions=True)
+    outcomes = batch.outcomes(results)
     for position, outcome in outcomes.items():
         if not needs_network(outcome):
             bars.finish(position)
@@ -82,13 +79,25 @@ def fetch_missing(
     missing = {position: outcome.request for position, outcome in enumerate(outcomes) if needs_network(outcome)}
     if not missing:
         return list(outcomes)
-    # httpx is imported only for downloads, so that a run of hits starts fast.
-    from ._http_client import http_client
+    # asyncio and httpx are imported only for downloads, so that a run of hits starts fast.
+    import asyncio
+
+    from ._http_client import create_http_client
 
     settings = pip_settings()
     credentials = Credentials([*settings.values(), *texts()])
-    with http_client(settings, credentials) as client, Cache(folder, client=client) as cache:
-        fetched = _fetch_all(cache, missing, jobs, bars, final=True)
+
+    async def download() -> dict[int, Outcome]:
+        batch = _Batch(missing, bars, final=True)
+        # Every wait of an asynchronous client can be interrupted, also for response headers on a reused connection.
+        async with (
+            create_http_client(settings, credentials) as client,
+            AsyncCache(folder, client=client) as cache,
+        ):
+            results = await cache.fetch_all(missing.values(), jobs=jobs, progress=batch.show, return_exceptions=True)
+        return batch.outcomes(results)
+
+    fetched = asyncio.run(download())
     return [fetched.get(position, outcome) for position, outcome in enumerate(outcomes)]
 
 
@@ -104,30 +113,42 @@ def _by_digest(cache: Cache, request: FetchRequest) -> FetchRequest:
     return request
 
 
-def _fetch_all(
-    cache: Cache, requests: Mapping[int, FetchRequest], jobs: int, bars: ProgressBars, *, final: bool
-) -> dict[int, Outcome]:
-    """Fetch requests by position, and return the outcomes by position."""
-    positions = list(requests)
-    started: dict[int, float] = {}
-    ended: dict[int, float] = {}
+class _Batch:
+    """Requests of one call of ``fetch_all``: their progress and their outcomes.
 
-    def show(event: ProgressEvent) -> None:
+    Args:
+        requests: the requests by their position in the bars.
+        bars: show the progress.
+        final: whether no other attempt follows for a request that fails.
+    """
+
+    def __init__(self, requests: Mapping[int, FetchRequest], bars: ProgressBars, *, final: bool) -> None:
+        self._requests = requests
+        self._positions = list(requests)
+        self._bars = bars
+        self._final = final
+        self._started: dict[int, float] = {}
+        self._ended: dict[int, float] = {}
+
+    def show(self, event: ProgressEvent) -> None:
+        """Show an event, and note its time. ``fetch_all`` calls this from one thread at a time."""
         assert event.index is not None
-        position = positions[event.index]
-        ended[position] = time.monotonic()
-        started.setdefault(position, ended[position])
-        if event.phase is Phase.DONE or (event.phase is Phase.FAILED and final):
-            bars.finish(position)
+        position = self._positions[event.index]
+        self._ended[position] = time.monotonic()
+        self._started.setdefault(position, self._ended[position])
+        if event.phase is Phase.DONE or (event.phase is Phase.FAILED and self._final):
+            self._bars.finish(position)
         elif event.phase is Phase.FAILED:
-            bars.hide(position)
+            self._bars.hide(position)
         else:
-            bars.show(position, event)
+            self._bars.show(position, event)
 
-    results = cache.fetch_all(requests.values(), jobs=jobs, progress=show, return_exceptions=True)
-    outcomes: dict[int, Outcome] = {}
-    for (position, request), result in zip(requests.items(), results, strict=True):
-        if isinstance(result, Exception) and not isinstance(result, EXPECTED_ERRORS):
-            raise result  # a bug, which keeps its traceback
-        outcomes[position] = Outcome(request, ended.get(position, 0.0) - started.get(position, 0.0), result)
-    return outcomes
+    def outcomes(self, results: Iterable[CachedWheel | Exception]) -> dict[int, Outcome]:
+        """Return the outcomes by position. An unexpected exception is a bug, and is raised with its traceback."""
+        outcomes: dict[int, Outcome] = {}
+        for (position, request), result in zip(self._requests.items(), results, strict=True):
+            if isinstance(result, Exception) and not isinstance(result, EXPECTED_ERRORS):
+                raise result
+            seconds = self._ended.get(position, 0.0) - self._started.get(position, 0.0)
+            outcomes[position] = Outcome(request, seconds, result)
+        return outcomes

@@ -6,8 +6,7 @@ import base64
 import math
 import os
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -22,9 +21,8 @@ _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
 
 
-@contextmanager
-def http_client(settings: Mapping[str, str], credentials: Credentials) -> Iterator[httpx.Client]:
-    """Create a client from pip's settings, and close it at the end.
+def create_http_client(settings: Mapping[str, str], credentials: Credentials) -> httpx.AsyncClient:
+    """Create a client from pip's settings.
 
     Args:
         settings: pip's settings by their long names: ``cert``, ``client-cert``, ``proxy``, ``timeout``,
@@ -35,7 +33,7 @@ def http_client(settings: Mapping[str, str], credentials: Credentials) -> Iterat
         CommandError: if a setting cannot be applied.
     """
 
-    def authorize(request: httpx.Request) -> None:
+    async def authorize(request: httpx.Request) -> None:
         # Also called for each redirect: every server receives its own credentials only.
         if "Authorization" not in request.headers:
             login = credentials.choose(str(request.url))
@@ -50,14 +48,13 @@ def http_client(settings: Mapping[str, str], credentials: Credentials) -> Iterat
         named = ", ".join(f"{name} = {settings[name]}" for name in ("cert", "client-cert", "proxy") if name in settings)
         raise CommandError(redact(f"cannot apply pip's settings ({named or 'proxies'}): {error}")) from error
     client.event_hooks = {"request": [authorize]}
-    with client:
-        yield client
+    return client
 
 
-def _create_client(settings: Mapping[str, str]) -> httpx.Client:
+def _create_client(settings: Mapping[str, str]) -> httpx.AsyncClient:
     proxy = _with_scheme(settings["proxy"]) if settings.get("proxy") else None
     hosts = settings.get("trusted-host", "").split()
-    return httpx.Client(
+    return httpx.AsyncClient(
         verify=_tls_context(settings),
         proxy=proxy,
         # An empty proxy setting disables the proxies of the environment.
@@ -88,7 +85,7 @@ def _tls_context(settings: Mapping[str, str]) -> ssl.SSLContext:
     return context
 
 
-def _unverified_transport(host: str, proxy: str | None) -> httpx.HTTPTransport:
+def _unverified_transport(host: str, proxy: str | None) -> httpx.AsyncHTTPTransport:
     """Return a transport for a trusted host, whose certificate is not verified."""
     if proxy is None and not proxy_bypass(host):
         proxies = getproxies()
@@ -97,7 +94,7 @@ def _unverified_transport(host: str, proxy: str | None) -> httpx.HTTPTransport:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return httpx.HTTPTransport(verify=context, proxy=proxy)
+    return httpx.AsyncHTTPTransport(verify=context, proxy=proxy)
 
 
 def _with_scheme(proxy: str) -> str:
