@@ -6,7 +6,7 @@ Modules that a hit does not need are imported when a method is called: the start
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal, overload
@@ -18,7 +18,7 @@ from ._fs.robustio import RobustIO
 from ._hashes import Hashes
 from ._imports import import_lock
 from ._models import CachedWheel, Keep, LinkMode, Progress, Unpacked, require_wheel
-from ._operation import CancelToken, Operation
+from ._operation import CancelToken
 from ._options import PruneLimits
 from ._os.system import System
 from ._request import parse_request
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import httpx
 
     from ._fetch.batch import Request
-    from ._maintenance.prune import Pruner
     from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
 
 
@@ -48,21 +47,18 @@ class Cache:
         path: the cache folder. ``None`` for the one in the environment variable ``WHEELCACHE_DIR``, else the user's
             cache folder on this platform. A relative path is made absolute now, and links in it are not resolved. The
             folder is created if it is missing.
-        client: the :class:`httpx.Client` to download with. It is used as it is, with its authentication, proxies and
-            transport, and is never closed. Without one, the cache creates its own at the first download; that one
-            follows the proxies, the netrc file and the certificate settings of the environment. After a fork, a cache
-            with a client of yours does not download in the child, since its connections belong to the parent.
-        layers: folders of further caches to look in, in this order, if a wheel is not in this one: baked into an image,
-            or on a share. They are never written to, not even for a lock or a time stamp.
+        client: the :class:`httpx.Client` to download with, used as it is and never closed. Without one, the cache
+            creates its own at the first download, by the proxies, the netrc file and the certificate settings of the
+            environment. With a client of yours, the child of a fork cannot download: the connections are its parent's.
+        layers: folders of further caches, such as one in an image or on a share. They are looked in, in this order, if
+            a wheel is not in this cache, and are never written to, not even for a lock or a time stamp.
         offline: never use the network; a missing wheel is an :class:`OfflineError`. The last response of a URL is used
-            even if it is stale, unless the server forbade that (``must-revalidate``, ``no-cache``). Without
-            ``offline``, a network that is down is an error.
+            even if it is stale, unless the server forbade that (``must-revalidate``, ``no-cache``).
         read_only: never write to the cache folder, which must exist.
         verify: ``"auto"`` hashes a wheel again if it may have changed since it was hashed last: after a reboot, when it
             was restored from an archive, or when it was touched. ``"full"`` hashes it on every hit.
         max_size: the bytes of wheels and trees to keep to, ``None`` for no limit. When a new wheel exceeds it, the
-            least recently used ones are removed, down to nine tenths of the limit; the new one is kept. Allow more than
-            you need at a time: the paths of removed wheels no longer exist.
+            least recently used ones are removed, down to nine tenths of the limit: allow more than you use at a time.
         io_timeout: the seconds that the contended file operations of one call may wait in total for other processes to
             close the files. Each request of :meth:`fetch_all` counts as a call.
         lock_timeout: the seconds to wait for another process that downloads the same wheel and makes no progress.
@@ -111,8 +107,6 @@ class Cache:
             lock_timeout=float(lock_timeout),
         )
 
-    # In
-
     def fetch(
         self,
         url: str,
@@ -129,21 +123,17 @@ class Cache:
         With a strong hash (sha256 or better), the URL is only a place to get the bytes: a hit needs no network,
         whatever the origin of the wheel. Without one, the last response of the URL is used while it is fresh (RFC
         9111); after that, the server is asked whether it is still current. A wheel becomes an entry as a whole or not
-        at all.
-
-        An interrupted download is resumed: in the same run, in the next one, and by another process.
+        at all. An interrupted download is resumed: in the same run, in the next one, and by another process.
 
         Args:
             url: an ``https:``, ``http:`` or ``file:`` URL. A ``#sha256=<hex>`` fragment counts as a hash. Credentials
                 in it are sent to its origin only, and appear in no error, log line, record or file name of wheelcache.
-            hashes: ``"sha256:<hex>"``, ``"sha256=<hex>"``, ``{"sha256": hex}``, or several of the strings. The bytes
-                must match every one, and at least one must be strong.
+            hashes: ``"sha256:<hex>"``, ``"sha256=<hex>"``, ``{"sha256": hex}``, or several of the strings, of which one
+                must be strong. The bytes must match all of them.
             size: the size in bytes that the wheel must have.
             filename: the wheel's file name, if the URL does not end in it.
-            mirrors: URLs of the same file elsewhere. They are asked in this order if the ones before do not deliver it.
-                With a hash, a partial download is resumed at the next mirror.
-            refresh: without a hash, ask the server even if its last response is fresh. With a hash it has no effect,
-                since the bytes cannot change.
+            mirrors: URLs of the same file elsewhere, asked in this order if the ones before do not deliver it.
+            refresh: ask the server even if its last response is fresh; without effect if a hash is given.
             progress: called with a :class:`ProgressEvent` now and then. An exception that it raises stops this fetch
                 cleanly and propagates unchanged.
 
@@ -199,8 +189,7 @@ class Cache:
             progress: as for :meth:`fetch`, called by one thread at a time. ``event.request`` and ``event.index`` say
                 which request an event belongs to. The last event of a request is ``done`` or ``failed``.
             return_exceptions: return the outcome of each request in its position, a wheel or an :class:`Exception`, as
-                :func:`asyncio.gather` does; an invalid URL, hash or file name is an outcome too. KeyboardInterrupt and
-                other exceptions that are not an ``Exception`` are raised.
+                :func:`asyncio.gather` does; an invalid URL, hash or file name is an outcome too.
 
         Raises:
             TypeError: for an object that is not a request, before any is fetched.
@@ -229,8 +218,7 @@ class Cache:
         """Copy a wheel from a local file into the cache. It becomes an entry as a whole or not at all.
 
         Args:
-            source: a path, or a file that is open for reading in binary mode, which is read from its position to its
-                end.
+            source: a path, or a file that is open for reading in binary mode, from its position on.
             filename: the wheel's file name, if ``source`` is not a path that ends in it.
             hashes: as for :meth:`fetch`.
 
@@ -254,10 +242,9 @@ class Cache:
     def metadata(self, url: str, *, hashes: Hashes | None = None, metadata_hashes: Hashes | None = None) -> bytes:
         """Return the METADATA of a wheel, without downloading the wheel if possible.
 
-        It is read from the wheel if that is in the cache. Otherwise it is downloaded: the ``.metadata`` file that the
-        index has beside the wheel (PEP 658), else the part of the wheel that contains it, by range requests, else the
-        whole wheel, which is then in the cache. METADATA that was requested with a strong hash is kept. It is checked
-        against ``metadata_hashes``; ``hashes`` can be checked only if the whole wheel is there.
+        It is read from the wheel if that is in the cache. Otherwise these are downloaded: the ``.metadata`` file of the
+        index (PEP 658), else the part of the wheel that contains it, by range requests, else the whole wheel. METADATA
+        that was requested with a strong hash is kept. ``hashes`` can be checked only if the whole wheel is there.
 
         Args:
             url: the URL of the wheel, as for :meth:`fetch`.
@@ -275,15 +262,12 @@ class Cache:
         with self._core.begin(request.filename) as op:
             return self._core.fetcher().metadata(op, request, expected)
 
-    # Look
-
     def get(self, digest: str, *, filename: str | None = None) -> CachedWheel | None:
         """Return the wheel of a digest if it is in the cache or a layer, else ``None``. Never uses the network.
 
         Args:
             digest: ``"sha256:<hex>"``, or another strong hash.
-            filename: the file name that its path must end in; without it, that of any of its entries. A read-only cache
-                has only the names under which the wheel was added.
+            filename: the file name that its path must end in; ``None`` for that of any of its entries.
 
         Raises:
             ValueError: if the digest is not a strong hash.
@@ -302,34 +286,27 @@ class Cache:
     def entries(self) -> Iterator[CachedWheel]:
         """Yield every wheel of this cache, without its layers, in no particular order.
 
-        A damaged wheel is never yielded. Wheels that are added or removed meanwhile may be yielded or not.
+        A damaged wheel is never yielded. One that is added or removed meanwhile may be yielded or not.
         """
         with self._core.begin() as op:
             yield from self._core.store.entries(RobustIO(op))
 
     def stats(self) -> Stats:
         """Return the size of this cache, without its layers, and its hit rate. Walks the whole cache."""
-        with import_lock:
-            from ._maintenance import stats
-
         with self._core.begin() as op:
-            fs = RobustIO(op)
-            return stats.collect_stats(fs, self._core.layout, self._core.counters.read(fs))
-
-    # Out
+            return self._core.stats(op)
 
     def link(
         self, wheel: CachedWheel, dest: str | os.PathLike[str], *, mode: LinkMode | str = LinkMode.AUTO
     ) -> LinkMode:
         """Put a wheel into a folder by clone, hard link or copy, and return which one was used.
 
-        The target appears as a whole or not at all, and folders above it are created. A target that exists with the
-        same bytes is a success.
+        The target appears as a whole or not at all. A target that exists with the same bytes is a success.
 
         Args:
             wheel: a wheel that this cache returned.
-            dest: an existing folder, or a path that ends in a separator, for a file with the wheel's own name in that
-                folder. Otherwise the path of the file to create.
+            dest: an existing folder, or a path that ends in a separator: the file gets the wheel's own name there.
+                Otherwise the path of the file.
             mode: ``"auto"`` uses the first that works of clone (shares blocks, independent), hard link (shares the
                 file: editing one edits both) and copy. Files of a layer or a read-only cache are not hard-linked, since
                 that writes to the file. A named mode is used or fails.
@@ -351,19 +328,14 @@ class Cache:
         *,
         mode: LinkMode | str = LinkMode.AUTO,
     ) -> list[Path]:
-        """Put wheels into one folder under their true names, for the option ``--find-links`` of pip and uv.
+        """Put wheels into one folder, for the option ``--find-links`` of pip and uv, and return their paths there.
 
-        Each wheel appears as a whole or not at all, as with :meth:`link`. The folder is created, and may contain other
-        files.
+        Each wheel appears as a whole or not at all, under its own name. The folder may contain other files.
 
         Args:
             dest: the folder.
-            wheels: the wheels to export. ``None`` for all of this cache, without its layers and without those that
-                another process removes meanwhile.
+            wheels: the wheels to export; ``None`` for all of this cache, without its layers.
             mode: as for :meth:`link`.
-
-        Returns:
-            The paths of the wheels in the folder, each once.
 
         Raises:
             ValueError: if two different wheels have one file name; nothing is written then.
@@ -371,28 +343,19 @@ class Cache:
             FileNotFoundError: if a given wheel is no longer in the cache.
             CommitError: if the file system refuses.
         """
-        with import_lock:
-            from ._unpack import export
-
         mode = LinkMode(mode)
         chosen = self.entries() if wheels is None else wheels
         with self._core.begin() as op:
-            return export.export(RobustIO(op), self._core.exporter, chosen, dest, mode, require_all=wheels is not None)
+            return self._core.export(op, chosen, dest, mode, require_all=wheels is not None)
 
     def unpack(
-        self,
-        wheel: CachedWheel,
-        dest: str | os.PathLike[str] | None = None,
-        *,
-        mode: LinkMode | str = LinkMode.AUTO,
+        self, wheel: CachedWheel, dest: str | os.PathLike[str] | None = None, *, mode: LinkMode | str = LinkMode.AUTO
     ) -> Unpacked:
         """Unpack a wheel: once into the cache, and from there into a folder at the speed of links.
 
         Every file is checked against the archive and against ``RECORD`` when it is unpacked. The tree that the cache
-        keeps is checked before it is used, and made again if one of its files is missing or damaged.
-
-        If a wheel is refused, or does not fit what the folder contains, nothing of it is written there. A call that was
-        killed or refused halfway leaves only whole files, and a second call adds the rest.
+        keeps is checked before it is used, and made again if a file is missing or damaged. A refused wheel leaves
+        nothing in the folder. A call that was killed halfway leaves only whole files, and a second call adds the rest.
 
         Args:
             wheel: a wheel that this cache returned.
@@ -414,19 +377,12 @@ class Cache:
             ReadOnlyError: if the cache is read-only, has no tree of this wheel, and one is needed: for ``dest=None``,
                 and to clone or hard-link from.
             CommitError: if the file system refuses.
-
-        Example::
-
-            for wheel in cache.fetch_all(requests):
-                cache.unpack(wheel, site_packages)
         """
         mode = LinkMode(mode)
         require_wheel(wheel)
         target = None if dest is None else os.path.abspath(dest)
         with self._core.begin(wheel.filename) as op:
             return self._core.unpacker.unpack(op, wheel, target, mode)
-
-    # Maintain
 
     def prune(
         self,
@@ -439,9 +395,8 @@ class Cache:
     ) -> PruneReport:
         """Remove old wheels until this cache keeps to a size or an age, least recently used first; sweep leftovers.
 
-        Entries are removed as a whole: wheel, unpacked tree and pointers. Entries in use are kept, reported, and not
-        waited for; at most a third of a second in total is spent on folders that another prune may be deleting. Any
-        number of prunes may run at once, and beside anything else. Without a limit and ``keep``, only leftovers are
+        Entries are removed as a whole: wheel, tree and pointers. Entries in use are kept, reported, and not waited for.
+        Any number of prunes may run at once, and beside anything else. Without a limit and ``keep``, only leftovers are
         removed: temporary files older than a day whose owner is gone, partial downloads older than a week, quarantine
         and kept METADATA older than a month, locks that nobody holds, and pointers to missing entries.
 
@@ -452,23 +407,16 @@ class Cache:
             keep: keep these whatever their age: digests, wheels, paths of ``pylock.toml`` files. Without a limit, all
                 others are removed: ``cache.prune(keep="pylock.toml")`` leaves a CI job the wheels for its next run.
             dry_run: report what would be removed, and remove nothing.
-            progress: called with one event for each removed entry, so that the caller of a cancelled prune knows what
-                was removed. An exception that it raises ends the prune after that entry.
+            progress: called with one event for each removed wheel. An exception that it raises ends the prune there.
 
         Raises:
-            ValueError: for an invalid limit or digest, or a lock file that does not parse. Nothing is removed then.
-            OSError: if a lock file cannot be read. Nothing is removed then.
+            ValueError: for an invalid limit or digest, or a lock file that does not parse; nothing is removed.
+            OSError: if a lock file cannot be read; nothing is removed.
             ReadOnlyError: if the cache is read-only, and this is not a dry run.
         """
         limits = PruneLimits(_options.check_size("max_size", max_size), _options.check_age(max_age))
-        with import_lock:
-            from ._maintenance import select
-
         with self._core.begin(progress=progress) as op:
-            fs = RobustIO(op)
-            kept = select.select_kept(fs, self._core.layout, self._digest_finder(op), keep)
-            self._require_writable("prune", dry_run=dry_run)
-            return self._pruner().prune(fs, limits._replace(keep=kept), dry_run=dry_run)
+            return self._core.prune(op, limits, keep, dry_run=dry_run)
 
     def remove(self, *names: str | CachedWheel, dry_run: bool = False, progress: Progress | None = None) -> PruneReport:
         """Remove wheels from this cache, with their trees and pointers. Layers keep theirs.
@@ -485,14 +433,8 @@ class Cache:
             ValueError: for an invalid name, or a name without a wheel in this cache. Nothing is removed then.
             ReadOnlyError: if the cache is read-only, and this is not a dry run.
         """
-        self._require_writable("remove", dry_run=dry_run)
-        with import_lock:
-            from ._maintenance import select
-
         with self._core.begin(progress=progress) as op:
-            fs = RobustIO(op)
-            chosen = select.select_named(fs.without_waiting(), self._core.layout, self._digest_finder(op), names)
-            return self._pruner().remove(fs, chosen, dry_run=dry_run)
+            return self._core.remove(op, names, dry_run=dry_run)
 
     def clear(self, *, dry_run: bool = False, progress: Progress | None = None) -> PruneReport:
         """Remove everything from this cache except the counters of :meth:`stats`.
@@ -506,50 +448,32 @@ class Cache:
         Raises:
             ReadOnlyError: if the cache is read-only, and this is not a dry run.
         """
-        self._require_writable("clear", dry_run=dry_run)
         with self._core.begin(progress=progress) as op:
-            return self._pruner().clear(RobustIO(op), dry_run=dry_run)
+            return self._core.clear(op, dry_run=dry_run)
 
     def verify(self, *, repair: bool = False, progress: Progress | None = None) -> VerifyReport:
         """Hash everything in this cache again, trusted or not, and report every problem.
 
         Args:
-            repair: quarantine damaged and foreign files, so that the next fetch gets the wheel again; give wheels that
-                lost their record a new one; remove damaged trees, second copies, and records and pointers that lead
-                nowhere.
-            progress: called with a :class:`ProgressEvent` now and then, by one thread at a time. An exception that it
-                raises stops the verification.
+            repair: quarantine damaged and foreign files, give wheels without a record a new one, and remove damaged
+                trees, second copies, and records and pointers that lead nowhere.
+            progress: as for :meth:`fetch`, called by one thread at a time.
 
         Raises:
             ReadOnlyError: if ``repair`` is given and the cache is read-only.
             CommitError: if the cache folder cannot be scanned.
         """
-        if repair:
-            self._core.store.require_writable("verify")
-        with import_lock:
-            from ._maintenance.verify import Verifier
-
         with self._core.begin(progress=progress) as op:
-            return Verifier(self._core.layout, repair=repair).verify(RobustIO(op))
+            return self._core.verify(op, repair=repair)
 
     def doctor(self) -> DoctorReport:
-        r"""Try in this cache's folder what the cache does there, and report each probe with result, code and time.
+        """Try in this cache's folder what the cache does there, and report each probe with result, code and time.
 
-        It creates files of its own, a few hundred kilobytes in total, and deletes them again; a read-only cache creates
-        none. It waits a few seconds at most for processes that hold them. Problems are reported and never raised.
-
-        Example::
-
-            report = cache.doctor()
-            for check in report.checks:
-                print("ok " if check.ok else "BAD", check.name, check.detail, check.code, f"{check.seconds:.3f} s")
-            print(*report.advice, sep="\n")
+        It creates and deletes files of its own, a few hundred kilobytes in total, unless the cache is read-only. It
+        waits a few seconds at most for processes that hold them. Problems are reported and never raised.
         """
-        with import_lock:
-            from ._maintenance.doctor import examine
-
         with self._core.begin() as op:
-            return examine(op, self._core.layout, writable=not self._core.store.read_only)
+            return self._core.doctor(op)
 
     def close(self) -> None:
         """End running calls, write the counters, and close the connections. Calling it twice is fine.
@@ -569,21 +493,6 @@ class Cache:
 
     def __repr__(self) -> str:
         return f"Cache({str(self.path)!r})"
-
-    def _pruner(self) -> Pruner:
-        with import_lock:
-            from ._maintenance.prune import Pruner
-
-        return Pruner(self._core.layout, self._core.counters)
-
-    def _digest_finder(self, op: Operation) -> Callable[[str], str | None]:
-        """Return a function that finds the sha256 of a wheel by another hash."""
-        fs = RobustIO(op.without_waiting())
-        return lambda key: self._core.store.index.find_digest(fs, key)
-
-    def _require_writable(self, operation: str, *, dry_run: bool) -> None:
-        if not dry_run:
-            self._core.store.require_writable(operation)
 
 
 def core_of(cache: Cache) -> Core:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,9 @@ from ._fs.robustio import RobustIO
 from ._http.client import HttpClient
 from ._imports import import_lock
 from ._maintenance.size_limit import SizeLimit
-from ._models import CachedWheel, Phase, Progress
+from ._models import CachedWheel, Keep, LinkMode, Phase, Progress
 from ._operation import CURRENT_TOKEN, Operation
+from ._options import PruneLimits
 from ._os.system import System
 from ._request import ResolvedRequest
 from ._store import create
@@ -31,10 +32,14 @@ from ._unpack.link_tree import TreeLinker
 from ._unpack.unpacker import Unpacker
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import httpx
 
     from ._fetch.batch import BatchItem
     from ._fetch.fetcher import Fetcher
+    from ._maintenance.prune import Pruner
+    from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
 
 
 class Core:
@@ -142,6 +147,88 @@ class Core:
 
             self._fetcher = Fetcher(self.store, self.http, self.single_flight, self.counters, offline=self.offline)
         return self._fetcher
+
+    def export(
+        self,
+        op: Operation,
+        wheels: Iterable[CachedWheel],
+        dest: str | os.PathLike[str],
+        mode: LinkMode,
+        *,
+        require_all: bool,
+    ) -> list[Path]:
+        """Put wheels into one folder. ``Cache.export`` is the contract."""
+        with import_lock:
+            from ._unpack import export
+
+        return export.export(RobustIO(op), self.exporter, wheels, dest, mode, require_all=require_all)
+
+    # Maintenance, whose modules most processes never need
+
+    def stats(self, op: Operation) -> Stats:
+        """Return the size of the cache. ``Cache.stats`` is the contract."""
+        with import_lock:
+            from ._maintenance import stats
+
+        fs = RobustIO(op)
+        return stats.collect_stats(fs, self.layout, self.counters.read(fs))
+
+    def prune(
+        self, op: Operation, limits: PruneLimits, keep: Keep | Iterable[Keep] | None, *, dry_run: bool
+    ) -> PruneReport:
+        """Remove old wheels and leftovers. ``Cache.prune`` is the contract."""
+        with import_lock:
+            from ._maintenance import select
+
+        fs = RobustIO(op)
+        kept = select.kept(fs, self.layout, self._digest_finder(fs), keep)
+        if not dry_run:
+            self.store.require_writable("prune")
+        return self._pruner().prune(fs, limits._replace(keep=kept), dry_run=dry_run)
+
+    def remove(self, op: Operation, names: Iterable[str | CachedWheel], *, dry_run: bool) -> PruneReport:
+        """Remove wheels by name. ``Cache.remove`` is the contract."""
+        with import_lock:
+            from ._maintenance import select
+
+        if not dry_run:
+            self.store.require_writable("remove")
+        fs = RobustIO(op)
+        chosen = select.chosen(fs.without_waiting(), self.layout, self._digest_finder(fs), names)
+        return self._pruner().remove(fs, chosen, dry_run=dry_run)
+
+    def clear(self, op: Operation, *, dry_run: bool) -> PruneReport:
+        """Remove everything. ``Cache.clear`` is the contract."""
+        if not dry_run:
+            self.store.require_writable("clear")
+        return self._pruner().clear(RobustIO(op), dry_run=dry_run)
+
+    def _pruner(self) -> Pruner:
+        with import_lock:
+            from ._maintenance.prune import Pruner
+
+        return Pruner(self.layout, self.counters)
+
+    def _digest_finder(self, fs: RobustIO) -> Callable[[str], str | None]:
+        """Return a function that finds the sha256 of a wheel by another hash."""
+        quick = fs.without_waiting()
+        return lambda key: self.store.index.find_digest(quick, key)
+
+    def verify(self, op: Operation, *, repair: bool) -> VerifyReport:
+        """Hash everything again. ``Cache.verify`` is the contract."""
+        with import_lock:
+            from ._maintenance.verify import Verifier
+
+        if repair:
+            self.store.require_writable("verify")
+        return Verifier(self.layout, repair=repair).verify(RobustIO(op))
+
+    def doctor(self, op: Operation) -> DoctorReport:
+        """Try what the cache does in its folder. ``Cache.doctor`` is the contract."""
+        with import_lock:
+            from ._maintenance.doctor import examine
+
+        return examine(op, self.layout, writable=not self.store.read_only)
 
     def close(self) -> None:
         """Cancel what runs, write the counters, and close the connections; a second time nothing happens."""
