@@ -181,7 +181,7 @@ class Core:
             from ._maintenance import select
 
         fs = RobustIO(op)
-        kept = select.kept(fs, self.layout, self._digest_finder(fs), keep)
+        kept = select.select_kept(fs, self.layout, self._digest_finder(fs), keep)
         if not dry_run:
             self.store.require_writable("prune")
         return self._pruner().prune(fs, limits._replace(keep=kept), dry_run=dry_run)
@@ -194,7 +194,7 @@ class Core:
         if not dry_run:
             self.store.require_writable("remove")
         fs = RobustIO(op)
-        chosen = select.chosen(fs.without_waiting(), self.layout, self._digest_finder(fs), names)
+        chosen = select.select_named(fs.without_waiting(), self.layout, self._digest_finder(fs), names)
         return self._pruner().remove(fs, chosen, dry_run=dry_run)
 
     def clear(self, op: Operation, *, dry_run: bool) -> PruneReport:
