@@ -1,4 +1,4 @@
-"""Errors: they hold data, derive their text from it, and travel between processes."""
+"""Errors hold data, derive their message from it, and can be pickled."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ EXAMPLES = [
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_errors_pickle(error: WheelCacheError, protocol: int) -> None:
-    """An error that comes out of a pickle has the same class, data, text and arguments."""
+    """An unpickled error has the same class, data, message and arguments."""
     again = pickle.loads(pickle.dumps(error, protocol))
     assert type(again) is type(error)
     assert vars(again) == vars(error)
@@ -68,7 +68,7 @@ def test_errors_pickle(error: WheelCacheError, protocol: int) -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_errors_copy(error: WheelCacheError) -> None:
-    """A copied error is the same error; concurrent.futures and others copy them."""
+    """A copied error has the same data and message; concurrent.futures and others copy errors."""
     assert str(copy.copy(error)) == str(error)
     assert vars(copy.deepcopy(error)) == vars(error)
 
@@ -77,7 +77,7 @@ def test_errors_copy(error: WheelCacheError) -> None:
     "error", [error for error in EXAMPLES if error.operation], ids=lambda error: type(error).__name__
 )
 def test_the_text_has_all_that_is_known(error: WheelCacheError) -> None:
-    """Operation, paths, URL, problem, attempts, seconds and advice are in the text."""
+    """The message contains the operation, paths, URL, problem, attempts, seconds and advice."""
     text = str(error)
     for part in ("download", FACTS["path"], FACTS["target"], FACTS["url"], error.problem, "5 attempts", "12.3 s"):
         assert str(part) in text
@@ -85,7 +85,7 @@ def test_the_text_has_all_that_is_known(error: WheelCacheError) -> None:
 
 
 def test_the_text_has_the_code() -> None:
-    """People search for the code: hashes, sizes, HTTP status, winerror before errno, and what was tried."""
+    """The message contains what users search for: hashes, sizes, HTTP status, winerror or errno, and the methods."""
     texts = {type(error).__name__: str(error) for error in reversed(EXAMPLES)}
     assert "md5: expected bb, got cc" in texts["HashMismatchError"]
     assert "sha256" not in texts["HashMismatchError"]
@@ -98,7 +98,7 @@ def test_the_text_has_the_code() -> None:
 
 
 def test_a_commit_error_is_an_os_error() -> None:
-    """Code that knows only OSError finds what it looks for: errno, strerror, winerror and both file names."""
+    """Code that handles OSError finds errno, strerror, winerror and both file names."""
     error = EXAMPLES[8]
     assert isinstance(error, OSError)
     assert (error.errno, error.winerror, error.strerror) == (13, 32, "refused")
@@ -108,7 +108,7 @@ def test_a_commit_error_is_an_os_error() -> None:
 
 
 def test_the_tree_of_errors() -> None:
-    """Every error that is exported has WheelCacheError at its root and no root beside it but OSError."""
+    """Every exported error derives from WheelCacheError, and only CommitError also from OSError."""
     exported = [getattr(wheelcache, name) for name in wheelcache.__all__]
     errors = [each for each in exported if inspect.isclass(each) and issubclass(each, BaseException)]
     assert len(errors) == 9
@@ -118,5 +118,5 @@ def test_the_tree_of_errors() -> None:
 
 
 def test_the_empty_error_has_a_text() -> None:
-    """An error with nothing in it still prints."""
+    """An error without data has a message."""
     assert str(WheelCacheError()) == " (1 attempt, 0.0 s)"

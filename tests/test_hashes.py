@@ -1,4 +1,4 @@
-"""Hashes: every form that callers write them in, and what is refused."""
+"""Hashes: every accepted form, and the refused ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MD5 = hashlib.md5(b"x").hexdigest()
     ],
 )
 def test_hashes_are_read_in_every_form(given_as: object, read_as: dict[str, str]) -> None:
-    """Colon, equals sign, mapping, several, capitals and blanks around all mean the same."""
+    """Colon or equals sign, mapping or strings, capitals and surrounding blanks: all forms mean the same."""
     assert parse_hashes(given_as) == read_as  # type: ignore[arg-type]
 
 
@@ -63,7 +63,7 @@ def test_hashes_are_read_in_every_form(given_as: object, read_as: dict[str, str]
     ],
 )
 def test_what_is_no_hash_is_a_value_error(given_as: object) -> None:
-    """Unknown algorithms, digits too few, too many or of another kind, and contradictions are refused."""
+    """Unknown algorithms, malformed digits and contradictory values are refused."""
     with pytest.raises(ValueError):
         parse_hashes(given_as)  # type: ignore[arg-type]
 
@@ -72,7 +72,7 @@ def test_what_is_no_hash_is_a_value_error(given_as: object) -> None:
     "weak", [{"md5": MD5}, {"sha1": "0" * 40}, {"sha224": "0" * 56}, {"md5": MD5, "sha1": "0" * 40}]
 )
 def test_weak_hashes_alone_are_a_value_error(weak: dict[str, str]) -> None:
-    """Hashes that can be forged do not name a wheel; with a strong one beside them they are fine."""
+    """Weak hashes alone are refused; together with a strong one they are accepted."""
     with pytest.raises(ValueError, match="too weak"):
         require_strong(weak)
     require_strong({**weak, "sha256": SHA256})
@@ -80,7 +80,7 @@ def test_weak_hashes_alone_are_a_value_error(weak: dict[str, str]) -> None:
 
 
 def test_every_strong_hash_names_an_entry() -> None:
-    """Whichever strong hash is the only one given, the entry can be looked for by it."""
+    """Each strong algorithm alone is enough to find an entry."""
     for algorithm in ("sha256", "sha384", "sha512", "sha3_256", "sha3_384", "sha3_512", "blake2b", "blake2s"):
         digits = hashlib.new(algorithm, b"x").hexdigest()
         assert parse_hash(f"{algorithm}:{digits}") == (algorithm, digits)
@@ -92,7 +92,7 @@ def test_every_strong_hash_names_an_entry() -> None:
 
 @given(data=st.binary(max_size=500), cuts=st.lists(st.integers(0, 500), max_size=8))
 def test_the_hash_does_not_depend_on_the_chunks(data: bytes, cuts: list[int]) -> None:
-    """However the bytes are cut, the hashes are those of the whole."""
+    """The hashes do not depend on how the bytes are split into chunks."""
     running = MultiHash(["sha512", "md5"])
     bounds = [0, *sorted(cuts), len(data)]
     for start, end in pairwise(bounds):

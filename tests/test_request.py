@@ -1,4 +1,4 @@
-"""Requests: what is read from a URL, what is refused, and what of it may be shown."""
+"""Requests: parsing URLs, refusing invalid arguments, and redacting secrets."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def wanted(url: str, hashes: object = None, size: int | None = None, filename: s
     ],
 )
 def test_the_file_name_is_the_last_part_of_the_path(tail: str, filename: str) -> None:
-    """A file name is percent-decoded, and neither the query nor the fragment is part of it."""
+    """The file name is percent-decoded, without query and fragment."""
     assert wanted(f"https://example.org/some/where/{tail}").filename == filename
 
 
 def test_a_given_file_name_rules() -> None:
-    """Where the URL ends in something else, the caller says the file name."""
+    """A given file name is used instead of the end of the URL."""
     assert wanted("https://example.org/download?id=7", filename=NAME).filename == NAME
 
 
@@ -68,7 +68,7 @@ NO_WHEEL_NAMES = [
 
 @pytest.mark.parametrize("tail", NO_WHEEL_NAMES)
 def test_what_is_no_wheel_file_name_is_refused(tail: str) -> None:
-    """Path tricks, reserved and over-long names and other files end before any path is formed of them."""
+    """Path tricks, reserved and over-long names and other file types are refused before a path is formed."""
     with pytest.raises(InvalidWheelError) as caught:
         wanted(f"https://example.org/a/{tail}")
     assert caught.value.operation == "fetch"
@@ -78,7 +78,7 @@ def test_what_is_no_wheel_file_name_is_refused(tail: str) -> None:
 
 @pytest.mark.parametrize("filename", [tail.replace("%2f", "/").replace("%5c", "\\") for tail in NO_WHEEL_NAMES if tail])
 def test_what_is_no_wheel_file_name_is_refused_from_the_caller_too(filename: str, cache: Cache, wheel: Wheel) -> None:
-    """fetch, put and get check a file name that is given as they check that of a URL, and write nothing."""
+    """fetch, put and get check a given file name like that of a URL, and write nothing."""
     with pytest.raises(InvalidWheelError):
         cache.fetch("https://example.org/x", filename=filename, hashes=wheel.digest)
     with pytest.raises(InvalidWheelError):
@@ -90,7 +90,7 @@ def test_what_is_no_wheel_file_name_is_refused_from_the_caller_too(filename: str
 
 @pytest.mark.parametrize("device", ["con", "PRN", "aux", "nul", "com1", "LPT9"])
 def test_a_project_named_like_a_device_keeps_to_its_folder(device: str, cache: Cache, wheel: Wheel, tmp_path) -> None:
-    """A wheel name that begins like a Windows device is an ordinary name, since a device's is that up to the dot."""
+    """A project named like a Windows device is accepted: a device name ends at the first dot, this one does not."""
     source = tmp_path / "source"
     source.write_bytes(wheel.data)
     added = cache.put(source, filename=f"{device}-1.0-py3-none-any.whl")
@@ -112,7 +112,7 @@ def test_a_project_named_like_a_device_keeps_to_its_folder(device: str, cache: C
     ],
 )
 def test_what_is_no_url_is_a_value_error(url: str) -> None:
-    """Only absolute https:, http: and file: URLs are taken."""
+    """Only absolute https:, http: and file: URLs are accepted."""
     with pytest.raises(ValueError, match="URL"):
         wanted(url)
 
@@ -126,13 +126,13 @@ def test_a_url_is_text(url: object) -> None:
 
 @pytest.mark.parametrize("size", [-1, 1.5, "10", True])
 def test_a_size_is_a_number_of_bytes(size: object) -> None:
-    """A size that cannot be one is refused at once."""
+    """A size that is not a non-negative integer is refused."""
     with pytest.raises(ValueError, match="size"):
         wanted(f"https://example.org/{NAME}", size=size)  # type: ignore[arg-type]
 
 
 def test_hashes_of_the_fragment_count() -> None:
-    """Hashes of the fragment and of the caller are put together, whatever else the fragment says."""
+    """Hashes of the fragment and of the caller are merged, and other parts of the fragment are ignored."""
     found = wanted(f"https://example.org/{NAME}#egg=demo&SHA256={HEX.upper()}&subdirectory=x", {"md5": HEX[:32]})
     assert found.hashes == {"md5": HEX[:32], "sha256": HEX}
     assert "#" not in found.url
@@ -150,13 +150,13 @@ def test_hashes_of_the_fragment_count() -> None:
     ],
 )
 def test_a_fragment_that_cannot_be_right_is_a_value_error(fragment: str, hashes: str | None) -> None:
-    """A malformed, weak-only or contradictory hash in the fragment is not passed over."""
+    """A malformed, weak-only or contradictory hash in the fragment is refused."""
     with pytest.raises(ValueError):
         wanted(f"https://example.org/{NAME}#{fragment}", hashes)
 
 
 def test_credentials_travel_beside_the_url() -> None:
-    """User name and password are decoded and taken off the URL; repr shows neither."""
+    """User name and password are decoded and separated from the URL, and repr shows neither."""
     found = wanted(f"https://al%40ice:s%2fcret@example.org:8443/{NAME}?q=1")
     assert found.auth == ("al@ice", "s/cret")
     assert found.url == f"https://example.org:8443/{NAME}?q=1"
@@ -177,7 +177,7 @@ def test_credentials_travel_beside_the_url() -> None:
     ],
 )
 def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
-    """Of user name, password, query and fragment there is only a sign that they were there."""
+    """User name, password and query are replaced by ``***``, and the fragment is removed."""
     assert redact(url) == shown
 
 
@@ -204,7 +204,7 @@ HIDDEN = [
 
 @pytest.mark.parametrize("url", HIDDEN)
 def test_no_error_about_a_url_shows_its_secrets(url: str) -> None:
-    """However a URL with credentials is malformed, the error that says so shows none of them."""
+    """An error about a malformed URL never shows its credentials."""
     try:
         shown = wanted(url, filename=NAME).shown
     except ValueError as error:
@@ -218,14 +218,14 @@ USERINFO = st.text(st.characters(exclude_characters="/?#\\[]@", categories=["L",
 
 @given(scheme=st.sampled_from(["https", "http", "ftp", "x"]), user=USERINFO, password=USERINFO)
 def test_redact_never_shows_what_stands_before_the_host(scheme: str, user: str, password: str) -> None:
-    """Whatever the characters of user name and password, the host is all that is left of the authority."""
+    """Whatever characters the user name and password have, only the host remains of the authority."""
     shown = redact(f"{scheme}://{user}:{password}@example.org/a.whl?{password}")
     assert shown in {f"{scheme}://***@example.org/a.whl{query}" for query in ("", "?***")} | {f"{scheme}://***", "***"}
 
 
 @given(text=st.text(max_size=60))
 def test_any_text_is_redacted_without_an_error(text: str) -> None:
-    """redact() takes any text, and of what is no URL it never shows text that stands before an @."""
+    """redact() accepts any text, and never shows text before an @."""
     redact(text)
     if not set(text) & set("/?#\\"):
         assert "hunter2" not in redact(f"https://{text}hunter2@example.org/a.whl")

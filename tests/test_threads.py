@@ -1,4 +1,4 @@
-"""ThreadGroup: threads that share a piece of work are waited for, whatever comes in between."""
+"""Thread groups, which always wait for their threads, and listeners that several threads share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def running() -> list[str]:
 
 
 def test_all_of_them_work_and_have_ended() -> None:
-    """Each of three works beside the others and beside who waits for them, and none is left."""
+    """Three threads and the caller work at the same time, and all threads have ended afterwards."""
     together = threading.Barrier(4)
     ThreadGroup(lambda: together.wait(60), 3, "workers-test").run(
         lambda _: together.abort(), in_caller=lambda: together.wait(60)
@@ -27,7 +27,7 @@ def test_all_of_them_work_and_have_ended() -> None:
 
 @not_on_windows("a thread cannot send another one Ctrl-C there")
 def test_an_interrupt_comes_through_when_all_have_ended() -> None:
-    """Ctrl-C in the middle of waiting: who still works is told to stop, and waited for, not taken for ended."""
+    """Ctrl-C during the wait stops the running thread and waits for its end before it is raised."""
     here, waited_for, go_on = threading.get_ident(), threading.Event(), threading.Event()
     told: list[tuple[type[BaseException], list[str]]] = []
 
@@ -47,7 +47,7 @@ def test_an_interrupt_comes_through_when_all_have_ended() -> None:
 
 
 def test_what_is_raised_here_ends_the_others_first() -> None:
-    """An error of who works beside them stops them, and is raised when they have ended."""
+    """An error in the caller stops the threads, and is raised once they have ended."""
     go_on = threading.Event()
 
     def fail() -> None:
@@ -59,7 +59,7 @@ def test_what_is_raised_here_ends_the_others_first() -> None:
 
 
 def test_a_thread_that_cannot_be_started_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system gives no more threads, that is the error, and those that run are stopped and waited for."""
+    """If no more threads can be started, that error is raised once the running ones have been stopped."""
     start, started = threading.Thread.start, []
 
     def few(thread: threading.Thread) -> None:
@@ -76,7 +76,7 @@ def test_a_thread_that_cannot_be_started_is_not_waited_for(monkeypatch: pytest.M
 
 
 def test_a_shared_listener_is_called_by_one_thread_at_a_time() -> None:
-    """Two threads report at once: the second is passed on only after the listener has returned for the first."""
+    """If two threads report at once, the second event is passed on after the listener has returned for the first."""
     entered, release, calls = threading.Event(), threading.Event(), []
 
     def listener(event: str) -> None:
@@ -106,5 +106,5 @@ def test_a_shared_listener_is_called_by_one_thread_at_a_time() -> None:
 
 
 def test_no_listener_stays_none() -> None:
-    """Without a listener there is nothing to share, and events are not even made."""
+    """Without a listener the result is ``None``, so that no events are created."""
     assert one_at_a_time(None) is None

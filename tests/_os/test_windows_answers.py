@@ -1,6 +1,6 @@
-"""What is made of Windows' answers about the machine: who holds a file, what this process runs in, which boot it is.
+"""Facts about the machine on Windows: the holders of a file, the environment of this process, the boot.
 
-Wine names no holders and runs in no container of Windows: where it has no answer, the answer is lent.
+Wine names no holders and has no Windows containers: the tests replace its responses for these.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ pytestmark = on_windows
 MORE_DATA = 234
 
 
-# Who holds a file
+# Holders of a file
 
 
 def test_the_list_of_holders_has_the_form_that_windows_gives_it() -> None:
-    """Sizes and places are those of RM_PROCESS_INFO in restartmanager.h: a list is read at the right steps."""
+    """The size and the offsets of the structure are those of RM_PROCESS_INFO in restartmanager.h."""
     assert ctypes.sizeof(Process) == 668
     places = {"pid": 0, "started": 4, "application": 12, "service": 524, "kind": 652, "status": 656, "session": 660}
     assert {name: getattr(Process, name).offset for name in places} == places
@@ -42,7 +42,7 @@ def test_the_list_of_holders_has_the_form_that_windows_gives_it() -> None:
 
 
 class RestartManager:
-    """The Restart Manager as it answers: with a list that may have grown since its length was told."""
+    """A Restart Manager whose list may have grown since it reported its length."""
 
     def __init__(self, *lengths: int, code: int = 0) -> None:
         self.lengths = list(lengths)
@@ -67,7 +67,7 @@ class RestartManager:
     ("lengths", "rooms"), [((0,), [0]), ((3, 3), [0, 4]), ((1, 6, 6), [0, 2, 7]), ((2, 1), [0, 3]), ((4, 5), [0, 5])]
 )
 def test_holders_are_asked_for_with_more_room(lengths: tuple[int, ...], rooms: list[int]) -> None:
-    """Told that there are more than there is room for, it asks again with room for them, as often as the list grows."""
+    """If the buffer is too small, the query is repeated with a larger one, as often as the list grows."""
     manager = RestartManager(*lengths)
     found = listed(wintypes.DWORD(1), manager)
     assert manager.rooms == rooms
@@ -77,14 +77,14 @@ def test_holders_are_asked_for_with_more_room(lengths: tuple[int, ...], rooms: l
 
 
 def test_a_list_of_holders_that_always_grows_is_given_up() -> None:
-    """Who never gets the whole list names nobody, instead of asking for ever."""
+    """If the list grows at every query, the query is given up and no process is named."""
     manager = RestartManager(*range(1, 100, 3))
     assert listed(wintypes.DWORD(1), manager) == []
     assert 1 < len(manager.rooms) < 10
 
 
 def test_a_refusal_to_tell_names_nobody() -> None:
-    """An error of the Restart Manager is no list."""
+    """If the Restart Manager fails, no process is named."""
     assert listed(wintypes.DWORD(1), RestartManager(0, code=5)) == []
 
 
@@ -95,7 +95,7 @@ def holder(pid: int, application: str = "program") -> Process:
 
 
 def test_each_file_is_asked_about_for_itself(tmp_path: Path) -> None:
-    """Folders are not asked about, and a file of which nothing is told does not hide who holds the other."""
+    """Folders are not queried, and a file without a result does not hide the holders of another file."""
     first, second, folder = tmp_path / "first", tmp_path / "second", tmp_path / "folder"
     first.touch()
     second.touch()
@@ -110,12 +110,12 @@ def test_each_file_is_asked_about_for_itself(tmp_path: Path) -> None:
     assert asked == [str(first), str(second)]
 
 
-# What it runs in
+# The environment
 
 
 @pytest.fixture
 def contained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container: its registry says so."""
+    """Simulate the registry of a container."""
     genuine = winreg.QueryValueEx
 
     def query(key: object, name: str) -> tuple[object, int]:
@@ -125,7 +125,7 @@ def contained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_outside_of_containers_process_numbers_are_those_of_the_machine() -> None:
-    """All processes of a machine see each other."""
+    """Outside of containers the PID namespace is empty: all processes of the machine share it."""
     assert not in_container()
     assert pid_namespace() == ""
     assert environment().container == ""
@@ -133,14 +133,14 @@ def test_outside_of_containers_process_numbers_are_those_of_the_machine() -> Non
 
 @pytest.mark.usefixtures("contained")
 def test_in_a_container_process_numbers_are_its_own() -> None:
-    """Containers that share a cache are told apart by their names, and doctor tells that it runs in one."""
+    """Containers that share a cache are distinguished by their names, and doctor reports the container."""
     assert in_container()
     assert pid_namespace().lower() == os.environ["COMPUTERNAME"].lower()
     assert environment().container == "Windows container"
 
 
 def test_what_keeps_files_in_the_cloud_is_seen() -> None:
-    """Attributes and reparse points of cloud services are told; extended attributes and other links are not."""
+    """Attributes and reparse points of cloud services are recognised; extended attributes and other links are not."""
     directory = 0x10
     assert cloud_attributes(directory | 0x80000, 0) == "pinned"
     assert cloud_attributes(directory | 0x400000 | 0x1000, 0) == "offline, recall on data access"
@@ -152,14 +152,14 @@ def test_what_keeps_files_in_the_cloud_is_seen() -> None:
 
 
 def test_a_share_that_is_not_there_is_told() -> None:
-    """A cache folder on a server that has no such share is an error that names it, and blames nobody for holding it."""
+    """A cache folder on a share that does not exist is an error that names the path and no holder."""
     with pytest.raises(CommitError) as caught:
         Cache("\\\\127.0.0.1\\no share\\cache", io_timeout=0.5)
     assert "\\\\127.0.0.1\\no share" in str(caught.value)
     assert caught.value.cause is not Cause.HELD
 
 
-# Which boot it is
+# The boot
 
 
 def answer(boot: int, bias: int, code: int = 0) -> Callable[..., int]:
@@ -172,7 +172,7 @@ def answer(boot: int, bias: int, code: int = 0) -> Callable[..., int]:
 
 
 def test_the_boot_is_the_same_in_every_process() -> None:
-    """Another process of this boot gives the same answer, or a wheel would be hashed for each."""
+    """Another process of this boot has the same boot ID: otherwise each process would hash every wheel."""
     mine = boot_id()
     assert mine
     code = "from wheelcache._os.process_windows import boot_id; print(boot_id())"
@@ -181,12 +181,12 @@ def test_the_boot_is_the_same_in_every_process() -> None:
 
 
 def test_setting_the_clock_is_no_boot() -> None:
-    """Who sets the clock moves the time of the boot, and its bias as much; another boot has another time."""
+    """Setting the clock changes the boot time and its bias alike, so the boot ID stays the same."""
     assert boot_id(answer(1000, 0)) == boot_id(answer(1500, 500))
     assert boot_id(answer(1000, 0)) != boot_id(answer(1500, 0))
 
 
 def test_a_boot_that_is_not_told_is_none() -> None:
-    """Where the system refuses, or says nothing, nothing is made up."""
+    """If the system refuses the query or returns no time, there is no boot ID."""
     assert boot_id(answer(1000, 0, code=-1)) is None
     assert boot_id(answer(0, 0)) is None

@@ -1,4 +1,4 @@
-"""The file layer of Windows: what no other test of it can show, since the stations ask for nothing of the kind."""
+"""The Windows file layer: behaviour that the tests of the packages above do not reach."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make(folder: Path, name: str, data: bytes = b"content") -> str:
 
 
 def test_cloning_needs_whole_clusters() -> None:
-    """The regions of a clone begin and end at clusters, are smaller than 4 GiB, and cover the file, its end too."""
+    """The regions of a clone begin and end at clusters, are smaller than 4 GiB, and cover the whole file."""
     for size in (0, 1, 4096, 4097, (1 << 30) - 1, 1 << 30, (3 << 30) + 5, 10 << 30):
         for cluster in (4096, 65536):
             found = list(regions(size, cluster))
@@ -61,7 +61,7 @@ def test_cloning_needs_whole_clusters() -> None:
 
 
 def test_cloning_asks_for_the_same_integrity_first() -> None:
-    """A source with checksums is cloned into a target that has them set before; one without is cloned as it is."""
+    """If the source has checksums, they are enabled on the target before it is cloned, and otherwise not."""
     for there, setting in ((0, []), (2, [SET_INTEGRITY])):
         asked = []
 
@@ -78,7 +78,7 @@ def test_cloning_asks_for_the_same_integrity_first() -> None:
 
 @on_windows
 def test_a_volume_without_cloning_says_so_and_leaves_nothing(files, tmp_path: Path) -> None:
-    """Where blocks cannot be shared, the error has the code and both paths, and no file is there."""
+    """If blocks cannot be shared, the error has the code and both paths, and no file remains."""
     source = make(tmp_path, "source")
     with pytest.raises(OSError) as caught:
         files.clone(source, str(tmp_path / "target"))
@@ -89,7 +89,7 @@ def test_a_volume_without_cloning_says_so_and_leaves_nothing(files, tmp_path: Pa
 
 @on_windows
 def test_a_clone_that_cannot_be_taken_back_keeps_its_code(tmp_path: Path) -> None:
-    """Where what was begun can be deleted by nobody just then, the error is still why it came to nothing."""
+    """If the incomplete clone cannot be deleted either, the error is still that of the clone."""
 
     def refuse(handle: Handle, kind: int, information: bytes, target: str | None) -> None:
         raise OSError(None, "held", handle.path, 32, target)
@@ -108,7 +108,7 @@ def test_a_clone_that_cannot_be_taken_back_keeps_its_code(tmp_path: Path) -> Non
 @on_windows
 @pytest.mark.parametrize("action", ["rename", "unlink", "replace"])
 def test_our_handles_keep_nobody_out(action: str, files, tmp_path: Path) -> None:
-    """A file that is open for reading, writing or appending can be renamed, deleted, replaced and read by everybody."""
+    """A file that is open for reading, writing or appending can be renamed, deleted, replaced and read by others."""
     for number, opened in enumerate((files.open_read, files.open_write, files.open_append)):
         path, other = make(tmp_path, f"{number}"), make(tmp_path, f"{number}-other", b"other")
         with opened(path):
@@ -127,7 +127,7 @@ def _is_wine() -> bool:
 
 @on_windows
 def test_a_read_only_file_is_deleted_and_its_other_names_stay_read_only(files, tmp_path: Path) -> None:
-    """The attribute belongs to the file: deleting one name of it does not make the others writable."""
+    """Deleting one hard link of a read-only file leaves the others read-only."""
     path, other = make(tmp_path, "file"), str(tmp_path / "other")
     files.link(path, other)
     os.chmod(path, stat.S_IREAD)
@@ -140,7 +140,7 @@ def test_a_read_only_file_is_deleted_and_its_other_names_stay_read_only(files, t
 @on_windows
 @pytest.mark.parametrize("disposition", [None, 32])
 def test_an_attribute_that_cannot_be_put_back_hides_nothing(disposition: int | None, tmp_path: Path) -> None:
-    """A read-only file is gone although the attribute of its other names is refused, or the holder's code is told."""
+    """A read-only file is deleted even if restoring the attribute fails; a holder is reported by its own code."""
     asked = []
 
     def refuse(handle: Handle, kind: int, information: bytes, target: str | None) -> None:
@@ -167,7 +167,7 @@ def test_an_attribute_that_cannot_be_put_back_hides_nothing(disposition: int | N
 
 @on_windows
 def test_a_read_only_file_is_replaced(files, tmp_path: Path) -> None:
-    """A record that a backup made read-only is renewed all the same."""
+    """A record that a backup made read-only is replaced like any other."""
     target, source = make(tmp_path, "target"), make(tmp_path, "source", b"new")
     os.chmod(target, stat.S_IREAD)
     files.replace(source, target)
@@ -176,7 +176,7 @@ def test_a_read_only_file_is_replaced(files, tmp_path: Path) -> None:
 
 @with_scanner
 def test_the_code_of_a_held_read_only_file_is_the_holders(files, tmp_path: Path) -> None:
-    """That a file is read-only does not hide that somebody holds it, and it stays read-only."""
+    """A read-only file that is held open is reported as held, and remains read-only."""
     from scanner import holding
 
     path = make(tmp_path, "file")
@@ -191,7 +191,7 @@ def test_the_code_of_a_held_read_only_file_is_the_holders(files, tmp_path: Path)
 
 @on_windows
 def test_what_the_c_library_folds_keeps_its_code(files, tmp_path: Path) -> None:
-    """Cutting a mapped file gives 1224, which can pass, and not the EINVAL that the C library makes of it."""
+    """Truncating a mapped file reports 1224, which is transient, and not the EINVAL of the C library."""
     with files.open_write(make(tmp_path, "file", b"x" * 5000)) as file:
         with mmap.mmap(file.fileno(), 0), pytest.raises(OSError) as caught:
             file.truncate(0)
@@ -203,7 +203,7 @@ def test_what_the_c_library_folds_keeps_its_code(files, tmp_path: Path) -> None:
 @on_windows
 @pytest.mark.parametrize("code", [1, 50, 87, 120])
 def test_posix_semantics_are_asked_for_once(code: int, tmp_path: Path) -> None:
-    """Where the volume does not have them, the older ways are taken from then on, and do the same."""
+    """On a volume without POSIX semantics, the older calls are used from then on, with the same result."""
     asked = []
 
     def refuse(handle: Handle, kind: int, information: bytes, target: str | None) -> None:
@@ -227,7 +227,7 @@ def test_posix_semantics_are_asked_for_once(code: int, tmp_path: Path) -> None:
 @on_windows
 @pytest.mark.parametrize("code", [5, 32, 303])
 def test_a_refusal_in_posix_semantics_is_told_and_not_remembered(code: int, tmp_path: Path) -> None:
-    """That somebody holds this file says nothing about the volume: the next is asked for in the same way."""
+    """A held file says nothing about the volume: POSIX semantics are used for the next file."""
     asked = []
 
     def refuse(handle: Handle, kind: int, information: bytes, target: str | None) -> None:
@@ -244,7 +244,7 @@ def test_a_refusal_in_posix_semantics_is_told_and_not_remembered(code: int, tmp_
 
 @on_windows
 def test_posix_semantics_are_asked_for_as_windows_documents_it(tmp_path: Path) -> None:
-    """What goes to the system is a FILE_RENAME_INFO and a FILE_DISPOSITION_INFO_EX with their flags."""
+    """The system receives a FILE_RENAME_INFO and a FILE_DISPOSITION_INFO_EX with their flags."""
     asked = {}
 
     def see(handle: Handle, kind: int, information: bytes, target: str | None) -> None:
@@ -263,7 +263,7 @@ def test_posix_semantics_are_asked_for_as_windows_documents_it(tmp_path: Path) -
 
 @on_windows
 def test_each_call_tells_the_code_of_windows(files, tmp_path: Path) -> None:
-    """What is missing, exists, is a folder or is none has the code that people search for, and the paths."""
+    """Errors about missing and existing paths, and about files in place of folders, have their code and the paths."""
     path, folder, missing = make(tmp_path, "file"), str(tmp_path / "folder"), str(tmp_path / "missing")
     os.mkdir(folder)
     make(Path(folder), "inside")
@@ -304,20 +304,20 @@ def test_each_call_tells_the_code_of_windows(files, tmp_path: Path) -> None:
     ],
 )
 def test_long_paths_get_their_prefix(path: str, native: str) -> None:
-    """A path that Windows would find too long is handed to it in the form that has no limit, in every notation."""
+    """A path that is too long for Windows is passed with the prefix, in every notation."""
     assert extended(path) == native
 
 
 @on_windows
 def test_a_folder_has_room_for_names_in_it() -> None:
-    """Folders have a shorter limit than files: the prefix comes early enough for both."""
+    """The limit for folders is shorter than that for files: the prefix is added early enough for both."""
     for length in range(1, 400):
         path = "C:\\" + "a" * length
         assert extended(path).startswith("\\\\?\\") or len(path) < 248
 
 
 def round_trip(cache: Cache, folder: Path, wheel: Wheel) -> None:
-    """Put a wheel in, see it with another object, link it out."""
+    """Put a wheel, find it with another ``Cache``, and link it out."""
     source = folder / wheel.filename
     source.write_bytes(wheel.data)
     added = cache.put(source)
@@ -335,7 +335,7 @@ def round_trip(cache: Cache, folder: Path, wheel: Wheel) -> None:
     ["with spaces and a %TEMP% in it", "ünïcödé-漢字-🎡", "a" * 100 + "\\" + "b" * 97, "'quotes' & [brackets] {100%}"],
 )
 def test_cache_folders_of_every_kind(name: str, tmp_path: Path) -> None:
-    """A long path, with spaces, with letters of the world, with percent signs: the cache does not mind."""
+    """A cache works in long paths and in paths with spaces, non-ASCII letters and percent signs."""
     wheel = Wheel(wheel_filename("a" * 80), make_wheel("a" * 80))
     assert len(wheel.filename) >= 100
     with Cache(tmp_path / name) as cache:
@@ -344,7 +344,7 @@ def test_cache_folders_of_every_kind(name: str, tmp_path: Path) -> None:
 
 @on_windows
 def test_a_cache_folder_given_with_the_long_prefix(wheel: Wheel, tmp_path: Path) -> None:
-    r"""A caller who writes ``\\?\`` himself gets what he asked for."""
+    r"""A cache path that already has the ``\\?\`` prefix is used as it is."""
     with Cache("\\\\?\\" + str(tmp_path / "cache")) as cache:
         assert str(cache.path).startswith("\\\\?\\")
         round_trip(cache, tmp_path, wheel)
@@ -352,7 +352,7 @@ def test_a_cache_folder_given_with_the_long_prefix(wheel: Wheel, tmp_path: Path)
 
 @pytest.fixture
 def drive(tmp_path: Path) -> Iterator[str]:
-    """A drive letter whose root is a folder of this test."""
+    """A drive letter that is a substitute for a folder of this test."""
     define = ctypes.WinDLL("kernel32").DefineDosDeviceW
     define.argtypes = (ctypes.c_uint32, ctypes.c_wchar_p, ctypes.c_wchar_p)
     letter = next(letter for letter in reversed(string.ascii_uppercase) if not os.path.exists(f"{letter}:\\"))
@@ -366,7 +366,7 @@ def drive(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def root(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The root of a drive that is this test's own: Wine cannot lead a letter to a folder, but its C: is the lab's."""
+    """The root of a drive that this test may use. Wine has no substitutes for folders; its C: belongs to the lab."""
     if not _is_wine():
         yield request.getfixturevalue("drive")
         return
@@ -376,7 +376,7 @@ def root(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @on_windows
 def test_a_drive_root_is_a_cache_folder(root: str, wheel: Wheel, tmp_path: Path) -> None:
-    """The root of a drive, which nobody may make, is a cache folder as any other."""
+    """The root of a drive, which cannot be created, is a valid cache folder."""
     with Cache(root) as cache:
         assert str(cache.path) == root
         round_trip(cache, tmp_path, wheel)
@@ -385,7 +385,7 @@ def test_a_drive_root_is_a_cache_folder(root: str, wheel: Wheel, tmp_path: Path)
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
-    """A folder on another volume than the test's own: in the lab, the memory of the machine below."""
+    """A folder on another volume than that of the test: in the lab, the shared memory of the host."""
     shared = Path("Z:\\dev\\shm")
     if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second volume here")
@@ -397,7 +397,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 
 @on_windows
 def test_another_volume_is_reached_by_a_copy_at_once(elsewhere: Path, wheel: Wheel, tmp_path: Path) -> None:
-    """Windows itself refuses to rename and to link across volumes (17): the ladder copies, and remembers it."""
+    """Windows refuses to rename and link across volumes (17): files are copied, and that is remembered."""
     files = FaultyFiles()
     machine = Machine(files)
     disk = RobustIO(Operation(machine.cache_class._system, io_timeout=60.0))
@@ -419,7 +419,7 @@ def test_another_volume_is_reached_by_a_copy_at_once(elsewhere: Path, wheel: Whe
 
 @on_windows
 def test_a_wheel_leaves_for_another_volume_as_a_copy(elsewhere: Path, wheel: Wheel, tmp_path: Path) -> None:
-    """Linking out and unpacking across volumes copies without a wait, and a named mode is refused with the code."""
+    """Linking and unpacking across volumes copies without waiting; a requested mode is refused with the code."""
     machine = Machine()
     with machine.cache(tmp_path / "cache") as cache:
         source = tmp_path / wheel.filename
@@ -440,7 +440,7 @@ def test_a_wheel_leaves_for_another_volume_as_a_copy(elsewhere: Path, wheel: Whe
 @on_windows
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_wheel_that_this_process_reads_is_pruned(ours: bool, wheel: Wheel, tmp_path: Path) -> None:
-    """A handle of ours on a wheel keeps no prune from it, and reads on; one of Python's own keeps the wheel whole."""
+    """Pruning deletes a wheel that we have open, which stays readable; a wheel held by Python's open is kept whole."""
     machine = Machine()
     source = tmp_path / wheel.filename
     source.write_bytes(wheel.data)
@@ -464,7 +464,7 @@ def test_a_wheel_that_this_process_reads_is_pruned(ours: bool, wheel: Wheel, tmp
 
 @on_windows
 def test_a_server_share_is_a_network_drive() -> None:
-    """A UNC path is told as one, although nobody answers there."""
+    """A UNC path is recognised as remote, even if its server does not respond."""
     volume = volume_of("\\\\127.0.0.1\\no share\\folder")
     assert volume.remote
     assert volume.code
@@ -472,7 +472,7 @@ def test_a_server_share_is_a_network_drive() -> None:
 
 @on_windows
 def test_what_is_known_of_a_volume(tmp_path: Path) -> None:
-    """The file system, where it begins and how much room there is are told for a folder that is not there yet, too."""
+    """The file system, mount point and free space are reported for a folder that does not exist yet, too."""
     for path in (tmp_path, tmp_path / "not" / "yet"):
         volume = volume_of(str(path))
         assert volume.mount == f"{tmp_path.drive}\\"
@@ -484,7 +484,7 @@ def test_what_is_known_of_a_volume(tmp_path: Path) -> None:
 
 @on_windows
 def test_a_folder_of_the_cloud_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The folder that OneDrive says is its own is one that a cloud service keeps, and what is below it."""
+    """The folder that OneDrive names as its own counts as synchronised, with everything below it."""
     monkeypatch.setenv("OneDrive", str(tmp_path))
     assert volume_of(str(tmp_path / "cache")).cloud == "OneDrive"
     monkeypatch.setenv("OneDrive", str(tmp_path / "elsewhere"))
@@ -493,13 +493,13 @@ def test_a_folder_of_the_cloud_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 @on_windows
 def test_a_mapped_drive_is_told(drive: str) -> None:
-    """A drive letter that stands for a folder is told as mapped, where the system says so."""
+    """A drive letter that is a substitute for a folder is reported as mapped, if the system reports it."""
     assert volume_of(drive).mapped
 
 
 @on_windows
 def test_the_restart_manager_is_asked_and_never_fails(tmp_path: Path) -> None:
-    """Whoever is named is named with a process number; a file that is not there is held by nobody."""
+    """Every holder is named with its process ID, and a missing file has none."""
     path = make(tmp_path, "file")
     with open(path, "rb"):
         assert all("pid" in name or name == "this process" for name in holders_of([path]))
@@ -508,7 +508,7 @@ def test_the_restart_manager_is_asked_and_never_fails(tmp_path: Path) -> None:
 
 
 def test_boot_is_the_same_in_every_object(tmp_path: Path, wheel: Wheel) -> None:
-    """Within one boot a wheel is hashed once: another object of the same machine reads its record only."""
+    """Within one boot a wheel is hashed once: another ``Cache`` only reads its record."""
     machine = Machine()
     source = tmp_path / wheel.filename
     source.write_bytes(wheel.data)

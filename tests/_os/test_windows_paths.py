@@ -1,6 +1,6 @@
-r"""Paths on Windows as the system gets them: long ones with the prefix that has no limit, those of servers too.
+r"""Paths that are passed to Windows: long ones have the prefix that removes the length limit, on servers too.
 
-The one place where functions of the library are replaced: by themselves, and a list of what they were given.
+Only here do tests replace functions of the library: by wrappers that record the arguments.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if sys.platform == "win32":
 pytestmark = on_windows
 
 LOCAL, SHARE = "\\\\?\\", "\\\\?\\UNC\\"
-# Paths with a folder of this name are those that are looked at; all of them are long.
+# Only paths with a folder of this name are recorded; all of them are long.
 MARK = "m" * 230
 OF_PYTHON = ("stat", "lstat", "utime", "scandir")
 _RENAME_EX = 22
-# What is done through folders and open files has no path of its own.
+# Operations on open files have no path of their own.
 WITHOUT_PATH = {"copy", "copy_permissions", "make_read_only"}
 
 
 class Spy:
-    """Every path below the marked folder that goes to the system, and to which function."""
+    """Records every path below the marked folder that is passed to the system, and the function that receives it."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
@@ -64,7 +64,7 @@ class Spy:
         return spied
 
     def set_information(self, handle: object, kind: int, information: bytes, target: str | None) -> None:
-        """Note the path within what goes to the system, as FILE_RENAME_INFO has it."""
+        """Record the path inside a FILE_RENAME_INFO."""
         if kind == _RENAME_EX:
             self.note("FILE_RENAME_INFO", information[20:].decode("utf-16-le", "replace").lstrip("\0"))
         win32.Handle.set(handle, kind, information, target)
@@ -75,7 +75,7 @@ class Spy:
 
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
-    """A spy on all that the file layer of Windows calls."""
+    """A spy on every function that the Windows file layer calls."""
     spy = Spy()
     foreign = type(ctypes.WinDLL("kernel32").CloseHandle).__mro__[-2]
     for module in NATIVE:
@@ -96,14 +96,14 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    """A local folder whose path is too long to be taken without a prefix."""
+    """A local folder whose path is too long for Windows without a prefix."""
     path = f"{tmp_path}\\{MARK}"
     os.makedirs(LOCAL + path)
     return path
 
 
 def every_operation(files: FileSystem, folder: str) -> Iterator[Callable[[], object]]:
-    """Yield each of the file layer's operations on paths, in an order in which they can be done."""
+    """Yield each operation of the file layer that takes a path, in an order in which all of them work."""
     one, two, three = (f"{folder}\\{name}" for name in ("one", "two", "three"))
 
     def work(open_file: Callable[[str], object], path: str) -> None:
@@ -142,7 +142,7 @@ def every_operation(files: FileSystem, folder: str) -> Iterator[Callable[[], obj
     yield lambda: within("link", "four", None)
     yield lambda: within("clone", "four", None, "five", 0)
     yield lambda: win32.Handle(two, win32.GENERIC_READ).close()
-    # The older ways, which a read-only file needs in full.
+    # The older calls, all of which a read-only file needs.
     yield lambda: work(files.create, three)
     yield lambda: ctypes.WinDLL("kernel32").SetFileAttributesW(LOCAL + two, 1)
     yield replace_while_held
@@ -157,7 +157,7 @@ def every_operation(files: FileSystem, folder: str) -> Iterator[Callable[[], obj
 
 
 def test_every_operation_is_among_them() -> None:
-    """What the contract of the file layer gets is done here: a new operation must be added."""
+    """Every operation of the file layer is called here: a new one must be added."""
     source = inspect.getsource(every_operation)
     operations = {name for name, value in vars(FileSystem).items() if inspect.isfunction(value) and name[0] != "_"}
     assert {name for name in operations if f"files.{name}" not in source} == WITHOUT_PATH
@@ -165,7 +165,7 @@ def test_every_operation_is_among_them() -> None:
 
 @pytest.mark.parametrize("refusing", [False, True])
 def test_every_long_path_reaches_the_system_with_its_prefix(spy: Spy, folder: str, refusing: bool) -> None:
-    r"""Whichever function of Windows or of Python gets a long path gets it with ``\\?\``, in the older ways too."""
+    r"""Every function of Windows or Python receives long paths with ``\\?\``, without POSIX semantics too."""
 
     def refuse(handle: object, kind: int, information: bytes, target: str | None) -> None:
         spy.set_information(handle, kind, information, target)
@@ -224,7 +224,7 @@ def test_a_cache_folder_on_a_server(given: str, wheel: Wheel) -> None:
 
 
 def test_the_root_of_a_share_is_where_its_paths_end() -> None:
-    """A share's root is its own parent, as a drive's is: whoever makes folders upwards ends there."""
+    """The root of a share is its own parent, like that of a drive: creating parent folders ends there."""
     root = choose_cache_folder("\\\\server\\share\\")
     assert os.path.dirname(root) == root
     assert Layout(root).version.startswith("\\\\server\\share\\v1")
