@@ -9,6 +9,7 @@ from archives import FILENAME, Entry, wheel
 from faulty import Code, FaultyFiles, Refuse, Refusing, os_error
 from folders import files_in
 from machines import Machine
+from marks import not_on_windows
 
 from wheelcache import LinkMode
 from wheelcache._fs import link
@@ -145,6 +146,7 @@ def test_the_memory_is_bounded(strategy: LinkStrategy, fs: RobustIO, tmp_path: P
     assert destination(strategy, fs, tmp_path, folders[1]).supports("hardlink")
 
 
+@not_on_windows("Wine cannot create links to folders")
 def test_a_destination_behind_a_link_is_on_the_volume_it_leads_to(fs: RobustIO, tmp_path: Path) -> None:
     """A symlink to a folder has the volume of that folder."""
     shared = Path("/dev/shm")
