@@ -78,7 +78,7 @@ class Lookup:
         Args:
             fs: the file system of the operation.
             sha256: the digest, in hex.
-            filename: the file name, or ``None``. If it has no entry, one of the same bytes under another name is returned.
+            filename: the file name, or ``None``; if it has no entry, one of the same bytes with another name is found.
             algorithms: hashes that the record of the returned entry must contain.
             adopt: whether to hash a blob without a record and give it one. Only the owner of the entry's turn may.
             use: whether to mark the entry as used.
