@@ -21,7 +21,7 @@ if sys.platform == "win32":
     import winreg
     from ctypes import wintypes
 
-    from wheelcache._os.holders_windows import Process, holders_of, listed
+    from wheelcache._os.holders_windows import Process, holders_of, list_processes
     from wheelcache._os.process_windows import TimeOfDay, boot_id, in_container, pid_namespace
     from wheelcache._os.volume_windows import cloud_attributes, environment
 
@@ -69,7 +69,7 @@ class RestartManager:
 def test_holders_are_asked_for_with_more_room(lengths: tuple[int, ...], rooms: list[int]) -> None:
     """If the buffer is too small, the query is repeated with a larger one, as often as the list grows."""
     manager = RestartManager(*lengths)
-    found = listed(wintypes.DWORD(1), manager)
+    found = list_processes(wintypes.DWORD(1), manager)
     assert manager.rooms == rooms
     assert [(process.pid, process.application) for process in found] == [
         (100 + number, f"program {number}") for number in range(lengths[-1])
@@ -79,13 +79,13 @@ def test_holders_are_asked_for_with_more_room(lengths: tuple[int, ...], rooms: l
 def test_a_list_of_holders_that_always_grows_is_given_up() -> None:
     """If the list grows at every query, the query is given up and no process is named."""
     manager = RestartManager(*range(1, 100, 3))
-    assert listed(wintypes.DWORD(1), manager) == []
+    assert list_processes(wintypes.DWORD(1), manager) == []
     assert 1 < len(manager.rooms) < 10
 
 
 def test_a_refusal_to_tell_names_nobody() -> None:
     """If the Restart Manager fails, no process is named."""
-    assert listed(wintypes.DWORD(1), RestartManager(0, code=5)) == []
+    assert list_processes(wintypes.DWORD(1), RestartManager(0, code=5)) == []
 
 
 def holder(pid: int, application: str = "program") -> Process:

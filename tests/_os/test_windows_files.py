@@ -24,7 +24,7 @@ from wheelcache._fs.link import LinkStrategy
 from wheelcache._fs.persist import persist_noclobber
 from wheelcache._fs.robustio import RobustIO
 from wheelcache._operation import Operation
-from wheelcache._os.clone_windows import DUPLICATE_EXTENTS, GET_INTEGRITY, SET_INTEGRITY, Cloning, regions
+from wheelcache._os.clone_windows import DUPLICATE_EXTENTS, GET_INTEGRITY, SET_INTEGRITY, BlockClone, regions
 
 if sys.platform == "win32":
     from wheelcache._os.holders_windows import holders_of
@@ -70,7 +70,7 @@ def test_cloning_asks_for_the_same_integrity_first() -> None:
             algorithm = there if handle == 7 else 0
             return struct.pack("<HHIII", algorithm, 0, 0, 65536, 4096) if code == GET_INTEGRITY else b""
 
-        Cloning(7, 5000, control).into(8, lambda asked=asked: asked.append((8, 0, b"")))
+        BlockClone(7, 5000, control).clone_to(8, lambda asked=asked: asked.append((8, 0, b"")))
         assert [code for _, code, _ in asked] == [GET_INTEGRITY, GET_INTEGRITY, *setting, 0, DUPLICATE_EXTENTS]
         assert asked[-1][0] == 8
         assert struct.unpack("@Pqqq", asked[-1][2]) == (7, 0, 0, 8192)

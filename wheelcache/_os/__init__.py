@@ -1,1 +1,1 @@
-"""What the operating system does, once, without retry."""
+"""The operating system: each call is made once, without retry, and raises the system's own error."""

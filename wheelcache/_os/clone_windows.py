@@ -1,11 +1,12 @@
-"""Cloning on ReFS and Dev Drive: a file that shares its blocks with another until either is written to.
+"""Block cloning on ReFS and Dev Drive: a new file shares its blocks with another until either is written to.
 
-What the file system asks for (https://learn.microsoft.com/windows/win32/fileio/block-cloning): both files on one
-volume, both sparse or neither, the same integrity setting, regions that begin and end at a cluster and are smaller than
-4 GiB; the last one may end behind the end of the file, whose size must be set before.
+The file system requires (https://learn.microsoft.com/windows/win32/fileio/block-cloning) that both files are on one
+volume, that both or neither are sparse, and that both have the same integrity setting. Each cloned region must be
+smaller than 4 GiB and begin and end at a cluster. The last region may end beyond the end of the file. The size of the
+new file must be set before.
 
-:class:`Cloning` takes the call that asks the file system as an argument, since no test machine has such a volume: what
-it asks for, and in which order, is what the tests see.
+:class:`BlockClone` receives the function that sends control codes, since no test machine has such a volume: the tests
+check which codes are sent, and in which order.
 """
 
 from __future__ import annotations
@@ -15,56 +16,59 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 Control: TypeAlias = Callable[[int, int, bytes, int], bytes]
-"""Handle, control code, what is given, room for the answer -> the answer."""
+"""Takes a handle, a control code, the input, and the size of the output; returns the output."""
 
 GET_INTEGRITY = 0x0009027C
 SET_INTEGRITY = 0x0009C280
 DUPLICATE_EXTENTS = 0x00098344
 
-_LARGEST = 1 << 30
-# FSCTL_GET_INTEGRITY_INFORMATION_BUFFER: algorithm, reserved, flags, chunk size, cluster size. Setting it takes the
-# first three.
+_MAX_REGION = 1 << 30
+# FSCTL_GET_INTEGRITY_INFORMATION_BUFFER: algorithm, reserved, flags, chunk size, cluster size.
 _INTEGRITY = struct.Struct("<HHIII")
-_SETTING = struct.Struct("<HHI")
+# FSCTL_SET_INTEGRITY_INFORMATION_BUFFER: algorithm, reserved, flags.
+_NEW_INTEGRITY = struct.Struct("<HHI")
 
 
 def regions(size: int, cluster: int) -> Iterator[tuple[int, int]]:
-    """Yield where each region of a file begins and how long it is: whole clusters, the last one too."""
-    step = _LARGEST // cluster * cluster
+    """Yield the offset and the length of each region of a file. All lengths are whole clusters, even the last."""
+    step = _MAX_REGION // cluster * cluster
     for offset in range(0, size, step):
         length = min(step, size - offset)
         yield offset, -(-length // cluster) * cluster
 
 
-class Cloning:
-    """One file that is cloned.
+class BlockClone:
+    """The clone of one file.
 
     Args:
         source: the handle of the file.
-        size: its bytes.
-        control: asks the file system.
+        size: its size in bytes.
+        control: sends a control code to the file system.
+
+    Raises:
+        OSError: if the file system cannot clone blocks.
     """
 
     def __init__(self, source: int, size: int, control: Control) -> None:
         self._source = source
         self._size = size
         self._control = control
-        # A file system that has no integrity streams has no block cloning: asked before anything is made.
-        self._setting = _INTEGRITY.unpack(control(source, GET_INTEGRITY, b"", _INTEGRITY.size))
+        # Queried before anything is created: a file system without integrity streams has no block cloning either.
+        self._integrity = _INTEGRITY.unpack(control(source, GET_INTEGRITY, b"", _INTEGRITY.size))
 
-    def into(self, target: int, grow: Callable[[], object]) -> None:
-        """Let another file, which is empty, share the blocks. ``grow`` gives it this one's size.
+    def clone_to(self, target: int, grow: Callable[[], object]) -> None:
+        """Make an empty file share the blocks. ``grow`` sets its size to that of the source.
 
         Raises:
-            OSError: where the file system refuses.
+            OSError: if the file system refuses.
         """
-        algorithm, _, flags, _, cluster = self._setting
-        there = _INTEGRITY.unpack(self._control(target, GET_INTEGRITY, b"", _INTEGRITY.size))
-        if there[0] != algorithm:
-            # Only while it is empty: https://learn.microsoft.com/windows/win32/api/winioctl/ni-winioctl-fsctl_set_integrity_information
-            self._control(target, SET_INTEGRITY, _SETTING.pack(algorithm, 0, flags), 0)
+        algorithm, _, flags, _, cluster = self._integrity
+        existing = _INTEGRITY.unpack(self._control(target, GET_INTEGRITY, b"", _INTEGRITY.size))
+        if existing[0] != algorithm:
+            # Possible only while the file is empty: https://learn.microsoft.com/windows/win32/api/winioctl/ni-winioctl-fsctl_set_integrity_information
+            self._control(target, SET_INTEGRITY, _NEW_INTEGRITY.pack(algorithm, 0, flags), 0)
         grow()
         for offset, length in regions(self._size, cluster):
-            # DUPLICATE_EXTENTS_DATA: the source, where it begins there and here, how long it is.
+            # DUPLICATE_EXTENTS_DATA: the source, its offset, the offset in the target, the length.
             extents = struct.pack("@Pqqq", self._source, offset, offset, length)
             self._control(target, DUPLICATE_EXTENTS, extents, 0)

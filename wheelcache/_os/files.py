@@ -1,19 +1,22 @@
-"""The file layer: the contract, and the choice of the system behind it.
+"""The file layer: :class:`FileSystem`, the contract that the library's file operations are written against.
 
-Stations reach the disk through a :class:`FileSystem` and through nothing else. Windows and POSIX implement the same
-names; neither loops, waits nor decides. They do one thing once and raise what the system said, as :class:`OSError`.
-:mod:`._refusal` says what a refusal means, :mod:`._patience` waits, :mod:`._ladder` goes another way. Tests put a
-file system that fails, or kills its process, at the Nth call in this place.
+:mod:`.posix` and :mod:`.windows` implement the same names. An implementation makes one attempt. It never retries, waits
+or decides: it either does the operation or raises the system's own :class:`OSError`. Retries, and the meaning of an
+error, are the business of :mod:`wheelcache._fs`. Tests replace the file layer by one that fails, or kills its process,
+at the Nth call.
 
-What the contract asks of an implementation:
+Every implementation keeps these rules:
 
-- Paths are absolute ``str``. Where a system limits their length, the implementation goes past it.
-- A handle that is open on a cache file never stands in the way of another process: on Windows it shares reading,
-  writing and deleting.
-- ``rename`` and ``link`` never replace: an existing target is :class:`FileExistsError`.
-- Where everybody may make links, as on POSIX systems, opening a file to write does not follow one: who plants it in a
-  folder that others write to chooses where it leads.
-- A way that this system or volume does not have is an :class:`OSError` that :mod:`._refusal` calls unsupported.
+- Paths are absolute ``str``. If the system limits their length, the implementation works around the limit.
+- Files are unbuffered. An open file of ours never blocks another process: on Windows, it shares reading, writing and
+  deleting.
+- ``rename``, ``link`` and ``clone`` never replace: an existing target is a :class:`FileExistsError`.
+- On POSIX systems, where every user can create links, opening a file for writing does not follow one. Otherwise a user
+  who can write to a shared folder could redirect the write.
+- An operation that the system or the volume lacks raises an :class:`OSError` that
+  :func:`wheelcache._fs.errors.classify` recognises as unsupported.
+
+Every operation can raise :class:`OSError`; the docstrings name only the subclasses that callers rely on.
 """
 
 from __future__ import annotations
@@ -22,157 +25,238 @@ import os
 import sys
 from typing import BinaryIO, Protocol, Self
 
+from .._imports import import_lock
+
 
 class OpenFolder(Protocol):
-    """A folder that is worked in for a while: its files by name, so that a system need not walk the path for each."""
+    """An open folder, for many operations on its files by name. It is closed at the end of its ``with`` block.
+
+    On POSIX systems the names are looked up from a descriptor, so the system need not resolve the path for each file.
+    """
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None:
-        """Be done with it."""
+        """Close the folder."""
         ...
 
     def create(self, name: str, permissions: int) -> BinaryIO:
-        """Create a file that is not there yet, to write through this handle even where its permissions forbid it.
+        """Create a file and open it for writing, even if ``permissions`` forbid writing.
 
-        The process's umask is taken off the permissions; Windows has none of them. Unbuffered.
+        The umask is subtracted from ``permissions``. Windows ignores them.
+
+        Raises:
+            FileExistsError: if the file exists.
         """
         ...
 
     def stat(self, name: str) -> os.stat_result:
-        """Return what the system knows of a file, without following a link."""
+        """Return the status of a file, or of a link itself.
+
+        Raises:
+            FileNotFoundError: if the file does not exist.
+        """
         ...
 
     def link(self, name: str, target: Self) -> None:
-        """Give a file a second name, the same one, in another open folder; never replaces."""
+        """Create a hard link of the same name in another open folder.
+
+        Raises:
+            FileExistsError: if ``target`` already has such a name.
+        """
         ...
 
     def clone(self, name: str, target: Self, new: str, permissions: int) -> None:
-        """Create a file in another open folder that shares its blocks with one of this; never replaces."""
+        """Create a file ``new`` in another open folder that shares its blocks with ``name`` until either is written to.
+
+        Raises:
+            FileExistsError: if ``target`` already has such a name.
+        """
         ...
 
 
 class FileSystem(Protocol):
-    """What the stations need of a file system."""
+    """The files of one machine."""
 
     @property
     def has_permissions(self) -> bool:
-        """Whether files have the permissions of POSIX."""
+        """Whether files have POSIX permissions."""
         ...
 
     @property
     def protects_loaded_images(self) -> bool:
-        """Whether a program or library that is loaded cannot be deleted under any of its names."""
+        """Whether a program or library that is loaded cannot be deleted, under any of its hard links."""
         ...
 
     def with_modes_of(self, root: str) -> FileSystem | None:
-        """Return the same file system for a cache in this folder, which exists.
+        """Return a file layer that creates files below ``root`` as shared, private and owned as ``root`` itself.
 
-        What that makes there is as open or as private as the folder is. ``None`` where there is nothing to follow.
+        Returns ``None`` if the default permissions are right.
+
+        Raises:
+            FileNotFoundError: if ``root`` does not exist.
         """
         ...
 
     def create(self, path: str) -> BinaryIO:
-        """Create a file that is not there yet, to write and read back through the same handle. Unbuffered."""
+        """Create a file, and open it for writing and reading.
+
+        Raises:
+            FileExistsError: if the file exists.
+        """
         ...
 
     def open_read(self, path: str) -> BinaryIO:
-        """Open a file for reading. Unbuffered."""
+        """Open a file for reading.
+
+        Raises:
+            FileNotFoundError: if the file does not exist.
+        """
         ...
 
     def open_write(self, path: str) -> BinaryIO:
-        """Open a file for writing and reading as it is, making it where it is not there. Unbuffered."""
+        """Open a file for writing and reading, at its start and without truncating it. Create it if it is missing."""
         ...
 
     def open_append(self, path: str) -> BinaryIO:
-        """Open a file so that every write goes to its end, making it where it is not there. Unbuffered."""
+        """Open a file so that every write is appended, whoever else writes. Create it if it is missing."""
         ...
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of a small file."""
+        """Return the content of a small file.
+
+        Raises:
+            FileNotFoundError: if the file does not exist.
+        """
         ...
 
     def read_with_mtime(self, path: str) -> tuple[bytes, float]:
-        """Return the bytes of a small file and its time stamp in seconds since the epoch, by one opening."""
+        """Return the content of a small file, and its time of modification in seconds since the epoch.
+
+        Both are read from the same open file, so a file that is replaced in between does not mix them.
+
+        Raises:
+            FileNotFoundError: if the file does not exist.
+        """
         ...
 
     def touch(self, path: str, seconds: float) -> None:
-        """Set the time stamp of a file, to the present where only its owner may choose."""
+        """Set the time of modification, in seconds since the epoch.
+
+        A user who may write to a file but does not own it can only set the present time; the present is set then.
+        """
         ...
 
     def stat(self, path: str) -> os.stat_result:
-        """Return what the system knows of a file or folder, without following a link."""
+        """Return the status of a file or folder, or of a link itself.
+
+        Raises:
+            FileNotFoundError: if the path does not exist.
+        """
         ...
 
     def volume_id(self, path: str) -> int | None:
-        """Return a number that all folders of one volume share, following links.
+        """Return the number of the volume that holds a folder, following links; ``None`` if the volume has none.
 
-        ``None`` if the system has no such number for this volume.
+        Raises:
+            FileNotFoundError: if the folder does not exist.
         """
         ...
 
     def is_dir(self, path: str) -> bool:
-        """Return whether there is a folder, or a link that leads to one."""
+        """Return whether the path is a folder, or a link to one. Never fails."""
         ...
 
     def scan(self, path: str) -> list[os.DirEntry[str]]:
-        """Return what is in a folder, in no order."""
+        """Return the entries of a folder, in no particular order.
+
+        Raises:
+            FileNotFoundError: if the folder does not exist.
+        """
         ...
 
     def open_folder(self, path: str) -> OpenFolder:
-        """Open a folder to work in."""
+        """Open a folder, for many operations on its files."""
         ...
 
     def rename(self, source: str, target: str) -> None:
-        """Give a file another name on the same volume; never replaces."""
+        """Rename a file within its volume, without replacing.
+
+        Raises:
+            FileExistsError: if ``target`` exists.
+        """
         ...
 
     def replace(self, source: str, target: str) -> None:
-        """Give a file another name on the same volume, in the place of the file that has it."""
+        """Rename a file within its volume. Replaces ``target`` if that is a file."""
         ...
 
     def link(self, source: str, target: str) -> None:
-        """Give a file a second name on the same volume; never replaces."""
+        """Create a hard link ``target`` to the file ``source``, on the same volume.
+
+        Raises:
+            FileExistsError: if ``target`` exists.
+        """
         ...
 
     def clone(self, source: str, target: str) -> None:
-        """Create a file that shares its blocks with another until either is written to; never replaces."""
+        """Create a file ``target`` that shares its blocks with ``source`` until either is written to.
+
+        Raises:
+            FileExistsError: if ``target`` exists.
+        """
         ...
 
     def copy(self, source: BinaryIO, target: BinaryIO, count: int) -> int:
-        """Copy up to ``count`` bytes from where one open file stands to where the other does; 0 at the end.
+        """Copy up to ``count`` bytes between two open files, from their positions on, by the fastest method available.
 
-        It takes the quickest way that the system has for bytes which nobody needs to look at.
+        Returns the number of bytes copied, which is 0 only at the end of ``source``.
         """
         ...
 
     def copy_permissions(self, source: BinaryIO, target: BinaryIO) -> None:
-        """Give an open file the permissions of another one."""
+        """Copy the permissions of one open file to another. Does nothing on Windows."""
         ...
 
     def make_read_only(self, path: str, *, executable: bool) -> None:
-        """Take the right to write to a file from everybody, and let who may read it execute it, or not."""
+        """Remove all write permissions of a file, and set or clear execution for everybody who can read it.
+
+        Does nothing on Windows.
+        """
         ...
 
     def unlink(self, path: str) -> None:
-        """Delete a file, a read-only one too."""
+        """Delete a file or link, even a read-only one.
+
+        Raises:
+            FileNotFoundError: if the file does not exist.
+        """
         ...
 
     def mkdir(self, path: str) -> None:
-        """Make a folder; it must not be there yet."""
+        """Create a folder. The folder above it must exist.
+
+        Raises:
+            FileExistsError: if the path exists.
+        """
         ...
 
     def rmdir(self, path: str) -> None:
-        """Delete an empty folder."""
+        """Delete an empty folder.
+
+        Raises:
+            FileNotFoundError: if the folder does not exist.
+        """
         ...
 
 
 def native() -> FileSystem:
-    """Return the file system of this machine."""
-    if sys.platform == "win32":
-        from .windows import WindowsFiles
+    """Return the file layer of this machine."""
+    with import_lock:  # each module can be imported on its own system only
+        if sys.platform == "win32":
+            from .windows import WindowsFiles
 
-        return WindowsFiles()
-    from .posix import PosixFiles
+            return WindowsFiles()
+        from .posix import PosixFiles
 
-    return PosixFiles()
+        return PosixFiles()

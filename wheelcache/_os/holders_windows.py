@@ -1,8 +1,8 @@
-"""Who holds a file, on Windows: the Restart Manager, which installers ask for it, knows.
+"""Find the processes that have a file open, with the Restart Manager of Windows.
 
-https://learn.microsoft.com/windows/win32/rstmgr/about-restart-manager. It needs no rights of its own to tell a name and
-a number, and may refuse: then nobody is named. It knows files and not folders, and does not answer at all where one of
-those it is asked about is a folder, or may not be looked at: so it is asked about each file for itself.
+https://learn.microsoft.com/windows/win32/rstmgr/about-restart-manager. It reports names and process IDs without special
+rights. It may refuse, and then no process is named. It knows files, not folders. A query that includes a folder or an
+inaccessible file fails as a whole, so each file is queried by itself.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-if sys.platform != "win32":  # pragma: no cover - mypy reads this module for Linux too
-    raise ImportError("this is for Windows")
+if sys.platform != "win32":  # pragma: no cover - mypy checks this module for Linux too
+    raise ImportError("this module is for Windows")
 
 from ctypes import wintypes
 
@@ -21,10 +21,10 @@ from .win32 import extended, function
 
 _KEY_LENGTH = 33
 _MORE_DATA = 234
-# A list that grows while it is asked for is asked for again; more often than this it says nothing.
-_TRIES = 3
-_MOST_SHOWN = 5
-_LONGEST_PATH = 32768
+# The list may grow between the query of its length and that of its content.
+_MAX_QUERIES = 3
+_MAX_SHOWN = 5
+_MAX_PATH = 32768
 _NO_ATTRIBUTES, _FOLDER = 0xFFFFFFFF, 0x10
 _QUERY_LIMITED_INFORMATION = 0x1000
 
@@ -60,15 +60,18 @@ _CloseHandle = function("CloseHandle", _HANDLE)
 _QueryFullProcessImageNameW = function("QueryFullProcessImageNameW", _HANDLE, _WORD, _TEXT, _TO_WORD)
 
 
-def holders_of(paths: Sequence[str], ask: Callable[[str], list[Process]] | None = None) -> tuple[str, ...]:
-    """Return who has one of these files open, as ``"name.exe (pid 4711)"``; nobody where that cannot be told."""
-    ask = ask or _ask
-    found = {process.pid: process for path in paths if not _is_folder(path) for process in ask(path)}
-    own = found.pop(os.getpid(), None)
-    shown = [f"{_name(process)} (pid {pid})" for pid, process in found.items()]
+def holders_of(paths: Sequence[str], query: Callable[[str], list[Process]] | None = None) -> tuple[str, ...]:
+    """Return up to five processes that have any of these files open, as ``"name.exe (pid 4711)"``.
+
+    Returns an empty tuple if Windows does not report them. ``query`` replaces the Restart Manager in tests.
+    """
+    query = query or _holders_of_file
+    processes = {process.pid: process for path in paths if not _is_folder(path) for process in query(path)}
+    own = processes.pop(os.getpid(), None)
+    names = [f"{_name(process)} (pid {pid})" for pid, process in processes.items()]
     if own is not None:
-        shown.append("this process")
-    return tuple(shown[:_MOST_SHOWN])
+        names.append("this process")
+    return tuple(names[:_MAX_SHOWN])
 
 
 def _is_folder(path: str) -> bool:
@@ -76,7 +79,7 @@ def _is_folder(path: str) -> bool:
     return attributes != _NO_ATTRIBUTES and bool(attributes & _FOLDER)
 
 
-def _ask(path: str) -> list[Process]:
+def _holders_of_file(path: str) -> list[Process]:
     session = wintypes.DWORD()
     if _RmStartSession(ctypes.byref(session), 0, ctypes.create_unicode_buffer(_KEY_LENGTH)):
         return []
@@ -84,15 +87,15 @@ def _ask(path: str) -> list[Process]:
         names = (wintypes.LPCWSTR * 1)(extended(path))
         if _RmRegisterResources(session, 1, names, 0, None, 0, None):
             return []
-        return listed(session)
+        return list_processes(session)
     finally:
         _RmEndSession(session)
 
 
-def listed(session: wintypes.DWORD, get_list: Callable[..., int] = _RmGetList) -> list[Process]:
-    """Return the processes that hold what a session is about; the system is asked until it is given enough room."""
+def list_processes(session: wintypes.DWORD, get_list: Callable[..., int] = _RmGetList) -> list[Process]:
+    """Return the processes that hold the resources of a session, or an empty list if Windows does not report them."""
     room = 0
-    for _ in range(_TRIES):
+    for _ in range(_MAX_QUERIES):
         needed, count, reasons = wintypes.UINT(), wintypes.UINT(room), wintypes.DWORD()
         processes = (Process * max(room, 1))()
         code = get_list(session, ctypes.byref(needed), ctypes.byref(count), processes, ctypes.byref(reasons))
@@ -105,11 +108,11 @@ def listed(session: wintypes.DWORD, get_list: Callable[..., int] = _RmGetList) -
 
 
 def _name(process: Process) -> str:
-    """Return the file name of a process's program, as people search for it, else what it is called."""
+    """Return the file name of a process's program, which users can search for, or its display name."""
     handle = _OpenProcess(_QUERY_LIMITED_INFORMATION, False, process.pid)
     if handle:
         try:
-            size = wintypes.DWORD(_LONGEST_PATH)
+            size = wintypes.DWORD(_MAX_PATH)
             text = ctypes.create_unicode_buffer(size.value)
             if _QueryFullProcessImageNameW(handle, 0, text, ctypes.byref(size)):
                 return os.path.basename(text.value)

@@ -1,4 +1,4 @@
-"""The file layer on POSIX systems: :class:`._fs.FileSystem` says what each name does."""
+"""The file layer on POSIX systems. :class:`.files.FileSystem` documents the operations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self, TypeVar
 
-if sys.platform == "win32":  # pragma: no cover - mypy reads this module for Windows too
-    raise ImportError("this is the file layer of the other systems")
+if sys.platform == "win32":  # pragma: no cover - mypy checks this module for Windows too
+    raise ImportError("this module is for POSIX systems")
 
 import fcntl
+
+from .._imports import import_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,24 +27,24 @@ _T = TypeVar("_T")
 _FICLONE = 0x40049409
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
-# From Darwin's <stdio.h>.
+# From <stdio.h> of macOS.
 _RENAME_EXCL = 4
 
-# No file of a cache is a link: one that somebody planted there is not written through.
+# The cache contains no links: one that another user planted must not redirect a write.
 _WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_CREAT | os.O_EXCL
-# A place to start from is all that a folder is opened for, and Linux has a cheaper kind of descriptor for that.
-_TO_LOOK_IN = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+# The descriptor only serves to look names up, and on Linux O_PATH is cheaper.
+_LOOKUP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _SMALL_FILE = 1 << 16
 
 
 class PosixFolder:
-    """A folder by its descriptor."""
+    """An open folder, by its descriptor."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._handle = os.open(path, _TO_LOOK_IN)
+        self._handle = os.open(path, _LOOKUP)
 
     def __enter__(self) -> Self:
         return self
@@ -60,25 +62,25 @@ class PosixFolder:
         os.link(name, name, src_dir_fd=self._handle, dst_dir_fd=target._handle, follow_symlinks=False)
 
     def clone(self, name: str, target: Self, new: str, permissions: int) -> None:
-        source, made = os.path.join(self._path, name), os.path.join(target._path, new)
+        source, created = os.path.join(self._path, name), os.path.join(target._path, new)
         if sys.platform != "linux":
-            _clonefile()(source, made)
-            # The clone has the permissions of the file in the cache, which nobody may write to.
-            os.chmod(made, os.stat(source).st_mode & 0o777 | 0o200)
+            _clonefile()(source, created)
+            # clonefile copies the permissions of the cached file, which is read-only.
+            os.chmod(created, os.stat(source).st_mode & 0o777 | 0o200)
             return
         with target.create(new, permissions) as writer:
-            _share_blocks(source, writer, made)
+            _share_blocks(source, writer, created)
 
 
 class PosixFiles:
-    """The files of this machine."""
+    """The file layer of this machine."""
 
     has_permissions = True
     protects_loaded_images = False
 
     def with_modes_of(self, root: str) -> PosixFiles | None:
-        modes = Modes.of(os.stat(root))
-        return None if modes is None else _FollowingFiles(root, modes)
+        modes = Modes.for_root(os.stat(root))
+        return None if modes is None else _FilesWithModes(root, modes)
 
     def create(self, path: str) -> BinaryIO:
         return io.FileIO(os.open(path, _WRITE | _NEW, 0o666), "r+")
@@ -87,12 +89,12 @@ class PosixFiles:
         return io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "r")
 
     def open_write(self, path: str) -> BinaryIO:
-        return io.FileIO(self._opened(path, _WRITE), "r+")
+        return io.FileIO(self._open_or_create(path, _WRITE), "r+")
 
     def open_append(self, path: str) -> BinaryIO:
-        return io.FileIO(self._opened(path, _APPEND), "a")
+        return io.FileIO(self._open_or_create(path, _APPEND), "a")
 
-    def _opened(self, path: str, flags: int) -> int:
+    def _open_or_create(self, path: str, flags: int) -> int:
         return os.open(path, flags | os.O_CREAT, 0o666)
 
     def read(self, path: str) -> bytes:
@@ -113,7 +115,7 @@ class PosixFiles:
         try:
             os.utime(path, (seconds, seconds))
         except PermissionError:
-            # Who may write to another user's file may set its time to now, and to nothing else:
+            # A user who may write to another user's file can only set its time to the present:
             # https://man7.org/linux/man-pages/man2/utimensat.2.html
             os.utime(path)
 
@@ -154,7 +156,7 @@ class PosixFiles:
             try:
                 return os.copy_file_range(source.fileno(), target.fileno(), count)
             except OSError as error:
-                # Between two file systems, and on some, there is no such call before Linux 5.19:
+                # Before Linux 5.19 it fails between two file systems, and some file systems lack it:
                 # https://man7.org/linux/man-pages/man2/copy_file_range.2.html
                 if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}:
                     raise
@@ -186,12 +188,12 @@ class PosixFiles:
 
 
 class Modes(NamedTuple):
-    """What files and folders of a cache are made with, where the umask alone would not do.
+    """The permissions and the owner of new files in a cache, if those that the umask gives would be wrong.
 
     Attributes:
         file: permissions of files.
         folder: permissions of folders.
-        owner: user and group to give them to, or ``None``.
+        owner: the user and group that own them, or ``None`` for the user of this process.
     """
 
     file: int
@@ -199,75 +201,77 @@ class Modes(NamedTuple):
     owner: tuple[int, int] | None
 
     @classmethod
-    def of(cls, root: os.stat_result) -> Modes | None:
-        """Return the modes for a cache folder that is shared, private or another user's; ``None`` for any other."""
+    def for_root(cls, root: os.stat_result) -> Modes | None:
+        """Return the modes for a cache folder that is shared, private or owned by another user, else ``None``."""
         mode = root.st_mode
         shared = bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
         private = not mode & (stat.S_IRWXG | stat.S_IRWXO)
-        # What root writes into a user's cache, with sudo mostly, would lock that user out.
+        # Files that root writes into a user's cache, usually through sudo, would lock that user out.
         owner = (root.st_uid, root.st_gid) if os.geteuid() == 0 and root.st_uid != 0 else None
         if not (shared or private or owner):
             return None
-        # Never writable by everybody, whatever the folder says: who can write there decides what others install. Always
-        # by its owner: a folder that is made read-only for a while must not leave others in it that stay so.
+        # Never writable by everybody, even in such a folder: a user who can write there decides what others install.
+        # Always writable by the owner: new files must not stay read-only when the folder is read-only only for a while.
         return cls(mode & 0o664 | 0o600, mode & 0o2775 | 0o700, owner)
 
-    def give(self, made: int, mode: int, folder: int) -> None:
-        """Give a file or folder that was made in an open folder its mode, and to its owner, if that can be."""
+    def apply(self, handle: int, mode: int, folder: int) -> None:
+        """Set the mode and the owner of a new file or folder, given the descriptor of the folder that holds it.
+
+        Errors are ignored: without its mode, the file still works for the user who created it.
+        """
         try:
-            # The path may lead through a link that the owner planted: in a folder of somebody else nothing is theirs.
+            # The path may lead through a link that the owner planted: only files in the owner's folders are given away.
             if self.owner is not None and os.fstat(folder).st_uid == self.owner[0]:
-                os.fchown(made, *self.owner)
-            # Second: giving a file away takes the set-group bit from it.
-            os.fchmod(made, mode)
+                os.fchown(handle, *self.owner)
+            # The mode is set last: a change of the owner clears the setgid bit.
+            os.fchmod(handle, mode)
         except OSError:
-            pass  # it stays as it is, and works for its owner
+            pass
 
 
-class _FollowingFiles(PosixFiles):
-    """The files of this machine, made in the way of a cache folder when they are below it.
+class _FilesWithModes(PosixFiles):
+    """The file layer of this machine, which gives new files below a cache folder the modes of that folder.
 
-    They get their modes right after they are made, since a umask takes from what ``open`` and ``mkdir`` are given.
-    Where that is refused the file stays as it is: it works for its owner. What was there before is left alone: others
-    who can write to the cache choose what that is, and root must not give it away.
+    The modes are set after the creation, since the umask reduces the ones passed to ``open`` and ``mkdir``. Existing
+    files are left alone: other users who can write to the cache choose what they are, and root must not give them away.
     """
 
     def __init__(self, root: str, modes: Modes) -> None:
-        self._below = os.path.join(root, "")
+        self._prefix = os.path.join(root, "")
         self._modes = modes
 
     def create(self, path: str) -> BinaryIO:
-        if not path.startswith(self._below):
+        if not path.startswith(self._prefix):
             return super().create(path)
         return self._in_folder(path, lambda folder, name: folder.create(name, 0o666))
 
-    def _opened(self, path: str, flags: int) -> int:
-        if not path.startswith(self._below):
-            return super()._opened(path, flags)
-        return self._in_folder(path, lambda folder, name: folder.open(name, flags))
+    def _open_or_create(self, path: str, flags: int) -> int:
+        if not path.startswith(self._prefix):
+            return super()._open_or_create(path, flags)
+        return self._in_folder(path, lambda folder, name: folder.open_or_create(name, flags))
 
     def mkdir(self, path: str) -> None:
-        if not path.startswith(self._below):
+        if not path.startswith(self._prefix):
             super().mkdir(path)
             return
         self._in_folder(path, lambda folder, name: folder.mkdir(name))
 
     def open_folder(self, path: str) -> PosixFolder:
-        return _FollowingFolder(path, self._modes) if path.startswith(self._below) else super().open_folder(path)
+        return _FolderWithModes(path, self._modes) if path.startswith(self._prefix) else super().open_folder(path)
 
-    def _in_folder(self, path: str, action: Callable[[_FollowingFolder, str], _T]) -> _T:
-        """Do something in the folder of a path, by its descriptor: a path may lead elsewhere a moment later."""
+    def _in_folder(self, path: str, action: Callable[[_FolderWithModes, str], _T]) -> _T:
+        """Call ``action`` with the open parent folder of a path, which another user may redirect a moment later."""
         parent, name = os.path.split(path)
         try:
-            with _FollowingFolder(parent, self._modes) as folder:
+            with _FolderWithModes(parent, self._modes) as folder:
                 return action(folder, name)
         except OSError as error:
             error.filename = path
             raise
 
 
-class _FollowingFolder(PosixFolder):
-    """A folder of the cache: what is made in it is read, and executed where that is meant, by whom the cache is for."""
+class _FolderWithModes(PosixFolder):
+    """An open folder of a cache, which gives new files the modes of that cache."""
 
     def __init__(self, path: str, modes: Modes) -> None:
         super().__init__(path)
@@ -275,57 +279,57 @@ class _FollowingFolder(PosixFolder):
 
     def create(self, name: str, permissions: int) -> BinaryIO:
         file = super().create(name, permissions)
-        self._give(file.fileno(), permissions & (self._modes.file | self._modes.folder & 0o111))
+        self._apply_modes(file.fileno(), permissions & (self._modes.file | self._modes.folder & 0o111))
         return file
 
-    def open(self, name: str, flags: int) -> int:
-        """Open a file as it is; one that is not there is made."""
+    def open_or_create(self, name: str, flags: int) -> int:
+        """Open a file, and create it if it is missing. Return its descriptor."""
         try:
             return os.open(name, flags, dir_fd=self._handle)
         except FileNotFoundError:
             pass
         try:
-            made = os.open(name, flags | _NEW, 0o666, dir_fd=self._handle)
+            handle = os.open(name, flags | _NEW, 0o666, dir_fd=self._handle)
         except FileExistsError:
-            # Another process was quicker, and gives it its mode; it may be about to delete it, as locks are.
+            # Another process created it first, and sets its mode. If it is a lock, it may be deleted before we open it.
             return os.open(name, flags | os.O_CREAT, 0o666, dir_fd=self._handle)
-        self._give(made, self._modes.file)
-        return made
+        self._apply_modes(handle, self._modes.file)
+        return handle
 
     def mkdir(self, name: str) -> None:
-        """Make a folder; it must not be there yet."""
+        """Create a folder."""
         os.mkdir(name, dir_fd=self._handle)
         try:
-            made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._handle)
+            handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._handle)
         except OSError:
-            return  # it was pruned meanwhile, or it stays as it is and works for its owner
+            return  # pruned by another process, or it keeps the modes of the umask
         try:
-            self._give(made, self._modes.folder)
+            self._apply_modes(handle, self._modes.folder)
         finally:
-            os.close(made)
+            os.close(handle)
 
-    def _give(self, made: int, mode: int) -> None:
-        self._modes.give(made, mode, self._handle)
+    def _apply_modes(self, handle: int, mode: int) -> None:
+        self._modes.apply(handle, mode, self._handle)
 
 
 def _read_all(handle: int) -> bytes:
     data = os.read(handle, _SMALL_FILE)
     if len(data) < _SMALL_FILE:
         return data
-    # From the start and in one piece: joined from parts, the time or the memory would be more than the file's.
+    # Read again in one piece: joining the parts would cost time or memory for a second copy.
     os.lseek(handle, 0, os.SEEK_SET)
     with io.FileIO(handle, closefd=False) as file:
         return file.readall()
 
 
 def _share_blocks(source: str, writer: BinaryIO, target: str) -> None:
-    """Let an empty new file share the blocks of another, or delete it."""
+    """Make an empty new file share the blocks of another. Delete it if that fails."""
     reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(writer.fileno(), _FICLONE, reader)
     except OSError as error:
         os.unlink(target)
-        # The ioctl names no file, and says EINVAL, ENOTTY or EOPNOTSUPP for "not on this file system":
+        # The ioctl reports no path, and EINVAL, ENOTTY or EOPNOTSUPP if the file system cannot clone:
         # https://man7.org/linux/man-pages/man2/ioctl_ficlone.2.html
         code = errno.ENOTSUP if error.errno in {errno.EINVAL, errno.ENOTTY} else error.errno
         raise OSError(code, os.strerror(code or 0), source, None, target) from None
@@ -335,11 +339,9 @@ def _share_blocks(source: str, writer: BinaryIO, target: str) -> None:
 
 @cache
 def _exclusive_rename() -> Callable[[str, str], None]:
-    """Return a rename that never replaces: the C library has one on Linux and Darwin, and Python shows neither.
-
-    ctypes is imported on the first commit only, since a hit has no use for it.
-    """
-    import ctypes
+    """Return a rename that never replaces, from the C library of Linux or macOS: Python does not offer it."""
+    with import_lock:  # not needed for a hit
+        import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
     flags = ctypes.c_uint(_RENAME_EXCL if sys.platform == "darwin" else _RENAME_NOREPLACE)
@@ -355,7 +357,7 @@ def _exclusive_rename() -> Callable[[str, str], None]:
             failed = function(_AT_FDCWD, first, _AT_FDCWD, second, flags)
         if failed:
             code = ctypes.get_errno()
-            # A file system without the flag says EINVAL: https://man7.org/linux/man-pages/man2/rename.2.html
+            # EINVAL: the file system does not support the flag. https://man7.org/linux/man-pages/man2/rename.2.html
             code = errno.ENOTSUP if code == errno.EINVAL else code
             raise OSError(code, os.strerror(code), source, None, target)
 
@@ -364,8 +366,9 @@ def _exclusive_rename() -> Callable[[str, str], None]:
 
 @cache
 def _clonefile() -> Callable[[str, str], None]:
-    """Return Darwin's clonefile(2), which makes the target and never replaces."""
-    import ctypes
+    """Return macOS's clonefile(2), which creates the target and never replaces."""
+    with import_lock:  # not needed for a hit
+        import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
     function = getattr(library, "clonefile", None)

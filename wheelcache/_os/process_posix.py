@@ -1,4 +1,4 @@
-"""TODO."""
+"""Boot and processes on POSIX systems: the boot ID, whether a process is alive, and ending a blocked read."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-if sys.platform == "win32":  # pragma: no cover - mypy reads this module for Windows too
-    raise ImportError("this is the file layer of the other systems")
+from .._imports import import_lock
 
+if sys.platform == "win32":  # pragma: no cover - mypy checks this module for Windows too
+    raise ImportError("this module is for POSIX systems")
 
 if TYPE_CHECKING:
     import socket
 
 
 def boot_id() -> str | None:
-    """Return what is the same until this machine starts again, ``None`` where the system does not say."""
+    """Return a string that changes with every boot of this machine, or ``None`` if the system has none."""
     if sys.platform == "linux":
         try:
             with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
                 return file.read().strip()
         except OSError:
             return None
-    return _darwin_boot_session()
+    return _darwin_boot_id()
 
 
-def _darwin_boot_session() -> str | None:
-    import ctypes
+def _darwin_boot_id() -> str | None:
+    with import_lock:  # most systems need no ctypes for a hit
+        import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
     function = getattr(library, "sysctlbyname", None)
@@ -38,8 +40,8 @@ def _darwin_boot_session() -> str | None:
 
 
 def process_alive(pid: int) -> bool:
-    """Return whether there is a process of this number."""
-    if pid <= 0:  # to kill(2) these are groups, and to us nobody
+    """Return whether a process with this ID exists."""
+    if pid <= 0:  # kill(2) takes such numbers for process groups
         return False
     try:
         os.kill(pid, 0)
@@ -51,7 +53,7 @@ def process_alive(pid: int) -> bool:
 
 
 def pid_namespace() -> str:
-    """Return what process numbers mean something within: containers of one boot have a space each."""
+    """Return an identifier of the PID namespace: containers of one boot have one each. Empty if there is none."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -59,11 +61,12 @@ def pid_namespace() -> str:
 
 
 def interrupt_read(connection: socket.socket) -> None:
-    """End the reading of a socket in another thread."""
-    import socket  # who has one to give has imported it
+    """End a blocked read of a socket in another thread. The socket cannot be used afterwards."""
+    with import_lock:  # loaded already: the caller has a socket
+        import socket
 
     try:
-        # The plain socket's: that of ssl forgets its state, under the hands of the thread that reads.
+        # The method of the plain socket: that of ssl.SSLSocket discards its state while the other thread uses it.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
     except OSError:
-        pass  # it is closed already
+        pass  # already closed

@@ -1,7 +1,4 @@
-"""What is the same until Windows starts again.
-
-Processes and threads on Windows: whether one is there, and how one that waits for a socket is woken.
-"""
+"""Boot and processes on Windows: the boot ID, whether a process is alive, and ending a blocked read."""
 
 from __future__ import annotations
 
@@ -9,20 +6,29 @@ import ctypes
 import sys
 from collections.abc import Callable
 
-if sys.platform != "win32":  # pragma: no cover - mypy reads this module for Linux too
-    raise ImportError("this is for Windows")
+if sys.platform != "win32":  # pragma: no cover - mypy checks this module for Linux too
+    raise ImportError("this module is for Windows")
 
 from ctypes import wintypes
 from typing import TYPE_CHECKING
 
+from .._imports import import_lock
 from .win32 import function
 
 if TYPE_CHECKING:
     import socket
 
+_OpenProcess = function("OpenProcess", wintypes.DWORD, wintypes.BOOL, wintypes.DWORD, result=wintypes.HANDLE)
+_GetExitCodeProcess = function("GetExitCodeProcess", wintypes.HANDLE, ctypes.POINTER(wintypes.DWORD))
+_CloseHandle = function("CloseHandle", wintypes.HANDLE)
+_CancelIoEx = function("CancelIoEx", wintypes.HANDLE, wintypes.LPVOID)
+_GetComputerNameW = function("GetComputerNameW", wintypes.LPWSTR, ctypes.POINTER(wintypes.DWORD))
 
-# SystemTimeOfDayInformation of winternl.h.
-_TIME_OF_DAY = 3
+_TIME_OF_DAY = 3  # SystemTimeOfDayInformation of winternl.h
+_QUERY_LIMITED_INFORMATION = 0x1000
+_INVALID_PARAMETER = 87  # OpenProcess: no process has this ID
+_STILL_ACTIVE = 259  # GetExitCodeProcess: the process has not ended
+_MAX_NAME = 256
 
 
 class TimeOfDay(ctypes.Structure):
@@ -40,33 +46,27 @@ class TimeOfDay(ctypes.Structure):
 
 
 def boot_id(query: Callable[..., int] | None = None) -> str | None:
-    """Return what is the same until this machine starts again, ``None`` where the system does not say.
+    """Return a string that changes with every boot of this machine, or ``None`` if the system has none.
 
-    It is the time of the boot to 100 ns. Setting the clock moves it, and moves its bias as much; the difference stays.
-    ``query`` is the system's NtQuerySystemInformation.
+    It is the time of the boot, in units of 100 ns. Setting the clock changes this time and its bias by the same amount,
+    so their difference is used.
+
+    Args:
+        query: replaces NtQuerySystemInformation in tests.
     """
-    answer = TimeOfDay()
+    information = TimeOfDay()
     query = query or ctypes.WinDLL("ntdll").NtQuerySystemInformation
-    if query(_TIME_OF_DAY, ctypes.byref(answer), ctypes.sizeof(answer), None) != 0 or answer.boot_time == 0:
+    size = ctypes.sizeof(information)
+    if query(_TIME_OF_DAY, ctypes.byref(information), size, None) != 0 or information.boot_time == 0:
         return None
-    return f"{answer.boot_time - answer.boot_time_bias:x}"
-
-
-_OpenProcess = function("OpenProcess", wintypes.DWORD, wintypes.BOOL, wintypes.DWORD, result=wintypes.HANDLE)
-_GetExitCodeProcess = function("GetExitCodeProcess", wintypes.HANDLE, ctypes.POINTER(wintypes.DWORD))
-_CloseHandle = function("CloseHandle", wintypes.HANDLE)
-_CancelIoEx = function("CancelIoEx", wintypes.HANDLE, wintypes.LPVOID)
-_GetComputerNameW = function("GetComputerNameW", wintypes.LPWSTR, ctypes.POINTER(wintypes.DWORD))
-
-_QUERY_LIMITED_INFORMATION = 0x1000
-# What OpenProcess says of a number that no process has, and GetExitCodeProcess of one that has not ended.
-_INVALID_PARAMETER = 87
-_STILL_ACTIVE = 259
-_LONGEST_NAME = 256
+    return f"{information.boot_time - information.boot_time_bias:x}"
 
 
 def process_alive(pid: int) -> bool:
-    """Return whether there is a process of this number. Never ``os.kill``: signal 0 is Ctrl-C here."""
+    """Return whether a process with this ID exists.
+
+    ``os.kill`` must not be used: on Windows, signal 0 is Ctrl-C.
+    """
     if pid <= 0:
         return False
     handle = _OpenProcess(_QUERY_LIMITED_INFORMATION, False, pid)
@@ -79,20 +79,21 @@ def process_alive(pid: int) -> bool:
 
 
 def pid_namespace() -> str:
-    """Return what process numbers mean something within: the machine, or a container, which has a name of its own.
+    """Return the name of the container, or an empty string outside of one.
 
-    Containers that share the kernel of their machine share its boot too, and see no process of each other.
+    Containers that share the kernel of their host also share its boot ID, but do not see each other's processes.
     """
     if not in_container():
         return ""
-    size = wintypes.DWORD(_LONGEST_NAME)
+    size = wintypes.DWORD(_MAX_NAME)
     name = ctypes.create_unicode_buffer(size.value)
     return name.value if _GetComputerNameW(name, ctypes.byref(size)) else "a container"
 
 
 def in_container() -> bool:
-    """Return whether this process runs in a container: Windows writes down there which kind it is, and nowhere else."""
-    import winreg
+    """Return whether this process runs in a container: only there does the registry hold a container type."""
+    with import_lock:
+        import winreg
 
     try:
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\CurrentControlSet\Control") as key:
@@ -103,18 +104,19 @@ def in_container() -> bool:
 
 
 def interrupt_read(connection: socket.socket) -> None:
-    """End the reading of a socket in another thread.
+    """End a blocked read of a socket in another thread. The socket cannot be used afterwards.
 
-    Shutting it wakes nobody who waits already, and closing it would leave its number to the next file or socket that is
-    opened, which that thread might then read from. What waits is cancelled, in whichever thread it was begun:
+    On Windows, shutting the socket down does not end a read that has begun. Closing it would free its number, and the
+    other thread might then read from the next file or socket that is opened. So the read is cancelled:
     https://learn.microsoft.com/windows/win32/fileio/cancelioex-func
     """
-    import socket  # who has one to give has imported it
+    with import_lock:  # loaded already: the caller has a socket
+        import socket
 
     try:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
     except OSError:
-        pass  # it is shut already
+        pass  # already shut down
     number = connection.fileno()
     if number >= 0:
         _CancelIoEx(number, None)

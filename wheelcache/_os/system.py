@@ -1,4 +1,7 @@
-"""What the stations need of the machine: files, clocks, sleep, boot identity. Injected: tests lend others."""
+"""System: everything that the library needs of the machine, injected so that tests can replace it.
+
+This module also chooses between POSIX and Windows for everything but files, which :func:`.files.native` does.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
+from .._imports import import_lock
 from . import files
 from .files import FileSystem
 
@@ -23,58 +27,58 @@ if TYPE_CHECKING:
     from .volume import Environment, Volume
 
 
-# A wait is looked up from this often, so that a stop is not slept through.
-_SLICE = 0.1
-
-
-def _sleep(seconds: float, look_up: Callable[[], object] = lambda: None) -> None:
-    """Wait so many seconds, unless ``look_up``, which is called now and then, raises something."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        look_up()
-        time.sleep(min(left, _SLICE))
+# Seconds between two checks of a wait.
+_CHECK_INTERVAL = 0.1
 
 
 class Sleep(Protocol):
-    """Waiting that can be ended."""
+    """A wait that can be ended early."""
 
-    def __call__(self, seconds: float, look_up: Callable[[], object] = ..., /) -> None:
-        """Wait so many seconds, unless ``look_up``, which is called now and then, raises something."""
+    def __call__(self, seconds: float, check: Callable[[], object] = ..., /) -> None:
+        """Wait this many seconds, or until ``check``, which is called every 0.1 s, raises an exception."""
         ...
 
 
-def holders_of(paths: Sequence[str]) -> tuple[str, ...]:
-    """Return who has one of these files open, as ``"name.exe (pid 4711)"``; nobody where the system does not say.
+def _sleep(seconds: float, check: Callable[[], object] = lambda: None) -> None:
+    end = time.monotonic() + seconds
+    while (remaining := end - time.monotonic()) > 0:
+        check()
+        time.sleep(min(remaining, _CHECK_INTERVAL))
 
-    On Windows an open handle is what refuses an operation, and the system can name its owner. Elsewhere a handle
-    refuses nothing, and who is to blame for a refusal of a network drive sits on another machine: nobody is asked.
+
+# A hit needs it, and it does not change while this process runs.
+_boot = cache(boot_id)
+
+
+def holders_of(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the processes that have any of these files open, as ``"name.exe (pid 4711)"``.
+
+    Returns an empty tuple on POSIX systems. There an open file does not prevent any operation; if a network drive
+    refuses one, the process to blame runs on another machine.
     """
     if sys.platform == "win32":
-        # Nobody needs it before something was refused.
-        from . import holders_windows
+        with import_lock:  # needed only after a refusal
+            from . import holders_windows
 
         return holders_windows.holders_of(paths)
     return ()
 
 
-# One boot is one answer, and a hit asks for it.
-_boot = cache(boot_id)
-
-
 def _volume_of(path: str) -> Volume:
-    # Only what was refused, and doctor, ask.
-    if sys.platform == "win32":
-        from . import volume_windows as native
-    else:
-        from . import volume_posix as native
+    with import_lock:  # needed only after a refusal, and by doctor
+        if sys.platform == "win32":
+            from . import volume_windows as native
+        else:
+            from . import volume_posix as native
     return native.volume_of(path)
 
 
 def _environment() -> Environment:
-    if sys.platform == "win32":
-        from . import volume_windows as native
-    else:
-        from . import volume_posix as native
+    with import_lock:  # needed only by doctor
+        if sys.platform == "win32":
+            from . import volume_windows as native
+        else:
+            from . import volume_posix as native
     return native.environment()
 
 
@@ -84,16 +88,16 @@ class System:
 
     Attributes:
         files: its file layer.
-        now: seconds since the epoch.
-        monotonic: seconds that never go back.
-        sleep: waits so many seconds, or until what it calls meanwhile raises something.
-        boot: what is the same until the machine starts again, ``None`` where nobody knows.
-        process_alive: whether there is a process of this number.
-        pid_namespace: within what process numbers mean something, besides the boot.
-        interrupt_read: ends the reading of a socket in another thread; it is of no further use then.
-        holders: who holds these files, where the system says.
-        volume: what is known of the volume behind a path.
-        environment: what this process runs in.
+        now: returns the seconds since the epoch.
+        monotonic: returns seconds from a clock that is never set back.
+        sleep: waits, and can be ended early; see :class:`Sleep`.
+        boot: returns a string that changes with every boot, or ``None`` if the system has none.
+        process_alive: returns whether a process with this ID exists in our PID namespace.
+        pid_namespace: returns an identifier of the PID namespace of this process; empty if there is none.
+        interrupt_read: ends a blocked read of a socket in another thread; the socket cannot be used afterwards.
+        holders: returns the processes that have any of these files open; see :func:`holders_of`.
+        volume: returns the facts about the volume behind a path.
+        environment: returns the facts about the environment of this process.
     """
 
     files: FileSystem = field(default_factory=files.native)

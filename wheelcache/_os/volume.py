@@ -1,8 +1,8 @@
-"""What the system knows of the volume behind a path, and of the machine around it.
+"""Facts about the volume behind a path, and about the environment of this process.
 
-It is asked when an operation was refused, and by ``doctor``: never on the way of one that succeeds. What the system
-does not say is empty; nothing here fails. ``_volume_windows`` and ``_volume_posix`` have the answers, and ``_system``
-chooses between them.
+They are looked up after an operation was refused, and by ``doctor``: never on the path of an operation that succeeds.
+Nothing here fails: a fact that the system does not report is empty. :mod:`.volume_windows` and :mod:`.volume_posix`
+find the facts, and :mod:`.system` chooses between the two.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Volume:
-    r"""A volume.
+    r"""Facts about a volume.
 
     Attributes:
-        file_system: as the system calls it: ``"NTFS"``, ``"ext4"``; empty where it does not say.
-        mount: where it begins: ``"C:\\"``, ``"/home"``.
-        remote: the files are on another machine, or on the other side of a virtual one.
-        mapped: what it shows is a part of another volume, mapped here: into a container, or as a drive letter.
-        cloud: the service that keeps these files in the cloud; empty where there is none.
-        free: the bytes that this user may still write, ``None`` where the system does not say.
-        size: its bytes in all.
-        code: with which code the system refused to say more; empty where it did not.
+        file_system: the system's name for its type, ``"NTFS"`` or ``"ext4"``; empty if unknown.
+        mount: its mount point, ``"C:\\"`` or ``"/home"``; empty if unknown.
+        remote: True if the files are on another machine, or on the host of this virtual machine.
+        mapped: True if it shows a part of another volume, mapped into a container or to a drive letter.
+        cloud: the name of the cloud service that synchronises these files; empty if there is none.
+        free: the bytes that this user may still write, or ``None`` if unknown.
+        size: its capacity in bytes, or ``None`` if unknown.
+        code: the error code with which the system refused to report more; empty if it did not refuse.
     """
 
     file_system: str = ""
@@ -37,10 +37,10 @@ class Volume:
 
 @dataclass(frozen=True)
 class Environment:
-    """What this process runs in.
+    """Facts about the environment of this process.
 
     Attributes:
-        container: the kind of container; empty where there is none to be seen.
+        container: the kind of container; empty if none was detected.
         wsl: the Windows Subsystem for Linux, ``"WSL1"`` or ``"WSL2"``; empty outside of it.
     """
 
@@ -48,8 +48,8 @@ class Environment:
     wsl: str = ""
 
 
-# Programs that upload what is below a folder of theirs, by the beginning of its name.
-_CLOUDS = {
+# Cloud services, by the prefix of the folder that their client synchronises.
+_CLOUD_FOLDERS = {
     "onedrive": "OneDrive",
     "dropbox": "Dropbox",
     "google drive": "Google Drive",
@@ -62,9 +62,9 @@ _CLOUDS = {
 
 
 def cloud_by_name(path: str) -> str:
-    """Return the cloud service whose folder this is below, by the folder's name; empty where it is none's."""
+    """Return the cloud service that a path belongs to, by the names of its folders; empty if there is none."""
     for part in path.replace("\\", "/").lower().split("/"):
-        for beginning, name in _CLOUDS.items():
-            if part == beginning or part.startswith((f"{beginning} ", f"{beginning}-")):
-                return name
+        for prefix, service in _CLOUD_FOLDERS.items():
+            if part == prefix or part.startswith((f"{prefix} ", f"{prefix}-")):
+                return service
     return ""

@@ -1,7 +1,7 @@
-"""The volume behind a path on Windows: :mod:`._volume` says what is asked.
+"""Facts about volumes and the environment on Windows: :mod:`.volume` describes them.
 
-Every question may be refused (a mapped folder of a container has no volume that can be asked, for one), and what is
-known from the others is still told.
+Each query may be refused, for example in a folder that is mapped into a container. The facts from the other queries are
+still returned.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import os
 import sys
 from collections.abc import Iterator
 
-if sys.platform != "win32":  # pragma: no cover - mypy reads this module for Linux too
-    raise ImportError("this is for Windows")
+if sys.platform != "win32":  # pragma: no cover - mypy checks this module for Linux too
+    raise ImportError("this module is for Windows")
 
 from ctypes import wintypes
 
@@ -22,13 +22,13 @@ from .volume import Environment, Volume, cloud_by_name
 from .win32 import Handle, extended, function
 
 _PATH, _TEXT, _NUMBER = wintypes.LPCWSTR, wintypes.LPWSTR, wintypes.DWORD
-_ROOM = 1024
+_BUFFER_SIZE = 1024
 _REMOTE_DRIVE = 4
 
-# A reparse point of these kinds, or one of these attributes, is a file whose bytes may be in the cloud:
+# A file with such a reparse point, or with one of these attributes, may have its content in the cloud only:
 # https://learn.microsoft.com/windows/win32/fileio/reparse-point-tags and .../file-attribute-constants.
-# 0x00040000 is left out: "recall on open" is told in listings of folders only, and of a file that is asked itself the
-# same bit says that it has extended attributes, as all has that was made from WSL.
+# 0x00040000 is omitted: it means "recall on open" in listings of folders only. In the attributes of a single file, the
+# same bit means that it has extended attributes, as all files that were created from WSL have.
 _CLOUD_TAG, _CLOUD_TAG_MASK = 0x9000001A, 0xFFFF0FFF
 _CLOUD_ATTRIBUTES = {
     0x00001000: "offline",
@@ -36,12 +36,12 @@ _CLOUD_ATTRIBUTES = {
     0x00100000: "unpinned",
     0x00400000: "recall on data access",
 }
-# Where the folders are that Docker maps into a Windows container: https://github.com/nodejs/node/issues/8897
+# The object directory of the folders that Docker maps into a Windows container: https://github.com/nodejs/node/issues/8897
 _CONTAINER_FOLDERS = "ContainerMappedDirectories".lower()
 
 
 def volume_of(path: str) -> Volume:
-    """Return the volume of a path."""
+    """Return the volume of a path, which need not exist."""
     path = _existing(path)
     mount, code = _mount(path)
     file_system = ""
@@ -50,7 +50,7 @@ def volume_of(path: str) -> Volume:
         code = code or refused
     drive, unc = os.path.splitdrive(path)[0], path.startswith("\\\\") and not path.startswith("\\\\?\\")
     remote = unc or path.upper().startswith("\\\\?\\UNC\\") or _drive_type(mount or drive + "\\") == _REMOTE_DRIVE
-    free, size = _room(path)
+    free, size = _space_of(path)
     return Volume(
         file_system=file_system,
         mount=mount or drive,
@@ -63,16 +63,18 @@ def volume_of(path: str) -> Volume:
     )
 
 
-def _room(path: str) -> tuple[int | None, int | None]:
+def _space_of(path: str) -> tuple[int | None, int | None]:
+    """Return the free bytes and the size of a volume."""
     number = ctypes.POINTER(ctypes.c_uint64)
     ask = function("GetDiskFreeSpaceExW", _PATH, number, number, number)
     free, size = ctypes.c_uint64(), ctypes.c_uint64()
-    # A share's name must end so: https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-getdiskfreespaceexw
+    # The name of a share must end in a backslash: https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-getdiskfreespaceexw
     folder = extended(path).rstrip("\\") + "\\"
     return (free.value, size.value) if ask(folder, free, size, None) else (None, None)
 
 
 def _existing(path: str) -> str:
+    """Return the path, or the nearest folder above it that exists."""
     while not os.path.exists(extended(path)) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     return path
@@ -83,18 +85,20 @@ def _code() -> str:
 
 
 def _mount(path: str) -> tuple[str, str]:
+    """Return the mount point of a path, and the code of the error if that is unknown."""
     ask = function("GetVolumePathNameW", _PATH, _TEXT, _NUMBER)
-    text = ctypes.create_unicode_buffer(_ROOM)
-    if not ask(extended(path), text, _ROOM):
+    text = ctypes.create_unicode_buffer(_BUFFER_SIZE)
+    if not ask(extended(path), text, _BUFFER_SIZE):
         return "", _code()
     return text.value.rstrip("\\") + "\\", ""
 
 
 def _file_system(mount: str) -> tuple[str, str]:
+    """Return the type of the file system at a mount point, and the code of the error if that is unknown."""
     number = ctypes.POINTER(_NUMBER)
     ask = function("GetVolumeInformationW", _PATH, _TEXT, _NUMBER, number, number, number, _TEXT, _NUMBER)
-    name = ctypes.create_unicode_buffer(_ROOM)
-    return (name.value, "") if ask(mount, None, 0, None, None, None, name, _ROOM) else ("", _code())
+    name = ctypes.create_unicode_buffer(_BUFFER_SIZE)
+    return (name.value, "") if ask(mount, None, 0, None, None, None, name, _BUFFER_SIZE) else ("", _code())
 
 
 def _drive_type(root: str) -> int:
@@ -103,33 +107,33 @@ def _drive_type(root: str) -> int:
 
 
 def _is_substituted(drive: str) -> bool:
-    """Return whether a drive letter stands for a folder of another drive."""
+    """Return whether a drive letter is a substitute for a folder of another drive."""
     ask = function("QueryDosDeviceW", _PATH, _TEXT, _NUMBER, result=_NUMBER)
-    text = ctypes.create_unicode_buffer(_ROOM)
-    return bool(ask(drive, text, _ROOM)) and text.value.startswith("\\??\\") and ":" in text.value[4:]
+    text = ctypes.create_unicode_buffer(_BUFFER_SIZE)
+    return bool(ask(drive, text, _BUFFER_SIZE)) and text.value.startswith("\\??\\") and ":" in text.value[4:]
 
 
 def _final_path(path: str) -> str:
-    """Return where a path leads to when every link is followed."""
+    """Return the path with every link followed; empty if it cannot be resolved."""
     ask = function("GetFinalPathNameByHandleW", wintypes.HANDLE, _TEXT, _NUMBER, _NUMBER, result=_NUMBER)
     text = ctypes.create_unicode_buffer(32768)
     try:
-        with Handle(path, win32.READ_ATTRIBUTES, flags=win32.FOLDER_TOO) as handle:
+        with Handle(path, win32.READ_ATTRIBUTES, flags=win32.FOLDERS_TOO) as handle:
             return text.value if ask(handle.number, text, len(text), 0) else ""
     except OSError:
         return ""
 
 
 def _cloud(path: str) -> str:
-    """Return the service of the nearest folder that is kept in the cloud."""
-    for folder in _upwards(path):
+    """Return the cloud service that synchronises a path or the nearest folder above it; empty if there is none."""
+    for folder in _with_parents(path):
         try:
             stat = os.lstat(extended(folder))
         except OSError:
             continue
-        marks = cloud_attributes(stat.st_file_attributes, stat.st_reparse_tag)
-        if marks:
-            return f"{cloud_by_name(path) or 'a cloud service'} ({marks})"
+        attributes = cloud_attributes(stat.st_file_attributes, stat.st_reparse_tag)
+        if attributes:
+            return f"{cloud_by_name(path) or 'a cloud service'} ({attributes})"
     for variable in ("OneDrive", "OneDriveConsumer", "OneDriveCommercial"):
         root = os.environ.get(variable)
         if root and (os.path.normcase(path) + "\\").startswith(os.path.normcase(root).rstrip("\\") + "\\"):
@@ -138,20 +142,21 @@ def _cloud(path: str) -> str:
 
 
 def cloud_attributes(attributes: int, tag: int) -> str:
-    """Return what says that a file or folder is kept in the cloud; empty where nothing does."""
-    marks = [name for bit, name in _CLOUD_ATTRIBUTES.items() if attributes & bit]
-    return ", ".join(marks) or ("cloud files" if tag & _CLOUD_TAG_MASK == _CLOUD_TAG else "")
+    """Return the names of the attributes that mark a file as synchronised with a cloud; empty if it has none."""
+    names = [name for bit, name in _CLOUD_ATTRIBUTES.items() if attributes & bit]
+    return ", ".join(names) or ("cloud files" if tag & _CLOUD_TAG_MASK == _CLOUD_TAG else "")
 
 
-def _upwards(path: str) -> Iterator[str]:
+def _with_parents(path: str) -> Iterator[str]:
+    """Yield a path and each folder above it."""
     while True:
         yield path
-        above = os.path.dirname(path)
-        if above == path:
+        parent = os.path.dirname(path)
+        if parent == path:
             return
-        path = above
+        path = parent
 
 
 def environment() -> Environment:
-    """Return what this process runs in."""
+    """Return the environment of this process."""
     return Environment(container="Windows container" if in_container() else "")

@@ -1,7 +1,6 @@
-"""The calls of Windows that Python does not have, or has with the code lost: each raises what Windows said.
+"""ctypes bindings to the calls of Windows that Python lacks, or whose error code Python loses.
 
-``_fs_windows``, ``_clone_windows``, ``_volume_windows`` and ``_holders_windows`` are written with these. Nothing here
-decides anything.
+Each call raises an :class:`OSError` with its ``winerror``. Nothing here decides anything.
 """
 
 from __future__ import annotations
@@ -11,20 +10,20 @@ import os
 import sys
 from typing import Any, Self
 
-if sys.platform != "win32":  # pragma: no cover - mypy reads this module for Linux too
-    raise ImportError("this is for Windows")
+if sys.platform != "win32":  # pragma: no cover - mypy checks this module for Linux too
+    raise ImportError("this module is for Windows")
 
 from ctypes import wintypes
 
 _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
 _ntdll = ctypes.WinDLL("ntdll")
 _ntdll.RtlGetLastNtStatus.restype = ctypes.c_ulong
-# The C library that this Python is built with, and so the one whose calls have failed.
-_get_doserrno = getattr(ctypes.CDLL("ucrtbase"), "_get_doserrno")  # noqa: B009 - no private name of Python's
+# The C library that Python is linked to, which stores the code of the call that failed.
+_get_doserrno = getattr(ctypes.CDLL("ucrtbase"), "_get_doserrno")  # noqa: B009 - a documented function of the C library
 
-# Folders may be no longer than 248 characters, files no longer than 259, without the prefix:
+# Without the prefix, the limit is 248 characters for folders and 259 for files:
 # https://learn.microsoft.com/windows/win32/fileio/maximum-file-path-limitation
-_LONGEST_PLAIN_PATH = 240
+_MAX_PLAIN_PATH = 240
 _INVALID_HANDLE = wintypes.HANDLE(-1).value
 
 ACCESS_DENIED = 5
@@ -40,13 +39,12 @@ WRITE_ATTRIBUTES = 0x0100
 SHARE_ALL = 0x1 | 0x2 | 0x4
 CREATE_NEW, OPEN_EXISTING, OPEN_ALWAYS = 1, 3, 4
 NORMAL = 0x80
-# FILE_FLAG_OPEN_REPARSE_POINT: a link itself and not what it leads to. Folders are opened with backup semantics only.
-LINK_ITSELF = 0x00200000
-FOLDER_TOO = 0x02000000
+NO_FOLLOW = 0x00200000  # FILE_FLAG_OPEN_REPARSE_POINT: a link itself, not its target
+FOLDERS_TOO = 0x02000000  # FILE_FLAG_BACKUP_SEMANTICS, without which no folder can be opened
 
 
 def function(name: str, *arguments: Any, result: Any = wintypes.BOOL, library: str = "") -> Any:
-    """Return a function of Windows with its types; with ``library`` of another one than kernel32."""
+    """Return a function of a Windows library, by default of kernel32, with its argument and result types."""
     found = getattr(ctypes.WinDLL(library, use_last_error=True) if library else _kernel32, name)
     found.restype = result
     found.argtypes = arguments
@@ -83,26 +81,27 @@ _DeviceIoControl = function(
 
 
 def extended(path: str) -> str:
-    r"""Return the form of an absolute path that has no limit of 260 characters, where it needs it.
+    r"""Return an absolute path, with the ``\\?\`` prefix if it is so long that it needs one.
 
-    With the ``\\?\`` prefix Windows takes a path as it is: no ``..``, no ``/``, which ``normpath`` sees to.
+    With the prefix, Windows has no limit of 260 characters, and no longer resolves ``..`` and ``/``: the path is
+    normalised here.
     """
-    if len(path) <= _LONGEST_PLAIN_PATH or path.startswith(("\\\\?\\", "\\\\.\\")):
+    if len(path) <= _MAX_PLAIN_PATH or path.startswith(("\\\\?\\", "\\\\.\\")):
         return path
     path = os.path.normpath(path)
     return "\\\\?\\UNC" + path[1:] if path.startswith("\\\\") else "\\\\?\\" + path
 
 
 def error_of(code: int, path: str, target: str | None = None) -> OSError:
-    """Return the error of a code."""
+    """Return the OSError for a Windows error code."""
     return OSError(None, ctypes.FormatError(code).strip(), path, code, target)
 
 
 def last_error(path: str, target: str | None = None) -> OSError:
-    """Return the error of the call that has just failed.
+    """Return the OSError for the call that has just failed in this thread.
 
-    Windows makes the same 5 of a permission and of a file that is being deleted, whose name is there until its last
-    holder lets go. Below that, the two are told apart; the second can pass.
+    Windows reports 5 both for missing permissions and for a file that is being deleted, whose name exists until its
+    last handle is closed. The NT status distinguishes the two: the second, which is transient, becomes 303.
     """
     code = ctypes.get_last_error()
     if code == ACCESS_DENIED and _ntdll.RtlGetLastNtStatus() == _STATUS_DELETE_PENDING:
@@ -111,7 +110,7 @@ def last_error(path: str, target: str | None = None) -> OSError:
 
 
 class Handle:
-    """An open file or folder, closed at the end of the block."""
+    """A handle of a file or folder, which is closed at the end of its ``with`` block. It shares all access."""
 
     def __init__(self, path: str, access: int, *, disposition: int = OPEN_EXISTING, flags: int = NORMAL) -> None:
         self.path = path
@@ -126,20 +125,20 @@ class Handle:
         self.close()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the handle."""
         _CloseHandle(self.number)
 
     def set(self, kind: int, information: bytes, target: str | None = None) -> None:
-        """Set information of a kind."""
+        """Call SetFileInformationByHandle with an information class; ``target`` is for the error only."""
         if not _SetFileInformationByHandle(self.number, kind, information, len(information)):
             raise last_error(self.path, target)
 
 
-def told(error: OSError, path: str) -> OSError:
-    """Return the error of a call of the C library that has just failed, with the code of Windows put back.
+def with_winerror(error: OSError, path: str) -> OSError:
+    """Return the error of a C library call that has just failed in this thread, with its Windows error code restored.
 
-    The C library folds the codes into errno: a locked range, which passes, is EACCES, and a mapped file is EINVAL. It
-    keeps the last code for each thread.
+    The C library maps many codes to one errno: a locked range, which is transient, to EACCES, and a mapped file to
+    EINVAL. It keeps the last code of each thread.
     """
     code = wintypes.DWORD()
     if error.errno is None or _get_doserrno(ctypes.byref(code)) or code.value == 0:
@@ -148,7 +147,10 @@ def told(error: OSError, path: str) -> OSError:
 
 
 def control(handle: int, code: int, given: bytes, room: int, *, path: str, target: str | None = None) -> bytes:
-    """Ask the file system behind a handle for something that only it can do; the paths are for the error."""
+    """Send a control code with its input to a handle's file system; return up to ``room`` bytes of output.
+
+    The paths are for the error only.
+    """
     answer = ctypes.create_string_buffer(room) if room else None
     length = wintypes.DWORD()
     if not _DeviceIoControl(handle, code, given, len(given), answer, room, ctypes.byref(length), None):

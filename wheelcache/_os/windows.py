@@ -1,12 +1,12 @@
-"""The file layer on Windows: :class:`.files.FileSystem` says what each name does.
+"""The file layer on Windows. :class:`.files.FileSystem` documents the operations.
 
-Every handle shares reading, writing and deleting, so that no process of ours ever holds up another one: what Python's
-``open`` asks for leaves deleting out, and its files can then neither be renamed nor deleted by anybody.
+Every handle shares reading, writing and deleting, so that our processes never block each other. Python's ``open`` does
+not share deleting: nobody can rename or delete a file that it has open.
 
-Deleting and replacing take POSIX semantics first (NTFS since Windows 10 1709, later other file systems): the name is
-free at once although readers still have the file open, and read-only files go without being made writable. Where a
-volume does not have them, that is remembered for its drive, and the older ways are taken. Known blind spot: a volume
-that is mounted in a folder shares its drive's memory, and then may be served in the older ways too.
+Deleting and replacing use POSIX semantics if the volume has them (NTFS since Windows 10 1709, other file systems
+later). The name is then free at once, even if readers still have the file open, and read-only files can be deleted
+without being made writable. For a volume without POSIX semantics, the older calls are used from then on. This is
+remembered per drive, so a volume that is mounted in a folder affects the rest of its drive.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, BinaryIO, Self, TypeAlias
 
-if sys.platform != "win32":  # pragma: no cover - mypy reads this module for Linux too
-    raise ImportError("this is the file layer of Windows")
+if sys.platform != "win32":  # pragma: no cover - mypy checks this module for Linux too
+    raise ImportError("this module is for Windows")
 
 import msvcrt
 from ctypes import wintypes
 
+from .._imports import import_lock
 from . import win32
 from .win32 import ACCESS_DENIED, Handle, extended, function, last_error
 
 _READ_WRITE = win32.GENERIC_READ | win32.GENERIC_WRITE
-_APPEND = 0x0004 | 0x00100000  # FILE_APPEND_DATA | SYNCHRONIZE: every write goes to the end, whoever else writes
+_APPEND = 0x0004 | 0x00100000  # FILE_APPEND_DATA | SYNCHRONIZE: every write is appended, whoever else writes
 
 _PATH = wintypes.LPCWSTR
 _MoveFileExW = function("MoveFileExW", _PATH, _PATH, wintypes.DWORD)
@@ -45,7 +46,7 @@ _READ_ONLY, _FOLDER = 0x1, 0x10
 _BASIC, _DISPOSITION, _DISPOSITION_EX, _RENAME_EX = 0, 4, 21, 22
 _DELETE_POSIX_READ_ONLY_TOO = 0x01 | 0x02 | 0x10
 _REPLACE_POSIX_READ_ONLY_TOO = 0x01 | 0x02 | 0x40
-# Invalid function, not supported, invalid parameter (of a class or flag that is not known), not implemented.
+# Invalid function, not supported, invalid parameter (an unknown class or flag), not implemented.
 _NO_POSIX_SEMANTICS = {1, win32.NOT_SUPPORTED, 87, 120}
 _INVALID_DIRECTORY_NAME = 267
 
@@ -53,7 +54,7 @@ _SetInformation: TypeAlias = Callable[[Handle, int, bytes, str | None], None]
 
 
 class _File(io.FileIO):
-    """An open file whose errors keep the code of Windows."""
+    """An open file whose errors keep their Windows error code."""
 
     def __init__(self, path: str, access: int, disposition: int, flags: int, mode: str) -> None:
         handle = Handle(path, access, disposition=disposition)
@@ -69,23 +70,23 @@ class _File(io.FileIO):
         try:
             return super().read(-1 if size is None else size)
         except OSError as error:
-            raise win32.told(error, self._path) from None
+            raise win32.with_winerror(error, self._path) from None
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
-            raise win32.told(error, self._path) from None
+            raise win32.with_winerror(error, self._path) from None
 
     def truncate(self, size: int | None = None) -> int:
         try:
             return super().truncate(size)
         except OSError as error:
-            raise win32.told(error, self._path) from None
+            raise win32.with_winerror(error, self._path) from None
 
 
 class WindowsFolder:
-    """A folder by its path: Windows' own calls take nothing else."""
+    """An open folder, by its path: these calls of Windows take no folder handle."""
 
     def __init__(self, files: WindowsFiles, path: str) -> None:
         self._files = files
@@ -97,28 +98,28 @@ class WindowsFolder:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def _of(self, name: str) -> str:
+    def _path_of(self, name: str) -> str:
         return f"{self._path}\\{name}"
 
-    def create(self, name: str, permissions: int) -> BinaryIO:  # noqa: ARG002 - Windows has none of them
-        return self._files.create(self._of(name))
+    def create(self, name: str, permissions: int) -> BinaryIO:  # noqa: ARG002 - Windows has no POSIX permissions
+        return self._files.create(self._path_of(name))
 
     def stat(self, name: str) -> os.stat_result:
-        return self._files.stat(self._of(name))
+        return self._files.stat(self._path_of(name))
 
     def link(self, name: str, target: Self) -> None:
-        self._files.link(self._of(name), target._of(name))
+        self._files.link(self._path_of(name), target._path_of(name))
 
     def clone(self, name: str, target: Self, new: str, permissions: int) -> None:  # noqa: ARG002 - see create
-        self._files.clone(self._of(name), target._of(new))
+        self._files.clone(self._path_of(name), target._path_of(new))
 
 
 class WindowsFiles:
-    """The files of this machine.
+    """The file layer of this machine.
 
     Args:
-        set_information: sets information of a kind on a handle. Tests lend the answers of other volumes.
-        control: asks the file system behind a handle, as :func:`.win32.control` does; lent in the same way.
+        set_information: replaces :meth:`.win32.Handle.set` in tests, to respond as other volumes do.
+        control: replaces :func:`.win32.control` in the same way.
     """
 
     has_permissions = False
@@ -129,10 +130,10 @@ class WindowsFiles:
     ) -> None:
         self._set_information = set_information
         self._control = control
-        self._without_posix: set[tuple[int, str]] = set()
+        self._drives_without_posix: set[tuple[int, str]] = set()
 
     def with_modes_of(self, root: str) -> None:
-        os.stat(extended(root))  # it exists; and folders hand down their access lists by themselves
+        os.stat(extended(root))  # raises if it is missing; access lists are inherited without our help
 
     def create(self, path: str) -> BinaryIO:
         return _File(path, _READ_WRITE, win32.CREATE_NEW, os.O_RDWR, "r+")
@@ -175,17 +176,17 @@ class WindowsFiles:
         return WindowsFolder(self, path)
 
     def copy_permissions(self, source: BinaryIO, target: BinaryIO) -> None:
-        pass  # files have none
+        pass  # Windows has no POSIX permissions
 
     def make_read_only(self, path: str, *, executable: bool) -> None:
-        pass  # a read-only file cannot be deleted here, and nothing says that a file may be executed
+        pass  # read-only files are hard to delete on Windows, and every file can be executed
 
     def rename(self, source: str, target: str) -> None:
         if not _MoveFileExW(extended(source), extended(target), 0):
             raise last_error(source, target)
 
     def replace(self, source: str, target: str) -> None:
-        if not self._by_posix(_RENAME_EX, source, 0, _renaming(extended(target)), target):
+        if not self._set_posix(_RENAME_EX, source, 0, _rename_information(extended(target)), target):
             _replace(source, target)
 
     def link(self, source: str, target: str) -> None:
@@ -193,20 +194,20 @@ class WindowsFiles:
             raise last_error(source, target)
 
     def clone(self, source: str, target: str) -> None:
-        # A hit has no use for it.
-        from .clone_windows import Cloning
+        with import_lock:  # not needed for a hit
+            from .clone_windows import BlockClone
 
         with self.open_read(source) as reader:
             size = os.fstat(reader.fileno()).st_size
             control = partial(self._control, path=source, target=target)
-            cloning = Cloning(msvcrt.get_osfhandle(reader.fileno()), size, control)
+            clone = BlockClone(msvcrt.get_osfhandle(reader.fileno()), size, control)
             with self.create(target) as writer:
                 try:
-                    cloning.into(msvcrt.get_osfhandle(writer.fileno()), lambda: writer.truncate(size))
+                    clone.clone_to(msvcrt.get_osfhandle(writer.fileno()), lambda: writer.truncate(size))
                 except BaseException:
-                    # Why it came to nothing is the one thing to tell.
-                    _quietly(writer.close)
-                    _quietly(partial(self.unlink, target))
+                    # Errors of the cleanup must not hide the reason.
+                    _ignore_errors(writer.close)
+                    _ignore_errors(partial(self.unlink, target))
                     raise
 
     def copy(self, source: BinaryIO, target: BinaryIO, count: int) -> int:
@@ -217,7 +218,7 @@ class WindowsFiles:
         return written
 
     def unlink(self, path: str) -> None:
-        self._delete(path, win32.LINK_ITSELF)
+        self._delete(path, win32.NO_FOLLOW)
 
     def mkdir(self, path: str) -> None:
         if not _CreateDirectoryW(extended(path), None):
@@ -227,17 +228,17 @@ class WindowsFiles:
         attributes = _GetFileAttributesW(extended(path))
         if attributes != _NO_ATTRIBUTES and not attributes & _FOLDER:
             raise win32.error_of(_INVALID_DIRECTORY_NAME, path)
-        self._delete(path, win32.LINK_ITSELF | win32.FOLDER_TOO)
+        self._delete(path, win32.NO_FOLLOW | win32.FOLDERS_TOO)
 
     def _delete(self, path: str, flags: int) -> None:
         posix = struct.pack("I", _DELETE_POSIX_READ_ONLY_TOO)
-        if not self._by_posix(_DISPOSITION_EX, path, flags, posix):
+        if not self._set_posix(_DISPOSITION_EX, path, flags, posix):
             _delete(self._set_information, path, flags)
 
-    def _by_posix(self, kind: int, path: str, flags: int, information: bytes, target: str | None = None) -> bool:
-        """Do something in POSIX semantics; return whether this volume has them."""
+    def _set_posix(self, kind: int, path: str, flags: int, information: bytes, target: str | None = None) -> bool:
+        """Set information that asks for POSIX semantics. Return whether this volume supports them."""
         drive = os.path.splitdrive(path)[0].lower()
-        if (kind, drive) in self._without_posix:
+        if (kind, drive) in self._drives_without_posix:
             return False
         with Handle(path, win32.DELETE, flags=flags) as handle:
             try:
@@ -245,13 +246,13 @@ class WindowsFiles:
             except OSError as error:
                 if error.winerror not in _NO_POSIX_SEMANTICS:
                     raise
-                self._without_posix.add((kind, drive))
+                self._drives_without_posix.add((kind, drive))
                 return False
         return True
 
 
-def _renaming(target: str) -> bytes:
-    """Return a FILE_RENAME_INFO: flags, no folder that the target is relative to, its length in bytes, the target."""
+def _rename_information(target: str) -> bytes:
+    """Return a FILE_RENAME_INFO: flags, no root folder, the length of the target in bytes, the target."""
     name = target.encode("utf-16-le", "surrogatepass")
     return struct.pack("IPI", _REPLACE_POSIX_READ_ONLY_TOO, 0, len(name)) + name + b"\0\0"
 
@@ -266,31 +267,31 @@ def _delete(set_information: _SetInformation, path: str, flags: int) -> None:
         with Handle(path, win32.DELETE, flags=flags) as handle:
             set_information(handle, _DISPOSITION, b"\1", None)
     except OSError as error:
-        # 5 has other reasons too, and they must not be hidden behind what making it writable would say.
+        # Error 5 has other causes too: making the file writable would replace them by its own error.
         if error.winerror != ACCESS_DENIED or not _is_read_only(path):
             raise
     else:
         return
     attributes: int = _GetFileAttributesW(extended(path))
     with Handle(path, win32.DELETE | win32.WRITE_ATTRIBUTES, flags=flags) as handle:
-        set_information(handle, _BASIC, _basic(attributes & ~_READ_ONLY or win32.NORMAL), None)
+        set_information(handle, _BASIC, _basic_information(attributes & ~_READ_ONLY or win32.NORMAL), None)
         try:
             set_information(handle, _DISPOSITION, b"\1", None)
         finally:
-            # The attribute is the file's and not the name's: other links of it are as read-only as they were.
-            _quietly(partial(set_information, handle, _BASIC, _basic(attributes), None))
+            # The attribute belongs to the file, not to its name: other hard links must stay read-only.
+            _ignore_errors(partial(set_information, handle, _BASIC, _basic_information(attributes), None))
 
 
-def _quietly(action: Callable[[], None]) -> None:
-    """Do what can be left undone."""
+def _ignore_errors(action: Callable[[], None]) -> None:
+    """Call ``action`` for cleaning up after another operation, whose result matters more."""
     try:
         action()
     except OSError:
-        pass  # what was done or refused before says more
+        pass
 
 
-def _basic(attributes: int) -> bytes:
-    """Return a FILE_BASIC_INFO whose four times, being 0, stay as they are."""
+def _basic_information(attributes: int) -> bytes:
+    """Return a FILE_BASIC_INFO with these attributes. Its four times are 0, which leaves them unchanged."""
     return struct.pack("4qI4x", 0, 0, 0, 0, attributes)
 
 
