@@ -377,7 +377,7 @@ def test_a_thread_that_starts_late_does_nothing(cache: Cache, anyio_backend: str
     """What was cancelled before its thread began is not begun any more: nobody waits for it."""
     done: list[Cache] = []
     work = _Work(done.append, cache, CancelToken())
-    work.stop.cancel()
+    work.token.cancel()
     copy_context().run(work)
     assert done == []
     assert not work.is_running

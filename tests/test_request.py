@@ -136,7 +136,7 @@ def test_hashes_of_the_fragment_count() -> None:
     found = wanted(f"https://example.org/{NAME}#egg=demo&SHA256={HEX.upper()}&subdirectory=x", {"md5": HEX[:32]})
     assert found.hashes == {"md5": HEX[:32], "sha256": HEX}
     assert "#" not in found.url
-    assert "#" not in found.shown
+    assert "#" not in found.display_url
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_credentials_travel_beside_the_url() -> None:
     found = wanted(f"https://al%40ice:s%2fcret@example.org:8443/{NAME}?q=1")
     assert found.auth == ("al@ice", "s/cret")
     assert found.url == f"https://example.org:8443/{NAME}?q=1"
-    assert found.shown == f"https://***@example.org:8443/{NAME}?***"
+    assert found.display_url == f"https://***@example.org:8443/{NAME}?***"
     assert "cret" not in repr(found)
 
 
@@ -206,7 +206,7 @@ HIDDEN = [
 def test_no_error_about_a_url_shows_its_secrets(url: str) -> None:
     """An error about a malformed URL never shows its credentials."""
     try:
-        shown = wanted(url, filename=NAME).shown
+        shown = wanted(url, filename=NAME).display_url
     except ValueError as error:
         shown = f"{error} {error!r} {error.__cause__} {error.args}"
     assert SECRET not in shown

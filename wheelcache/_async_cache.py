@@ -36,15 +36,15 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 # How often the end of a thread is looked for that was told to stop.
-_LOOK_UP_SECONDS = 0.002
+_POLL_SECONDS = 0.002
 
 # What may wait for a server: it needs no processor meanwhile, but a connection, and an httpx client has 100 of them
 # (https://www.python-httpx.org/advanced/resource-limits/). More threads would wait for those, too, and a client of the
 # caller's gives up waiting for one after five seconds.
-_ASKING = 100
-_MAY_ASK = (Cache.fetch, Cache.metadata)
+_NETWORK_THREADS = 100
+_NETWORK_METHODS = (Cache.fetch, Cache.metadata)
 # What needs the disk alone never waits behind that; as many at a time as anyio lets work.
-_STAYING = 40
+_DISK_THREADS = 40
 
 
 def _awaitable(
@@ -55,7 +55,7 @@ def _awaitable(
     def decorate(_: Callable[[AsyncCache], None]) -> Callable[Concatenate[AsyncCache, _P], Coroutine[Any, Any, _R]]:
         @functools.wraps(method)
         async def run(self: AsyncCache, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-            threads = self._asking if method in _MAY_ASK else self._staying
+            threads = self._network_threads if method in _NETWORK_METHODS else self._disk_threads
             return await self._run(lambda cache: method(cache, *args, **kwargs), threads)
 
         return run
@@ -98,11 +98,11 @@ class AsyncCache:
         max_size: int | None = None,
     ) -> None:
         check_client(client, is_async=True)
-        self._bridge = None if client is None else BlockingAsyncClient(client)
+        self._client = None if client is None else BlockingAsyncClient(client)
         self._cache = self._cache_class(
             path,
             # It has the names of an httpx.Client that are used.
-            client=cast("httpx.Client | None", self._bridge),
+            client=cast("httpx.Client | None", self._client),
             layers=layers,
             offline=offline,
             read_only=read_only,
@@ -112,9 +112,9 @@ class AsyncCache:
             max_size=max_size,
         )
         self.path: Path = self._cache.path
-        self._asking = ThreadLimiter(_ASKING)
-        self._staying = ThreadLimiter(_STAYING)
-        self._closing = ThreadLimiter(math.inf)
+        self._network_threads = ThreadLimiter(_NETWORK_THREADS)
+        self._disk_threads = ThreadLimiter(_DISK_THREADS)
+        self._close_threads = ThreadLimiter(math.inf)
 
     # In
 
@@ -157,7 +157,7 @@ class AsyncCache:
         async def work() -> None:
             while (item := batch.take()) is not None:
                 try:
-                    batch.finish(item, await self._run(lambda _, item=item: fetch(item), self._asking))  # type: ignore[misc]
+                    batch.finish(item, await self._run(lambda _, item=item: fetch(item), self._network_threads))  # type: ignore[misc]
                 except Exception as error:
                     batch.finish(item, error)
 
@@ -189,8 +189,8 @@ class AsyncCache:
         """As :meth:`Cache.entries`."""
         found = self._cache.entries()
         # The first step takes its stop for all of them.
-        stop = EventLoopToken()
-        while (wheel := await self._run(lambda _: next(found, None), self._staying, stop)) is not None:
+        token = EventLoopToken()
+        while (wheel := await self._run(lambda _: next(found, None), self._disk_threads, token)) is not None:
             yield wheel
 
     @_awaitable(Cache.stats)
@@ -226,10 +226,10 @@ class AsyncCache:
 
     async def close(self) -> None:
         """As :meth:`Cache.close`."""
-        if self._bridge is not None:
-            self._bridge.close()
+        if self._client is not None:
+            self._client.close()
         # It ends what waits, and must not wait for that to end.
-        await self._run(Cache.close, self._closing)
+        await self._run(Cache.close, self._close_threads)
 
     async def __aenter__(self) -> Self:
         self._cache.__enter__()
@@ -245,36 +245,36 @@ class AsyncCache:
     def __repr__(self) -> str:
         return f"AsyncCache({str(self.path)!r})"
 
-    async def _run(self, action: Callable[[Cache], _R], threads: ThreadLimiter, stop: CancelToken | None = None) -> _R:
+    async def _run(self, action: Callable[[Cache], _R], threads: ThreadLimiter, token: CancelToken | None = None) -> _R:
         """Do something in a worker thread; whoever cancels gets the thread's end, not the thread."""
-        work = _Work(action, self._cache, stop or EventLoopToken())
-        over = anyio.Event()
+        work = _Work(action, self._cache, token or EventLoopToken())
+        ended = anyio.Event()
 
         async def run_in_thread() -> None:
             try:
                 await threads.run(work)
             finally:
-                over.set()
+                ended.set()
 
         try:
             # Trio raises KeyboardInterrupt in the main task, but not while that waits for a thread itself.
             async with anyio.create_task_group() as group:
-                group.start_soon(work.stop_when_cancelled)
+                group.start_soon(work.cancel_with_task)
                 group.start_soon(run_in_thread)
-                await over.wait()
+                await ended.wait()
                 group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
             # The thread raises nothing: this is the one exception that was raised in this task while it waited.
             raise errors.exceptions[0] from None
         finally:
-            work.end()
+            work.cancel()
             with anyio.CancelScope(shield=True):
                 # A task that is cancelled by asyncio itself, and not by a scope, does not wait for its thread.
                 while work.is_running:
-                    work.end()
-                    await anyio.sleep(_LOOK_UP_SECONDS)
-                if self._bridge is not None:
-                    await self._bridge.close_left(work.stop)
+                    work.cancel()
+                    await anyio.sleep(_POLL_SECONDS)
+                if self._client is not None:
+                    await self._client.close_remaining(work.token)
         await anyio.lowlevel.checkpoint_if_cancelled()
         return work.result()
 
@@ -287,10 +287,10 @@ def sync_cache_of(cache: AsyncCache) -> Cache:
 class _Work(Generic[_R]):
     """One operation in a worker thread. What it raises is kept, and raised where it is awaited."""
 
-    def __init__(self, action: Callable[[Cache], _R], cache: Cache, stop: CancelToken) -> None:
-        self.stop = stop
+    def __init__(self, action: Callable[[Cache], _R], cache: Cache, token: CancelToken) -> None:
+        self.token = token
         self.is_running = False
-        self._is_over = False
+        self._has_ended = False
         self._action = action
         self._cache = cache
         self._value: _R | None = None
@@ -298,33 +298,33 @@ class _Work(Generic[_R]):
 
     def __call__(self) -> None:
         # The thread runs in a copy of the task's context: this reaches no other call.
-        CURRENT_TOKEN.set(self.stop)
+        CURRENT_TOKEN.set(self.token)
         # In this order: who stops it says so first and looks then, and a thread may start late.
         self.is_running = True
         try:
-            self.stop.check()
+            self.token.check()
             self._value = self._action(self._cache)
         except BaseException as error:
             self._error = error
         finally:
-            self._is_over = True
+            self._has_ended = True
             self.is_running = False
 
-    def end(self) -> None:
+    def cancel(self) -> None:
         """Stop what is not over. What is may have left something to go on with under the same stop."""
-        if not self._is_over:
-            self.stop.cancel()
+        if not self._has_ended:
+            self.token.cancel()
 
-    async def stop_when_cancelled(self) -> None:
+    async def cancel_with_task(self) -> None:
         try:
             await anyio.sleep_forever()
         finally:
-            self.end()
+            self.cancel()
             with anyio.CancelScope(shield=True):
                 # A thread that was only about to wait for a socket was not woken.
                 while self.is_running:
-                    await anyio.sleep(_LOOK_UP_SECONDS)
-                    self.end()
+                    await anyio.sleep(_POLL_SECONDS)
+                    self.cancel()
 
     def result(self) -> _R:
         if self._error is not None:

@@ -48,16 +48,16 @@ class Source(NamedTuple):
 
     Attributes:
         url: the URL without credentials and fragment, as it is requested.
-        shown: the redacted URL, for display and storage.
+        display_url: the redacted URL, for display and storage.
         auth: the user name and password of the URL, or ``None``.
     """
 
     url: str
-    shown: str
+    display_url: str
     auth: tuple[str, str] | None
 
     def __repr__(self) -> str:
-        return f"Source({self.shown!r})"
+        return f"Source({self.display_url!r})"
 
 
 class ResolvedRequest(NamedTuple):
@@ -65,7 +65,7 @@ class ResolvedRequest(NamedTuple):
 
     Attributes:
         url: the URL without credentials and fragment, as it is requested.
-        shown: the redacted URL, for display and storage.
+        display_url: the redacted URL, for display and storage.
         auth: the user name and password of the URL, or ``None``.
         filename: the wheel's file name.
         hashes: the requested hashes, by algorithm, in hex.
@@ -74,7 +74,7 @@ class ResolvedRequest(NamedTuple):
     """
 
     url: str
-    shown: str
+    display_url: str
     auth: tuple[str, str] | None
     filename: str
     hashes: Mapping[str, str]
@@ -82,12 +82,12 @@ class ResolvedRequest(NamedTuple):
     mirrors: tuple[Source, ...] = ()
 
     def __repr__(self) -> str:
-        return f"ResolvedRequest({self.filename!r}, {self.shown!r})"
+        return f"ResolvedRequest({self.filename!r}, {self.display_url!r})"
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """The URL and the mirrors, in the order in which they are tried."""
-        return (Source(self.url, self.shown, self.auth), *self.mirrors)
+        return (Source(self.url, self.display_url, self.auth), *self.mirrors)
 
     @property
     def key(self) -> str:
@@ -120,10 +120,10 @@ def parse_request(
     source = _to_source(url, parts)
     if filename is None:
         filename = unquote(parts.path.rpartition("/")[2])
-    check_filename(filename, operation="fetch", url=source.shown)
+    check_filename(filename, operation="fetch", url=source.display_url)
     return ResolvedRequest(
         url=source.url,
-        shown=source.shown,
+        display_url=source.display_url,
         auth=source.auth,
         filename=filename,
         hashes=expected,
@@ -135,7 +135,7 @@ def parse_request(
 def _to_source(url: str, parts: SplitResult) -> Source:
     return Source(
         url=parts._replace(netloc=_without_userinfo(parts.netloc), fragment="").geturl(),
-        shown=redact(url),
+        display_url=redact(url),
         auth=None if parts.username is None else (unquote(parts.username), unquote(parts.password or "")),
     )
 

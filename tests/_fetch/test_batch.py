@@ -43,8 +43,8 @@ def test_all_come_in_order(jobs: int | None, server: Server, machine: Machine, t
     """Every wheel is there, in the order of the requests, and each was downloaded once."""
     # On this machine waiting takes no time, and a download that takes some would be a stopped one.
     with machine.cache(tmp_path / "cache", lock_timeout=float("inf")) as cache:
-        wanted = requests_for(server)
-        found = cache.fetch_all(wanted + wanted[:5], jobs=jobs)
+        requests = requests_for(server)
+        found = cache.fetch_all(requests + requests[:5], jobs=jobs)
         assert [wheel.path.read_bytes() for wheel in found] == [wheel.data for wheel in MANY + MANY[:5]]
         assert server.count() == len(MANY)
         assert unfinished(cache) == []
@@ -53,9 +53,9 @@ def test_all_come_in_order(jobs: int | None, server: Server, machine: Machine, t
 
 def test_the_largest_comes_first(server: Server, cache: Cache) -> None:
     """With one job the requests come by falling size; those without one come last, in their order."""
-    wanted = requests_for(server, MANY[:6])
-    wanted[2] = WheelRequest(wanted[2].url, wanted[2].hashes)
-    cache.fetch_all(wanted, jobs=1)
+    requests = requests_for(server, MANY[:6])
+    requests[2] = WheelRequest(requests[2].url, requests[2].hashes)
+    cache.fetch_all(requests, jobs=1)
     paths = [request.target.rpartition("/")[2] for request in server.requests()]
     assert paths == [MANY[number].filename for number in (5, 4, 3, 1, 0, 2)]
 
@@ -75,8 +75,8 @@ def test_no_more_than_jobs_at_a_time(server: Server, cache: Cache) -> None:
         both.wait(30)
         plain(exchange)
 
-    wanted = [WheelRequest(wheel.on(server, how=met), wheel.digest) for wheel in MANY[:8]]
-    cache.fetch_all(wanted, jobs=4)
+    requests = [WheelRequest(wheel.on(server, how=met), wheel.digest) for wheel in MANY[:8]]
+    cache.fetch_all(requests, jobs=4)
     assert most == 4
 
 
@@ -134,14 +134,14 @@ def test_jobs_that_cannot_be(jobs: object, cache: Cache) -> None:
 def test_failures_come_together_at_the_end(server: Server, cache: Cache) -> None:
     """What fails is one ExceptionGroup, in the order of the requests; all else was fetched."""
     server.serve(MANY[3].path, MANY[3].data)
-    wanted = requests_for(server)
+    requests = requests_for(server)
     server.serve(MANY[3].path, how=status(404))
     server.serve(MANY[7].path, how=wrong_bytes(make_wheel("other", size=len(MANY[7].data))))
     server.script(MANY[9].path, truncated(100))
     with pytest.raises(ExceptionGroup, match="2 of 30") as caught:
-        cache.fetch_all(wanted)
+        cache.fetch_all(requests)
     assert [type(error) for error in caught.value.exceptions] == [DownloadError, HashMismatchError]
-    assert caught.value.exceptions[0].url == wanted[3].url
+    assert caught.value.exceptions[0].url == requests[3].url
     assert {wheel.filename for wheel in cache.entries()} == {
         wheel.filename for number, wheel in enumerate(MANY) if number not in {3, 7}
     }
@@ -179,7 +179,7 @@ def test_an_interrupt_in_one_stops_all(server: Server, machine: Machine, tmp_pat
         finally:
             let_go.append(exchange)
 
-    wanted = [WheelRequest(wheel.on(server, how=held), wheel.digest) for wheel in MANY[:3]]
+    requests = [WheelRequest(wheel.on(server, how=held), wheel.digest) for wheel in MANY[:3]]
 
     def interrupt(event: ProgressEvent) -> None:
         if event.done >= 1000:
@@ -190,7 +190,7 @@ def test_an_interrupt_in_one_stops_all(server: Server, machine: Machine, tmp_pat
     seen: set[str] = set()
     with httpx.Client(timeout=None) as client, machine.cache(tmp_path / "cache", client=client) as cache:
         with pytest.raises(KeyboardInterrupt):
-            cache.fetch_all(wanted, progress=interrupt)
+            cache.fetch_all(requests, progress=interrupt)
         assert let_go == []  # the server has not given up yet: it was not what ended the waiting
         assert unfinished(cache) == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wheelcache")]
@@ -256,8 +256,8 @@ def test_a_pool_that_is_smaller_than_the_jobs(server: Server, machine: Machine, 
         ) as client,
         machine.cache(tmp_path / "cache", client=client, lock_timeout=float("inf")) as cache,
     ):
-        wanted = [WheelRequest(held.on(server, how=hold), held.digest, held.size), *requests_for(server, MANY[:3])]
-        assert len(cache.fetch_all(wanted, jobs=4)) == 4
+        requests = [WheelRequest(held.on(server, how=hold), held.digest, held.size), *requests_for(server, MANY[:3])]
+        assert len(cache.fetch_all(requests, jobs=4)) == 4
         assert server.count() == 4
 
 

@@ -163,7 +163,7 @@ def _resolve(request: Request) -> ResolvedRequest:
         raise ValueError("a request has no URL: a wheel that a lock file names by a path is added with put")
     optional = (getattr(request, "size", None), getattr(request, "filename", None))
     resolved = parse_request(request.url, request.hashes, *optional, getattr(request, "mirrors", ()))
-    check_wheel_name(resolved.filename, operation="fetch", url=resolved.shown)
+    check_wheel_name(resolved.filename, operation="fetch", url=resolved.display_url)
     return resolved
 
 

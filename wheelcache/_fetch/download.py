@@ -188,13 +188,13 @@ class _Download:
     def _attempt(self) -> Answer:
         """Request the wheel from the next source. If that fails, choose the source of the next attempt."""
         route = self._next_route()
-        farthest, missing = self._partial.farthest, self._partial.missing
+        before, remaining = self._partial.most_written, self._partial.remaining
         try:
             return self._download_from(route)
         except FailedRequestError as failure:
             self._note(route, failure)
             if failure.can_retry:
-                has_progress = self._partial.farthest - farthest >= _required_progress(missing)
+                has_progress = self._partial.most_written - before >= _required_progress(remaining)
                 self._advance(failure, has_progress=has_progress)
             else:
                 self._routes.remove(route)
@@ -205,7 +205,7 @@ class _Download:
                 # The bytes are those of two responses, or of an earlier run. This source may still be good.
                 self._idle += 1
             else:
-                error.url = route.source.shown
+                error.url = route.source.display_url
                 self._mismatch = self._mismatch or error
                 self._routes.remove(route)
             self._partial.restart()
@@ -224,7 +224,7 @@ class _Download:
     def _note(self, route: _Route, failure: FailedRequestError) -> None:
         route.failure = failure
         route.not_before = self._system.monotonic() + (failure.retry_after or 0.0)
-        self._tried.append(f"{failure.at or route.source.shown}: {failure.problem}")
+        self._tried.append(f"{failure.at or route.source.display_url}: {failure.problem}")
 
     def _error(self) -> Exception:
         """Return the error of the download. A mismatch precedes a failure, and the first source precedes mirrors."""
@@ -235,11 +235,11 @@ class _Download:
             return error
         failure = self._first.failure
         assert failure is not None
-        is_redirected = failure.at not in {"", self._request.shown} and failure.at not in failure.problem
+        is_redirected = failure.at not in {"", self._request.display_url} and failure.at not in failure.problem
         download_error = DownloadError(
             f"{failure.problem}, redirected to {failure.at}" if is_redirected else failure.problem,
             operation="download",
-            url=self._request.shown,
+            url=self._request.display_url,
             status=failure.status,
             retry_after=failure.excessive_wait,
             tried=tuple(self._tried),
@@ -287,7 +287,7 @@ class _Download:
         """Return the header fields that request the missing bytes, if they can be appended; else the whole file."""
         partial = self._partial
         written = partial.stage.written
-        same_url = partial.origin is not None and partial.origin.is_of(route.source.url)
+        same_url = partial.origin is not None and partial.origin.is_from(route.source.url)
         validator = partial.origin.validator if partial.origin is not None and same_url else None
         if written and not (route.ranges and (self._request.key != self._request.url or validator)):
             partial.restart()
@@ -367,14 +367,14 @@ class _Download:
             raise SizeMismatchError(
                 "the server declares another size than the requested one",
                 operation="download",
-                url=route.source.shown,
+                url=route.source.display_url,
                 expected=size,
                 actual=total or 0,
                 attempts=self._attempts,
                 elapsed=self._system.monotonic() - self._started,
                 advice="The file at the source is not the requested one: check the size, or the source.",
             )
-        self._partial.comes_from(self._origin(route, response), total)
+        self._partial.set_origin(self._origin(route, response), total)
 
     def _origin(self, route: _Route, response: httpx.Response) -> Origin:
         return Origin.of(route.source.url, strong_validator(response.headers), place_of(response))
@@ -405,10 +405,10 @@ def _receive(op: Operation, response: httpx.Response, partial: PartialDownload) 
         raise FailedRequestError(f"received {stage.written} of {partial.total} bytes", is_transient=True)
 
 
-def _required_progress(missing: int | None) -> int:
-    if missing is None:
+def _required_progress(remaining: int | None) -> int:
+    if remaining is None:
         return _PROGRESS_BYTES_OF_UNKNOWN
-    return min(max(1, int(missing * _PROGRESS_PART)), _PROGRESS_BYTES)
+    return min(max(1, int(remaining * _PROGRESS_PART)), _PROGRESS_BYTES)
 
 
 def _full_jitter(number: int) -> float:

@@ -65,7 +65,7 @@ class Fetcher:
         """Return a wheel that was not in the store a moment ago. ``Cache.fetch`` is the contract."""
         self._require_network(request)
         self._store.require_writable("fetch")
-        check_wheel_name(request.filename, operation="fetch", url=request.shown)
+        check_wheel_name(request.filename, operation="fetch", url=request.display_url)
         fs = RobustIO(op)
         with self._single_flight.turn(fs, request.key, lambda: self._store.contains(fs, request)):
             if (found := self._store.find(fs, request, refresh=refresh, adopt=True)) is not None:
@@ -84,7 +84,7 @@ class Fetcher:
                 wheel = self._revalidated(fs, request, known)
             else:
                 status = Status.RESUMED if partial.resumed else Status.DOWNLOADED
-                wheel = self._store.commit(fs, partial.stage, request.filename, request.shown, status)
+                wheel = self._store.commit(fs, partial.stage, request.filename, request.display_url, status)
         if not request.hashes:
             sha256 = wheel.hashes["sha256"]
             remember_response(self._store.index, fs, request.url, sha256=sha256, response=response, before=known)
@@ -106,14 +106,14 @@ class Fetcher:
                 cause=Cause.REMOVED,
                 operation="revalidate",
                 path=self._store.layout.root,
-                url=request.shown,
+                url=request.display_url,
                 advice="Fetch it again.",
             )
         return wheel
 
     def _copy(self, fs: RobustIO, request: ResolvedRequest) -> CachedWheel:
         with StagedFile(
-            fs, self._temporary(fs), expected=request.hashes, size=request.size, shown=request.shown
+            fs, self._temporary(fs), expected=request.hashes, size=request.size, display_url=request.display_url
         ) as stage:
             local.fill(stage, request, fs)
             # A record contains no path of this machine: the cache may be used on another one.
@@ -166,7 +166,7 @@ class Fetcher:
             raise OfflineError(
                 f"{request.filename} is not in the cache",
                 operation="fetch",
-                url=request.shown,
+                url=request.display_url,
                 path=self._store.layout.root,
                 advice="Fetch it once while the network may be used, or put the file into the cache.",
             )

@@ -44,7 +44,7 @@ def copy_in(stage: StagedFile, source: BinaryIO, fs: RobustIO, total: int | None
         fs.op.report(Phase.DOWNLOADING, stage.written, total)
 
 
-def fill(stage: StagedFile, wanted: ResolvedRequest, fs: RobustIO) -> None:
+def fill(stage: StagedFile, request: ResolvedRequest, fs: RobustIO) -> None:
     """Write the file of a ``file:`` URL into a stage.
 
     Raises:
@@ -53,7 +53,7 @@ def fill(stage: StagedFile, wanted: ResolvedRequest, fs: RobustIO) -> None:
     # It pulls in all of http.client, which nothing else here needs.
     from urllib.request import url2pathname
 
-    parts = urlsplit(wanted.url)
+    parts = urlsplit(request.url)
     host = "" if parts.netloc == "localhost" else parts.netloc
     path = url2pathname(f"//{host}{parts.path}" if host else parts.path)
     try:
@@ -63,5 +63,5 @@ def fill(stage: StagedFile, wanted: ResolvedRequest, fs: RobustIO) -> None:
         if isinstance(error, DownloadError) or error.filename != path:
             raise
         raise DownloadError(
-            error.strerror or str(error), operation="read", url=wanted.shown, path=path, advice="Check the path."
+            error.strerror or str(error), operation="read", url=request.display_url, path=path, advice="Check the path."
         ) from error

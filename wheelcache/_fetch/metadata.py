@@ -42,7 +42,9 @@ def read_metadata(read_at: ReadAt, size: int, request: ResolvedRequest, path: st
     Raises:
         InvalidWheelError, UnsafeWheelError: if the wheel is refused.
     """
-    archive = WheelArchive(read_at, size, request.filename, operation="read metadata of", path=path, url=request.shown)
+    archive = WheelArchive(
+        read_at, size, request.filename, operation="read metadata of", path=path, url=request.display_url
+    )
     return archive.metadata()
 
 
@@ -59,7 +61,7 @@ def check_metadata(data: bytes, request: ResolvedRequest, hashes: Mapping[str, s
         raise HashMismatchError(
             "the metadata does not have the requested hash",
             operation="check metadata of",
-            url=request.shown,
+            url=request.display_url,
             expected=hashes,
             actual=actual,
             advice=(
@@ -78,7 +80,7 @@ def fetch_metadata_file(
         FailedRequestError: if the request fails for now.
     """
     url, separator, query = request.url.partition("?")
-    source = Source(f"{url}.metadata{separator}{query}", request.shown, request.auth)
+    source = Source(f"{url}.metadata{separator}{query}", request.display_url, request.auth)
     with http.get(op, source, {}) as response:
         if response.status_code != HTTPStatus.OK:
             failure = failed_response(response, op.system.now())
@@ -199,7 +201,7 @@ class _Attempts:
             try:
                 return download()
             except FailedRequestError as failure:
-                self._failures.append(f"{failure.at or self._request.shown}: {failure.problem}")
+                self._failures.append(f"{failure.at or self._request.display_url}: {failure.problem}")
                 self._last = failure
                 raise
 
@@ -221,7 +223,7 @@ class _Attempts:
         return DownloadError(
             failure.problem,
             operation="download metadata of",
-            url=self._request.shown,
+            url=self._request.display_url,
             status=failure.status,
             retry_after=failure.excessive_wait,
             tried=tuple(self._failures),

@@ -26,11 +26,11 @@ from .._store.records import decode, encode
 from .._store.staging import StagedFile
 
 # Less than this is not worth a leftover, nor a request for the rest.
-_SMALLEST = 1 << 14
+_MIN_BYTES = 1 << 14
 # From here on the origin is written down while the download goes on, so that a killed process leaves it too.
-_NOTED_FROM = 1 << 20
+_ORIGIN_FILE_FROM = 1 << 20
 # A file of an unknown owner that nobody wrote to for so long is given up once it was copied.
-_SILENT_SECONDS = 600.0
+_IDLE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Origin:
             return False
         return self.validator in {None, other.validator}
 
-    def is_of(self, url: str) -> bool:
+    def is_from(self, url: str) -> bool:
         """Whether this is the origin of the bytes of a URL."""
         return self.url == text_key(url)
 
@@ -73,29 +73,29 @@ class PartialDownload:
         doubtful: whether its bytes may be of two different files, or damaged: only the digest can tell.
         resumed: whether bytes of an earlier answer are in it.
         resumable: whether what is there can be gone on with.
-        farthest: the most bytes that were ever there.
+        most_written: the most bytes that were ever there.
     """
 
-    def __init__(self, fs: RobustIO, layout: Layout, wanted: ResolvedRequest, stage: StagedFile) -> None:
+    def __init__(self, fs: RobustIO, layout: Layout, request: ResolvedRequest, stage: StagedFile) -> None:
         self.stage = stage
         self.origin: Origin | None = None
         self.total: int | None = None
         self.doubtful = False
         self.resumed = False
         self.resumable = True
-        self.farthest = 0
+        self.most_written = 0
         self._fs = fs
         self._layout = layout
-        self._wanted = wanted
-        self._noted: tuple[Origin, int | None] | None = None
+        self._request = request
+        self._saved: tuple[Origin, int | None] | None = None
 
     @property
-    def missing(self) -> int | None:
+    def remaining(self) -> int | None:
         """The bytes that are still to come, where that is known."""
-        total = self.total if self._wanted.size is None else self._wanted.size
-        return None if total is None else total - self.farthest
+        total = self.total if self._request.size is None else self._request.size
+        return None if total is None else total - self.most_written
 
-    def comes_from(self, origin: Origin, total: int | None) -> None:
+    def set_origin(self, origin: Origin, total: int | None) -> None:
         """Take down where the next bytes come from."""
         if self.stage.written:
             self.resumed = True
@@ -107,9 +107,9 @@ class PartialDownload:
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
         self.stage.write(data)
-        self.farthest = max(self.farthest, self.stage.written)
-        if self._noted is None and self.stage.written >= _NOTED_FROM:
-            self._note()
+        self.most_written = max(self.most_written, self.stage.written)
+        if self._saved is None and self.stage.written >= _ORIGIN_FILE_FROM:
+            self._save_origin()
 
     def restart(self) -> None:
         """Forget all bytes: the next one is the first."""
@@ -120,47 +120,47 @@ class PartialDownload:
         self.doubtful = False
         self.resumed = False
         self.resumable = True
-        if self._noted is not None:
-            self._noted = None
-            self._fs.discard(self._layout.note(self.stage.path))
+        if self._saved is not None:
+            self._saved = None
+            self._fs.discard(self._layout.origin_file(self.stage.path))
 
-    def _note(self) -> None:
+    def _save_origin(self) -> None:
         """Write down where the bytes come from; without the note they can still be gone on with under a hash."""
-        if self.origin is None or self._noted == (self.origin, self.total):
+        if self.origin is None or self._saved == (self.origin, self.total):
             return
-        self._noted = self.origin, self.total
-        _write_note(self._fs, self._layout.note(self.stage.path), self.origin, self.total)
+        self._saved = self.origin, self.total
+        _write_origin(self._fs, self._layout.origin_file(self.stage.path), self.origin, self.total)
 
     def settle(self, error: BaseException | None) -> None:
         """Leave nothing behind, or what is worth going on with."""
         if error is not None and self._is_worth_keeping(error):
-            self._give_up()
-        elif self._noted is not None:
-            self._fs.discard(self._layout.note(self.stage.path))
+            self._release()
+        elif self._saved is not None:
+            self._fs.discard(self._layout.origin_file(self.stage.path))
 
     def _is_worth_keeping(self, error: BaseException) -> bool:
         # A disk that refuses is not helped by more files, and wrong bytes are of no use.
         if isinstance(error, HashMismatchError | SizeMismatchError | InvalidWheelError | CommitError):
             return False
         validated = self.origin is not None and self.origin.validator is not None
-        return self.resumable and self.stage.written >= _SMALLEST and (bool(self._wanted.hashes) or validated)
+        return self.resumable and self.stage.written >= _MIN_BYTES and (bool(self._request.hashes) or validated)
 
-    def _give_up(self) -> None:
+    def _release(self) -> None:
         """Leave the file to whoever comes next: as nobody's, where a rename can be had."""
         fs, system = self._fs.for_cleanup(), self._fs.system
         path = self.stage.path
-        self.stage.leave()
-        stamp = OwnerTag.new(system.now(), system.boot(), owned=False)
-        left = self._layout.new_partial(self._wanted.key, stamp, system.pid_namespace())
-        if self._noted is not None:
-            fs.discard(self._layout.note(path))
+        self.stage.release()
+        owner = OwnerTag.new(system.now(), system.boot(), owned=False)
+        released = self._layout.new_partial(self._request.key, owner, system.pid_namespace())
+        if self._saved is not None:
+            fs.discard(self._layout.origin_file(path))
         if self.origin is not None:
-            _write_note(fs, self._layout.note(left), self.origin, self.total)
+            _write_origin(fs, self._layout.origin_file(released), self.origin, self.total)
         try:
-            fs.files.rename(path, left)
+            fs.files.rename(path, released)
         except OSError:
             # Somebody holds it. It stays under our number, and is copied from, or claimed when we are gone.
-            fs.discard(self._layout.note(left))
+            fs.discard(self._layout.origin_file(released))
 
 
 class PartialDownloads:
@@ -170,14 +170,14 @@ class PartialDownloads:
         self._layout = layout
 
     @contextmanager
-    def begin(self, fs: RobustIO, wanted: ResolvedRequest) -> Iterator[PartialDownload]:
+    def begin(self, fs: RobustIO, request: ResolvedRequest) -> Iterator[PartialDownload]:
         """Begin a download, with what an earlier one left of it. At the end it is kept only if that is of use."""
-        left = self._left(fs, wanted)
-        partial = self._taken_up(fs, wanted, left)
+        leftovers = self._find_leftovers(fs, request)
+        partial = self._resume(fs, request, leftovers)
         if partial is None:
-            path = self._new(fs, wanted)
-            stage = StagedFile(fs, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown)
-            partial = PartialDownload(fs, self._layout, wanted, stage)
+            path = self._new_path(fs, request)
+            stage = StagedFile(fs, path, expected=request.hashes, size=request.size, display_url=request.display_url)
+            partial = PartialDownload(fs, self._layout, request, stage)
         with partial.stage:
             try:
                 yield partial
@@ -185,70 +185,74 @@ class PartialDownloads:
                 partial.settle(error)
                 raise
             partial.settle(None)
-        if not all(each.is_nobodys for each in left):
+        if not all(leftover.is_abandoned for leftover in leftovers):
             # Whose bytes were copied may be gone by now, and nobody asks for the rest of a wheel that is there.
-            for each in self._left(fs, wanted):
-                if each.is_nobodys:
-                    self._discard(fs, each.path)
+            for leftover in self._find_leftovers(fs, request):
+                if leftover.is_abandoned:
+                    self._discard(fs, leftover.path)
 
-    def _new(self, fs: RobustIO, wanted: ResolvedRequest) -> str:
+    def _new_path(self, fs: RobustIO, request: ResolvedRequest) -> str:
         system = fs.system
-        return self._layout.new_partial(wanted.key, OwnerTag.new(system.now(), system.boot()), system.pid_namespace())
+        return self._layout.new_partial(request.key, OwnerTag.new(system.now(), system.boot()), system.pid_namespace())
 
-    def _taken_up(self, fs: RobustIO, wanted: ResolvedRequest, left: list[_Left]) -> PartialDownload | None:
+    def _resume(self, fs: RobustIO, request: ResolvedRequest, leftovers: list[_Leftover]) -> PartialDownload | None:
         """Return the largest of the files that an earlier download of this wheel left, as our own."""
         found: PartialDownload | None = None
-        for each in left:
-            if found is None and _SMALLEST <= each.size <= (wanted.size or each.size):
-                found = self._claimed(fs, wanted, each) if each.is_nobodys else self._copied(fs, wanted, each)
-            if each.is_nobodys or (each.is_silent and found is not None):
-                self._discard(fs, each.path)
+        for leftover in leftovers:
+            if found is None and _MIN_BYTES <= leftover.size <= (request.size or leftover.size):
+                found = (
+                    self._claim(fs, request, leftover) if leftover.is_abandoned else self._copy(fs, request, leftover)
+                )
+            if leftover.is_abandoned or (leftover.is_idle and found is not None):
+                self._discard(fs, leftover.path)
         return found
 
-    def _left(self, fs: RobustIO, wanted: ResolvedRequest) -> list[_Left]:
-        folder, prefix = self._layout.partials(wanted.key)
-        left = []
+    def _find_leftovers(self, fs: RobustIO, request: ResolvedRequest) -> list[_Leftover]:
+        folder, prefix = self._layout.partials(request.key)
+        leftovers = []
         try:
             entries = fs.files.scan(folder)
         except OSError:
             return []  # nothing was ever left, or it is not to be had just now
         for entry in entries:
-            stamp = OwnerTag.of(entry.name)
-            if entry.name.startswith(prefix) and self._layout.is_partial(entry.name) and stamp is not None:
+            owner = OwnerTag.of(entry.name)
+            if entry.name.startswith(prefix) and self._layout.is_partial(entry.name) and owner is not None:
                 try:
                     stat = fs.files.stat(os.path.join(folder, entry.name))
                 except OSError:
                     continue  # somebody else was quicker
-                left.append(_look(fs, self._layout, os.path.join(folder, entry.name), stamp, stat))
-        return sorted(left, key=lambda each: each.size, reverse=True)
+                leftovers.append(_inspect(fs, self._layout, os.path.join(folder, entry.name), owner, stat))
+        return sorted(leftovers, key=lambda leftover: leftover.size, reverse=True)
 
-    def _claimed(self, fs: RobustIO, wanted: ResolvedRequest, left: _Left) -> PartialDownload | None:
+    def _claim(self, fs: RobustIO, request: ResolvedRequest, leftover: _Leftover) -> PartialDownload | None:
         """Make a file that is nobody's our own: of two who try, the rename lets one."""
-        origin, total = _read_note(fs, self._layout.note(left.path))
-        if not wanted.hashes and (not left.same_boot or origin is None or origin.validator is None):
+        origin, total = _read_origin(fs, self._layout.origin_file(leftover.path))
+        if not request.hashes and (not leftover.same_boot or origin is None or origin.validator is None):
             return None
-        path = self._new(fs, wanted)
+        path = self._new_path(fs, request)
         try:
-            fs.files.rename(left.path, path)
+            fs.files.rename(leftover.path, path)
         except OSError:
-            return self._copied(fs, wanted, left)
-        fs.discard(self._layout.note(left.path))
+            return self._copy(fs, request, leftover)
+        fs.discard(self._layout.origin_file(leftover.path))
         try:
             file = fs.files.open_write(path)
         except OSError:
             fs.discard(path)
             return None
-        stage = StagedFile(fs, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown, file=file)
-        return self._begun(fs, wanted, stage, (origin, total))
+        stage = StagedFile(
+            fs, path, expected=request.hashes, size=request.size, display_url=request.display_url, file=file
+        )
+        return self._resume_stage(fs, request, stage, (origin, total))
 
-    def _copied(self, fs: RobustIO, wanted: ResolvedRequest, left: _Left) -> PartialDownload | None:
+    def _copy(self, fs: RobustIO, request: ResolvedRequest, leftover: _Leftover) -> PartialDownload | None:
         """Take the bytes of a file whose owner may still be writing to it."""
-        origin, total = _read_note(fs, self._layout.note(left.path))
-        if not wanted.hashes:
+        origin, total = _read_origin(fs, self._layout.origin_file(leftover.path))
+        if not request.hashes:
             return None
-        path = self._new(fs, wanted)
+        path = self._new_path(fs, request)
         try:
-            with reading(fs.files.open_read(left.path)) as source:
+            with reading(fs.files.open_read(leftover.path)) as source:
                 file = fs.files.create(path)
                 try:
                     copy_contents(fs, source, file)
@@ -259,16 +263,18 @@ class PartialDownloads:
                     raise
         except OSError:
             return None
-        stage = StagedFile(fs, path, expected=wanted.hashes, size=wanted.size, shown=wanted.shown, file=file)
-        return self._begun(fs, wanted, stage, (origin, total))
+        stage = StagedFile(
+            fs, path, expected=request.hashes, size=request.size, display_url=request.display_url, file=file
+        )
+        return self._resume_stage(fs, request, stage, (origin, total))
 
-    def _begun(
-        self, fs: RobustIO, wanted: ResolvedRequest, stage: StagedFile, noted: tuple[Origin | None, int | None]
+    def _resume_stage(
+        self, fs: RobustIO, request: ResolvedRequest, stage: StagedFile, saved: tuple[Origin | None, int | None]
     ) -> PartialDownload | None:
         """Hash what there is; where it cannot be read it is given up."""
-        partial = PartialDownload(fs, self._layout, wanted, stage)
+        partial = PartialDownload(fs, self._layout, request, stage)
         try:
-            stage.take_up(fs)
+            stage.resume(fs)
         except CommitError:
             stage.__exit__(None, None, None)
             return None
@@ -276,45 +282,45 @@ class PartialDownloads:
             with stage:
                 partial.settle(error)
             raise
-        partial.origin, partial.total = noted
+        partial.origin, partial.total = saved
         partial.resumed = partial.doubtful = True
-        partial.farthest = stage.written
+        partial.most_written = stage.written
         return partial
 
     def _discard(self, fs: RobustIO, path: str) -> None:
         fs.discard(path)
-        fs.discard(self._layout.note(path))
+        fs.discard(self._layout.origin_file(path))
 
 
 @dataclass(frozen=True)
-class _Left:
+class _Leftover:
     """A file of an earlier download.
 
     Attributes:
         path: where it is.
         size: bytes.
-        is_nobodys: whether its owner is surely gone.
-        is_silent: whether its owner did not write for long, and is no process that we see.
+        is_abandoned: whether its owner is surely gone.
+        is_idle: whether its owner did not write for long, and is no process that we see.
         same_boot: whether it was begun since this machine started.
     """
 
     path: str
     size: int
-    is_nobodys: bool
-    is_silent: bool
+    is_abandoned: bool
+    is_idle: bool
     same_boot: bool
 
 
-def _look(fs: RobustIO, layout: Layout, path: str, stamp: OwnerTag, stat: os.stat_result) -> _Left:
+def _inspect(fs: RobustIO, layout: Layout, path: str, owner: OwnerTag, stat: os.stat_result) -> _Leftover:
     system = fs.system
-    same_boot = system.boot() is not None and stamp.boot == boot_tag(system.boot())
-    near = same_boot and layout.is_partial(path, system.pid_namespace())
-    gone = near and not system.process_alive(stamp.pid)
-    silent = not near and system.now() - stat.st_mtime > _SILENT_SECONDS
-    return _Left(path, stat.st_size, stamp.pid == 0 or gone, silent, same_boot)
+    same_boot = system.boot() is not None and owner.boot == boot_tag(system.boot())
+    is_local = same_boot and layout.is_partial(path, system.pid_namespace())
+    is_dead = is_local and not system.process_alive(owner.pid)
+    is_idle = not is_local and system.now() - stat.st_mtime > _IDLE_SECONDS
+    return _Leftover(path, stat.st_size, owner.pid == 0 or is_dead, is_idle, same_boot)
 
 
-def _read_note(fs: RobustIO, path: str) -> tuple[Origin | None, int | None]:
+def _read_origin(fs: RobustIO, path: str) -> tuple[Origin | None, int | None]:
     try:
         fields = decode(fs.files.read(path)) or {}
     except OSError:
@@ -330,7 +336,7 @@ def _read_note(fs: RobustIO, path: str) -> tuple[Origin | None, int | None]:
     return None, None
 
 
-def _write_note(fs: RobustIO, path: str, origin: Origin, total: int | None) -> None:
+def _write_origin(fs: RobustIO, path: str, origin: Origin, total: int | None) -> None:
     data = encode({"url": origin.url, "validator": origin.validator, "total": total, "place": origin.place})
     try:
         with fs.files.create(path) as file:

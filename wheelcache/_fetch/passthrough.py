@@ -41,7 +41,7 @@ class Passthrough:
     """
 
     def __init__(self, store: LayeredStore, op: Operation, request: ResolvedRequest, *, refresh: bool) -> None:
-        check_wheel_name(request.filename, operation="fetch", url=request.shown)
+        check_wheel_name(request.filename, operation="fetch", url=request.display_url)
         self._store = store
         self._fs = RobustIO(op)
         self._request = request
@@ -87,14 +87,14 @@ class Passthrough:
             return None
         temporary = self._store.layout.new_temporary(self._fs.temporary_tag(), self._fs.system.pid_namespace())
         try:
-            return StagedFile(self._fs, temporary, expected=self._request.hashes, shown=self._request.shown)
+            return StagedFile(self._fs, temporary, expected=self._request.hashes, display_url=self._request.display_url)
         except WheelCacheError:
             return None
 
     def commit(self, stage: StagedFile, fields: Mapping[str, str]) -> None:
         """Make a body that was read to its end an entry."""
         request = self._request
-        wheel = self._store.commit(self._fs, stage, request.filename, request.shown, Status.DOWNLOADED)
+        wheel = self._store.commit(self._fs, stage, request.filename, request.display_url, Status.DOWNLOADED)
         if not request.hashes:
             self._remember(wheel, fields, modified=True)
 

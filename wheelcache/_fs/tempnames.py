@@ -55,9 +55,9 @@ def space_tag(space: str) -> str:
     return text_key(space)[:_SPACE_DIGITS]
 
 
-def spare_name(stamp: str) -> str:
+def spare_name(owner: str) -> str:
     """Return a name for a temporary file in a folder of the caller."""
-    return f"{SPARE}{stamp}.tmp"
+    return f"{SPARE}{owner}.tmp"
 
 
 def is_spare(name: str) -> bool:

@@ -108,7 +108,7 @@ class BlockingAsyncClient:
         with self._lock:
             self._open.pop(response, None)
 
-    async def close_left(self, token: CancelToken) -> None:
+    async def close_remaining(self, token: CancelToken) -> None:
         """Close the responses that a cancelled call could not close itself."""
         with self._lock:
             remaining = [response for response, tokens in self._open.items() if token in tokens]

@@ -49,7 +49,7 @@ class RequestSender:
             FailedRequestError: if there is no response, or its redirects cannot be followed.
             OperationCancelledError: if the operation is cancelled.
         """
-        locations = [source.shown]
+        locations = [source.display_url]
         try:
             with self._follow(op, source, headers, locations) as response:
                 yield response

@@ -213,8 +213,8 @@ class _Examination:
 
     def _new_path(self, more: str = "") -> str:
         """Return an unused path, which is cleaned up at the end."""
-        stamp = OwnerTag.new(self._system.now(), self._system.boot())
-        path = self._layout.new_temporary(stamp + more)
+        owner = OwnerTag.new(self._system.now(), self._system.boot())
+        path = self._layout.new_temporary(owner + more)
         self._probe_paths.append(path)
         return path
 

@@ -20,7 +20,7 @@ from .._models import Phase
 from .._operation import CancelToken
 from .._reports import Action, Problem, ProblemKind, VerifyReport
 from .._store.index import digest_in_pointer
-from .._store.layout import Layout, is_note
+from .._store.layout import Layout, is_pointer_or_metadata
 from .._store.walk import scan_folder, walk_digests, walk_shards
 from .._threads import ThreadGroup, one_at_a_time
 from .._unpack.trees import TreeStore
@@ -91,7 +91,7 @@ class Verifier:
 
         for shard in walk_shards(fs, self._layout.urls, on_error):
             for entry in scan_folder(fs, shard, on_error):
-                if is_note(entry.name) and entry.is_file(follow_symlinks=False):
+                if is_pointer_or_metadata(entry.name) and entry.is_file(follow_symlinks=False):
                     found += self._check_pointer(fs, os.path.join(shard, entry.name))
         return found
 

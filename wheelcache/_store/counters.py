@@ -175,8 +175,8 @@ class Counters:
         now = fs.system.now()
         try:
             for path in self._sealed(fs):
-                stamp = OwnerTag.of(os.path.basename(path))
-                if stamp is not None and now - stamp.time > _SETTLED:
+                owner = OwnerTag.of(os.path.basename(path))
+                if owner is not None and now - owner.time > _SETTLED:
                     total = _sum(fs.read(path))
                     fs.files.unlink(path)
                     self._count(total.without_sizes())

@@ -51,7 +51,7 @@ _TREE_DIGITS = 20
 # Not compiled: only verify and prune use them, and compiling would delay every start of a process.
 _SHARD = r"\A[0-9a-f]{2}\Z"
 _REST = r"\A[0-9a-f]{62}\Z"
-_NOTE = r"\A[0-9a-f]+\.json\Z"
+_POINTER_OR_METADATA = r"\A[0-9a-f]+\.json\Z"
 _TREE = rf"\A[0-9a-f]{{{_TREE_DIGITS}}}-[0-9]+\Z"
 _MARKER = rf"\A[0-9a-f]{{{_TREE_DIGITS}}}-[0-9]+\.json\Z"
 _LOCK = rf"\A[0-9a-f]{{{_KEY_DIGITS}}}\.lock\Z"
@@ -154,10 +154,10 @@ class Layout:
         name = text_key(key)
         return os.path.join(self.partial, name[:2]), name[:_KEY_DIGITS] + "."
 
-    def new_partial(self, key: str, stamp: str, space: str = "") -> str:
+    def new_partial(self, key: str, owner: str, space: str = "") -> str:
         """Return a path for a new download of a key, by a process of the process space ``space``."""
         folder, prefix = self.partials(key)
-        return os.path.join(folder, f"{prefix}{stamp}.{space_tag(space)}{_PARTIAL}")
+        return os.path.join(folder, f"{prefix}{owner}.{space_tag(space)}{_PARTIAL}")
 
     @staticmethod
     def is_partial(name: str, space: str | None = None) -> bool:
@@ -166,21 +166,21 @@ class Layout:
         return name.endswith(ending)
 
     @staticmethod
-    def note(partial: str) -> str:
-        """Return the path of the note of a partial download, which says where its bytes came from."""
+    def origin_file(partial: str) -> str:
+        """Return the path of the origin file of a partial download, which names the source of its bytes."""
         return partial.removesuffix(_PARTIAL) + ".json"
 
-    def new_temporary(self, stamp: str, space: str | None = None) -> str:
+    def new_temporary(self, owner: str, space: str | None = None) -> str:
         """Return a path for a new temporary file. One that exists for longer states the process space of its owner."""
-        return os.path.join(self.tmp, f"{stamp}.tmp" if space is None else f"{stamp}.{space_tag(space)}.tmp")
+        return os.path.join(self.tmp, f"{owner}.tmp" if space is None else f"{owner}.{space_tag(space)}.tmp")
 
     def lock(self, key: str) -> str:
         """Return the path of the lock of a key."""
         return os.path.join(self.locks, text_key(key)[:_KEY_DIGITS] + ".lock")
 
-    def sealed_counters(self, stamp: str) -> str:
+    def sealed_counters(self, owner: str) -> str:
         """Return a path for a file of counters that no process appends to any more."""
-        return os.path.join(self.version, f"tally-{stamp}.log")
+        return os.path.join(self.version, f"tally-{owner}.log")
 
     def is_sealed_counters(self, name: str) -> bool:
         """Return whether the name is that of a sealed file of counters."""
@@ -203,8 +203,8 @@ class Layout:
         return (
             FolderPattern(self.wheels, in_shards=True, folders=_REST),
             FolderPattern(self.trees, in_shards=True, files=_MARKER, folders=_TREE),
-            FolderPattern(self.urls, in_shards=True, files=_NOTE),
-            FolderPattern(self.descriptions, in_shards=True, files=_NOTE),
+            FolderPattern(self.urls, in_shards=True, files=_POINTER_OR_METADATA),
+            FolderPattern(self.descriptions, in_shards=True, files=_POINTER_OR_METADATA),
             FolderPattern(self.partial, in_shards=True, files=_STAMP_FORM),
             FolderPattern(self.tmp, in_shards=False, files=_STAMP_FORM, folders=_STAMP_FORM),
             FolderPattern(self.locks, in_shards=False, files=_LOCK),
@@ -215,9 +215,9 @@ class Layout:
         digest = shard + name
         return digest if len(shard) == SHARD_DIGITS and _SHA256.fullmatch(digest) else None
 
-    def quarantined(self, stamp: str, path: str) -> str:
+    def quarantined(self, owner: str, path: str) -> str:
         """Return the path of a damaged file in quarantine."""
-        return os.path.join(self.quarantine, f"{stamp}-{os.path.basename(path)}"[:_LONGEST])
+        return os.path.join(self.quarantine, f"{owner}-{os.path.basename(path)}"[:_LONGEST])
 
 
 _LONGEST = 255
@@ -254,9 +254,9 @@ def marker_path(folder: str) -> str:
     return folder + ".json"
 
 
-def is_note(name: str) -> bool:
+def is_pointer_or_metadata(name: str) -> bool:
     """Return whether the name is that of a pointer, or of METADATA."""
-    return re.search(_NOTE, name) is not None
+    return re.search(_POINTER_OR_METADATA, name) is not None
 
 
 def is_tree(name: str) -> bool:

@@ -49,9 +49,9 @@ class StagedFile:
         path: its path, which no other file has.
         expected: the hashes that it must have, in hex, by algorithm.
         size: the size in bytes that it must have, or ``None``.
-        shown: the redacted URL that errors report as its origin, or ``None``.
+        display_url: the redacted URL that errors report as its origin, or ``None``.
         source: the absolute path that errors report as its origin, if that is a local file.
-        file: the file itself, if it exists and is open for writing; :meth:`take_up` hashes its contents.
+        file: the file itself, if it exists and is open for writing; :meth:`resume` hashes its contents.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class StagedFile:
         *,
         expected: Mapping[str, str],
         size: int | None = None,
-        shown: str | None = None,
+        display_url: str | None = None,
         source: str | None = None,
         file: BinaryIO | None = None,
     ) -> None:
@@ -70,7 +70,7 @@ class StagedFile:
         self._fs = fs
         self._expected = expected
         self._size = size
-        self._origin: dict[str, Any] = {"path": source} if shown is None else {"url": shown}
+        self._origin: dict[str, Any] = {"path": source} if display_url is None else {"url": display_url}
         self._algorithms: Collection[str] = tuple(expected)
         self._running = MultiHash(self._algorithms)
         self._file: BinaryIO = fs.create(path) if file is None else file
@@ -86,7 +86,7 @@ class StagedFile:
         if not self._moved:
             self._fs.discard(self.path)
 
-    def take_up(self, fs: RobustIO) -> None:
+    def resume(self, fs: RobustIO) -> None:
         """Hash the existing contents of the file, through the handle that will continue to write it.
 
         Raises:
@@ -157,7 +157,7 @@ class StagedFile:
             )
         return hashes
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Close the file, and keep it at its path."""
         close_quietly(self._file)
         self._moved = True
