@@ -12,12 +12,14 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from archives import FILENAME, Entry, wheel, wheel_entries
-from faulty import MOMENTS, Dead, Die, FailNth, FaultyFiles, Plan, code_text
+from faulty import MOMENTS, Dead, Die, FailNth, FaultyFiles, FileCall, Plan, code_text, os_error
 from folders import files_in
 from machines import Machine, TickingClock
 from oracle import check_error
@@ -254,6 +256,59 @@ KILLED = 9 if sys.platform == "win32" else -9
 
 def kill() -> None:
     os.kill(os.getpid(), 9)
+
+
+class HeldUntilAnother(Plan):
+    """One file is held for ever, and another one is created only once a thread waits for the first."""
+
+    def __init__(self, held: str, other: str) -> None:
+        self.held = held
+        self.other = other
+        self.waits = threading.Event()
+
+    def before(self, call: FileCall) -> None:
+        if call.operation == "create" and call.path.endswith(self.held):
+            self.waits.set()
+            raise os_error(32, call.path)
+        if call.operation == "create" and call.path.endswith(self.other):
+            assert self.waits.wait(60)
+
+
+@pytest.mark.parametrize("interrupted", [False, True], ids=["refused", "interrupted"])
+def test_an_error_ends_the_wait_of_the_other_threads(
+    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that waits for a held file ends when another one fails, long before the time-out of 60 s."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    entries = [Entry(f"demo/{name}.bin", name.encode() * (1 << 20)) for name in ("held", "other")]
+    source = tmp_path / FILENAME
+    data = bytearray(wheel(entries))
+    data[data.index(b"otherother")] = 0
+    source.write_bytes(data)
+    files = FaultyFiles()
+
+    class Plugged(Cache):
+        _system = System(files=files)
+
+    with Plugged(tmp_path / "cache", io_timeout=60.0) as cache:
+        found = cache.put(source)
+        plan = files.plan = HeldUntilAnother("held.bin", "other.bin")
+        if interrupted:
+
+            class Interrupted(HeldUntilAnother):
+                def before(self, call: FileCall) -> None:
+                    super().before(call)
+                    if call.operation == "create" and call.path.endswith(self.other):
+                        raise KeyboardInterrupt
+
+            plan = files.plan = Interrupted("held.bin", "other.bin")
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt if interrupted else UnsafeWheelError):
+            cache.unpack(found)
+        assert time.monotonic() - started < 10
+        assert plan.waits.is_set()
+        assert not files.open_handles
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wheelcache")]
 
 
 def test_a_refused_wheel_leaves_nothing_where_deleting_works(tmp_path: Path) -> None:
