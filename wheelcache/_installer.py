@@ -1,7 +1,7 @@
-"""The adapter for pypa/installer: a source that reads from the tree in the cache, a destination that links out of it.
+"""Adapters for pypa/installer: a source that reads a tree in the cache, and a destination that links its files.
 
-installer is no dependency: who calls it has it. So nothing of it is imported here but in the calls that it makes, and
-both classes are what it asks for without being derived from its own when they run.
+installer is not a dependency: callers of these classes have it. It is imported only in calls that installer itself
+makes, and at run time both classes have its interfaces without inheriting from them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ else:
 
 
 class _TreeStream(io.BufferedReader):
-    """A file of a tree that knows where it is, so that it can be linked instead of read.
+    """A file of a tree with its location, so that it can be linked instead of read.
 
-    ``untouched`` are the caches whose files get no second name unless that is asked for.
+    Attributes:
+        never_hardlink_from: caches whose files are hard-linked only if the caller requests it.
     """
 
     def __init__(
@@ -49,18 +50,18 @@ class _TreeStream(io.BufferedReader):
 
 
 class TreeSource(WheelSource):
-    """A wheel of a cache as the source of an installation by pypa/installer, which reads from the unpacked tree.
+    """A wheel in a cache as the source of an installation by pypa/installer.
 
-    The tree is made where it is not there. Contents were checked against ``RECORD`` then, and against the tree's marker
-    now, so there is nothing left to validate.
+    The files are read from the tree of the wheel, which is created if it does not exist. They were checked against
+    ``RECORD`` when the tree was created and are checked against its marker now, so nothing is left to validate.
 
     Args:
-        cache: the :class:`Cache` where the wheel is; it must not be read-only, unless it has the tree.
-        wheel: one that this cache gave.
+        cache: the :class:`Cache` that has the wheel. It must be writable or have the tree.
+        wheel: a wheel that this cache returned.
 
     Raises:
-        TypeError: where ``cache`` is no :class:`Cache`: installer awaits nothing.
-        WheelCacheError: as :meth:`Cache.unpack`.
+        TypeError: if ``cache`` is not a :class:`Cache`. An :class:`AsyncCache` cannot be used: installer is
+        synchronous. WheelCacheError: the errors of :meth:`Cache.unpack`.
 
     Example::
 
@@ -80,7 +81,9 @@ class TreeSource(WheelSource):
         data = self._fs.read(marker_path(self._root))
         listing = None if data is None else decode_marker(data)
         if listing is None:
-            raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned at once: try again", self._root)
+            raise FileNotFoundError(
+                errno.ENOENT, "the unpacked wheel was pruned right after it was created: try again", self._root
+            )
         self._folders = listing.folders
         self._dist_info = listing.dist_info()
 
@@ -91,30 +94,35 @@ class TreeSource(WheelSource):
 
     @property
     def dist_info_filenames(self) -> list[str]:
-        """The names of the files in it, relative to it."""
+        """The paths of the files in the ``.dist-info`` folder, relative to it."""
         names = [folder.relative(name) for folder in self._folders for name in folder.names]
         return [name.removeprefix(self._dist_info + "/") for name in names if name.startswith(self._dist_info + "/")]
 
     @property
     def data_dir(self) -> str:
-        """The name of the ``.data`` folder, whether there is one or not."""
+        """The name of the ``.data`` folder, which need not exist."""
         return f"{self.distribution}-{self.version}.data"
 
     def read_dist_info(self, filename: str) -> str:
-        """Return the text of a file in the ``.dist-info`` folder."""
+        """Return the text of a file in the ``.dist-info`` folder.
+
+        Raises:
+            KeyError: if the wheel has no such file.
+            FileNotFoundError: if the tree was pruned.
+        """
         path = os.path.join(self._root, self._dist_info, *filename.split("/"))
         data = self._fs.read(path)
         if data is None and filename in self.dist_info_filenames:
-            raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned meanwhile: make it again", path)
+            raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned: unpack it again", path)
         if data is None:
             raise KeyError(filename)
         return data.decode("utf-8")
 
     def validate_record(self, *, validate_contents: bool = True) -> None:
-        """Do nothing: every file was checked against ``RECORD`` when the tree was made, whatever is asked for now."""
+        """Do nothing: every file was checked against ``RECORD`` when the tree was created."""
 
     def get_contents(self) -> Iterator[WheelContentElement]:
-        """Yield every file: what ``RECORD`` says of it, a stream, and whether it is executable."""
+        """Yield each file: its row of ``RECORD``, a stream, and whether it is executable."""
         for folder in self._folders:
             for number, name in enumerate(folder.names):
                 relative = folder.relative(name)
@@ -128,15 +136,15 @@ class TreeSource(WheelSource):
 
 
 class LinkDestination(WheelDestination):
-    """A destination of pypa/installer's that links the files of a :class:`TreeSource` into place.
+    """A destination for pypa/installer that links the files of a :class:`TreeSource` into place.
 
-    Scripts, whose first line is rewritten, ``RECORD`` and bytecode are the business of the destination that it is put
-    in front of; so is every file that comes from another source. A file that is there with the same bytes is fine.
+    The inner destination writes scripts, whose first line changes, ``RECORD``, byte code, and files of other sources.
+    An existing file with the same bytes is accepted.
 
     Args:
-        inner: where to, and how scripts are made. ``overwrite_existing`` holds for linked files too.
+        inner: the inner destination. Its ``overwrite_existing`` applies to linked files too.
         mode: as for :meth:`Cache.unpack`.
-        io_timeout: seconds that refused file operations may wait in all.
+        io_timeout: the total number of seconds that contended file operations may wait.
     """
 
     def __init__(
@@ -145,7 +153,7 @@ class LinkDestination(WheelDestination):
         self._inner = inner
         self._mode = LinkMode(mode)
         self._fs = _new_fs(io_timeout)
-        # Those of the source whose file it is; one destination may be given several sources, one after the other.
+        # Set for each file: one destination may receive files of several sources, one after another.
         self._never_hardlink_from: list[Layout] = []
         self._spread = TreeLinker(LinkStrategy(self._never_hardlink_from))
 
@@ -156,11 +164,11 @@ class LinkDestination(WheelDestination):
     def write_file(
         self, scheme: Scheme, path: str | os.PathLike[str], stream: BinaryIO, is_executable: bool
     ) -> RecordEntry:
-        """Put one file in its place.
+        """Link or write one file.
 
         Raises:
-            FileExistsError: where a file is there with other bytes.
-            CommitError: where the file system refuses.
+            FileExistsError: if the target exists with other bytes.
+            CommitError: if a file operation is refused.
         """
         linkable = isinstance(stream, _TreeStream) and scheme != "scripts" and self._inner.hash_algorithm == "sha256"
         if not linkable:
@@ -176,7 +184,7 @@ class LinkDestination(WheelDestination):
     def finalize_installation(
         self, scheme: Scheme, record_file_path: str, records: Iterable[tuple[Scheme, RecordEntry]]
     ) -> None:
-        """Write ``RECORD`` and compile, as the inner destination does."""
+        """Write ``RECORD`` and compile, by the inner destination."""
         self._inner.finalize_installation(scheme, record_file_path, records)
 
     def _target(self, scheme: Scheme, relative: str) -> str:
@@ -204,6 +212,6 @@ def _new_fs(io_timeout: float = 60.0) -> RobustIO:
 
 
 def _urlsafe(digest: str) -> str:
-    import base64  # only who installs has a use for it
+    import base64  # only installations need it
 
     return base64.urlsafe_b64encode(bytes.fromhex(digest)).rstrip(b"=").decode("ascii")

@@ -1,4 +1,4 @@
-"""Inflating: with zlib-ng where it is installed, since it takes about half the time, else with zlib."""
+"""Inflate with zlib-ng if it is installed, which takes about half the time, otherwise with zlib."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 
 class Inflater(Protocol):
-    """A raw deflate stream being read."""
+    """A decompressor of one raw deflate stream."""
 
     eof: bool
 
     @property
     def unconsumed_tail(self) -> bytes:
-        """The input that was not looked at, since there was enough output."""
+        """The input that was not consumed because the output reached its limit."""
         ...
 
     @property
@@ -22,7 +22,7 @@ class Inflater(Protocol):
         ...
 
     def decompress(self, data: bytes | memoryview, max_length: int = 0, /) -> bytes:
-        """Return the next bytes, ``max_length`` at most."""
+        """Return the next bytes, at most ``max_length`` unless that is 0."""
         ...
 
 
@@ -36,17 +36,17 @@ def _choose() -> Any:
 
 _engine = _choose()
 FAST: bool = _engine is not zlib
-"""Whether the faster library is there."""
+"""Whether zlib-ng is installed."""
 ERRORS: tuple[type[Exception], ...] = (zlib.error, _engine.error)
 
 
 def inflater() -> Inflater:
-    """Return a new stream."""
+    """Return a decompressor for a new stream."""
     stream: Inflater = _engine.decompressobj(-zlib.MAX_WBITS)
     return stream
 
 
 def crc32(data: bytes | memoryview, value: int = 0) -> int:
-    """Return the checksum of zip archives, going on from that of what came before."""
+    """Return the CRC-32 of the data, continued from the ``value`` of the bytes before."""
     checksum: int = _engine.crc32(data, value)
     return checksum

@@ -8,70 +8,71 @@ from collections.abc import Sequence
 
 from .._fs.tempnames import SPARE, is_spare
 
-# Every folder of a name is remembered, so that a name of 65,535 bytes could ask for gigabytes. No system takes longer
-# parts or paths (https://man7.org/linux/man-pages/man7/path_resolution.7.html), and no wheel goes so deep.
+# Every folder of a name is kept in memory, so that a name of 65,535 bytes could need gigabytes. No system accepts
+# longer parts or paths (https://man7.org/linux/man-pages/man7/path_resolution.7.html), and no wheel has as many
+# folders.
 _LONGEST_NAME, _LONGEST_PART, _MOST_FOLDERS = 4096, 255, 100
-# No part of it can be too long, nor can there be too many.
+# A name of this length cannot have too long a part or too many of them.
 _SURELY_SHORT = 2 * _MOST_FOLDERS
 
-# What Windows does not allow: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+# Names that Windows does not allow: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 _PROBLEM = re.compile(
     r"""(?P<character>[\x00-\x1f\x7f<>:"|?*\\])
-      | (?P<way>(?:^|/)\.{0,2}(?=/.|$)|^/)
+      | (?P<path>(?:^|/)\.{0,2}(?=/.|$)|^/)
       | (?P<tail>[.\ ](?=/|$))
       | (?:^|/)(?P<device>(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])[\ ]*(?:\.[^/]*)?)(?=/|$)
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 _PROBLEMS = {
-    "character": "has a character that is no part of a name on some systems",
-    "way": "does not lead straight to a place inside",
-    "tail": "ends in a dot or a space, which Windows drops",
+    "character": "has a character that some systems do not allow in names",
+    "path": "is not a plain relative path",
+    "tail": "has a part that ends in a dot or a space, which Windows drops",
     "device": "is reserved on Windows",
 }
 
-# The same for all names of an archive together, each on a line: there are thousands, and hardly ever is one refused.
+# The same checks for all names of an archive at once, each on a line: there may be thousands, and few are ever refused.
 _CHARACTER = re.compile(r"""[\x00-\x09\x0b-\x1f\x7f<>:"|?*\\]""")
-_CROOKED = ("//", "./", " /", ".\n", " \n", "/\n", "\n/", "\n\n")
+_SUSPICIOUS = ("//", "./", " /", ".\n", " \n", "/\n", "\n/", "\n\n")
 _DEVICE = re.compile(r"[/\n](?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\ *[./\n]", re.IGNORECASE)
 
 
 class Names:
-    """The names so far, by what they have in common with others that are one with them on some system."""
+    """The names of an archive, indexed by the form that they share with names that are the same on some system."""
 
     def __init__(self) -> None:
         self._files: dict[str, str] = {}
         self._folders: dict[str, str] = {}
-        self._known: set[str] = set()
+        self._known_folders: set[str] = set()
 
     def add(self, name: str) -> str:
-        """Take a name; return what is wrong with it beside the others, ``""`` where nothing is."""
+        """Add a name, and return how it conflicts with the names before, or an empty string."""
         parent = name.rpartition("/")[0]
-        while parent and parent not in self._known:
+        while parent and parent not in self._known_folders:
             other = self._folders.setdefault(_folded(parent), parent)
             if other != parent:
                 return f"is in a folder that is the same as {other!r} on some systems"
-            self._known.add(parent)
+            self._known_folders.add(parent)
             parent = parent.rpartition("/")[0]
         if not name.endswith("/"):
             other = self._files.setdefault(_folded(name), name)
             if other is not name:
-                return "is there twice" if other == name else f"is the same file as {other!r} on some systems"
+                return "occurs twice" if other == name else f"is the same file as {other!r} on some systems"
         return ""
 
     def file_and_folder(self) -> str:
-        """Return a name that is both, ``""`` where there is none."""
-        both = self._files.keys() & self._folders.keys()
-        return self._files[both.pop()] if both else ""
+        """Return a name that is both a file and a folder, or an empty string."""
+        common = self._files.keys() & self._folders.keys()
+        return self._files[common.pop()] if common else ""
 
 
 def are_plain(names: Sequence[str]) -> bool:
-    """Return whether no name has a problem; where one might, :func:`problem_of_name` tells for each."""
+    """Return whether no name has a problem. If it returns false, :func:`problem_of_name` decides for each name."""
     lines = "\n".join(["", *(name.removesuffix("/") for name in names), ""])
     return not (
         lines.count("\n") != len(names) + 1
         or _CHARACTER.search(lines)
-        or any(crooked in lines for crooked in _CROOKED)
+        or any(part in lines for part in _SUSPICIOUS)
         or _DEVICE.search(lines)
         or SPARE in lines
         or max(map(len, names), default=0) > _SURELY_SHORT
@@ -79,12 +80,12 @@ def are_plain(names: Sequence[str]) -> bool:
 
 
 def problem_of_name(name: str) -> str:
-    """Return what is wrong with the name of a member, ``""`` where nothing is."""
+    """Return the problem of the name of a member, or an empty string."""
     if len(name) > _SURELY_SHORT and _is_too_long(name):
-        return "is longer or deeper than systems bear"
+        return "is longer, or has more folders, than systems accept"
     found = _PROBLEM.search(name.removesuffix("/"))
     if found is None:
-        return "is kept for files that are not finished" if any(map(is_spare, name.split("/"))) else ""
+        return "is reserved for temporary files" if any(map(is_spare, name.split("/"))) else ""
     return next(text for group, text in _PROBLEMS.items() if found[group] is not None)
 
 
@@ -94,7 +95,7 @@ def _is_too_long(name: str) -> bool:
 
 
 def _folded(name: str) -> str:
-    """Return what two names have in common that are one on some system: those of Windows and macOS ignore case."""
+    """Return the form that is equal for names that are the same on some system: Windows and macOS ignore case."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())

@@ -1,13 +1,13 @@
-"""The zip format, read so strictly that no two readers can see two archives in one file.
+"""A zip reader so strict that no two readers can see different archives in one file.
 
-Everything is told twice in a zip archive, and readers differ in what they believe. So both must agree here, and every
-byte of the file must belong to exactly one thing: the members, one after the other from the first byte on, then the
-central directory, then its end record (with that of zip64 before it), whose comment ends the file. What PKWARE's
-APPNOTE.TXT (https://pkware.com/documents/casestudies/APPNOTE.TXT) allows beyond that, no wheel needs: several disks,
-encryption, patches, a second name in an extra field.
+A zip archive states most facts twice, and readers differ in which statement they use. Here both must agree, and every
+byte of the file must belong to exactly one part: the members, from the first byte on and without gaps, then the central
+directory, then its end record (after that of zip64, if any), whose comment ends the file. PKWARE's APPNOTE.TXT
+(https://pkware.com/documents/casestudies/APPNOTE.TXT) allows more that no wheel needs: several disks, encryption,
+patches, a second name in an extra field.
 
-The central directory is read first and alone. The headers of the members are compared with it when their bytes are
-read anyway, so that each byte is read once.
+The central directory is read first and alone. The header of a member is compared with it when the member is read, so
+that each byte is read once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DESCRIPTOR_SIGNATURE = b"PK\7\x08"
 _EXTRA = struct.Struct("<2H")
 
 LONGEST_HEADER = _LOCAL.size + 2 * 0xFFFF
-"""The bytes of a member before its contents, at most."""
+"""The largest number of bytes of a member before its contents."""
 _LONGEST_DESCRIPTOR = 24
 _LONGEST_END = _END.size + 0xFFFF
 LONGEST_TAIL = _LONGEST_END + _LOCATOR64.size + _END64.size
@@ -45,33 +45,33 @@ _LARGEST_DIRECTORY = 32 << 20
 _WHOLE16, _WHOLE32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64, _UNICODE_PATH = 0x0001, 0x7075
 
-# 6.3 of the format; zipfile refuses more.
+# Version 6.3 of the format. zipfile refuses newer ones too.
 _NEWEST_FORMAT = 63
 
 _HAS_DESCRIPTOR = 1 << 3
 _UTF8 = 1 << 11
-# Encrypted, patched, strongly encrypted, and with a hidden directory.
+# Encrypted, patched, strongly encrypted, and with an encrypted directory.
 _REFUSED_FLAGS = 1 << 0 | 1 << 5 | 1 << 6 | 1 << 13
 
 
 class BadZipError(ValueError):
-    """This archive is broken, or two readers could read it differently."""
+    """The archive is damaged, or two readers could read it differently."""
 
 
 class Member(NamedTuple):
-    """A file or folder of an archive, as the central directory tells it. A tuple, since there are thousands.
+    """A file or folder of an archive, according to the central directory. A tuple, since there may be thousands.
 
     Attributes:
-        name: as it is written there; a folder's ends in a slash.
-        raw_name: its bytes.
-        flags: the general purpose bits.
+        name: its name; that of a folder ends in a slash.
+        raw_name: the bytes of the name.
+        flags: the general purpose bit flags.
         method: :data:`STORED` or :data:`DEFLATED`.
-        crc: of the contents.
-        packed: bytes of the contents in the archive.
-        size: bytes of the contents.
-        mode: the file's type and permissions on POSIX, 0 where none are told.
-        offset: where its header begins.
-        end: where the next thing begins.
+        crc: the CRC-32 of the contents.
+        packed: the size of the contents in the archive, in bytes.
+        size: the size of the contents in bytes.
+        mode: the type and permissions on POSIX, or 0 if there are none.
+        offset: the offset of its header.
+        end: the offset of the next member or of the central directory.
     """
 
     name: str
@@ -87,12 +87,10 @@ class Member(NamedTuple):
 
 
 def read_directory(read_at: ReadAt, size: int) -> list[Member]:
-    """Return the members of an archive of so many bytes, in the order of their bytes.
-
-    ``read_at`` takes an offset and a count, and returns as many bytes.
+    """Return the members of an archive, in the order of their offsets.
 
     Raises:
-        BadZipError: where it is no archive, or not beyond doubt.
+        BadZipError: if it is not an archive, or an ambiguous one.
     """
     start, length, count = _find_directory(read_at, size)
     if length > _LARGEST_DIRECTORY:
@@ -104,27 +102,27 @@ def read_directory(read_at: ReadAt, size: int) -> list[Member]:
         raw, at = _read_central(directory, at)
         found.append(raw)
     if len(found) != count:
-        raise BadZipError(f"the central directory has {len(found)} entries and is said to have {count}")
+        raise BadZipError(f"the central directory has {len(found)} entries instead of {count}")
     return _laid_out(found, start)
 
 
 def _find_directory(read_at: ReadAt, size: int) -> tuple[int, int, int]:
-    """Return where the central directory is, its bytes, and how many entries it says to have."""
+    """Return the offset of the central directory, its size in bytes, and its declared number of entries."""
     tail_start = max(size - LONGEST_TAIL, 0)
     tail = read_at(tail_start, size - tail_start)
     place = tail.rfind(_END_SIGNATURE, max(len(tail) - _LONGEST_END, 0))
     if place < 0 or place + _END.size > len(tail):
-        raise BadZipError("there is no end record: it is no zip archive, or its end is missing")
+        raise BadZipError("it has no end record: it is not a zip archive, or its end is missing")
     _, disk, first_disk, count_here, count, length, start, comment = _END.unpack_from(tail, place)
     if place + _END.size + comment != len(tail):
         raise BadZipError("there are bytes after the end record")
     if disk or first_disk or count_here != count:
-        raise BadZipError("it is a part of several")
+        raise BadZipError("it is one of several parts")
     end = tail_start + place
     if tail[place - _LOCATOR64.size : place].startswith(_LOCATOR64_SIGNATURE) and place >= _LOCATOR64.size:
         start, length, count, end = _find_directory64(tail, place, tail_start, (start, length, count))
     elif _WHOLE32 in (start, length) or count == _WHOLE16:
-        raise BadZipError("the end record refers to one of zip64 that is not there")
+        raise BadZipError("the zip64 end record is missing")
     if start + length != end:
         raise BadZipError("the central directory does not end where its end record begins")
     return start, length, count
@@ -136,18 +134,18 @@ def _find_directory64(
     _, disk, where, disks = _LOCATOR64.unpack_from(tail, place - _LOCATOR64.size)
     place64 = place - _LOCATOR64.size - _END64.size
     if disk or disks != 1 or place64 < 0 or where != tail_start + place64:
-        raise BadZipError("the end record of zip64 is not where its locator says")
+        raise BadZipError("the zip64 end record is not at the offset in its locator")
     signature, length64, _, _, disk, first_disk, count_here, count, length, start = _END64.unpack_from(tail, place64)
     if signature != _END64_SIGNATURE or length64 != _END64.size - 12 or disk or first_disk or count_here != count:
-        raise BadZipError("the end record of zip64 is broken")
-    for told, told64, whole in zip(short, (start, length, count), (_WHOLE32, _WHOLE32, _WHOLE16), strict=True):
-        if told not in (told64, whole):
+        raise BadZipError("the zip64 end record is invalid")
+    for narrow, wide, whole in zip(short, (start, length, count), (_WHOLE32, _WHOLE32, _WHOLE16), strict=True):
+        if narrow not in (wide, whole):
             raise BadZipError("the two end records disagree")
     return start, length, count, where
 
 
 def _read_central(directory: bytes, at: int) -> tuple[Member, int]:
-    """Read the entry at a place of the central directory; return it without its end, and where the next one is."""
+    """Return the entry at an offset of the central directory, without its end, and the offset of the next one."""
     if at + _CENTRAL.size > len(directory):
         raise BadZipError("the central directory is cut off")
     (
@@ -155,7 +153,7 @@ def _read_central(directory: bytes, at: int) -> tuple[Member, int]:
         disk, _, attributes, offset,
     ) = _CENTRAL.unpack_from(directory, at)  # fmt: skip
     if signature != _CENTRAL_SIGNATURE:
-        raise BadZipError("there is something else in the central directory")
+        raise BadZipError("the central directory has an invalid entry")
     at += _CENTRAL.size
     raw_name = directory[at : at + name_length]
     extra = directory[at + name_length : at + name_length + extra_length]
@@ -166,22 +164,22 @@ def _read_central(directory: bytes, at: int) -> tuple[Member, int]:
     if extra:
         size, packed, offset = _widened(name, extra, size, packed, offset)
     elif _WHOLE32 in (size, packed, offset):
-        raise BadZipError(f"the sizes of {name!r} are in a field that is not there")
+        raise BadZipError(f"the zip64 field of {name!r} is missing")
     if needed > _NEWEST_FORMAT:
-        raise BadZipError(f"{name!r} asks for a newer format than there is")
+        raise BadZipError(f"{name!r} requires a newer version of the zip format")
     if flags & _REFUSED_FLAGS or disk or method not in (STORED, DEFLATED):
-        raise BadZipError(f"{name!r} is encrypted, a patch, on another disk, or packed with method {method}")
+        raise BadZipError(f"{name!r} is encrypted, a patch, on another disk, or compressed by method {method}")
     if method == STORED and (packed != size or (flags & _HAS_DESCRIPTOR and size)):
-        raise BadZipError(f"{name!r} is stored and its size is not certain")
+        raise BadZipError(f"{name!r} is stored and its size is ambiguous")
     return Member(name, raw_name, flags, method, crc, packed, size, attributes >> 16, offset, 0), at
 
 
 def _decode_name(raw: bytes, flags: int) -> str:
     try:
-        # Without the flag, readers take other bytes for code page 437, for the system's own, or for UTF-8 all the same.
+        # Without the flag, readers decode non-ASCII names as code page 437, in the system's encoding, or as UTF-8.
         return raw.decode("utf-8" if flags & _UTF8 else "ascii")
     except UnicodeDecodeError:
-        raise BadZipError(f"the name {raw!r} can be read in several ways") from None
+        raise BadZipError(f"the name {raw!r} is ambiguous") from None
 
 
 def _fields(name: str, extra: bytes) -> dict[int, bytes]:
@@ -191,27 +189,27 @@ def _fields(name: str, extra: bytes) -> dict[int, bytes]:
         kind, length = _EXTRA.unpack_from(extra, at)
         at += _EXTRA.size
         if at + length > len(extra) or kind in fields:
-            raise BadZipError(f"the extra fields of {name!r} are broken")
+            raise BadZipError(f"the extra fields of {name!r} are invalid")
         fields[kind] = extra[at : at + length]
         at += length
     if any(extra[at:]):
-        raise BadZipError(f"the extra fields of {name!r} are broken")
+        raise BadZipError(f"the extra fields of {name!r} are invalid")
     if _UNICODE_PATH in fields:
         raise BadZipError(f"{name!r} has a second name in an extra field")
     return fields
 
 
 def _widened(name: str, extra: bytes, *numbers: int) -> tuple[int, ...]:
-    """Return the numbers, those of zip64 where the short ones say so."""
+    """Return the numbers, each from the zip64 field if its short form says so."""
     field = _fields(name, extra).get(_ZIP64, b"")
     wide = [number == _WHOLE32 for number in numbers]
-    # A field that nobody refers to is written by some, and read by some as if they had: it must say the same.
+    # Some writers add a zip64 field that no number refers to, and some readers use it: it must have the same numbers.
     if len(field) < 8 * sum(wide) or (field and not any(wide)):
         if field and not any(wide) and _agrees(field, numbers):
             return numbers
-        raise BadZipError(f"the sizes of {name!r} are in a field that is not as it should be")
+        raise BadZipError(f"the zip64 field of {name!r} is invalid")
     if len(field) != 8 * sum(wide):
-        raise BadZipError(f"the sizes of {name!r} are in a field that is not as it should be")
+        raise BadZipError(f"the zip64 field of {name!r} is invalid")
     rest = iter(struct.unpack(f"<{sum(wide)}Q", field))
     return tuple(next(rest) if is_wide else number for number, is_wide in zip(numbers, wide, strict=True))
 
@@ -222,7 +220,7 @@ def _agrees(field: bytes, numbers: tuple[int, ...]) -> bool:
 
 
 def _laid_out(found: list[Member], directory_start: int) -> list[Member]:
-    """Give each member its end: where the next one begins. No byte is before, between or after them."""
+    """Return the members with their ends, sorted by offset. No byte may be before, between or after them."""
     found.sort(key=lambda member: member.offset)
     starts = [*(member.offset for member in found), directory_start]
     if starts[0] != 0:
@@ -232,18 +230,18 @@ def _laid_out(found: list[Member], directory_start: int) -> list[Member]:
         longest = _LOCAL.size + len(member.raw_name) + 0xFFFF + member.packed + _LONGEST_DESCRIPTOR
         length = end - member.offset
         if not _LOCAL.size + len(member.raw_name) + member.packed <= length <= longest:
-            raise BadZipError(f"{member.name!r} overlaps what comes next, or leaves a gap before it")
+            raise BadZipError(f"{member.name!r} overlaps the next part, or leaves a gap before it")
         laid_out.append(Member._make((*member[:-1], end)))
     return laid_out
 
 
 def check_header(member: Member, head: memoryview) -> int:
-    """Compare a member's own header with the central directory; return how many bytes it has.
+    """Compare the header of a member with the central directory, and return its size in bytes.
 
-    ``head`` is the member from its first byte on, :data:`LONGEST_HEADER` bytes or all there are.
+    ``head`` has the first :data:`LONGEST_HEADER` bytes of the member, or all if it has fewer.
 
     Raises:
-        BadZipError: where they disagree.
+        BadZipError: if they disagree.
     """
     if len(head) < _LOCAL.size:
         raise BadZipError(f"the header of {member.name!r} is cut off")
@@ -255,23 +253,25 @@ def check_header(member: Member, head: memoryview) -> int:
     if extra_length:
         extra = bytes(head[_LOCAL.size + name_length : length])
         size, packed = _widened(member.name, extra, size, packed)
-    told, truth = (crc, packed, size), (member.crc, member.packed, member.size)
-    if told != truth and not (flags & _HAS_DESCRIPTOR and all(a in (0, b) for a, b in zip(told, truth, strict=True))):
+    stated, expected = (crc, packed, size), (member.crc, member.packed, member.size)
+    if stated != expected and not (
+        flags & _HAS_DESCRIPTOR and all(a in (0, b) for a, b in zip(stated, expected, strict=True))
+    ):
         raise BadZipError(f"the header of {member.name!r} and the central directory disagree")
     return length
 
 
 def check_descriptor(member: Member, rest: bytes) -> None:
-    """Compare what comes after a member's contents with the central directory: a descriptor where there is to be one.
+    """Compare the bytes after the contents of a member with its data descriptor, or with nothing if it has none.
 
     Raises:
-        BadZipError: where they disagree.
+        BadZipError: if they differ.
     """
     if not member.flags & _HAS_DESCRIPTOR:
-        right = not rest
+        is_right = not rest
     else:
         forms = ("<LLL", "<LQQ") if max(member.packed, member.size) < _WHOLE32 else ("<LQQ",)
-        told = [struct.pack(form, member.crc, member.packed, member.size) for form in forms]
-        right = rest.removeprefix(_DESCRIPTOR_SIGNATURE) in told or rest in told
-    if not right:
-        raise BadZipError(f"there are bytes after {member.name!r} that do not belong there")
+        expected = [struct.pack(form, member.crc, member.packed, member.size) for form in forms]
+        is_right = rest.removeprefix(_DESCRIPTOR_SIGNATURE) in expected or rest in expected
+    if not is_right:
+        raise BadZipError(f"there are unexpected bytes after {member.name!r}")

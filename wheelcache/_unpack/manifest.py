@@ -1,8 +1,8 @@
-"""Listing: what an unpacked wheel holds, and the marker that says so on disk.
+"""The files of an unpacked wheel, and the marker that lists them on disk.
 
-A warm install reads 80 markers of 18,600 files and does little else, so they are made to be read fast: columns and not
-rows, the names of a folder joined by the one character that no name has, digests in one piece that nobody takes apart
-unless a file has to be hashed. The marker carries a checksum, as records do: a torn one is none.
+A warm install reads 80 markers with 18,600 files and does little else, so the format is fast to read: columns instead
+of rows, the names of a folder joined by the one character that no name contains, and all digests of a folder in one
+string that is only divided when a file is hashed. A marker has a checksum, as records have: a torn one is invalid.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from .._store.records import decode, encode
 
 _DIGEST_DIGITS = 64
 
-# One letter for each file, since a string is the smallest column there is.
+# The kinds of files, one letter each: a string is the most compact column.
 PLAIN = "-"
 EXECUTABLE = "x"
 IMAGE = "m"
-"""A program or library of Windows: while it is loaded, no name of it can be deleted."""
+"""A Windows program or library. While it is loaded, none of its names can be deleted."""
 EXECUTABLE_IMAGE = "b"
 
 
@@ -27,12 +27,12 @@ class ManifestDir(NamedTuple):
     """The files of one folder of a tree, in columns.
 
     Attributes:
-        path: relative to the tree, with slashes; ``""`` for the tree's own.
-        names: of the files.
-        sizes: bytes.
-        stamps: time stamps in nanoseconds, as they were when the file was written or hashed last.
-        kinds: one letter each: :data:`PLAIN`, :data:`EXECUTABLE`, :data:`IMAGE` or :data:`EXECUTABLE_IMAGE`.
-        digests: the sha256 of each in hex, one after the other.
+        path: the path relative to the tree, with slashes; empty for the tree itself.
+        names: the names of the files.
+        sizes: their sizes in bytes.
+        stamps: their time stamps in nanoseconds when they were last written or hashed.
+        kinds: their kinds: :data:`PLAIN`, :data:`EXECUTABLE`, :data:`IMAGE` or :data:`EXECUTABLE_IMAGE`.
+        digests: their sha256 in hex, concatenated.
     """
 
     path: str
@@ -43,29 +43,29 @@ class ManifestDir(NamedTuple):
     digests: str
 
     def digest(self, number: int) -> str:
-        """The sha256 of a file, in hex."""
+        """Return the sha256 of a file, in hex."""
         return self.digests[number * _DIGEST_DIGITS : (number + 1) * _DIGEST_DIGITS]
 
     def only(self, number: int) -> ManifestDir:
-        """The folder with one of its files."""
+        """Return the folder with only one of its files."""
         one = slice(number, number + 1)
         return ManifestDir(
             self.path, self.names[one], self.sizes[one], self.stamps[one], self.kinds[one], self.digest(number)
         )
 
     def relative(self, name: str) -> str:
-        """The name of a file, relative to the tree, with slashes."""
+        """Return the path of a file relative to the tree, with slashes."""
         return f"{self.path}/{name}" if self.path else name
 
 
 class Manifest(NamedTuple):
-    """What a tree holds.
+    """The files of a tree.
 
     Attributes:
-        sha256: of the wheel, in hex.
-        boot: the boot identity in which the stamps were taken, ``None`` where the system has none.
-        created: seconds since the epoch.
-        folders: every folder that holds a file or a folder; each one after the one it lies in.
+        sha256: the sha256 of the wheel, in hex.
+        boot: the boot identity in which the time stamps were read, or ``None`` if the system has none.
+        created: when the tree was created, in seconds since the epoch.
+        folders: every folder that is not empty, each after its parent.
     """
 
     sha256: str
@@ -74,38 +74,38 @@ class Manifest(NamedTuple):
     folders: list[ManifestDir]
 
     def files(self) -> Iterator[str]:
-        """Yield the names of all files, relative to the tree, with slashes."""
+        """Yield the paths of all files relative to the tree, with slashes."""
         for folder in self.folders:
             prefix = folder.path + "/" if folder.path else ""
             for name in folder.names:
                 yield prefix + name
 
     def dist_info(self) -> str:
-        """The name of the ``.dist-info`` folder, of which every wheel has one."""
+        """Return the name of the ``.dist-info`` folder. Every wheel has exactly one."""
         return next(folder.path for folder in self.folders if is_dist_info(folder.path))
 
     def size(self) -> int:
-        """The bytes of all files."""
+        """Return the total size of all files in bytes."""
         return sum(sum(folder.sizes) for folder in self.folders)
 
     def with_stamps(self, stamps: list[list[int]], boot: str | None) -> Manifest:
-        """The listing after every file was looked at again."""
+        """Return the manifest with the time stamps of another check, by folder and file."""
         folders = [folder._replace(stamps=column) for folder, column in zip(self.folders, stamps, strict=True)]
         return self._replace(folders=folders, boot=boot)
 
 
 def is_executable(kind: str) -> bool:
-    """Whether a file of this kind has the executable bits."""
+    """Return whether a file of this kind is executable."""
     return kind in (EXECUTABLE, EXECUTABLE_IMAGE)
 
 
 def is_image(kind: str) -> bool:
-    """Whether Windows may load a file of this kind."""
+    """Return whether a file of this kind is a Windows program or library."""
     return kind in (IMAGE, EXECUTABLE_IMAGE)
 
 
 def encode_marker(manifest: Manifest) -> bytes:
-    """Write a marker."""
+    """Return the bytes of the marker for a manifest."""
     folders = manifest.folders
     return encode(
         {
@@ -123,7 +123,7 @@ def encode_marker(manifest: Manifest) -> bytes:
 
 
 def decode_marker(data: bytes) -> Manifest | None:
-    """Read a marker, ``None`` where this is not one."""
+    """Return the manifest in a marker, or ``None`` if the marker is invalid."""
     fields = decode(data)
     if fields is None:
         return None

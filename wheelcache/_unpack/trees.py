@@ -1,15 +1,15 @@
-"""Trees: the unpacked wheels of one cache folder.
+"""Find, check, create, mark and remove the unpacked wheels of one cache folder.
 
-A tree is filled where it will stay: whoever unpacks a wheel claims a folder of its own by an exclusive ``mkdir``, so
-that two never write one file, and writes the marker last and beside it. No folder is ever renamed. A folder without a
-good marker is not there; it is swept when it is old.
+A tree is filled in place. Each attempt to unpack a wheel claims a numbered folder with an exclusive ``mkdir``, so that
+two processes never write the same file, and writes the marker last and beside it. No folder is ever renamed. A folder
+without a valid marker is not a tree, and is swept once it is old.
 
-A tree is trusted as wheels are: within the boot in which its marker was written, every file must have the recorded size
-and time stamp, which costs one stat each; after a reboot, a restore or a touch the files in question are hashed once.
-Only who deleted the marker deletes the folder, so that nobody empties one that was claimed anew.
+Trees are trusted as wheels are. In the boot in which its marker was written, every file must have the recorded size and
+time stamp, which costs one ``stat`` per file. After a reboot, a restore or a touch, the affected files are hashed once.
+Only the process that deleted the marker deletes the folder, so that a folder claimed again is never emptied.
 
-Known blind spot: as for wheels, a program that edits a file within one boot and sets its time stamp back is noticed
-with ``verify="full"`` only.
+Known limit: as for wheels, a program that edits a file within one boot and resets its time stamp is noticed with
+``verify="full"`` only.
 """
 
 from __future__ import annotations
@@ -41,17 +41,18 @@ from .manifest import (
     is_executable,
 )
 
-# Each number that is taken is a folder that somebody fills, or that was left over and is not swept yet.
+# Every number in use is a folder that is being filled, or an unfinished one that was not swept yet.
 _NUMBERS = 100
-# Most files of most wheels: they are read in one piece, with what is needed for one that is refused made only then.
+# Bytes. Most files of most wheels are smaller: they are read at once, and only a refused one is read through RobustIO.
 _SMALL = 1 << 16
 
 
 class Outcome(IntEnum):
-    """What has become of something that was to go; nothing but ``STAYS`` is false.
+    """The outcome of a removal. Only ``KEPT`` is false.
 
-    Of several who take the same away at once, only one has ``TAKEN`` it, so that it is counted once; where the system
-    lets several delete one file that all of them had opened, as Wine does, the next walk puts the size right.
+    If several processes remove the same file at once, only one of them gets ``REMOVED``, so that it is counted once.
+    Some systems, such as Wine, let several processes delete a file that all of them had opened; the next walk then
+    corrects the size.
     """
 
     KEPT = 0
@@ -60,14 +61,14 @@ class Outcome(IntEnum):
 
 
 class TreeEntry(NamedTuple):
-    """A tree as its marker tells it, not checked.
+    """A tree according to its marker, unchecked.
 
     Attributes:
-        sha256: of the wheel, in hex.
+        sha256: the sha256 of the wheel, in hex.
         folder: the absolute path of the tree.
         marker: the absolute path of its marker.
-        manifest: what it holds.
-        used: seconds since the epoch when it was made, or hashed again for the first use in another boot.
+        manifest: its files.
+        used: when it was created, or hashed for its first use in another boot, in seconds since the epoch.
     """
 
     sha256: str
@@ -78,12 +79,12 @@ class TreeEntry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The bytes of all files."""
+        """The total size of its files in bytes."""
         return self.manifest.size()
 
     @property
     def created(self) -> int:
-        """Seconds since the epoch."""
+        """When it was created, in seconds since the epoch."""
         return self.manifest.created
 
 
@@ -100,13 +101,15 @@ class TreeStore:
         self._layout = layout
         self._writable = writable
         self._full = full
-        # What this object hashed once and could not write down, as in a layer, is hashed only once all the same.
+        # By marker, the manifests of trees that were hashed and whose marker cannot be renewed, as in a layer.
         self._hashed: dict[str, Manifest] = {}
 
-    # One tree
-
     def find(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
-        """Return the tree of a wheel, ``None`` where there is none that may be believed. A damaged one is removed."""
+        """Return the tree of a wheel after checking it, or ``None``. A damaged tree is removed.
+
+        Raises:
+            CommitError: as :meth:`check`.
+        """
         for entry in self.iter_marked(fs, sha256):
             problems = self.check(fs, entry)
             if not problems:
@@ -116,12 +119,12 @@ class TreeStore:
         return None
 
     def iter_marked(self, fs: RobustIO, sha256: str) -> Iterator[TreeEntry]:
-        """Yield the trees of a wheel as their markers tell them, not checked."""
+        """Yield the trees of a wheel that have a valid marker, unchecked."""
         first = self._layout.tree(sha256, 0)
         entry = self.read_marker(fs, first)
         if entry is not None and entry.sha256 == sha256:
             yield entry
-        # Where the first number is the tree, as nearly always, nobody asks for the second, and nothing is scanned.
+        # The first number nearly always is the tree. Most callers then stop, and the folder is not scanned.
         prefix = os.path.basename(first)[:-1]
         shard = self._layout.tree_shard(sha256)
         for name in sorted(other.name for other in fs.scan(shard)):
@@ -131,12 +134,12 @@ class TreeStore:
                     yield entry
 
     def check(self, fs: RobustIO, entry: TreeEntry, *, bytes_only: bool = False) -> list[str]:
-        """Return the absolute paths of the files that are missing or damaged, hashing those that could have changed.
+        """Return the absolute paths of the missing and damaged files. Files that could have changed are hashed.
 
-        With ``bytes_only``, lost permissions are no damage: whoever uses the tree gives them back.
+        With ``bytes_only``, lost permissions do not count as damage: the next use of the tree restores them.
 
         Raises:
-            CommitError: where a file cannot be looked at, or is held for too long.
+            CommitError: if a file cannot be read, or is held for too long.
         """
         manifest = self._hashed.get(entry.marker, entry.manifest)
         trusted = self.is_of_this_boot(fs, manifest)
@@ -160,12 +163,12 @@ class TreeStore:
         return problems
 
     def is_of_this_boot(self, fs: RobustIO, manifest: Manifest) -> bool:
-        """Return whether size and stamp are enough to believe a file."""
+        """Return whether the size and time stamp of a file are sufficient to trust it."""
         boot = fs.system.boot()
         return manifest.boot == boot and boot is not None and not self._full
 
     def _renew(self, fs: RobustIO, marker: str, manifest: Manifest) -> None:
-        """Write down that the files were hashed; where that cannot be just now, the next process hashes again."""
+        """Record that the files were hashed, best effort: otherwise the next process hashes them again."""
         try:
             if self._writable:
                 self._write(fs.without_waiting(), marker, manifest)
@@ -175,16 +178,16 @@ class TreeStore:
         self._hashed[marker] = manifest
 
     def claim(self, fs: RobustIO, sha256: str) -> str:
-        """Make an empty folder for a tree of this wheel that nobody else fills, and return its path.
+        """Create an empty folder for a tree of this wheel, for this caller alone, and return its path.
 
         Raises:
-            CommitError: where it cannot be made.
+            CommitError: if it cannot be created.
         """
         fs.make_folder(self._layout.tree_shard(sha256))
         for number in range(_NUMBERS):
             folder = self._layout.tree(sha256, number)
             marker = marker_path(folder)
-            # A marker that lost its folder must not vouch for what is about to be written.
+            # The marker of a lost folder must not be taken for that of the new tree.
             if fs.stat(marker) is not None and (fs.stat(folder) is not None or not fs.discard(marker)):
                 continue
             try:
@@ -193,31 +196,29 @@ class TreeStore:
                 continue
             return folder
         raise CommitError(
-            "every place for this tree is taken by an unfinished one",
+            f"all {_NUMBERS} locations for this tree are occupied by unfinished ones",
             operation="unpack",
             path=self._layout.tree(sha256, 0),
             attempts=_NUMBERS,
-            advice="Prune the cache, or clear it.",
+            advice="Prune or clear the cache.",
         )
 
     def mark(self, fs: RobustIO, folder: str, manifest: Manifest) -> TreeEntry:
-        """Write the marker of a folder that was claimed and filled: from here on it is a tree.
+        """Write the marker of a claimed folder that was filled, which makes it a tree.
 
         Raises:
-            CommitError: where it is refused.
+            CommitError: if the marker cannot be written.
         """
         marker = marker_path(folder)
         self._write(fs, marker, manifest)
         return TreeEntry(manifest.sha256, folder, marker, manifest, float(manifest.created))
 
     def _write(self, fs: RobustIO, marker: str, manifest: Manifest) -> None:
-        stamp = OwnerTag.new(fs.system.now(), fs.system.boot())
-        fs.write_small(marker, encode_marker(manifest), self._layout.new_temporary(stamp))
-
-    # All of them
+        tag = OwnerTag.new(fs.system.now(), fs.system.boot())
+        fs.write_small(marker, encode_marker(manifest), self._layout.new_temporary(tag))
 
     def iter_trees(self, fs: RobustIO) -> Iterator[TreeEntry]:
-        """Yield every tree that has a good marker, not checked."""
+        """Yield every tree with a valid marker, unchecked."""
         for folder, marked in self.iter_folders(fs):
             entry = self.read_marker(fs, folder) if marked else None
             stat = entry and fs.stat(entry.marker)
@@ -225,35 +226,35 @@ class TreeStore:
                 yield entry._replace(used=stat.st_mtime)
 
     def iter_unmarked(self, fs: RobustIO) -> Iterator[str]:
-        """Yield the absolute paths of folders without a good marker, and of markers without a folder.
+        """Yield the absolute paths of folders without a valid marker, and of markers without a folder.
 
-        A tree that is being filled just now is among them: its folder's time stamp says how old it is.
-        :func:`remove_recursively` deletes it.
+        Includes trees that are being filled: the time stamp of the folder tells how old it is.
+        :func:`remove_recursively` deletes them.
         """
         for folder, marked in self.iter_folders(fs):
             if not marked or self.read_marker(fs, folder) is None:
                 yield folder if fs.stat(folder) is not None else marker_path(folder)
 
     def remove_tree(self, fs: RobustIO, entry: TreeEntry) -> Outcome:
-        """Delete a tree: its marker, so that nobody begins to use it, then its folder. Never waits and never fails.
+        """Delete a tree: the marker first, so that no new use begins, then the folder. Never waits or fails.
 
         Returns:
-            Whether all of it is gone. What is held stays, without a marker, and is swept later.
+            Whether all of it was deleted. Files that are held are kept without a marker, and swept later.
         """
         try:
             fs.files.unlink(entry.marker)
         except OSError as error:
-            # Where it is gone already, another process deletes the folder, or has done so and somebody claims it anew.
+            # If the marker is missing, another process deletes the folder, or did so and it was claimed again.
             gone = is_missing(error, entry.marker) and fs.without_waiting().stat(entry.folder) is None
             return Outcome.GONE if gone else Outcome.KEPT
         return Outcome.REMOVED if remove_recursively(fs, entry.folder) else Outcome.KEPT
 
     def read_marker(self, fs: RobustIO, folder: str) -> TreeEntry | None:
-        """Return the tree in a folder as its marker tells it, not checked; ``None`` where none is believed."""
+        """Return the tree in a folder, unchecked, or ``None`` if it has no valid marker."""
         marker = marker_path(folder)
         data = fs.read(marker)
         manifest = None if data is None else decode_marker(data)
-        # A marker that was copied elsewhere marks nothing.
+        # The marker must belong to this folder: it may have been copied.
         if manifest is None or not self._belongs(manifest.sha256, folder):
             return None
         return TreeEntry(manifest.sha256, folder, marker, manifest, float(manifest.created))
@@ -262,10 +263,12 @@ class TreeStore:
         return self._layout.tree(sha256, 0)[:-1] == folder[: folder.rindex("-") + 1]
 
     def iter_folders(self, fs: RobustIO, on_error: OnError | None = None) -> Iterator[tuple[str, bool]]:
-        """Yield the path of every folder that is, was or will be a tree, with whether there is a file to mark it.
+        """Yield the path of every folder that is, was or will be a tree, and whether it has a marker.
+
+        A marker without a folder counts too.
 
         Raises:
-            CommitError: where a folder cannot be looked into, and nobody takes the refusal.
+            CommitError: if a folder cannot be scanned and no callback receives the error.
         """
         for shard in walk_shards(fs, self._layout.trees, on_error):
             names = {entry.name for entry in scan_folder(fs, shard, on_error)}
@@ -274,7 +277,13 @@ class TreeStore:
 
 
 class _CheckedFolder:
-    """One folder of a tree, looked at file by file."""
+    """The check of one folder of a tree.
+
+    Attributes:
+        problems: the absolute paths of missing and damaged files.
+        stamps: the time stamps of the files, new ones for those that were hashed.
+        hashed: whether a file was hashed.
+    """
 
     def __init__(self, fs: RobustIO, path: str, folder: ManifestDir, *, writable: bool, bytes_only: bool) -> None:
         self._fs = fs
@@ -287,52 +296,52 @@ class _CheckedFolder:
         self.hashed = False
 
     def run(self, *, trusted: bool) -> None:
-        """Look at every file; with ``trusted``, the recorded size and stamp are enough."""
+        """Check every file. With ``trusted``, only files without the recorded size and time stamp are hashed."""
         folder = self._folder
         if not folder.names:
             return
         try:
             files = self._fs.files.open_folder(self._path)
         except OSError:
-            if self._is_none():
+            if self._is_replaced():
                 self.problems += [os.path.join(self._path, name) for name in folder.names]
             else:
-                # Whatever is the matter, it will be told for each file.
-                self._slowly(range(len(folder.names)))
+                # Checking each file reports the error.
+                self._check_files(range(len(folder.names)))
             return
         with files:
             changed = changed_files(self._fs, files, folder) if trusted else range(len(folder.names))
-        self._slowly(changed)
+        self._check_files(changed)
 
-    def _is_none(self) -> bool:
-        """Whether something else stands where the folder should be, or where one above it should."""
+    def _is_replaced(self) -> bool:
+        """Whether a file has the name of the folder, or of one above it."""
         try:
             stat = self._fs.stat(self._path)
         except CommitError as error:
             return bool(error.errno == errno.ENOTDIR)
         return stat is not None and not modes.S_ISDIR(stat.st_mode)
 
-    def _slowly(self, numbers: Iterable[int]) -> None:
+    def _check_files(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            self._one(number)
+            self._check_file(number)
 
-    def _one(self, number: int) -> None:
+    def _check_file(self, number: int) -> None:
         folder, fs = self._folder, self._fs
         path = os.path.join(self._path, folder.names[number])
-        stat = self._small(path, number) or self._large(path, number)
+        stat = self._check_small(path, number) or self._check_large(path, number)
         if stat is None:
             self.problems.append(path)
             return
         kind = folder.kinds[number]
-        if not (self._bytes_only or _has_kind(fs, stat, kind) or self._protected(path, kind)):
+        if not (self._bytes_only or _has_kind(fs, stat, kind) or self._restore_permissions(path, kind)):
             self.problems.append(path)
             return
         if not self.hashed:
             self.hashed, self.stamps = True, list(folder.stamps)
         self.stamps[number] = stat.st_mtime_ns
 
-    def _small(self, path: str, number: int) -> os.stat_result | None:
-        """Return what is known of a small file that is right; ``None`` for any other, which is then looked at well."""
+    def _check_small(self, path: str, number: int) -> os.stat_result | None:
+        """Return the status of a small file that is intact. Any other is then checked by :meth:`_check_large`."""
         size, files = self._folder.sizes[number], self._fs.files
         if size > _SMALL:
             return None
@@ -347,7 +356,7 @@ class _CheckedFolder:
         self._fs.op.report(Phase.CHECKING, size, size)
         return stat if sha256_of(data) == self._folder.digest(number) else None
 
-    def _large(self, path: str, number: int) -> os.stat_result | None:
+    def _check_large(self, path: str, number: int) -> os.stat_result | None:
         size = self._folder.sizes[number]
         stat = self._fs.stat(path)
         if stat is None or not modes.S_ISREG(stat.st_mode) or stat.st_size != size:
@@ -355,13 +364,13 @@ class _CheckedFolder:
         hashes = hash_file(self._fs, path, (), size)
         return stat if hashes is not None and hashes["sha256"] == self._folder.digest(number) else None
 
-    def _protected(self, path: str, kind: str) -> bool:
-        """Give a file its permissions back, which archives of a cache lose; return whether that could be done."""
+    def _restore_permissions(self, path: str, kind: str) -> bool:
+        """Restore the permissions of a file, which archives of a cache lose, and return whether that succeeded."""
         if self._writable:
             try:
                 self._fs.files.make_read_only(path, executable=is_executable(kind))
             except OSError:
-                return False  # it is somebody else's: a tree of one's own will do
+                return False  # another user owns the file, and this one needs a new tree
         return self._writable
 
 
@@ -371,35 +380,36 @@ def _has_kind(fs: RobustIO, stat: os.stat_result, kind: str) -> bool:
 
 
 def changed_files(fs: RobustIO, files: OpenFolder, folder: ManifestDir) -> list[int]:
-    """Return the numbers of the files that are not as they were when their stamps were taken."""
+    """Return the numbers of the files without the recorded size, time stamp and kind."""
     mask = _OWNER_KIND if fs.files.has_permissions else _KIND
     changed = []
     stat = files.stat
     columns = zip(folder.names, folder.sizes, folder.stamps, folder.kinds, strict=True)
     for number, (name, size, stamp, kind) in enumerate(columns):
         try:
-            seen = stat(name)
+            current = stat(name)
         except OSError:
             changed.append(number)
         else:
-            if seen.st_size != size or seen.st_mtime_ns != stamp or seen.st_mode & mask != _MODES[kind] & mask:
+            is_same = current.st_size == size and current.st_mtime_ns == stamp
+            if not is_same or current.st_mode & mask != _MODES[kind] & mask:
                 changed.append(number)
     return changed
 
 
-# What is asked of a file's mode: a regular file, which its owner may execute or not; a umask takes from the others.
+# The compared bits of a mode: the type, and whether the owner may execute the file. The umask decides on the rest.
 _KIND, _OWNER_KIND = 0o170000, 0o170100
 _MODES = {PLAIN: 0o100000, IMAGE: 0o100000, EXECUTABLE: 0o100100, EXECUTABLE_IMAGE: 0o100100}
 
 
 def remove_recursively(fs: RobustIO, path: str) -> bool:
-    """Delete a folder and all that is in it, or a file; return whether it is gone. Never waits and never fails."""
+    """Delete a folder with its contents, or a file, and return whether it no longer exists. Never waits or fails."""
     without_waiting = fs.without_waiting()
     gone = True
     try:
         stat = without_waiting.stat(path)
         if stat is None or not modes.S_ISDIR(stat.st_mode):
-            # A link to a folder is deleted as the file that it is; what it leads to is not ours.
+            # A link to a folder is deleted like a file. Its target is not part of the cache.
             return fs.discard(path)
         for entry in without_waiting.scan(path):
             gone = remove_recursively(fs, os.path.join(path, entry.name)) and gone

@@ -1,8 +1,8 @@
-"""Unpack: the tree of a wheel, made where there is none, and its files out to where the caller wants them.
+"""Unpack wheels: find or make the tree of a wheel in the cache, and link its files into the caller's folder.
 
-A tree is the only thing that is ever linker: so a wheel is refused, or found damaged, before anything of it can be in
-the caller's folder. Where the cache may not be written to and has no tree, one is made for the time of the call in a
-folder of its own inside the caller's.
+Files are linked out of complete trees only. A wheel that is refused or damaged therefore never leaves a file in the
+caller's folder. If the cache cannot be written to and has no tree, a tree is made in a temporary folder inside the
+caller's, for the duration of the call.
 """
 
 from __future__ import annotations
@@ -81,15 +81,15 @@ class Unpacker:
 
     def _unpack_into(self, fs: RobustIO, wheel: CachedWheel, dest: str, mode: LinkMode) -> Unpacked:
         # A tree of this boot is checked folder by folder while it is linked out. Any other is checked before.
-        tree = self.find_unchecked(fs, _sha256(wheel))
+        tree = self._find_unchecked(fs, _sha256(wheel))
         is_checked = tree is None
         for _ in range(_ATTEMPTS):
             tree = tree or self._find_or_make_if_allowed(fs, wheel, mode)
             if tree is None:
-                manifest = self.unpack_without_tree(fs, self._require_wheel(fs, wheel), dest)
+                manifest = self._unpack_without_tree(fs, self._require_wheel(fs, wheel), dest)
                 return Unpacked(Path(dest), LinkMode.COPY, tuple(manifest.files()))
             self._check_project(tree, wheel)
-            used = self.link_out(fs, tree, dest, mode, check=not is_checked)
+            used = self._link_out(fs, tree, dest, mode, check=not is_checked)
             if used is not None:
                 return Unpacked(Path(dest), used, tuple(tree.manifest.files()))
             tree, is_checked = None, True
@@ -110,7 +110,7 @@ class Unpacker:
         """Return the tree of a wheel, or ``None`` if none can be made and the mode needs none."""
         if mode not in _WITHOUT_TREE:
             return self._find_or_make(fs, wheel)
-        found = self.find(fs, _sha256(wheel))
+        found = self._find(fs, _sha256(wheel))
         if found is not None or not self._writable:
             return found
         try:
@@ -118,12 +118,12 @@ class Unpacker:
         except CommitError as error:
             if error.cause is not Cause.DENIED:
                 raise
-            # A user who may only read a cache that others fill is served as if it was opened read-only.
+            # A user who may only read a cache that others fill gets the behaviour of a read-only cache.
             return None
 
     def _find_or_make(self, fs: RobustIO, wheel: CachedWheel) -> TreeEntry:
         """Return the tree of a wheel, and make it if it does not exist."""
-        found = self.find(fs, _sha256(wheel))
+        found = self._find(fs, _sha256(wheel))
         if found is not None:
             return found
         if not self._writable:
@@ -138,10 +138,10 @@ class Unpacker:
     def _make_in_turn(self, fs: RobustIO, wheel: CachedWheel) -> TreeEntry:
         """Make the tree of a wheel, unless another thread or process has just made it."""
         sha256 = _sha256(wheel)
-        with self._turn(fs, f"tree {sha256}", lambda: self.has_marker(fs, sha256)):
-            found = self.find(fs, sha256)
+        with self._turn(fs, f"tree {sha256}", lambda: self._has_marker(fs, sha256)):
+            found = self._find(fs, sha256)
             if found is None:
-                found = self.make(fs, self._require_wheel(fs, wheel))
+                found = self._make(fs, self._require_wheel(fs, wheel))
                 self._on_growth(fs, found.size, sha256)
             return found
 
@@ -153,35 +153,35 @@ class Unpacker:
             )
         return found
 
-    def find_unchecked(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
-        """Return the tree of a wheel where one stat a file will do to believe it, and none was done yet."""
+    def _find_unchecked(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
+        """Return the tree of a wheel, unchecked, if one ``stat`` per file is sufficient to check it."""
         for trees in self._trees:
             found = next(trees.iter_marked(fs, sha256), None)
             if found is not None:
                 return found if trees.is_of_this_boot(fs, found.manifest) else None
         return None
 
-    def has_marker(self, fs: RobustIO, sha256: str) -> bool:
-        """Return whether the cache has a tree of a wheel, as its marker tells it."""
+    def _has_marker(self, fs: RobustIO, sha256: str) -> bool:
+        """Return whether the cache has a tree of a wheel with a valid marker."""
         return next(self._trees[0].iter_marked(fs, sha256), None) is not None
 
-    def find(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
-        """Return the tree of a wheel, ``None`` where there is none that may be believed."""
+    def _find(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
+        """Return the tree of a wheel from the cache or a layer after checking it, or ``None``."""
         for trees in self._trees:
             found = trees.find(fs, sha256)
             if found is not None:
                 return found
         return None
 
-    def make(self, fs: RobustIO, wheel: Entry) -> TreeEntry:
-        """Unpack a wheel into the cache.
+    def _make(self, fs: RobustIO, wheel: Entry) -> TreeEntry:
+        """Unpack a wheel into the cache, and return its tree.
 
         Raises:
-            InvalidWheelError, UnsafeWheelError: where it may not be unpacked; nothing of it stays.
-            CommitError: where the file system refuses.
+            InvalidWheelError, UnsafeWheelError: if the wheel is refused. Nothing of it is kept.
+            CommitError: if a file operation is refused.
         """
         with import_lock:
-            from . import extract  # most calls find the tree, and the start of a process counts
+            from . import extract  # most calls find the tree, and must not pay for this import
 
         trees, sha256 = self._trees[0], wheel.record.sha256
         folder = trees.claim(fs, sha256)
@@ -189,34 +189,35 @@ class Unpacker:
             manifest = extract.extract_wheel(
                 fs, wheel.path, wheel.record.filename, sha256=sha256, root=folder, permissions=extract.PROTECTED
             )
-            theirs = _find_without_waiting(trees, fs, sha256)
-            if theirs is None:
+            other = _find_without_waiting(trees, fs, sha256)
+            if other is None:
                 return trees.mark(fs, folder, manifest)
         except BaseException:
             remove_recursively(fs.for_cleanup(), folder)
             raise
         remove_recursively(fs.for_cleanup(), folder)
-        return theirs
+        return other
 
-    def link_out(self, fs: RobustIO, tree: TreeEntry, dest: str, mode: LinkMode, *, check: bool) -> LinkMode | None:
-        """Put the files of a tree into a folder, and return how; ``None`` where the tree is gone or not as it was.
+    def _link_out(self, fs: RobustIO, tree: TreeEntry, dest: str, mode: LinkMode, *, check: bool) -> LinkMode | None:
+        """Link the files of a tree into a folder, and return the mode that was used.
 
-        With ``check`` it is looked at on the way.
+        Returns ``None`` if a file of the tree was removed or changed. With ``check``, each folder of the tree is
+        checked before its files are linked.
 
         Raises:
-            FileExistsError: where a file is there with other bytes; nothing was written.
-            CommitError: where the file system refuses.
+            FileExistsError: if the folder has a file with other bytes. Nothing was written then.
+            CommitError: if a file operation is refused.
         """
         try:
             return self._linker.link_tree(fs, tree.folder, tree.manifest, dest, mode, check=check)
         except TreeRemovedError:
             return None
 
-    def unpack_without_tree(self, fs: RobustIO, wheel: Entry, dest: str) -> Manifest:
-        """Unpack a wheel straight into a folder, without a tree that stays.
+    def _unpack_without_tree(self, fs: RobustIO, wheel: Entry, dest: str) -> Manifest:
+        """Unpack a wheel into a folder without keeping a tree.
 
         Raises:
-            As :meth:`make` and :meth:`out`.
+            As :meth:`_make` and :meth:`_link_out`.
         """
         with import_lock:
             from . import extract
@@ -229,7 +230,7 @@ class Unpacker:
             manifest = extract.extract_wheel(
                 fs, wheel.path, record.filename, sha256=record.sha256, root=folder, permissions=extract.WRITABLE
             )
-            # The link is to a file that is nobody else's as soon as the folder is gone.
+            # The other names of hard-linked files are deleted with the temporary folder.
             self._linker.link_tree(fs, folder, manifest, dest, LinkMode.AUTO)
         finally:
             remove_recursively(fs.for_cleanup(), folder)
@@ -237,9 +238,10 @@ class Unpacker:
 
 
 def _find_without_waiting(trees: TreeStore, fs: RobustIO, sha256: str) -> TreeEntry | None:
-    """Return the tree of who was quicker, where that can be seen without waiting.
+    """Return the tree that another process made in the meantime, if it can be found without waiting.
 
-    Who went on without a lock may have lost the race: theirs is in use, and one tree is enough. Two are no harm.
+    A process that continued without the lock may have lost the race. The other tree may be in use already, so it is
+    returned. Two trees do no harm.
     """
     try:
         return trees.find(fs.without_waiting(), sha256)
