@@ -1,30 +1,152 @@
-"""The README: its examples of downloading run as they stand."""
+"""Tests of the README: its Python examples run as they stand, and its reference and commands are complete.
+
+``example.org`` in an example is replaced with a server on loopback that serves a wheel for each wheel URL in the
+example. The hash after such a URL is replaced with that of the wheel.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from server import Server
-from wheels import Wheel, make_wheel, wheel_filename
+from wheels import Wheel, make_wheel
 
-README = Path(__file__).parents[1] / "README.md"
-EXAMPLES = re.findall(
-    r"```python\n(.*?)```", README.read_text(encoding="utf-8").partition("## Downloading")[2], re.DOTALL
-)
+import wheelcache
+from wheelcache import Cache, CachedWheel, Phase, ProgressEvent, Status, WheelCacheError, WheelRequest
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+WHEEL_URL = re.compile(r"https://(?:[a-z]+\.)*example\.org/[\w./-]+\.whl")
+LOCK = """
+lock-version = "1.0"
+created-by = "wheelcache"
+[[packages]]
+name = "six"
+version = "1.17.0"
+[[packages.wheels]]
+name = "six-1.17.0-py2.py3-none-any.whl"
+url = "https://example.org/packages/six-1.17.0-py2.py3-none-any.whl"
+hashes = {sha256 = "4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274"}
+"""
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: re.findall(r"\w*Cache\w*", example)[-1])
+def wheel_at(url: str) -> Wheel:
+    """Return a wheel with the name and version in a URL."""
+    filename = urlsplit(url).path.rpartition("/")[2]
+    name, version = filename.split("-")[:2]
+    return Wheel(filename, make_wheel(name, version))
+
+
+def served(text: str, server: Server) -> str:
+    """Serve a wheel for each wheel URL of a text, and return the text with that server, and with the wheels' hashes."""
+    url = ""
+
+    def adapt(found: re.Match[str]) -> str:
+        nonlocal url
+        if not WHEEL_URL.fullmatch(found[0]):
+            return wheel_at(url).hex()
+        url = found[0]
+        return server.serve(urlsplit(url).path, wheel_at(url).data)
+
+    text = re.sub(rf"{WHEEL_URL.pattern}|\b[0-9a-f]{{64}}\b", adapt, text)
+    return text.replace("https://example.org", server.origin)
+
+
+def run(example: str, server: Server) -> dict[str, object]:
+    """Run an example as a program of its own, and return its variables."""
+    scope: dict[str, object] = {"__name__": "__main__"}
+    # The example must not inherit this module's import from __future__.
+    exec(compile(served(example, server), "README.md", "exec", dont_inherit=True), scope)
+    return scope
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_runs(example: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An example has all that it uses, and ends with the wheel in the cache."""
+    """Each example runs in an empty folder, without errors, and leaves its wheels in the cache."""
     monkeypatch.setenv("WHEELCACHE_DIR", str(tmp_path / "cache"))
-    wheel = Wheel(wheel_filename("six", "1.17.0").replace("py3", "py2.py3"), make_wheel("six", "1.17.0"))
-    server.serve(f"/packages/{wheel.filename}", wheel.data)
-    exec(example.replace("https://example.org", server.origin), {})
-    assert [path.read_bytes() for path in (tmp_path / "cache").rglob(wheel.filename)] == [wheel.data]
+    monkeypatch.chdir(tmp_path)
+    files = {"pylock.toml": LOCK} if "pylock.toml" in example else {}
+    for name, text in files.items():
+        (tmp_path / name).write_text(served(text, server), encoding="utf-8")
+    run(example, server)
+    urls = WHEEL_URL.findall("".join([example, *files.values()]))
+    with Cache() as cache:
+        cached = {entry.digest for entry in cache.entries()}
+    assert urls
+    assert cached == {wheel_at(url).digest for url in urls}
 
 
-def test_there_are_examples() -> None:
-    """What is looked for is there."""
-    assert len(EXAMPLES) == 2
+def test_the_first_example_installs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick start downloads the wheel, then gets a hit, and puts the wheel and its files where it says."""
+    monkeypatch.setenv("WHEELCACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    statuses = []
+    for _ in range(2):
+        wheel = run(EXAMPLES[0], server)["wheel"]
+        assert isinstance(wheel, CachedWheel)
+        statuses.append(str(wheel.status))
+    assert statuses == ["downloaded", "hit"]
+    assert [path.name for path in (tmp_path / "wheelhouse").iterdir()] == [wheel.filename]
+    assert (tmp_path / "site-packages" / "six.py").exists()
+
+
+def test_no_example_is_overlooked() -> None:
+    """Every Python block of the README is among the examples."""
+    assert len(EXAMPLES) == README.lower().count("```py")
+
+
+@pytest.mark.parametrize("end", ["wheelcache fetch", "pytest"])
+def test_the_commands_are_single_lines(end: str) -> None:
+    """CI reads the test command from a single line of the README, and the other one can be pasted."""
+    assert len(re.findall(rf"^python3 -m venv .*{end}.*$", README, re.MULTILINE)) == 1
+
+
+def section(title: str) -> str:
+    """Return a part of the reference."""
+    return README.split(f"\n### {title}\n")[1].partition("\n#")[0]
+
+
+def names_in(text: str) -> set[str]:
+    """Return the words in code style."""
+    return set(re.findall(r"`(\w+)`", text))
+
+
+@pytest.mark.parametrize("kind", [CachedWheel, WheelRequest, ProgressEvent])
+def test_every_field_is_documented(kind: type) -> None:
+    """The reference names every field of the values that callers pass and receive."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    assert fields - names_in(section(kind.__name__)) == set()
+
+
+def test_every_status_and_phase_is_documented() -> None:
+    """The reference names every way in which a wheel is obtained, and every phase."""
+    assert set(Status) - names_in(section("CachedWheel")) == set()
+    assert set(Phase) - names_in(section("ProgressEvent")) == set()
+
+
+def errors() -> list[type[WheelCacheError]]:
+    public = (getattr(wheelcache, name) for name in wheelcache.__all__)
+    return [each for each in public if inspect.isclass(each) and issubclass(each, WheelCacheError)]
+
+
+@pytest.mark.parametrize("kind", errors())
+def test_every_error_is_documented(kind: type[WheelCacheError]) -> None:
+    """The row of each error names the attributes that it adds to its base class."""
+    rows = re.findall(rf"^\| `{kind.__name__}` \|.*$", section("Errors"), re.MULTILINE)
+    assert len(rows) == 1
+    needed = {"expected": {}, "actual": {}} if "expected" in inspect.signature(kind).parameters else {}
+    own = set(vars(kind(**needed)))
+    if kind is not WheelCacheError:
+        own -= set(vars(WheelCacheError()))
+    assert own - names_in(rows[0]) == set()
+
+
+@pytest.mark.parametrize("name", sorted(name for name in vars(Cache) if not name.startswith("_")))
+def test_every_method_is_documented(name: str) -> None:
+    """The tables and the text name every public method of a cache."""
+    assert re.search(rf"`{name}\b", README)
