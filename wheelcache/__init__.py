@@ -1,4 +1,4 @@
-"""A content-addressed cache of Python wheels that works where others fail, on Windows above all.
+"""A content-addressed cache of Python wheels, built for machines where caches usually break, above all Windows.
 
     from wheelcache import Cache
 
@@ -6,46 +6,51 @@
         wheel = cache.fetch("https://example.org/six-1.17.0-py2.py3-none-any.whl", hashes="sha256:...")
         cache.link(wheel, "wheelhouse/")
 
-Architecture, for contributors. A wheel goes through one module a station, each of which knows only those beside it::
+Architecture, for contributors. Packages import only from the lines below their own. Those on one line do not know each
+other. A test checks both::
 
-    _request    what is asked for: URL, hashes, size, file name; nothing secret goes further
-    _lookup     is it there, and may it be believed? (record, stat, now and then a hash)
-    _urls       without a hash: what the URL gave last, and whether that still holds (_freshness, _pointers)
-    _flight     one download of a wheel at a time, among threads and processes
-    _partial    the unfinished file: an earlier one that is nobody's, or a new one
-    _download   the bytes from one source after the other            (_wire: requests; _receive: bodies; _local: files;
-                                                                 _waking: a server that is waited for no more)
-    _stage      a temporary file that hashes what is written to it
-    _commit     the file gets its final name by the _ladder, then its record makes it an entry
-    _deliver    out of the cache: clone, hard link, copy          (_export: many of them)
+    cli                     the command line, which uses the public API only
+    _installer, _transport  adapters for pypa/installer and for httpx
+    _async_cache            AsyncCache, which runs the operations of a Cache in worker threads
+    _cache, _core           Cache, which checks arguments and delegates to the parts in _core
+    _maintenance            prune, remove, clear, verify, stats, doctor
+    _fetch | _unpack        downloads into the store | wheels into trees, and trees into folders
+    _store | _archive       the cache folder on disk | a strict reader of wheels
+    _fs | _http             file operations with retries | requests, redirects and bodies
+    _operation              one public call: its cancel tokens, retry budget and progress
+    _os                     the operating system, called once and without retries; tests replace it
+    _models, _reports, _request, _exceptions, _hashes, _filenames, _options, _threads, _imports
+                            values, checks of arguments, threads, and the lock for imports
 
-    _zip        the archive, read so that no two readers see two      (_inflate: with the quickest library there is)
-    _archive    a wheel in it that is safe to unpack, by its names, sizes and RECORD
-    _fill       its files into a folder that nobody else writes to, each byte read and checked once
-    _tree       the folder gets its marker (a _listing of all files), which makes it a tree; is it there, and whole?
-    _spread     the files out of a tree into the caller's folder
-    _unpack     from a wheel to its tree, and out of it             (_installer: for pypa/installer)
+``Cache.fetch`` parses the request, opens an ``Operation`` and looks the wheel up. A hit ends here, after one record and
+one ``stat``, and imports nothing that only a download needs::
 
-What keeps a cache goes over all of it, beside whoever uses it::
+    _request.parse_request      the URL, hashes, size and file name; credentials are separated from the URL
+    _store.layers               the writable store, then its layers; without a hash, by the URL in _store.index
+    _store.lookup               is there an entry, and can it be trusted without hashing it again?
 
-    _inventory  the walk over the entries, by names and stats
-    _naming     which entries a caller means
-    _ceiling    when a cache prunes itself
-    _prune      what goes, oldest use first                     (_removal: how; _sweep: what is left over)
-    _verify     every byte once more                            (_crew: in threads; _strangers: what is not ours)
-    _survey     how much there is
+A miss continues in ``_fetch.fetcher``::
 
-``_cache`` is the façade: ``Cache.fetch`` reads as this list; ``_many`` takes many at a time. ``_async`` runs it in
-worker threads (``_threads``; ``_bridge`` lends them an async client), ``_transport`` puts it under other httpx clients
-(``_visit`` is one of their requests), ``_metadata`` gets METADATA without the wheel.
+    _store.single_flight        one download of a wheel at a time, among threads and processes
+    _fetch.revalidate           without a hash: is the cached response still current?
+    _fetch.download             the sources in order, with retries; requests by _http.client, chunks by _http.body
+    _fetch.partial              the unfinished file, which a later run can resume
+    _store.staging              hashes the bytes while they are written
+    _fs.persist                 gives the file its final name: by rename, hard link or verified copy
+    _store.commit               writes the record, which makes the blob an entry
 
-Below the stations is the system: ``_call`` is one public call, with what stops it, ``_fs`` is the contract of the file
-layer, ``_fs_windows`` and ``_fs_posix`` fulfil it, ``_refusal`` says what a refusal means, ``_patience`` waits,
-``_evidence``, ``_holders`` and ``_volume`` look for what is behind a refusal, ``_disk`` does plain file work for one
-call, ``_lock`` is the one place that touches filelock, ``_workers`` are threads that share a piece of work. What
-Windows alone needs is in the modules that end in ``_windows``, written with the calls of ``_win32``; ``_doctor`` tries
-everything in the real folder. Below that are the values: ``_errors``, ``_digest``, ``_layout`` (every path is formed
-there), ``_record``, ``_wheel``, ``_reports``, ``_progress``. A test holds these layers against the imports.
+``Cache.unpack`` links files out of a tree, which is an unpacked wheel in the cache::
+
+    _unpack.unpacker            the whole sequence, repeated if another process removes the tree
+    _archive.wheel, .zip        reads the archive, and refuses an ambiguous one
+    _unpack.extract             writes the files into a folder of its own, and checks them against RECORD
+    _unpack.trees               writes the marker, which makes the folder a tree; checks a tree before it is used
+    _unpack.link_tree           links the files into the caller's folder
+    _fs.link                    chooses clone, hard link or copy, and remembers what a destination does not support
+
+All file operations pass through ``_fs.robustio.RobustIO``. It checks for cancellation before each operation, repeats an
+operation that another process prevents, and raises errors that say what happened. Code that only Windows needs is in
+the modules of ``_os`` with ``win`` in their names. Only ``_store.layout`` forms paths inside the cache folder.
 """
 
 __version__ = "0.1.0"
@@ -66,6 +71,7 @@ from ._exceptions import (
     WheelCacheError,
 )
 from ._hashes import Hashes
+from ._imports import import_lock as _import_lock
 from ._models import CachedWheel, Keep, LinkMode, Phase, Progress, ProgressEvent, Status, Unpacked
 from ._request import WheelRequest
 
@@ -112,9 +118,9 @@ __all__ = [
     "WheelRequest",
 ]
 
-# Imported when they are asked for, since the start of a process counts and most need none of them. A transport is a
-# class of httpx's besides, and importing wheelcache does not import httpx.
-_LATER = {
+# Imported on first use: the start of a process counts, and most processes need none of these. CacheTransport is also a
+# subclass of an httpx class, and importing wheelcache must not import httpx.
+_LAZY_NAMES = {
     "_async_cache": ["AsyncCache"],
     "_installer": ["LinkDestination", "TreeSource"],
     "_reports": [
@@ -126,11 +132,12 @@ _LATER = {
 
 
 def __getattr__(name: str) -> object:
-    for module, names in _LATER.items():
+    for module, names in _LAZY_NAMES.items():
         if name in names:
-            import importlib
+            with _import_lock:
+                import importlib
 
-            value = getattr(importlib.import_module(f".{module}", __name__), name)
+                value = getattr(importlib.import_module(f".{module}", __name__), name)
             globals()[name] = value
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
