@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from .._exceptions import CommitError, HashMismatchError, InvalidWheelError, SizeMismatchError
 from .._fs.copy import copy_contents
@@ -175,9 +176,7 @@ class PartialDownloads:
         leftovers = self._find_leftovers(fs, request)
         partial = self._resume(fs, request, leftovers)
         if partial is None:
-            path = self._new_path(fs, request)
-            stage = StagedFile(fs, path, expected=request.hashes, size=request.size, display_url=request.display_url)
-            partial = PartialDownload(fs, self._layout, request, stage)
+            partial = PartialDownload(fs, self._layout, request, _stage(fs, request, self._new_path(fs, request)))
         with partial.stage:
             try:
                 yield partial
@@ -240,10 +239,7 @@ class PartialDownloads:
         except OSError:
             fs.discard(path)
             return None
-        stage = StagedFile(
-            fs, path, expected=request.hashes, size=request.size, display_url=request.display_url, file=file
-        )
-        return self._resume_stage(fs, request, stage, (origin, total))
+        return self._resume_stage(fs, request, _stage(fs, request, path, file), (origin, total))
 
     def _copy(self, fs: RobustIO, request: ResolvedRequest, leftover: _Leftover) -> PartialDownload | None:
         """Take the bytes of a file whose owner may still be writing to it."""
@@ -263,10 +259,7 @@ class PartialDownloads:
                     raise
         except OSError:
             return None
-        stage = StagedFile(
-            fs, path, expected=request.hashes, size=request.size, display_url=request.display_url, file=file
-        )
-        return self._resume_stage(fs, request, stage, (origin, total))
+        return self._resume_stage(fs, request, _stage(fs, request, path, file), (origin, total))
 
     def _resume_stage(
         self, fs: RobustIO, request: ResolvedRequest, stage: StagedFile, saved: tuple[Origin | None, int | None]
@@ -309,6 +302,10 @@ class _Leftover:
     is_abandoned: bool
     is_idle: bool
     same_boot: bool
+
+
+def _stage(fs: RobustIO, request: ResolvedRequest, path: str, file: BinaryIO | None = None) -> StagedFile:
+    return StagedFile(fs, path, expected=request.hashes, size=request.size, display_url=request.display_url, file=file)
 
 
 def _inspect(fs: RobustIO, layout: Layout, path: str, owner: OwnerTag, stat: os.stat_result) -> _Leftover:
