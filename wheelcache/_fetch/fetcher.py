@@ -115,7 +115,7 @@ class Fetcher:
         with StagedFile(
             fs, self._temporary(fs), expected=request.hashes, size=request.size, display_url=request.display_url
         ) as stage:
-            local.fill(stage, request, fs)
+            local.fetch_file_url(stage, request, fs)
             # A record contains no path of this machine: the cache may be used on another one.
             return self._store.commit(fs, stage, request.filename, None, Status.ADDED)
 
@@ -131,10 +131,10 @@ class Fetcher:
 
         def copy() -> CachedWheel:
             with (
-                local.opened(source) as (file, total),
-                StagedFile(fs, self._temporary(fs), expected=expected, source=local.path_of(source)) as stage,
+                local.open_source(source) as (file, total),
+                StagedFile(fs, self._temporary(fs), expected=expected, source=local.absolute_path(source)) as stage,
             ):
-                local.copy_in(stage, file, fs, total)
+                local.copy_to_stage(stage, file, fs, total)
                 return self._store.commit(fs, stage, filename, None, Status.ADDED)
 
         # An open file can be read only once.

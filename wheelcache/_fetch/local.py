@@ -1,4 +1,4 @@
-"""Local files on their way in: what ``put`` is given, and what a ``file:`` URL names."""
+"""Read local files into a store: the sources of ``put``, and the files of ``file:`` URLs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from .._exceptions import DownloadError
 from .._fs.robustio import RobustIO
@@ -18,47 +19,55 @@ _CHUNK = 1 << 20
 
 
 @contextmanager
-def opened(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[BinaryIO, int | None]]:
-    """Open a source that is a path; one that is open stays open. With it comes its size in bytes, where it is known."""
+def open_source(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[BinaryIO, int | None]]:
+    """Open a source, and yield it with its size in bytes, or ``None`` if the size is unknown.
+
+    A file object of the caller's is yielded as it is, and is not closed.
+
+    Raises:
+        TypeError: if the source is neither a path nor a file object.
+        OSError: if the file cannot be opened.
+    """
     if isinstance(source, str | os.PathLike):
         with open(source, "rb", buffering=0) as file:
             yield file, os.fstat(file.fileno()).st_size
     elif hasattr(source, "read"):
         yield source, None
     else:
-        raise TypeError(f"a source is a path or a file that is open for reading, not {type(source).__name__}")
+        raise TypeError(f"source must be a path or a file that is open for reading, not {type(source).__name__}")
 
 
-def path_of(source: object) -> str | None:
-    """Return the absolute path of a source, ``None`` where an open file has none."""
+def absolute_path(source: object) -> str | None:
+    """Return the absolute path of a source, or ``None`` if a file object has none."""
     path = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
     return os.path.abspath(os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else None
 
 
-def copy_in(stage: StagedFile, source: BinaryIO, fs: RobustIO, total: int | None) -> None:
-    """Write what is left of an open file into a stage."""
+def copy_to_stage(stage: StagedFile, source: BinaryIO, fs: RobustIO, total: int | None) -> None:
+    """Copy a file object, from its position to its end, into a staged file.
+
+    Raises:
+        TypeError: if it is open in text mode.
+    """
     while chunk := source.read(_CHUNK):
         if isinstance(chunk, str):
-            raise TypeError("this file is open for text: open it in binary, as by open(path, 'rb')")
+            raise TypeError("the file is open in text mode: open it in binary mode, as with open(path, 'rb')")
         stage.write(chunk)
         fs.op.report(Phase.DOWNLOADING, stage.written, total)
 
 
-def fill(stage: StagedFile, request: ResolvedRequest, fs: RobustIO) -> None:
-    """Write the file of a ``file:`` URL into a stage.
+def fetch_file_url(stage: StagedFile, request: ResolvedRequest, fs: RobustIO) -> None:
+    """Copy the file of a ``file:`` URL into a staged file.
 
     Raises:
-        DownloadError: where it cannot be read, with the reason as its cause.
+        DownloadError: if the file cannot be read. The system's error is its cause.
     """
-    # It pulls in all of http.client, which nothing else here needs.
-    from urllib.request import url2pathname
-
     parts = urlsplit(request.url)
     host = "" if parts.netloc == "localhost" else parts.netloc
     path = url2pathname(f"//{host}{parts.path}" if host else parts.path)
     try:
         with open(path, "rb", buffering=0) as source:
-            copy_in(stage, source, fs, os.fstat(source.fileno()).st_size)
+            copy_to_stage(stage, source, fs, os.fstat(source.fileno()).st_size)
     except OSError as error:
         if isinstance(error, DownloadError) or error.filename != path:
             raise

@@ -1,12 +1,13 @@
-"""Partial: the unfinished file of a download, which outlives a cut, an interrupt and a killed process.
+"""The file of an unfinished download, which survives a lost connection, Ctrl-C and a killed process.
 
-Nobody ever writes into a file that another process may have open. One that is surely nobody's (its owner is gone, by
-number, boot and process space, or gave it up in order) is claimed by an exclusive rename to a name of our own. Of any
-other the bytes are copied: its owner may be in another container or on another machine, and may still be writing.
+A process never writes to a file that another process may have open. An abandoned file is claimed by an exclusive rename
+to a name of our own. A file is abandoned if its owner released it, or if process number, boot and process namespace
+show that the owner has ended. Any other file is copied: its owner may run in another container or on another machine,
+and may still be writing.
 
-What was taken up is hashed again from its first byte, through the handle that goes on writing; the digest of the whole
-decides. Without a hash to check, bytes are put together only under a strong validator of their URL, and only within one
-boot: after a power cut they may be zeros, and nothing would tell.
+A resumed file is hashed from its first byte, through the handle that continues to write it, and the digest of the
+complete file decides. Without a requested hash, a download is resumed only under a strong validator of its URL, and
+only within the same boot: a power cut may leave zeros in the file, which no check would detect.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from .._store.layout import Layout
 from .._store.records import decode, encode
 from .._store.staging import StagedFile
 
-# Less than this is not worth a leftover, nor a request for the rest.
+# Fewer bytes are not worth a leftover, or a range request for the rest.
 _MIN_BYTES = 1 << 14
-# From here on the origin is written down while the download goes on, so that a killed process leaves it too.
+# From this size on, the origin file is written during the download, so that it also exists if the process is killed.
 _ORIGIN_FILE_FROM = 1 << 20
-# A file of an unknown owner that nobody wrote to for so long is given up once it was copied.
+# A leftover of an unknown owner is deleted after it was copied, if it has not been written to for this long.
 _IDLE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the bytes came from.
+    """The response that delivered the bytes of a partial download.
 
     Attributes:
-        url: the key of the URL, which itself may be secret.
-        validator: the strong ETag, or the time stamp, that more of the same bytes can be asked for by; or ``None``.
-        place: the key of the URL that redirects led to, empty where there were none.
+        url: the key of the URL, since the URL itself may contain a secret.
+        validator: the strong ETag or date for the If-Range of the next request, or ``None``.
+        place: the key of the URL that redirects led to, empty if there were no redirects.
     """
 
     url: str
@@ -50,31 +51,31 @@ class Origin:
 
     @classmethod
     def of(cls, url: str, validator: str | None, place: str = "") -> Origin:
-        """Return the origin of bytes that a URL gave."""
+        """Return the origin of bytes that were received from a URL."""
         return cls(text_key(url), validator, place)
 
     def continues(self, other: Origin | None) -> bool:
-        """Whether these are more bytes of the same file, as far as the server says: it may not say it again."""
+        """Return whether this response continues the bytes of another one. It may omit its validator."""
         if other is None or (self.url, self.place) != (other.url, other.place):
             return False
         return self.validator in {None, other.validator}
 
     def is_from(self, url: str) -> bool:
-        """Whether this is the origin of the bytes of a URL."""
+        """Return whether the bytes were received from this URL."""
         return self.url == text_key(url)
 
 
 class PartialDownload:
-    """One download under way.
+    """A running download.
 
     Attributes:
         stage: its file.
-        origin: where its bytes came from, where that is known.
-        total: bytes in all, where that is known.
-        doubtful: whether its bytes may be of two different files, or damaged: only the digest can tell.
-        resumed: whether bytes of an earlier answer are in it.
-        resumable: whether what is there can be gone on with.
-        most_written: the most bytes that were ever there.
+        origin: the origin of its bytes, or ``None`` if it is unknown.
+        total: the size of the complete file in bytes, or ``None`` if it is unknown.
+        doubtful: whether the bytes may be damaged or belong to two different files. Only the digest can tell.
+        resumed: whether the file contains bytes of an earlier response.
+        resumable: whether the next response can be appended to the file.
+        most_written: the largest size in bytes that the file has had.
     """
 
     def __init__(self, fs: RobustIO, layout: Layout, request: ResolvedRequest, stage: StagedFile) -> None:
@@ -92,12 +93,12 @@ class PartialDownload:
 
     @property
     def remaining(self) -> int | None:
-        """The bytes that are still to come, where that is known."""
+        """The number of missing bytes, or ``None`` if the size is unknown."""
         total = self.total if self._request.size is None else self._request.size
         return None if total is None else total - self.most_written
 
     def set_origin(self, origin: Origin, total: int | None) -> None:
-        """Take down where the next bytes come from."""
+        """Set the origin of the next bytes, and the size of the complete file."""
         if self.stage.written:
             self.resumed = True
             if self.origin != origin:
@@ -106,14 +107,14 @@ class PartialDownload:
         self.total = total
 
     def write(self, data: bytes | memoryview) -> None:
-        """Take the next bytes."""
+        """Append the next bytes."""
         self.stage.write(data)
         self.most_written = max(self.most_written, self.stage.written)
         if self._saved is None and self.stage.written >= _ORIGIN_FILE_FROM:
             self._save_origin()
 
     def restart(self) -> None:
-        """Forget all bytes: the next one is the first."""
+        """Discard all bytes, and begin again with an empty file."""
         if self.stage.written:
             self.stage.restart()
         self.origin = None
@@ -126,28 +127,32 @@ class PartialDownload:
             self._fs.discard(self._layout.origin_file(self.stage.path))
 
     def _save_origin(self) -> None:
-        """Write down where the bytes come from; without the note they can still be gone on with under a hash."""
+        """Write the origin file. Without one, only a download with a requested hash can be resumed."""
         if self.origin is None or self._saved == (self.origin, self.total):
             return
         self._saved = self.origin, self.total
         _write_origin(self._fs, self._layout.origin_file(self.stage.path), self.origin, self.total)
 
     def settle(self, error: BaseException | None) -> None:
-        """Leave nothing behind, or what is worth going on with."""
+        """Keep the file for a later download if that can resume it. Delete its origin file otherwise.
+
+        Args:
+            error: the exception that ended the download, or ``None``.
+        """
         if error is not None and self._is_worth_keeping(error):
             self._release()
         elif self._saved is not None:
             self._fs.discard(self._layout.origin_file(self.stage.path))
 
     def _is_worth_keeping(self, error: BaseException) -> bool:
-        # A disk that refuses is not helped by more files, and wrong bytes are of no use.
+        # Wrong bytes cannot be used, and after a refusal of the disk the file would only take space.
         if isinstance(error, HashMismatchError | SizeMismatchError | InvalidWheelError | CommitError):
             return False
         validated = self.origin is not None and self.origin.validator is not None
         return self.resumable and self.stage.written >= _MIN_BYTES and (bool(self._request.hashes) or validated)
 
     def _release(self) -> None:
-        """Leave the file to whoever comes next: as nobody's, where a rename can be had."""
+        """Rename the file to a name without an owner, so that the next download can claim it."""
         fs, system = self._fs.for_cleanup(), self._fs.system
         path = self.stage.path
         self.stage.release()
@@ -160,23 +165,25 @@ class PartialDownload:
         try:
             fs.files.rename(path, released)
         except OSError:
-            # Somebody holds it. It stays under our number, and is copied from, or claimed when we are gone.
+            # Another process holds the file. It keeps our process number, and can be copied, or claimed once we ended.
             fs.discard(self._layout.origin_file(released))
 
 
 class PartialDownloads:
-    """The downloads under way in one cache folder."""
+    """The partial downloads of one cache folder."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
     @contextmanager
     def begin(self, fs: RobustIO, request: ResolvedRequest) -> Iterator[PartialDownload]:
-        """Begin a download, with what an earlier one left of it. At the end it is kept only if that is of use."""
+        """Begin a download, or resume a leftover. If the download fails, keep its file if it can be resumed."""
         leftovers = self._find_leftovers(fs, request)
         partial = self._resume(fs, request, leftovers)
         if partial is None:
-            partial = PartialDownload(fs, self._layout, request, _stage(fs, request, self._new_path(fs, request)))
+            partial = PartialDownload(
+                fs, self._layout, request, _create_stage(fs, request, self._new_path(fs, request))
+            )
         with partial.stage:
             try:
                 yield partial
@@ -185,7 +192,7 @@ class PartialDownloads:
                 raise
             partial.settle(None)
         if not all(leftover.is_abandoned for leftover in leftovers):
-            # Whose bytes were copied may be gone by now, and nobody asks for the rest of a wheel that is there.
+            # The owner of a copied leftover may have ended meanwhile, and the wheel needs no leftovers any more.
             for leftover in self._find_leftovers(fs, request):
                 if leftover.is_abandoned:
                     self._discard(fs, leftover.path)
@@ -195,7 +202,7 @@ class PartialDownloads:
         return self._layout.new_partial(request.key, OwnerTag.new(system.now(), system.boot()), system.pid_namespace())
 
     def _resume(self, fs: RobustIO, request: ResolvedRequest, leftovers: list[_Leftover]) -> PartialDownload | None:
-        """Return the largest of the files that an earlier download of this wheel left, as our own."""
+        """Resume the largest usable leftover, and delete the abandoned ones. Return ``None`` if none can be used."""
         found: PartialDownload | None = None
         for leftover in leftovers:
             if found is None and _MIN_BYTES <= leftover.size <= (request.size or leftover.size):
@@ -212,19 +219,19 @@ class PartialDownloads:
         try:
             entries = fs.files.scan(folder)
         except OSError:
-            return []  # nothing was ever left, or it is not to be had just now
+            return []  # there is no such folder, or it cannot be read now
         for entry in entries:
             owner = OwnerTag.of(entry.name)
             if entry.name.startswith(prefix) and self._layout.is_partial(entry.name) and owner is not None:
                 try:
                     stat = fs.files.stat(os.path.join(folder, entry.name))
                 except OSError:
-                    continue  # somebody else was quicker
+                    continue  # another process has claimed or deleted it
                 leftovers.append(_inspect(fs, self._layout, os.path.join(folder, entry.name), owner, stat))
         return sorted(leftovers, key=lambda leftover: leftover.size, reverse=True)
 
     def _claim(self, fs: RobustIO, request: ResolvedRequest, leftover: _Leftover) -> PartialDownload | None:
-        """Make a file that is nobody's our own: of two who try, the rename lets one."""
+        """Take over an abandoned file. If two processes try to, only one of the renames succeeds."""
         origin, total = _read_origin(fs, self._layout.origin_file(leftover.path))
         if not request.hashes and (not leftover.same_boot or origin is None or origin.validator is None):
             return None
@@ -239,10 +246,10 @@ class PartialDownloads:
         except OSError:
             fs.discard(path)
             return None
-        return self._resume_stage(fs, request, _stage(fs, request, path, file), (origin, total))
+        return self._resume_stage(fs, request, _create_stage(fs, request, path, file), (origin, total))
 
     def _copy(self, fs: RobustIO, request: ResolvedRequest, leftover: _Leftover) -> PartialDownload | None:
-        """Take the bytes of a file whose owner may still be writing to it."""
+        """Copy a file whose owner may still be writing to it."""
         origin, total = _read_origin(fs, self._layout.origin_file(leftover.path))
         if not request.hashes:
             return None
@@ -259,12 +266,12 @@ class PartialDownloads:
                     raise
         except OSError:
             return None
-        return self._resume_stage(fs, request, _stage(fs, request, path, file), (origin, total))
+        return self._resume_stage(fs, request, _create_stage(fs, request, path, file), (origin, total))
 
     def _resume_stage(
         self, fs: RobustIO, request: ResolvedRequest, stage: StagedFile, saved: tuple[Origin | None, int | None]
     ) -> PartialDownload | None:
-        """Hash what there is; where it cannot be read it is given up."""
+        """Hash the existing bytes. Return ``None`` if they cannot be read."""
         partial = PartialDownload(fs, self._layout, request, stage)
         try:
             stage.resume(fs)
@@ -287,14 +294,14 @@ class PartialDownloads:
 
 @dataclass(frozen=True)
 class _Leftover:
-    """A file of an earlier download.
+    """The file of an earlier download.
 
     Attributes:
-        path: where it is.
-        size: bytes.
-        is_abandoned: whether its owner is surely gone.
-        is_idle: whether its owner did not write for long, and is no process that we see.
-        same_boot: whether it was begun since this machine started.
+        path: its path.
+        size: its size in bytes.
+        is_abandoned: whether it has no owner, or its owner is known to have ended.
+        is_idle: whether its owner cannot be seen from here, and has not written to it for ten minutes.
+        same_boot: whether it was created since this machine started.
     """
 
     path: str
@@ -304,7 +311,7 @@ class _Leftover:
     same_boot: bool
 
 
-def _stage(fs: RobustIO, request: ResolvedRequest, path: str, file: BinaryIO | None = None) -> StagedFile:
+def _create_stage(fs: RobustIO, request: ResolvedRequest, path: str, file: BinaryIO | None = None) -> StagedFile:
     return StagedFile(fs, path, expected=request.hashes, size=request.size, display_url=request.display_url, file=file)
 
 
@@ -339,4 +346,4 @@ def _write_origin(fs: RobustIO, path: str, origin: Origin, total: int | None) ->
         with fs.files.create(path) as file:
             file.write(data)
     except OSError:
-        pass  # under a hash the bytes can be gone on with all the same; a torn note is none
+        pass  # best effort: with a requested hash, the download can be resumed without it, and a torn file is ignored
