@@ -1,8 +1,8 @@
-"""AsyncCache: the operations of :class:`Cache`, awaitable, under asyncio and trio.
+"""AsyncCache: the methods of :class:`Cache`, awaitable, on asyncio and trio.
 
-There is one implementation, the sync one: each method runs whole in a worker thread. Cancelling stops it at its next
-step, at the latest between two chunks of a transfer, and wakes it where it waits for a server; the awaiting task goes
-on when the thread has left everything in order, so that nothing is locked or half there afterwards.
+There is one implementation, the synchronous one: each method runs as a whole in a worker thread. Cancellation ends it
+at its next file operation, and ends its wait for a server. The awaiting task continues once the thread has cleaned up,
+so that nothing is locked or incomplete afterwards.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# How often the end of a thread is looked for that was told to stop.
+# Seconds between checks whether a cancelled thread has ended.
 _POLL_SECONDS = 0.002
 
-# What may wait for a server: it needs no processor meanwhile, but a connection, and an httpx client has 100 of them
-# (https://www.python-httpx.org/advanced/resource-limits/). More threads would wait for those, too, and a client of the
-# caller's gives up waiting for one after five seconds.
+# The number of threads for methods that may wait for a server. Each needs a connection, and an httpx client has 100 of
+# them (https://www.python-httpx.org/advanced/resource-limits/). More threads would wait for a connection, and a client
+# of the caller's fails after waiting for one for five seconds.
 _NETWORK_THREADS = 100
 _NETWORK_METHODS = (Cache.fetch, Cache.metadata)
-# What needs the disk alone never waits behind that; as many at a time as anyio lets work.
+# The other methods only use the disk, and never wait behind downloads. This is anyio's default number of threads.
 _DISK_THREADS = 40
 
 
-def _awaitable(
+def _run_in_thread(
     method: Callable[Concatenate[Cache, _P], _R],
 ) -> Callable[[Callable[[AsyncCache], None]], Callable[Concatenate[AsyncCache, _P], Coroutine[Any, Any, _R]]]:
-    """Make the method of this name do what ``method`` does, in a worker thread, with its parameters and its words."""
+    """Replace the decorated method by one that runs ``method`` in a worker thread, with its signature and docstring."""
 
     def decorate(_: Callable[[AsyncCache], None]) -> Callable[Concatenate[AsyncCache, _P], Coroutine[Any, Any, _R]]:
         @functools.wraps(method)
@@ -64,17 +64,17 @@ def _awaitable(
 
 
 class AsyncCache:
-    """A :class:`Cache` whose operations are awaited, under asyncio or trio.
+    """A :class:`Cache` whose methods are awaited, on asyncio or trio.
 
-    The parameters are those of :class:`Cache`, and so is what its methods do, return and raise. Many tasks may use one
-    object; 100 calls that may ask a server go on at a time and 40 others, in worker threads that are not taken from
-    anyio's default limiter. Listeners (``progress``) are called in those.
+    The parameters are those of :class:`Cache`, and the methods do, return and raise the same. Many tasks may use one
+    object. At most 100 calls that may use the network and 40 others run at a time, in worker threads that do not count
+    against anyio's default limiter. Progress listeners are called in these threads.
 
     Cancelling a call ends it at its next file operation, ends its wait for the network, and leaves nothing locked.
 
     Args:
-        client: an :class:`httpx.AsyncClient`, which is used as it is and never closed; ``None`` for a client of the
-            cache's own, which is the fastest way.
+        client: an :class:`httpx.AsyncClient`, which is used as it is and never closed. ``None``, which is faster, lets
+            the cache use a client of its own.
 
     Example::
 
@@ -101,7 +101,7 @@ class AsyncCache:
         self._client = None if client is None else BlockingAsyncClient(client)
         self._cache = self._cache_class(
             path,
-            # It has the names of an httpx.Client that are used.
+            # It has the methods of httpx.Client that the cache uses.
             client=cast("httpx.Client | None", self._client),
             layers=layers,
             offline=offline,
@@ -116,9 +116,9 @@ class AsyncCache:
         self._disk_threads = ThreadLimiter(_DISK_THREADS)
         self._close_threads = ThreadLimiter(math.inf)
 
-    # In
+    # Add wheels
 
-    @_awaitable(Cache.fetch)
+    @_run_in_thread(Cache.fetch)
     def fetch(self) -> None: ...
 
     @overload
@@ -149,7 +149,7 @@ class AsyncCache:
         progress: Progress | None = None,
         return_exceptions: bool = False,
     ) -> list[CachedWheel] | list[CachedWheel | Exception]:
-        """As :meth:`Cache.fetch_all`. Cancelling the call cancels every download."""
+        """Like :meth:`Cache.fetch_all`. Cancelling the call cancels every download."""
         batch = Batch(requests, jobs, progress, return_exceptions=return_exceptions)
         core = core_of(self._cache)
         core.begin()
@@ -170,65 +170,65 @@ class AsyncCache:
                 for _ in range(batch.jobs):
                     group.start_soon(work)
         except BaseExceptionGroup as errors:
-            # The tasks raise nothing. Trio raised KeyboardInterrupt in this one, and put it into a group.
+            # The tasks do not raise. Trio raised KeyboardInterrupt in this task, and the task group wrapped it.
             raise errors.exceptions[0] from None
         return batch.outcomes() if return_exceptions else batch.wheels()
 
-    @_awaitable(Cache.put)
+    @_run_in_thread(Cache.put)
     def put(self) -> None: ...
 
-    @_awaitable(Cache.metadata)
+    @_run_in_thread(Cache.metadata)
     def metadata(self) -> None: ...
 
-    # Look
+    # Look up wheels
 
-    @_awaitable(Cache.get)
+    @_run_in_thread(Cache.get)
     def get(self) -> None: ...
 
     async def entries(self) -> AsyncIterator[CachedWheel]:
-        """As :meth:`Cache.entries`."""
-        found = self._cache.entries()
-        # The first step takes its stop for all of them.
+        """Like :meth:`Cache.entries`."""
+        entries = self._cache.entries()
+        # The operation is created by the first step, with the token of that step.
         token = EventLoopToken()
-        while (wheel := await self._run(lambda _: next(found, None), self._disk_threads, token)) is not None:
+        while (wheel := await self._run(lambda _: next(entries, None), self._disk_threads, token)) is not None:
             yield wheel
 
-    @_awaitable(Cache.stats)
+    @_run_in_thread(Cache.stats)
     def stats(self) -> None: ...
 
-    # Out
+    # Use wheels
 
-    @_awaitable(Cache.link)
+    @_run_in_thread(Cache.link)
     def link(self) -> None: ...
 
-    @_awaitable(Cache.unpack)
+    @_run_in_thread(Cache.unpack)
     def unpack(self) -> None: ...
 
-    @_awaitable(Cache.export)
+    @_run_in_thread(Cache.export)
     def export(self) -> None: ...
 
-    # Keep
+    # Maintain the cache
 
-    @_awaitable(Cache.verify)
+    @_run_in_thread(Cache.verify)
     def verify(self) -> None: ...
 
-    @_awaitable(Cache.prune)
+    @_run_in_thread(Cache.prune)
     def prune(self) -> None: ...
 
-    @_awaitable(Cache.remove)
+    @_run_in_thread(Cache.remove)
     def remove(self) -> None: ...
 
-    @_awaitable(Cache.clear)
+    @_run_in_thread(Cache.clear)
     def clear(self) -> None: ...
 
-    @_awaitable(Cache.doctor)
+    @_run_in_thread(Cache.doctor)
     def doctor(self) -> None: ...
 
     async def close(self) -> None:
-        """As :meth:`Cache.close`."""
+        """Like :meth:`Cache.close`."""
         if self._client is not None:
             self._client.close()
-        # It ends what waits, and must not wait for that to end.
+        # Closing ends the running calls, so it must not wait for one of their threads.
         await self._run(Cache.close, self._close_threads)
 
     async def __aenter__(self) -> Self:
@@ -238,7 +238,7 @@ class AsyncCache:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Closing is short, and must be done where the task was cancelled, too.
+        # Closing is short, and is necessary even if the task was cancelled.
         with anyio.CancelScope(shield=True):
             await self.close()
 
@@ -246,7 +246,7 @@ class AsyncCache:
         return f"AsyncCache({str(self.path)!r})"
 
     async def _run(self, action: Callable[[Cache], _R], threads: ThreadLimiter, token: CancelToken | None = None) -> _R:
-        """Do something in a worker thread; whoever cancels gets the thread's end, not the thread."""
+        """Run a function in a worker thread. If the task is cancelled, cancel the thread and wait for its end."""
         work = _Work(action, self._cache, token or EventLoopToken())
         ended = anyio.Event()
 
@@ -257,19 +257,19 @@ class AsyncCache:
                 ended.set()
 
         try:
-            # Trio raises KeyboardInterrupt in the main task, but not while that waits for a thread itself.
+            # Trio raises KeyboardInterrupt in the main task, but not while that task itself waits for a thread.
             async with anyio.create_task_group() as group:
                 group.start_soon(work.cancel_with_task)
                 group.start_soon(run_in_thread)
                 await ended.wait()
                 group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
-            # The thread raises nothing: this is the one exception that was raised in this task while it waited.
+            # The thread does not raise: this is the one exception that was raised in this task while it waited.
             raise errors.exceptions[0] from None
         finally:
             work.cancel()
             with anyio.CancelScope(shield=True):
-                # A task that is cancelled by asyncio itself, and not by a scope, does not wait for its thread.
+                # A task that was cancelled by asyncio itself, and not by a scope of anyio, did not wait for its thread.
                 while work.is_running:
                     work.cancel()
                     await anyio.sleep(_POLL_SECONDS)
@@ -280,12 +280,12 @@ class AsyncCache:
 
 
 def sync_cache_of(cache: AsyncCache) -> Cache:
-    """Return the cache whose operations an AsyncCache runs in worker threads."""
+    """Return the cache whose methods an AsyncCache runs in worker threads."""
     return cache._cache  # noqa: SLF001 - the one place that reaches into an AsyncCache
 
 
 class _Work(Generic[_R]):
-    """One operation in a worker thread. What it raises is kept, and raised where it is awaited."""
+    """A function that runs in a worker thread, and its result or exception, for the task that awaits it."""
 
     def __init__(self, action: Callable[[Cache], _R], cache: Cache, token: CancelToken) -> None:
         self.token = token
@@ -297,9 +297,9 @@ class _Work(Generic[_R]):
         self._error: BaseException | None = None
 
     def __call__(self) -> None:
-        # The thread runs in a copy of the task's context: this reaches no other call.
+        # The thread runs in a copy of the task's context, so this does not affect other calls.
         CURRENT_TOKEN.set(self.token)
-        # In this order: who stops it says so first and looks then, and a thread may start late.
+        # The order matters: a canceller cancels the token and then reads is_running, and a thread may start late.
         self.is_running = True
         try:
             self.token.check()
@@ -311,22 +311,24 @@ class _Work(Generic[_R]):
             self.is_running = False
 
     def cancel(self) -> None:
-        """Stop what is not over. What is may have left something to go on with under the same stop."""
+        """Cancel the token, unless the function has ended: its successor may use the same token."""
         if not self._has_ended:
             self.token.cancel()
 
     async def cancel_with_task(self) -> None:
+        """Wait until this task is cancelled, then cancel the thread and wait for its end."""
         try:
             await anyio.sleep_forever()
         finally:
             self.cancel()
             with anyio.CancelScope(shield=True):
-                # A thread that was only about to wait for a socket was not woken.
+                # Cancelled again, since a thread that was just about to wait for a socket was not interrupted.
                 while self.is_running:
                     await anyio.sleep(_POLL_SECONDS)
                     self.cancel()
 
     def result(self) -> _R:
+        """Return the function's result, or raise its exception."""
         if self._error is not None:
             raise self._error
         return cast("_R", self._value)
