@@ -58,7 +58,7 @@ def test_any_chunks(folder: Path, chunks: list[bytes], algorithms: set[str]) -> 
         for chunk in chunks:
             stage.write(chunk)
         sealed = stage.seal()
-        stage.moved()
+        stage.mark_moved()
     assert path.read_bytes() == data
     assert sealed.size == len(data)
     assert sealed.hashes == expected
@@ -80,7 +80,7 @@ def test_any_tries(folder: Path, tries: list[list[bytes]]) -> None:
             for chunk in chunks:
                 stage.write(chunk)
         sealed = stage.seal()
-        stage.moved()
+        stage.mark_moved()
     assert path.read_bytes() == data
     assert sealed.size == len(data)
     path.unlink()

@@ -1,13 +1,13 @@
-"""CacheTransport: wheels of any httpx client come from the cache and go to it.
+"""CacheTransport: an HTTP transport that serves any httpx client's wheels from the cache and adds new ones to it.
 
-Only a plain GET of a URL whose path ends in a wheel's file name is looked at. What is in the cache and still holds is
-answered from its file; what has to be asked for goes to the next transport, and its body is kept while the client reads
-it, once it was read whole. Everything else, every other answer to such a request too, passes through untouched: the
-client's own redirects, authentication and retries see what they always saw. A cache that fails is passed by, unless it
-is offline.
+Only plain GET requests for a wheel file name are handled. A wheel that is in the cache and still valid is served from
+its file. Otherwise the request is passed to the next transport, and the body is written to the cache while the client
+reads it. It becomes an entry once it was read completely. All other requests and responses pass through unchanged, so
+the client's redirects, authentication and retries work as usual. If the cache fails, the request is passed on, unless
+the cache is offline.
 
-What is to be asked is decided in one place, :meth:`CacheTransport._answers`; who asks is a blocking client or an event
-loop, for which everything that touches a file is done in a worker thread.
+:meth:`CacheTransport._exchange` decides which requests to send. Synchronous clients run it directly. For asynchronous
+ones, each step runs in a worker thread, since it uses files.
 """
 
 from __future__ import annotations
@@ -21,46 +21,46 @@ import httpx
 from ._async_cache import AsyncCache, sync_cache_of
 from ._cache import Cache, core_of
 from ._exceptions import WheelCacheError
-from ._fetch.passthrough import KeptBody, Passthrough
+from ._fetch.passthrough import BodyWriter, Passthrough
 from ._models import Status
 from ._operation import OperationCancelledError
 from ._request import parse_request, redact
 from ._threads import ThreadLimiter
 
 _CHUNK = 1 << 18
-# As many at a time as anyio lets work. They need the disk alone: none waits for the event loop, nor for another.
+# This is anyio's default number of threads. They only use the disk, and never wait for the event loop or each other.
 _THREADS = ThreadLimiter(40)
-# A request with one of these wants something else than the whole file, or knows better than the cache.
-_SPECIAL = ("Range", "If-Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
+# A request with one of these does not ask for the whole file, or its client validates a file of its own.
+_EXCLUDED_HEADERS = ("Range", "If-Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 
-_Answers: TypeAlias = Generator[httpx.Request, httpx.Response, httpx.Response]
+_Exchange: TypeAlias = Generator[httpx.Request, httpx.Response, httpx.Response]
 
 
 class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """A transport for httpx clients that has the wheels of a cache, and puts those that it brings there.
+    """A transport for httpx clients that serves wheels from a cache, and adds downloaded wheels to it.
 
-    It serves an :class:`httpx.Client` or an :class:`httpx.AsyncClient` (under asyncio or trio), not both at once.
+    It serves an :class:`httpx.Client` or an :class:`httpx.AsyncClient` (on asyncio or trio), not both at once.
 
-    A ``#sha256=...`` fragment of a URL is checked: what is in the cache is taken without asking, and other bytes are
-    never kept. Without one the rules of HTTP decide, as for :meth:`Cache.fetch`, and of an answer with ``no-store``
-    nothing is kept. An answer from the cache has the extension ``"wheelcache"`` with a :class:`Status`. With a cache
-    that is ``offline``, a wheel that it does not have is an :class:`httpx.ConnectError`; all else still goes to the
-    next transport.
+    With a ``#sha256=...`` fragment in the URL, a cached wheel is used without a request, and bytes with another hash
+    are never stored. Without one, the rules of HTTP decide, as in :meth:`Cache.fetch`, and a response with ``no-store``
+    is not stored. A response from the cache has the extension ``"wheelcache"``, which contains a :class:`Status`. If
+    the cache is ``offline``, requesting a wheel that it does not have raises :class:`httpx.ConnectError`. All other
+    requests are still passed to the next transport.
 
     Args:
-        cache: a :class:`Cache` or an :class:`AsyncCache`, for either kind of client. It stays the caller's to close;
-            once it is closed, it is passed by. What it was given to download with is not used here.
-        next: the transport that makes the requests, of the client's kind; ``None`` for one of its own. It is closed
-            with this one.
+        cache: a :class:`Cache` or an :class:`AsyncCache`, for either kind of client. The caller closes it; after that,
+            all requests are passed on. Its own client is not used here.
+        next: the transport that sends the requests, of the client's kind; ``None`` for a new one. It is closed together
+            with this transport.
 
-    A client that is given a transport leaves the network to it: the client's own ``verify``, ``cert``, ``http1``,
-    ``http2`` and ``limits``, and the proxies of the environment, mean nothing then, and with ``proxy`` it goes past the
-    transport (https://www.python-httpx.org/advanced/transports/). Give them to ``next``::
+    A client that is given a transport ignores its own ``verify``, ``cert``, ``http1``, ``http2`` and ``limits``, and
+    the proxies of the environment. With ``proxy``, it bypasses the transport
+    (https://www.python-httpx.org/advanced/transports/). Pass these options to ``next``::
 
         next=httpx.HTTPTransport(verify=context, proxy="http://proxy.example.org:3128")
 
     Raises:
-        TypeError: where ``cache`` is none.
+        TypeError: if ``cache`` is neither a :class:`Cache` nor an :class:`AsyncCache`.
 
     Example::
 
@@ -74,7 +74,7 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         next: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,  # noqa: A002 - the API's name
     ) -> None:
         if isinstance(cache, AsyncCache):
-            # File operations are done in worker threads here too, so that the event loop is not blocked.
+            # This transport has worker threads of its own for file operations.
             cache = sync_cache_of(cache)
         if not isinstance(cache, Cache):
             raise TypeError(f"CacheTransport needs a Cache or an AsyncCache, not {type(cache).__name__}")
@@ -82,65 +82,65 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self._next = next
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request from the cache, or from the next transport."""
+        """Return the response of the cache or of the next transport."""
         if self._next is None:
             self._next = httpx.HTTPTransport()
         if not isinstance(self._next, httpx.BaseTransport):
-            raise TypeError(f"an httpx.Client needs a transport that blocks, not {self._next!r}")
-        if not _is_of_interest(request):
+            raise TypeError(f"an httpx.Client needs a synchronous transport, not {self._next!r}")
+        if not _is_for_cache(request):
             return self._next.handle_request(request)
-        answers = self._answers(request)
-        asked, answer = _step(answers, None)
-        while asked is not None:
-            response = self._next.handle_request(asked)
-            asked, answer = _step(answers, response)
-            if answer is not response:
+        exchange = self._exchange(request)
+        next_request, result = _advance(exchange, None)
+        while next_request is not None:
+            response = self._next.handle_request(next_request)
+            next_request, result = _advance(exchange, response)
+            if result is not response:
                 response.close()
-        assert answer is not None
-        return answer
+        assert result is not None
+        return result
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """As :meth:`handle_request`, for an :class:`httpx.AsyncClient`."""
+        """Like :meth:`handle_request`, for an :class:`httpx.AsyncClient`."""
         if self._next is None:
             self._next = httpx.AsyncHTTPTransport()
         if not isinstance(self._next, httpx.AsyncBaseTransport):
-            raise TypeError(f"an httpx.AsyncClient needs a transport that is awaited, not {self._next!r}")
-        if not _is_of_interest(request):
+            raise TypeError(f"an httpx.AsyncClient needs an asynchronous transport, not {self._next!r}")
+        if not _is_for_cache(request):
             return await self._next.handle_async_request(request)
-        answers = self._answers(request)
-        asked, answer = await _THREADS.run(lambda: _step(answers, None))
-        while asked is not None:
-            response = await self._next.handle_async_request(asked)
+        exchange = self._exchange(request)
+        next_request, result = await _THREADS.run(lambda: _advance(exchange, None))
+        while next_request is not None:
+            response = await self._next.handle_async_request(next_request)
             try:
-                asked, answer = await _THREADS.run(lambda: _step(answers, response))  # noqa: B023 - run at once
+                next_request, result = await _THREADS.run(lambda: _advance(exchange, response))  # noqa: B023 - run at once
             except BaseException:
                 await response.aclose()
                 raise
-            if answer is not response:
+            if result is not response:
                 await response.aclose()
-        assert answer is not None
-        return answer
+        assert result is not None
+        return result
 
-    def _answers(self, request: httpx.Request) -> _Answers:
+    def _exchange(self, request: httpx.Request) -> _Exchange:
         """Yield requests for the next transport, receive its responses, and return the response for the client."""
         passthrough = self._begin(request)
-        file = _open(passthrough) if passthrough is not None and passthrough.is_fresh else None
+        file = _open_wheel(passthrough) if passthrough is not None and passthrough.is_fresh else None
         if passthrough is not None and file is not None:
-            return _from_file(file, passthrough, Status.HIT)
+            return _file_response(file, passthrough, Status.HIT)
         self._require_network(request)
         if passthrough is None:
             return (yield request)
         conditions = passthrough.conditional_headers()
-        response = yield _with(request, conditions) if conditions else request
+        response = yield _with_headers(request, conditions) if conditions else request
         if response.status_code == HTTPStatus.NOT_MODIFIED and conditions:
-            passthrough.revalidated(_fields(response))
-            file = _open(passthrough)
+            passthrough.record_revalidation(_lowercase_headers(response))
+            file = _open_wheel(passthrough)
             if file is not None:
-                return _from_file(file, passthrough, Status.REVALIDATED)
+                return _file_response(file, passthrough, Status.REVALIDATED)
             # The wheel was removed meanwhile, and the client did not send a conditional request itself.
             response = yield request
         if response.status_code == HTTPStatus.OK and "Content-Encoding" not in response.headers:
-            _keep(response, passthrough)
+            _tee(response, passthrough)
         return response
 
     def _begin(self, request: httpx.Request) -> Passthrough | None:
@@ -151,10 +151,10 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             with self._core.begin(resolved.filename) as op:
                 return Passthrough(self._core.store, op, resolved, refresh=refresh)
         except (WheelCacheError, ValueError):
-            return None  # the file name is not a wheel's, or the cache cannot be used: the client need not know
+            return None  # not a wheel file name, or the cache failed, which must not affect the client
 
     def _require_network(self, request: httpx.Request) -> None:
-        """Refuse to pass a request of an offline cache to the network, whatever kept the cache from answering it."""
+        """Raise ``httpx.ConnectError`` if the cache is offline, also if the cache failed to look the wheel up."""
         if self._core.offline:
             url = redact(str(request.url))
             raise httpx.ConnectError(
@@ -172,22 +172,24 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             await self._next.aclose()
 
 
-def _is_of_interest(request: httpx.Request) -> bool:
-    special = any(field in request.headers for field in _SPECIAL)
+def _is_for_cache(request: httpx.Request) -> bool:
+    is_excluded = any(name in request.headers for name in _EXCLUDED_HEADERS)
     no_store = "no-store" in request.headers.get("Cache-Control", "").lower()
-    return request.method == "GET" and request.url.path.endswith(".whl") and not special and not no_store
+    return request.method == "GET" and request.url.path.endswith(".whl") and not is_excluded and not no_store
 
 
-def _step(answers: _Answers, response: httpx.Response | None) -> tuple[httpx.Request | None, httpx.Response | None]:
-    """Return what to ask next, or what the client gets."""
+def _advance(
+    exchange: _Exchange, response: httpx.Response | None
+) -> tuple[httpx.Request | None, httpx.Response | None]:
+    """Return the request for the next transport, or the response for the client."""
     try:
-        return next(answers) if response is None else answers.send(response), None
+        return next(exchange) if response is None else exchange.send(response), None
     except StopIteration as end:
         return None, end.value
 
 
-def _with(request: httpx.Request, conditions: dict[str, str]) -> httpx.Request:
-    """Return a request with more header fields; the client's own stays as it is, since redirects are made from it."""
+def _with_headers(request: httpx.Request, conditions: dict[str, str]) -> httpx.Request:
+    """Return a copy of a request with more header fields. httpx builds redirects from the original one."""
     headers = httpx.Headers(request.headers)
     headers.update(conditions)
     return httpx.Request(
@@ -195,71 +197,71 @@ def _with(request: httpx.Request, conditions: dict[str, str]) -> httpx.Request:
     )
 
 
-def _open(passthrough: Passthrough) -> BinaryIO | None:
+def _open_wheel(passthrough: Passthrough) -> BinaryIO | None:
     try:
         return passthrough.open()
     except (WheelCacheError, OperationCancelledError):
-        return None  # unreadable, or the cache was closed: the next transport delivers it
+        return None  # unreadable, or the cache was closed
 
 
-def _keep(response: httpx.Response, passthrough: Passthrough) -> None:
-    """Let a body be written down while it is read, or now if a transport has read it already."""
+def _tee(response: httpx.Response, passthrough: Passthrough) -> None:
+    """Write a body to the cache while the client reads it, or now if a transport has already read it."""
     if not response.is_stream_consumed:
-        response.stream = _Kept(response.stream, passthrough, _fields(response))
+        response.stream = _TeeStream(response.stream, passthrough, _lowercase_headers(response))
         return
-    keep = passthrough.keep(_fields(response))
-    keep.write(response.content)
-    keep.finish()
+    writer = passthrough.begin_body(_lowercase_headers(response))
+    writer.write(response.content)
+    writer.finish()
 
 
-class _Kept(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that is written down while it is read."""
+class _TeeStream(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that is written to the cache while the client reads it."""
 
     def __init__(
-        self, body: httpx.SyncByteStream | httpx.AsyncByteStream, passthrough: Passthrough, fields: dict[str, str]
+        self, body: httpx.SyncByteStream | httpx.AsyncByteStream, passthrough: Passthrough, headers: dict[str, str]
     ) -> None:
         self._body = body
         self._passthrough = passthrough
-        self._fields = fields
-        self._keep: KeptBody | None = None
+        self._headers = headers
+        self._writer: BodyWriter | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         assert isinstance(self._body, httpx.SyncByteStream)
-        keep = self._begin()
+        writer = self._begin()
         try:
             for chunk in self._body:
-                keep.write(chunk)
+                writer.write(chunk)
                 yield chunk
-            keep.finish()
+            writer.finish()
         finally:
-            keep.discard()
+            writer.discard()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         assert isinstance(self._body, httpx.AsyncByteStream)
-        keep = await _THREADS.run(self._begin)
+        writer = await _THREADS.run(self._begin)
         try:
             async for chunk in self._body:
-                await _THREADS.run(lambda: keep.write(chunk))  # noqa: B023 - run at once
+                await _THREADS.run(lambda: writer.write(chunk))  # noqa: B023 - run at once
                 yield chunk
-            await _THREADS.run(keep.finish)
+            await _THREADS.run(writer.finish)
         finally:
-            # As short as it must be where a task is cancelled.
-            keep.discard()
+            # Not in a thread: a cancelled task cannot await one, and deleting a file is short.
+            writer.discard()
 
-    def _begin(self) -> KeptBody:
-        self._keep = self._passthrough.keep(self._fields)
-        return self._keep
+    def _begin(self) -> BodyWriter:
+        self._writer = self._passthrough.begin_body(self._headers)
+        return self._writer
 
     def close(self) -> None:
-        # Who closes it early may still hold the iterator.
-        if self._keep is not None:
-            self._keep.discard()
+        # After an early close, the iterator may still exist, and has not run its "finally".
+        if self._writer is not None:
+            self._writer.discard()
         if isinstance(self._body, httpx.SyncByteStream):
             self._body.close()
 
     async def aclose(self) -> None:
-        if self._keep is not None:
-            self._keep.discard()
+        if self._writer is not None:
+            self._writer.discard()
         if isinstance(self._body, httpx.AsyncByteStream):
             await self._body.aclose()
 
@@ -283,7 +285,7 @@ class _FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
         self._file.close()
 
 
-def _from_file(file: BinaryIO, passthrough: Passthrough, status: Status) -> httpx.Response:
+def _file_response(file: BinaryIO, passthrough: Passthrough, status: Status) -> httpx.Response:
     size = 0 if passthrough.wheel is None else passthrough.wheel.size
     return httpx.Response(
         200,
@@ -293,5 +295,5 @@ def _from_file(file: BinaryIO, passthrough: Passthrough, status: Status) -> http
     )
 
 
-def _fields(response: httpx.Response) -> dict[str, str]:
+def _lowercase_headers(response: httpx.Response) -> dict[str, str]:
     return {name.lower(): text for name, text in response.headers.items()}

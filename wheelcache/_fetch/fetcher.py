@@ -81,7 +81,7 @@ class Fetcher:
             conditions = self._conditions_for(fs, request, known, refresh=refresh)
             response = Downloader(self._http).fill(partial, request, fs, conditions)
             if known is not None and not response.modified:
-                wheel = self._revalidated(fs, request, known)
+                wheel = self._find_revalidated(fs, request, known)
             else:
                 status = Status.RESUMED if partial.resumed else Status.DOWNLOADED
                 wheel = self._store.commit(fs, partial.stage, request.filename, request.display_url, status)
@@ -98,8 +98,8 @@ class Fetcher:
             return None
         return Conditions(conditional_headers(known, refresh=refresh), known.place)
 
-    def _revalidated(self, fs: RobustIO, request: ResolvedRequest, known: UrlEntry) -> CachedWheel:
-        wheel = self._store.revalidated(fs, known, request.filename)
+    def _find_revalidated(self, fs: RobustIO, request: ResolvedRequest, known: UrlEntry) -> CachedWheel:
+        wheel = self._store.find_revalidated(fs, known, request.filename)
         if wheel is None:
             raise CommitError(
                 "the wheel was pruned while the server was asked about it",

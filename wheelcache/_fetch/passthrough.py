@@ -1,7 +1,7 @@
-"""One request of another HTTP client, looked up in the store; a body that it reads can be kept while it is read.
+"""Look up a request of another HTTP client, and add the response to the store while that client reads it.
 
-:class:`~wheelcache.CacheTransport` decides when and how. A failure of the cache never reaches the other client: the
-body is not kept then.
+:class:`~wheelcache.CacheTransport` uses this for each request that it handles. A failure of the cache does not affect
+the other client; the body is not stored then.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Passthrough:
         if self.wheel is None and self._known is not None:
             entry = store.find_known(self._fs, self._known, request.filename)
             self.wheel = None if entry is None else to_wheel(entry, Status.REVALIDATED)
-        self._asked = op.system.now()
+        self._requested_at = op.system.now()
 
     def conditional_headers(self) -> dict[str, str]:
         """Return the header fields that ask the server whether the wheel in the store is still current."""
-        # Validators from behind a redirect mean nothing to the server before it: the client follows by itself.
+        # The client follows redirects itself, and the first server does not know validators of the last one.
         if self.wheel is None or self._known is None or self._known.place:
             return {}
         return conditional_headers(self._known, refresh=False)
@@ -64,21 +64,21 @@ class Passthrough:
         """Open the wheel, or return ``None`` if it was removed meanwhile."""
         return None if self.wheel is None else self._fs.open_read(str(self.wheel.path))
 
-    def revalidated(self, fields: Mapping[str, str]) -> None:
-        """Store that the server has confirmed the wheel, with these header fields."""
+    def record_revalidation(self, headers: Mapping[str, str]) -> None:
+        """Store that the server has confirmed the wheel, with these headers."""
         if self.wheel is not None and not self._store.read_only:
-            self._remember(self.wheel, fields, modified=False)
+            self._remember(self.wheel, headers, modified=False)
 
-    def keep(self, fields: Mapping[str, str]) -> KeptBody:
-        """Begin to keep a body whose response has these header fields."""
-        return KeptBody(self, self._stage() if self._may_keep(fields) else None, fields)
+    def begin_body(self, headers: Mapping[str, str]) -> BodyWriter:
+        """Return a writer for the body of a response with these headers."""
+        return BodyWriter(self, self._stage() if self._may_store(headers) else None, headers)
 
-    def _may_keep(self, fields: Mapping[str, str]) -> bool:
-        """Whether the body may be kept: always with a requested hash, else unless the server forbids storing it."""
-        if self._request.hashes or freshness(fields, self._asked, self._fs.system.now()).storable:
+    def _may_store(self, headers: Mapping[str, str]) -> bool:
+        """Return whether the body may be stored: with a requested hash always, else if the server allows it."""
+        if self._request.hashes or freshness(headers, self._requested_at, self._fs.system.now()).storable:
             return True
         if self._known is not None and not self._store.read_only:
-            # The response before this one must not be used any more either.
+            # The server has revoked the stored response, too.
             self._store.index.remove(self._fs, self._request.url)
         return False
 
@@ -91,31 +91,37 @@ class Passthrough:
         except WheelCacheError:
             return None
 
-    def commit(self, stage: StagedFile, fields: Mapping[str, str]) -> None:
-        """Make a body that was read to its end an entry."""
+    def commit(self, stage: StagedFile, headers: Mapping[str, str]) -> None:
+        """Make a body that was read completely an entry."""
         request = self._request
         wheel = self._store.commit(self._fs, stage, request.filename, request.display_url, Status.DOWNLOADED)
         if not request.hashes:
-            self._remember(wheel, fields, modified=True)
+            self._remember(wheel, headers, modified=True)
 
-    def _remember(self, wheel: CachedWheel, fields: Mapping[str, str], *, modified: bool) -> None:
-        response = Answer(modified, fields, self._asked, self._request.url)
+    def _remember(self, wheel: CachedWheel, headers: Mapping[str, str], *, modified: bool) -> None:
+        response = Answer(modified, headers, self._requested_at, self._request.url)
         sha256 = wheel.hashes["sha256"]
         remember_response(
             self._store.index, self._fs, self._request.url, sha256=sha256, response=response, before=self._known
         )
 
 
-class KeptBody:
-    """A body that is kept while another client reads it. Its methods do not fail: the body is not kept then."""
+class BodyWriter:
+    """Writes a body to the store while another client reads it. Its methods do not raise: on an error, they discard it.
 
-    def __init__(self, passthrough: Passthrough, stage: StagedFile | None, fields: Mapping[str, str]) -> None:
+    Args:
+        passthrough: the request.
+        stage: the file, or ``None`` if the body is not to be stored.
+        headers: the headers of the response, with lowercase names.
+    """
+
+    def __init__(self, passthrough: Passthrough, stage: StagedFile | None, headers: Mapping[str, str]) -> None:
         self._passthrough = passthrough
         self._stage = stage
-        self._fields = fields
+        self._headers = headers
 
     def write(self, data: bytes) -> None:
-        """Keep the next bytes."""
+        """Write the next bytes."""
         if self._stage is not None:
             try:
                 self._stage.write(data)
@@ -123,18 +129,18 @@ class KeptBody:
                 self.discard()
 
     def finish(self) -> None:
-        """Make the body, which was read to its end, an entry."""
-        # Not every transport notices that a body is shorter than announced.
-        declared = parse_content_length(self._fields.get("content-length"))
+        """Make the body, which was read completely, an entry."""
+        # Not every transport notices that a body is shorter than declared.
+        declared = parse_content_length(self._headers.get("content-length"))
         if self._stage is not None and declared in {None, self._stage.written}:
             try:
-                self._passthrough.commit(self._stage, self._fields)
+                self._passthrough.commit(self._stage, self._headers)
             except (WheelCacheError, OperationCancelledError):
                 pass  # the bytes do not have the requested hash, the disk refuses, or the cache was closed
         self.discard()
 
     def discard(self) -> None:
-        """Stop keeping the body. An entry that it has become is not affected."""
+        """Delete the temporary file, unless it has become an entry."""
         if self._stage is not None:
             self._stage.__exit__(None, None, None)
             self._stage = None

@@ -151,7 +151,7 @@ class LayeredStore:
             self._on_growth(fs, entry.record.size, entry.record.sha256)
         return entry
 
-    def revalidated(self, fs: RobustIO, known: UrlEntry, filename: str) -> CachedWheel | None:
+    def find_revalidated(self, fs: RobustIO, known: UrlEntry, filename: str) -> CachedWheel | None:
         """Return the wheel that a server has just confirmed, or ``None`` if it was pruned meanwhile."""
         entry = self.find_known(fs, known, filename)
         entry = entry and self._with_filename(fs, entry, filename)
@@ -177,7 +177,7 @@ class LayeredStore:
         """
         finished = stage.seal()
         entry = self._commit.add(fs, finished, filename, url)
-        stage.moved()
+        stage.mark_moved()
         was_damaged = self._lookup.remember(entry)
         for name, value in finished.hashes.items():
             if name != "sha256" and _hashes.is_strong(name):

@@ -176,7 +176,7 @@ class StagedFile:
             raise commit_error(error, "close", self.path) from error
         return FinishedFile(self.path, self.written, hashes)
 
-    def moved(self) -> None:
+    def mark_moved(self) -> None:
         """Record that the file has its final name, so that it is not deleted."""
         self._moved = True
 
