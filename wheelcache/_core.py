@@ -1,7 +1,7 @@
-"""The parts of an open cache, put together.
+"""The parts of an open cache.
 
-:class:`~wheelcache.Cache` checks arguments and delegates to these parts. The other entrances to the library
-(``AsyncCache``, ``CacheTransport``, ``TreeSource``) reach them through :func:`wheelcache._cache.core_of`.
+:class:`~wheelcache.Cache` checks arguments and delegates to these parts. ``AsyncCache``, ``CacheTransport`` and
+``TreeSource`` get them from :func:`wheelcache._cache.core_of`.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Core:
     """The parts of one open cache.
 
     Args:
-        system: the machine.
+        system: the operating system.
         root: the absolute path of the cache folder.
         layers: the absolute paths of the layers.
 
-    The others are those of :class:`~wheelcache.Cache`.
+    The other arguments are those of :class:`~wheelcache.Cache`.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Core:
         )
 
     def _open(self, layers: list[Layout], *, read_only: bool) -> None:
-        """Create the cache folder if it is missing; raise if a folder that is only read is missing."""
+        """Create the cache folder if it is missing, and raise if a read-only folder is missing."""
         fs = RobustIO(self.begin())
         for layout in [self.layout, *layers] if read_only else layers:
             create.require_folder(fs, layout.root)
@@ -127,7 +127,7 @@ class Core:
         return Operation(self.system, io_timeout=self.io_timeout, tokens=tokens, wheel=wheel, progress=progress)
 
     def fetch(self, op: Operation, request: ResolvedRequest, *, refresh: bool = False) -> CachedWheel:
-        """Return a requested wheel: from the store, else through the pipeline."""
+        """Return a requested wheel from the store, or fetch it."""
         wheel = self.store.find(RobustIO(op), request, refresh=refresh)
         if wheel is None:
             wheel = self.fetcher().fetch(op, request, refresh=refresh)
@@ -135,12 +135,12 @@ class Core:
         return wheel
 
     def fetch_item(self, op: Operation, item: BatchItem) -> CachedWheel:
-        """Return the wheel of one request of many. Each has a retry budget of its own."""
+        """Return the wheel of one item of a batch. Each item has its own retry budget."""
         own = op.waiting_at_most(self.io_timeout).about(item.resolved.filename).with_progress(item.progress)
         return self.fetch(own, item.resolved)
 
     def fetcher(self) -> Fetcher:
-        """Return the pipeline, which is imported on the first miss: a hit does not need it."""
+        """Return the pipeline. It is imported on the first miss, since a hit does not need it."""
         if self._fetcher is None:
             with import_lock:
                 from ._fetch.fetcher import Fetcher
@@ -157,16 +157,16 @@ class Core:
         *,
         require_all: bool,
     ) -> list[Path]:
-        """Put wheels into one folder. ``Cache.export`` is the contract."""
+        """Link or copy wheels to one folder. See ``Cache.export``."""
         with import_lock:
             from ._unpack import export
 
         return export.export(RobustIO(op), self.exporter, wheels, dest, mode, require_all=require_all)
 
-    # Maintenance, whose modules most processes never need
+    # Most processes never import the modules of the methods below.
 
     def stats(self, op: Operation) -> Stats:
-        """Return the size of the cache. ``Cache.stats`` is the contract."""
+        """Return the size of the cache. See ``Cache.stats``."""
         with import_lock:
             from ._maintenance import stats
 
@@ -176,7 +176,7 @@ class Core:
     def prune(
         self, op: Operation, limits: PruneLimits, keep: Keep | Iterable[Keep] | None, *, dry_run: bool
     ) -> PruneReport:
-        """Remove old wheels and leftovers. ``Cache.prune`` is the contract."""
+        """Remove old wheels and leftovers. See ``Cache.prune``."""
         with import_lock:
             from ._maintenance import select
 
@@ -187,7 +187,7 @@ class Core:
         return self._pruner().prune(fs, limits._replace(keep=kept), dry_run=dry_run)
 
     def remove(self, op: Operation, names: Iterable[str | CachedWheel], *, dry_run: bool) -> PruneReport:
-        """Remove wheels by name. ``Cache.remove`` is the contract."""
+        """Remove wheels by name. See ``Cache.remove``."""
         with import_lock:
             from ._maintenance import select
 
@@ -198,7 +198,7 @@ class Core:
         return self._pruner().remove(fs, chosen, dry_run=dry_run)
 
     def clear(self, op: Operation, *, dry_run: bool) -> PruneReport:
-        """Remove everything. ``Cache.clear`` is the contract."""
+        """Remove everything. See ``Cache.clear``."""
         if not dry_run:
             self.store.require_writable("clear")
         return self._pruner().clear(RobustIO(op), dry_run=dry_run)
@@ -215,7 +215,7 @@ class Core:
         return lambda key: self.store.index.find_digest(quick, key)
 
     def verify(self, op: Operation, *, repair: bool) -> VerifyReport:
-        """Hash everything again. ``Cache.verify`` is the contract."""
+        """Hash every file in the cache. See ``Cache.verify``."""
         with import_lock:
             from ._maintenance.verify import Verifier
 
@@ -224,14 +224,14 @@ class Core:
         return Verifier(self.layout, repair=repair).verify(RobustIO(op))
 
     def doctor(self, op: Operation) -> DoctorReport:
-        """Try what the cache does in its folder. ``Cache.doctor`` is the contract."""
+        """Test the operations of the cache in its folder. See ``Cache.doctor``."""
         with import_lock:
             from ._maintenance.doctor import examine
 
         return examine(op, self.layout, writable=not self.store.read_only)
 
     def close(self) -> None:
-        """Cancel what runs, write the counters, and close the connections; a second time nothing happens."""
+        """Cancel the running operations, close the connections, and write the counters. A second call does nothing."""
         if not self._is_closed:
             fs = RobustIO(self.begin().without_waiting().for_cleanup())
             self._is_closed = True
@@ -242,7 +242,7 @@ class Core:
         return self.store.find_entry(fs, wheel.digest.removeprefix("sha256:"), wheel.filename)
 
     def _after_fork(self) -> None:
-        """Leave to the parent what is the parent's: the locks of its threads, and its connections."""
+        """Replace the locks and connections, which belong to the threads of the parent process."""
         self._process = os.getpid()
         self.single_flight.after_fork()
         self.counters.after_fork()

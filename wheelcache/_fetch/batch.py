@@ -1,8 +1,7 @@
-"""Many wheels: which ones are requested, in which order they are fetched, and the outcome of each.
+"""Fetch many wheels: check the requests, distribute them over threads, and collect the outcome of each.
 
-The work is done by threads here and by tasks in :mod:`wheelcache._async_cache`. Both take items from one
-:class:`Batch`, which knows nothing of either. The largest wheels come first if sizes are known, so that the last one to
-finish is a small one.
+Threads do the work here, and tasks in :mod:`wheelcache._async_cache`. Both take items from one :class:`Batch`. If sizes
+are known, the largest wheels are fetched first, so that the last one to finish is a small one.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from .._operation import CURRENT_TOKEN, CancelToken, ClosedError, OperationCance
 from .._request import ResolvedRequest, WheelRequest, parse_request
 from .._threads import ThreadGroup, one_at_a_time
 
-# Index servers accept this many connections of one client. More do not help: 12 and 16 take as long, also with 30 ms
-# for each request (benchmarks/fetch.py, 80 wheels, two cores).
+# Index servers accept this many connections of one client. 12 and 16 are not faster, even with a latency of 30 ms
+# (benchmarks/fetch.py, 80 wheels, two cores).
 _JOBS = 8
 
 
@@ -65,16 +64,18 @@ class BatchItem:
 
 
 class Batch:
-    """Many requests, those that remain to be fetched, and the outcomes of the others.
+    """The requests of one ``fetch_all`` and their outcomes.
 
     Args:
-        requests: all of them are checked before the first one is fetched.
-        jobs: the number of parallel downloads; ``None`` for a number that index servers accept.
-        progress: the caller's listener; it is called by one thread at a time.
-        return_exceptions: whether an invalid request is an outcome, and not an error of the whole batch.
+        requests: the requests, which are all checked before the first one is fetched.
+        jobs: the number of parallel downloads, or ``None`` for a number that index servers accept.
+        progress: the caller's listener, which is called by one thread at a time.
+        return_exceptions: whether an invalid request is an outcome instead of an error of the whole batch.
 
     Raises:
-        TypeError, ValueError, InvalidWheelError: for an invalid request.
+        TypeError: if ``requests`` is a single request, or one of them is of another type.
+        ValueError: if ``jobs`` or a request is invalid.
+        InvalidWheelError: if a request does not have the file name of a wheel.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Batch:
         if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
             raise ValueError(f"jobs must be a positive number, not {jobs!r}")
         if isinstance(requests, str | WheelRequest):
-            raise TypeError("requests must be a list of requests; a single one is for fetch")
+            raise TypeError("requests must be a list of requests: use fetch for a single one")
         listener = one_at_a_time(progress)
         self._lock = threading.Lock()
         self._outcomes: dict[int, CachedWheel | Exception] = {}
@@ -131,7 +132,7 @@ class Batch:
         """Return the outcome of each request, in the order of the requests.
 
         Raises:
-            ClosedError: if the cache was closed before all of them had finished.
+            ClosedError: if the cache was closed before all requests had finished.
         """
         outcomes = [self._outcomes[index] for index in range(self._count)]
         for outcome in outcomes:
@@ -143,7 +144,7 @@ class Batch:
         """Return the wheels in the order of the requests.
 
         Raises:
-            ExceptionGroup: of all failures, if there is any.
+            ExceptionGroup: if a request failed; it contains all failures.
         """
         outcomes = self.outcomes()
         failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
@@ -155,12 +156,12 @@ class Batch:
 def _resolve(request: Request) -> ResolvedRequest:
     if isinstance(request, str):
         request = WheelRequest(request)
-    # Asked first, since checking a protocol takes as long as half of the rest.
+    # WheelRequest first, since checking a protocol takes half as long as everything else here.
     if not isinstance(request, WheelRequest | WheelLike):
         kind = type(request).__name__
         raise TypeError(f"a request must be a URL, a WheelRequest or have the attributes url and hashes, not {kind}")
     if request.url is None:
-        raise ValueError("a request has no URL: a wheel that a lock file names by a path is added with put")
+        raise ValueError("a request has no URL: use put for a wheel that a lock file names by its path")
     optional = (getattr(request, "size", None), getattr(request, "filename", None))
     resolved = parse_request(request.url, request.hashes, *optional, getattr(request, "mirrors", ()))
     check_wheel_name(resolved.filename, operation="fetch", url=resolved.display_url)
@@ -168,28 +169,28 @@ def _resolve(request: Request) -> ResolvedRequest:
 
 
 def _listener_for(progress: Progress | None, request: Request, index: int) -> Progress | None:
-    """Return a listener that adds to each event which request it belongs to."""
+    """Return a listener that adds the request and its position to each event."""
     if progress is None:
         return None
 
-    def tell(event: ProgressEvent) -> object:
+    def report(event: ProgressEvent) -> object:
         return progress(replace(event, request=request, index=index))
 
-    return tell
+    return report
 
 
 def fetch_in_threads(
     batch: Batch, token: CancelToken, fetch: Callable[[BatchItem], CachedWheel], check: Callable[[], None]
 ) -> None:
-    """Fetch a batch in threads of its own.
+    """Fetch a batch in new threads.
 
-    An interrupt cancels all of them, and propagates when they have ended.
+    KeyboardInterrupt, in any of the threads, cancels all of them, and is raised once they have ended.
 
     Args:
         batch: the batch.
         token: the token of the operations that ``fetch`` performs.
         fetch: fetches one item.
-        check: raises if the operation was cancelled from outside.
+        check: raises if the operation was cancelled by another thread.
     """
     fatal: list[BaseException] = []
 
@@ -202,7 +203,7 @@ def fetch_in_threads(
                 except Exception as error:
                     batch.finish(item, error)
         except OperationCancelledError:
-            pass  # the thread that waits for this one raises it
+            pass  # raised by the calling thread
         except BaseException as error:
             fatal.append(error)
             token.cancel()

@@ -1,9 +1,9 @@
-"""The pipeline: how a wheel that is not in the store gets there.
+"""The pipeline: add a wheel that is not in the store.
 
-One turn per wheel, among threads and processes; a second look, since the wheel may have been added meanwhile; a partial
-download, a new one or what an earlier one left; the bytes, from one source after the other, hashed as they are written;
-then the commit, and without a hash the index. A file that security software removes between writing and committing is
-fetched once more.
+:meth:`Fetcher.fetch` waits for its turn, since one thread or process at a time downloads a wheel. It looks the wheel up
+again, because another one may have added it. Then it begins a partial download, or resumes a leftover, fills it from
+one source after the other while hashing the bytes, and commits it. For a request without a hash, it stores the response
+in the index. A file that security software removes between writing and committing is fetched once more.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from .partial import PartialDownloads
 from .remote_wheel import NoRangesError
 from .revalidate import conditional_headers, remember_response
 
-# Removal by security software may be an accident once; the second time it is reported.
+# A file may be removed by accident once. A second removal is reported.
 _COMMIT_ATTEMPTS = 2
 
 
 class Fetcher:
-    """Gets wheels into a store.
+    """Adds wheels to a store.
 
     Args:
-        store: where they are looked up and added.
-        http: the client to download with.
+        store: the store.
+        http: the client that downloads.
         single_flight: lets one caller at a time download a wheel.
-        counters: count misses.
+        counters: counts misses.
         offline: whether the network must not be used.
     """
 
@@ -62,7 +62,7 @@ class Fetcher:
         self._offline = offline
 
     def fetch(self, op: Operation, request: ResolvedRequest, *, refresh: bool = False) -> CachedWheel:
-        """Return a wheel that was not in the store a moment ago. ``Cache.fetch`` is the contract."""
+        """Return a requested wheel that is not in the store. See ``Cache.fetch``."""
         self._require_network(request)
         self._store.require_writable("fetch")
         check_wheel_name(request.filename, operation="fetch", url=request.display_url)
@@ -87,13 +87,13 @@ class Fetcher:
                 wheel = self._store.commit(fs, partial.stage, request.filename, request.display_url, status)
         if not request.hashes:
             sha256 = wheel.hashes["sha256"]
-            remember_response(self._store.index, fs, request.url, sha256=sha256, response=response, before=known)
+            remember_response(self._store.index, fs, request.url, sha256=sha256, response=response, previous=known)
         return wheel
 
     def _conditions_for(
         self, fs: RobustIO, request: ResolvedRequest, known: UrlEntry | None, *, refresh: bool
     ) -> Conditions | None:
-        """Return the conditions of the request, or ``None`` if the last response cannot be confirmed."""
+        """Return the conditions of the request, or ``None`` if the wheel of the last response is not in the store."""
         if known is None or self._store.find_known(fs, known, request.filename) is None:
             return None
         return Conditions(conditional_headers(known, refresh=refresh), known.place)
@@ -102,7 +102,7 @@ class Fetcher:
         wheel = self._store.find_revalidated(fs, known, request.filename)
         if wheel is None:
             raise CommitError(
-                "the wheel was pruned while the server was asked about it",
+                "another process removed the wheel while the server confirmed it",
                 cause=Cause.REMOVED,
                 operation="revalidate",
                 path=self._store.layout.root,
@@ -126,7 +126,7 @@ class Fetcher:
         filename: str,
         expected: Mapping[str, str],
     ) -> CachedWheel:
-        """Add a wheel from a local file. ``Cache.put`` is the contract."""
+        """Add a wheel from a local file. See ``Cache.put``."""
         fs = RobustIO(op)
 
         def copy() -> CachedWheel:
@@ -137,11 +137,11 @@ class Fetcher:
                 local.copy_to_stage(stage, file, fs, total)
                 return self._store.commit(fs, stage, filename, None, Status.ADDED)
 
-        # An open file can be read only once.
+        # A file object can be read only once.
         return retry_if_removed(copy) if isinstance(source, str | os.PathLike) else copy()
 
     def metadata(self, op: Operation, request: ResolvedRequest, expected: Mapping[str, str]) -> bytes:
-        """Return the METADATA of a wheel. ``Cache.metadata`` is the contract."""
+        """Return the METADATA of a wheel. See ``Cache.metadata``."""
         fs = RobustIO(op)
         metadata = Metadata(self._store.layout, writable=not self._store.read_only)
         wheel = self._store.find(fs, request)
@@ -154,7 +154,7 @@ class Fetcher:
                 if not request.url.startswith("file:"):
                     return metadata.fetch(fs, self._http, request, expected)
             except NoRangesError:
-                pass  # the server delivers the wheel as a whole only
+                pass  # this server only delivers the whole wheel
             wheel = self.fetch(op, request)
         return metadata.of_wheel(fs, str(wheel.path), request, expected)
 
@@ -168,12 +168,12 @@ class Fetcher:
                 operation="fetch",
                 url=request.display_url,
                 path=self._store.layout.root,
-                advice="Fetch it once while the network may be used, or put the file into the cache.",
+                advice="Fetch it once without offline=True, or add the file with put.",
             )
 
 
 def retry_if_removed(add: Callable[[], CachedWheel]) -> CachedWheel:
-    """Add a wheel, and once more if its file was removed before it became an entry."""
+    """Call a function that adds a wheel, and call it again if the file was removed before it became an entry."""
     for _ in range(_COMMIT_ATTEMPTS - 1):
         try:
             return add()

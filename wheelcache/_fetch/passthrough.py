@@ -102,7 +102,7 @@ class Passthrough:
         response = Answer(modified, headers, self._requested_at, self._request.url)
         sha256 = wheel.hashes["sha256"]
         remember_response(
-            self._store.index, self._fs, self._request.url, sha256=sha256, response=response, before=self._known
+            self._store.index, self._fs, self._request.url, sha256=sha256, response=response, previous=self._known
         )
 
 

@@ -1,4 +1,4 @@
-"""Conditional requests, and what a response makes of the index: for wheels that are requested without a hash."""
+"""Conditional requests, and the index entries of their responses, for wheels that are requested without a hash."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ def conditional_headers(known: UrlEntry, *, refresh: bool) -> dict[str, str]:
     """Return the header fields that ask a server whether its last response is still current."""
     validators = {"If-None-Match": known.headers.get("etag"), "If-Modified-Since": known.headers.get("last-modified")}
     headers = {name: text for name, text in validators.items() if text}
-    # Caches between here and the server must ask too: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4
+    # Caches in between must revalidate, too: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4
     return {**headers, "Cache-Control": "no-cache"} if headers and refresh else headers
 
 
 def remember_response(
-    index: Index, fs: RobustIO, url: str, *, sha256: str, response: Answer, before: UrlEntry | None
+    index: Index, fs: RobustIO, url: str, *, sha256: str, response: Answer, previous: UrlEntry | None
 ) -> None:
-    """Store the response of a server for a URL in the index, or remove the URL if the server forbids storing it.
+    """Store the response for a URL in the index, or remove the URL if the server forbids storing it.
 
     Args:
         index: the index of the writable store.
         fs: the file system of the operation.
-        url: the requested URL; the response of a mirror is not stored under it.
+        url: the requested URL. The response of a mirror is not stored under it.
         sha256: the digest of the wheel, in hex.
         response: the response.
-        before: the response before it, which a "not modified" updates.
+        previous: the previous response, whose headers a 304 response updates, or ``None``.
     """
     if response.url != url:
         return
-    headers = {} if response.modified or before is None else dict(before.headers)
+    headers = {} if response.modified or previous is None else dict(previous.headers)
     if not response.modified:
-        # An age belongs to the response that it came with.
+        # The Age field describes only the response that contained it.
         headers.pop("age", None)
     headers.update({name: response.headers[name] for name in KEPT if name in response.headers})
     fresh = freshness(headers, response.asked, fs.system.now(), response.hops)

@@ -75,7 +75,7 @@ class Pruner:
         self._counters = counters
 
     def prune(self, fs: RobustIO, limits: PruneLimits, *, dry_run: bool = False) -> PruneReport:
-        """Remove what exceeds the limits, and old leftovers. ``Cache.prune`` is the contract."""
+        """Remove what exceeds the limits, and old leftovers. See ``Cache.prune``."""
         fs = fs.without_waiting()
         added_before = self._counters.added(fs)
         remover = Remover(fs, self._layout, dry_run=dry_run)
@@ -93,7 +93,7 @@ class Pruner:
         return remover.report()
 
     def remove(self, fs: RobustIO, chosen: dict[str, set[str] | None], *, dry_run: bool = False) -> PruneReport:
-        """Remove entries by sha256, or their wheels with these names. ``Cache.remove`` is the contract."""
+        """Remove entries by sha256, or their wheels with these names. See ``Cache.remove``."""
         fs = fs.without_waiting()
         remover = Remover(fs, self._layout, dry_run=dry_run)
         removed: set[str] = set()
@@ -108,7 +108,7 @@ class Pruner:
         return remover.report()
 
     def clear(self, fs: RobustIO, *, dry_run: bool = False) -> PruneReport:
-        """Remove everything except the counters and the marks of the folder. ``Cache.clear`` is the contract."""
+        """Remove everything except the counters and the marks of the folder. See ``Cache.clear``."""
         fs = fs.without_waiting()
         added_before = self._counters.added(fs)
         remover = Remover(fs, self._layout, dry_run=dry_run)

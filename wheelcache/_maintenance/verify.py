@@ -49,7 +49,7 @@ class Verifier:
         self._repair = repair
 
     def verify(self, fs: RobustIO) -> VerifyReport:
-        """Check everything, and return what is wrong. ``Cache.verify`` is the contract."""
+        """Check everything, and return what is wrong. See ``Cache.verify``."""
         fs = RobustIO(fs.op.with_progress(one_at_a_time(fs.op.progress)))
         check = _ParallelCheck(fs, self._layout)
         suspects = check.run()

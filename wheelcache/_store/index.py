@@ -1,8 +1,8 @@
-"""The index: from a name that is not a sha256 (another strong hash, a URL) to the sha256 of its wheel.
+"""The index: maps keys, which are URLs and strong hashes other than sha256, to the sha256 of a wheel.
 
-Each name has a small file, a pointer. Its own file name is a hash of the name, since a URL may contain a secret. The
-pointer of a URL also says how long the answer of the server is fresh, and holds the header fields to revalidate it by.
-The index stores freshness; computing it is up to the modules that talk to servers.
+Each key has a small file, its pointer. The name of that file is a hash of the key, since a URL may contain a secret.
+The pointer of a URL also states how long the response is fresh, and contains the header fields that revalidate it. The
+index only stores freshness; ``_http.cache_control`` computes it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from .records import decode, encode
 
 
 class UrlEntry(NamedTuple):
-    """The last response of a server for a URL.
+    """The last response for a URL.
 
     Attributes:
         sha256: the digest of the wheel that it delivered, in hex.
-        until: until when the response is fresh, in seconds since the epoch.
-        may_be_stale: whether the response may be used after that if the server cannot be asked.
-        headers: the header fields that freshness and conditional requests need; names in lower case.
+        until: the end of its freshness, in seconds since the epoch.
+        may_be_stale: whether an offline cache may use the response after that.
+        headers: the header fields that freshness and conditional requests need, with lowercase names.
         place: the key of the URL that redirects led to, empty if there were no redirects.
     """
 
@@ -35,7 +35,7 @@ class UrlEntry(NamedTuple):
     place: str
 
     def is_usable(self, now: float, *, offline: bool) -> bool:
-        """Return whether the response may be used without asking the server."""
+        """Return whether the response may be used without revalidation."""
         return now < self.until or (offline and self.may_be_stale)
 
 
@@ -66,11 +66,11 @@ class Index:
         return None
 
     def write_digest(self, fs: RobustIO, key: str, sha256: str) -> None:
-        """Make a key point to a sha256, best effort: without it, the next fetch by this key downloads again."""
+        """Write the pointer of a key, best effort. Without one, the next fetch by this key downloads again."""
         self._write(fs, key, {"sha256": sha256})
 
     def write_url(self, fs: RobustIO, url: str, entry: UrlEntry) -> None:
-        """Store the last response for a URL, best effort, as :meth:`write_digest`."""
+        """Store the last response for a URL, best effort, like :meth:`write_digest`."""
         self._write(fs, url, entry._asdict())
 
     def _write(self, fs: RobustIO, key: str, fields: Mapping[str, Any]) -> None:
@@ -81,12 +81,12 @@ class Index:
             pass
 
     def remove(self, fs: RobustIO, key: str) -> None:
-        """Delete the pointer of a key."""
+        """Delete the pointer of a key, best effort."""
         fs.discard(self._layout.pointer(key))
 
 
 def digest_in_pointer(data: bytes | None) -> str | None:
-    """Return the sha256 in the bytes of a pointer, or ``None`` if they are not a pointer."""
+    """Return the sha256 in the contents of a pointer, or ``None`` if they are invalid."""
     fields = decode(data or b"")
     try:
         return None if fields is None else normalize_hash("sha256", fields["sha256"])[1]

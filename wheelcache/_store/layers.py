@@ -1,7 +1,7 @@
-"""The writable store and its layers, looked up as one.
+"""Look up wheels in the writable store and its layers.
 
-A wheel is looked for in the writable store first and then in each layer, in order. Layers are only read. A wheel of a
-layer is used where it is; only under another file name is it copied into the writable store.
+The writable store is searched first, then each layer in order. Layers are never written. A wheel in a layer is used in
+place. If it is requested under another file name, it is copied to the writable store.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .staging import StagedFile
 
 
 class LayeredStore:
-    """The wheels of one cache folder and of the layers below it.
+    """The wheels of one cache folder and its layers.
 
     Args:
         layout: the paths of the writable store.
-        layers: those of the layers, in the order in which they are asked.
-        read_only: whether the writable store is not written to either.
-        offline: whether a stale response may be used, as far as the server allowed.
+        layers: the paths of the layers, in the order in which they are searched.
+        read_only: whether the writable store must not be written either.
+        offline: whether a stale response may be used if its server allows that.
         verify_full: whether a wheel is hashed on every hit.
         strategy: gives a finished file its final name.
-        counters: count hits.
+        counters: counts hits.
         on_growth: called after an entry was added, with its bytes and its sha256.
     """
 
@@ -64,17 +64,17 @@ class LayeredStore:
     def find(
         self, fs: RobustIO, request: ResolvedRequest, *, refresh: bool = False, adopt: bool = False
     ) -> CachedWheel | None:
-        """Return the requested wheel, or ``None`` if it is missing, or if its server has to be asked first.
+        """Return the requested wheel, or ``None`` if it is missing or must be revalidated first.
 
         Args:
             fs: the file system of the operation.
             request: the wheel, by its hashes or, without any, by its URL.
-            refresh: whether a request without a hash is to be revalidated even if its last response is fresh.
-            adopt: whether to give a blob without a record its record; only for the owner of the entry's turn.
+            refresh: whether a request without a hash must be revalidated even if its last response is fresh.
+            adopt: whether to write the missing record of a blob. Only the owner of the wheel's turn may do that.
 
         Raises:
-            HashMismatchError, SizeMismatchError: if the wheel with one of the requested hashes lacks another, or has
-                another size.
+            HashMismatchError: if the wheel has one of the requested hashes but not all of them.
+            SizeMismatchError: if the wheel has the requested hash but another size.
         """
         if request.hashes:
             found = self._find_by_hash(fs, request.hashes, request.filename, adopt=adopt)
@@ -98,12 +98,12 @@ class LayeredStore:
         return None if found is None else found[0]
 
     def contains(self, fs: RobustIO, request: ResolvedRequest) -> bool:
-        """Return whether a requested wheel has been added meanwhile. Never waits and never fails."""
+        """Return whether a requested wheel has been added. Never waits and never fails."""
         quiet = RobustIO(fs.op.without_waiting().with_progress(None))
         try:
             return self._find_by_hash(quiet, request.hashes, request.filename) is not None
         except WheelCacheError:
-            return False  # it is looked up again, with the retry budget, when it is this caller's turn
+            return False  # the caller looks it up again, with its retry budget, when it is its turn
 
     def _find_by_hash(
         self, fs: RobustIO, hashes: Mapping[str, str], filename: str | None, *, adopt: bool = False
@@ -116,7 +116,7 @@ class LayeredStore:
             entry = sha256 and lookup.find(fs, sha256, filename, tuple(hashes), adopt=adopt and number == 0)
             if entry and entry.is_new:
                 self._on_growth(fs, entry.record.size, entry.record.sha256)
-            # A pointer that was copied to another name leads to a wheel without this hash: that is a miss.
+            # A pointer that was copied to the name of another key points to a wheel without this hash.
             if entry and key in {f"{name}:{value}" for name, value in entry.record.all_hashes().items()}:
                 named = self._with_filename(fs, entry, filename)
                 return None if named is None else (named, Status.LAYER if number else Status.HIT)
@@ -133,9 +133,9 @@ class LayeredStore:
         return None
 
     def _with_filename(self, fs: RobustIO, entry: Entry, filename: str | None) -> Entry | None:
-        """Return the same bytes under the requested file name, or ``None`` if they were pruned meanwhile.
+        """Return the entry with the requested file name, or ``None`` if another process removed it.
 
-        Two file names of one digest are two entries of one blob.
+        Two file names of one digest are two entries of one blob, so a missing entry is created.
         """
         if filename is None or filename.lower() == entry.record.filename.lower() or self.read_only:
             return entry
@@ -152,13 +152,13 @@ class LayeredStore:
         return entry
 
     def find_revalidated(self, fs: RobustIO, known: UrlEntry, filename: str) -> CachedWheel | None:
-        """Return the wheel that a server has just confirmed, or ``None`` if it was pruned meanwhile."""
+        """Return a wheel that the server has confirmed, or ``None`` if another process removed it."""
         entry = self.find_known(fs, known, filename)
         entry = entry and self._with_filename(fs, entry, filename)
         return None if entry is None else to_wheel(entry, Status.REVALIDATED)
 
     def find_known(self, fs: RobustIO, known: UrlEntry, filename: str) -> Entry | None:
-        """Return the entry in the writable store that a URL delivered last, or ``None``."""
+        """Return the entry of the last response for a URL in the writable store, or ``None``."""
         return self._lookup.find(fs, known.sha256, filename)
 
     def commit(self, fs: RobustIO, stage: StagedFile, filename: str, url: str | None, status: Status) -> CachedWheel:
@@ -166,14 +166,16 @@ class LayeredStore:
 
         Args:
             fs: the file system of the operation.
-            stage: the file; its bytes are checked first.
+            stage: the file, whose bytes are checked first.
             filename: the wheel's file name.
             url: its origin, redacted, or ``None``.
-            status: the status of the wheel, unless it replaces a damaged one.
+            status: the status of the returned wheel, unless it repairs a damaged one.
 
         Raises:
-            HashMismatchError, SizeMismatchError, InvalidWheelError: if the bytes are not the requested ones.
-            CommitError: if the file system refuses.
+            HashMismatchError: if the bytes do not have the expected hashes.
+            SizeMismatchError: if they do not have the expected size.
+            InvalidWheelError: if no hash was expected, and they are not a zip archive.
+            CommitError: if the file cannot be committed.
         """
         finished = stage.seal()
         entry = self._commit.add(fs, finished, filename, url)
@@ -186,7 +188,7 @@ class LayeredStore:
         return to_wheel(entry, Status.REPAIRED if was_damaged else status)
 
     def entries(self, fs: RobustIO) -> Iterator[CachedWheel]:
-        """Yield every wheel of the writable store that is not damaged."""
+        """Yield every undamaged wheel of the writable store."""
         for record in self._lookup.records(fs):
             entry = self._lookup.find(fs, record.sha256, record.filename, use=False)
             if entry is not None and entry.record.filename == record.filename:
@@ -199,7 +201,7 @@ class LayeredStore:
                 "the cache was opened read-only",
                 operation=operation,
                 path=self.layout.root,
-                advice="Open it without read_only=True, or open another one that has it as a layer.",
+                advice="Open it without read_only=True, or use it as a layer of another cache.",
             )
 
 
@@ -207,7 +209,7 @@ def _check_entry(entry: Entry, request: ResolvedRequest) -> None:
     hashes = entry.record.all_hashes()
     if any(hashes.get(name, value) != value for name, value in request.hashes.items()):
         raise HashMismatchError(
-            "the cached wheel has one of the requested hashes and lacks another",
+            "the cached wheel has one of the requested hashes, but not all of them",
             operation="look up",
             path=entry.path,
             expected=request.hashes,
@@ -216,7 +218,7 @@ def _check_entry(entry: Entry, request: ResolvedRequest) -> None:
         )
     if request.size not in {None, entry.record.size}:
         raise SizeMismatchError(
-            "the cached wheel has the requested hash and another size",
+            "the cached wheel has the requested hash, but another size",
             operation="look up",
             path=entry.path,
             expected=request.size or 0,
@@ -226,7 +228,7 @@ def _check_entry(entry: Entry, request: ResolvedRequest) -> None:
 
 
 def to_wheel(entry: Entry, status: Status) -> CachedWheel:
-    """Return an entry as callers get it."""
+    """Return the public description of an entry."""
     record = entry.record
     return CachedWheel(
         path=Path(entry.path),
