@@ -17,6 +17,7 @@ validator of the same URL: https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -413,8 +414,6 @@ def _required_progress(remaining: int | None) -> int:
 
 def _full_jitter(number: int) -> float:
     """Return the length of the pause of this number: random up to its limit, so that clients do not act in step."""
-    import random
-
     # The choice is not a secret.
     return random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** max(0, number - 1)))  # noqa: S311
 
