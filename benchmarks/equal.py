@@ -1,10 +1,10 @@
-"""Whether real wheels unpack as pypa/installer unpacks them, file for file and mode for mode.
+"""Check that real wheels are unpacked exactly as pypa/installer installs them: same files, bytes and modes.
 
 python benchmarks/equal.py [folder]
 
-The wheels are those of ``unpack.py``. By copy everything must be equal; by hard link everything but the right to write,
-which the files of the cache have not. ``RECORD`` and scripts are the installation's, and left out; files in
-``__pycache__`` are unpacked, and installer leaves them out.
+Uses the wheels that ``unpack.py`` downloaded. Copied files must be equal to those of installer. Hard-linked files must
+be equal except for write permission, which files of the cache do not have. ``RECORD`` and generated scripts are
+ignored, since they belong to an installation. Files in ``__pycache__`` are ignored, since installer skips them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from wheelcache import Cache, LinkMode
 
 
 def contents(folder: Path, mask: int) -> dict[str, tuple[bytes, int]]:
-    """Return every file, by its name, with its bytes and its mode."""
+    """Return the bytes and the mode of every file, by relative path."""
     return {
         os.path.relpath(os.path.join(parent, name), folder): (
             Path(parent, name).read_bytes(),
@@ -38,7 +38,7 @@ def contents(folder: Path, mask: int) -> dict[str, tuple[bytes, int]]:
 
 
 def differences(cache: Cache, path: Path, scratch: Path) -> list[str]:
-    """Return the files of one wheel that are not the same."""
+    """Return the files of one wheel that differ."""
     theirs, found = scratch / "theirs", []
     schemes = dict.fromkeys(("purelib", "platlib"), str(theirs / "lib"))
     schemes |= {name: str(theirs / name) for name in ("scripts", "data", "headers")}
@@ -58,7 +58,7 @@ def differences(cache: Cache, path: Path, scratch: Path) -> list[str]:
 
 
 def main() -> None:
-    """Compare, and say what differs."""
+    """Compare all wheels, and print the differences."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else platformdirs.user_cache_path("wheelcache-benchmarks"))
     wheels = sorted(folder.glob("*/*.whl"))
     equal = 0

@@ -1,11 +1,11 @@
-"""What downloading costs: one wheel of 190 MB, and 80 of 247 MB together, on loopback, against other tools.
+"""Measure the cost of a download: one wheel of 190 MB, and 80 wheels of 247 MB in total, from loopback.
 
 python benchmarks/fetch.py [rounds] [--no-others]
 
-Each tool downloads into an empty folder and checks sha256 where it can; the medians are of interleaved rounds. For
-wheelcache, and the other libraries, the time is taken inside the process, after the imports; for commands it is theirs
-as a whole. The last column is the ratio to ``curl`` (8 at a time for the set) with ``openssl dgst`` after it. With
-``pip download`` and ``uv`` more happens: they read the wheel's metadata, and uv unpacks it.
+Each tool downloads into an empty folder, and verifies sha256 if it can. The figures are medians of interleaved rounds.
+Libraries, including wheelcache, are timed inside the process, after the imports; commands are timed as a whole. The
+last column is the ratio to ``curl`` (8 parallel downloads for the 80 wheels) followed by ``openssl dgst``.
+``pip download`` and ``uv`` do more: both read the metadata of the wheel, and uv also unpacks it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 LARGE = 190_000_000
 SET = [int(3_087_500 * (0.1 + 1.8 * number / 79)) for number in range(80)]
-# pooch and huggingface_hub, in an environment of their own where they are to be compared.
+# The Python of an environment with pooch and huggingface_hub, if they are to be compared.
 OTHERS = os.environ.get("WHEELCACHE_BENCH_PYTHON", sys.executable)
 
 OURS = """
 import json, sys, time, resource
-# What the first download would import is part of the interpreter's start, which is not counted.
+# Imports of the first download count as interpreter start, which is not measured.
 import wheelcache, httpx, httpcore, filelock, packaging.utils
 import wheelcache._fetch.download, wheelcache._fetch.batch, wheelcache._fetch.partial, wheelcache._store.commit
 from wheelcache import Cache, WheelRequest
@@ -85,7 +85,7 @@ with ThreadPoolExecutor(8) as pool:
 
 
 def make_wheels(folder: Path) -> dict[str, list[tuple[str, str, int]]]:
-    """Make wheels of these sizes, whose bytes do not compress."""
+    """Write incompressible wheels of these sizes."""
     sys.path.insert(0, str(HERE.parent / "tests" / "support"))
     from wheels import make_wheel, sha256, wheel_filename
 

@@ -1,8 +1,8 @@
-"""A file server that is not the bottleneck: sendfile, a process for each connection that is busy, nothing parsed twice.
+"""Serve files so fast that the server is not the bottleneck: sendfile, a process per busy connection, no parsing twice.
 
 python benchmarks/fileserver.py FOLDER [seconds added to each request]
 
-It prints its port, knows ``Range: bytes=N-`` and keep-alive, and ends with its standard input.
+Prints its port. Supports ``Range: bytes=N-`` and keep-alive. Exits when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def watched(connection: socket.socket, folder: str, delay: float) -> None:
         try:
             serve(connection, folder, delay)
         except OSError:
-            pass  # the client had enough
+            pass  # the client closed the connection
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a hit costs, against the least that any cache must do: read one small file and stat another.
+"""Measure the cost of a hit, compared with the minimum for any cache: read one small file, and ``stat`` another.
 
 python benchmarks/hit.py [entries]
 """
@@ -23,7 +23,7 @@ ROUNDS = 9
 
 
 def wheel(number: int) -> bytes:
-    """A small archive, different for each number."""
+    """Return a small archive that is different for each number."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         archive.writestr("number.py", str(number))
@@ -31,7 +31,7 @@ def wheel(number: int) -> bytes:
 
 
 def median(work: Callable[[], None]) -> float:
-    """The median seconds of one piece of work."""
+    """Return the median duration of a function call in seconds."""
     seconds = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
@@ -41,12 +41,12 @@ def median(work: Callable[[], None]) -> float:
 
 
 def process(code: str, *arguments: str) -> float:
-    """The median seconds of a whole Python process."""
+    """Return the median duration of a whole Python process in seconds."""
     return median(lambda: subprocess.run([sys.executable, "-c", code, *arguments], check=True))
 
 
 def bare(wheels: list[CachedWheel]) -> None:
-    """What remains of a hit when everything that makes it a cache is taken away."""
+    """Read one small file and ``stat`` another, which is the minimum for any cache."""
     for each in wheels:
         path = str(each.path)
         with open(path.removesuffix(".whl") + ".json", "rb") as file:
@@ -55,7 +55,7 @@ def bare(wheels: list[CachedWheel]) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     with tempfile.TemporaryDirectory() as folder:
         with Cache(folder) as cache:

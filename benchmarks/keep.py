@@ -3,7 +3,7 @@
 python benchmarks/keep.py [entries ...]          the default is 1000 10000 100000; 1000000 needs 12 GB of disk space,
                                                  and takes half an hour if the files do not fit into memory
 
-The entries are real records beside tiny blobs, so that the time is spent on the entries and not on their bytes.
+The entries have real records and tiny blobs, so that the time is spent on the entries and not on their bytes.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def measure(root: str, count: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     counts = [int(text) for text in sys.argv[1:]] or [1000, 10_000, 100_000]
     columns = ("walk", "hit", "stats", "/walk", "prune", "/walk", "removal", "/bare", "verify", "/read")
     print(

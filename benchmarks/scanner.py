@@ -1,13 +1,13 @@
-"""What a scanner costs that holds every new file and folder for 30 s, while a wheel of 10 MB is fetched and unpacked.
-
-Under the Windows Python of the tests, whose scanner it takes (tests/windows/README.md):
+"""Measure the cost of a scanner that holds every new file and folder for 30 s while a wheel is fetched and unpacked.
 
 tests/windows/python benchmarks/scanner.py [rounds]
 
-Each round is done with a scanner and without, in turns. No speed is measured there, only the ratio. Where another tool
-waits for the scanner, or fails, the ratio shows it: 30 s are many times what a round takes. Where the scanner shares
-nothing, nobody can read the wheel that is to be unpacked before it lets go of both its names, one after the other: that
-is done once, with a scanner that holds for 10 s.
+Runs under the Windows Python of the tests, with their scanner (tests/windows/README.md). The wheel has 10 MB. Rounds
+with and without the scanner alternate. Only the ratio is meaningful, since Wine is slow. A wait for the scanner shows
+in the ratio, because a round takes a small fraction of 30 s.
+
+If the scanner shares nothing, no other process can read the wheel that is to be unpacked until the scanner has closed
+both of its names, one after the other. This case is measured once, with a scanner that holds files for 10 s.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from wheelcache import Cache
 
 FILES, FILE_SIZE = 200, 50_000
 HOLD_MS = 30_000
-# A scanner that shares nothing keeps itself from the second name of a file, and Wine loses a file number at each try.
+# A scanner that shares nothing excludes itself from the second name of a file, and Wine leaks a handle per attempt.
 NONE_HOLD_MS = 10_000
 
 
 def big_wheel() -> Wheel:
-    """Return a wheel of 10 MB that no compression makes smaller."""
+    """Return a wheel of 10 MB that cannot be compressed."""
     noise = random.Random(0)
     entries = [Entry(f"big/part{number % 10}/{number}.py", noise.randbytes(FILE_SIZE)) for number in range(FILES)]
     return Wheel(FILENAME, wheel(entries))
@@ -47,7 +47,7 @@ def hold_of(share: str) -> int:
 
 
 def bring(server: Server, wheel: Wheel, share: str | None) -> float:
-    """Fetch a wheel into a new cache and unpack it, with a scanner or without; return the seconds."""
+    """Fetch a wheel into a new cache and unpack it, with or without a scanner. Return the seconds."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         scanner = None if share is None else stack.enter_context(watching(folder, share=share, ms=hold_of(share)))
@@ -62,7 +62,7 @@ def bring(server: Server, wheel: Wheel, share: str | None) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     wheel = big_wheel()
     print(f"a wheel of {wheel.size / 1e6:.1f} MB with {FILES} files, fetched and unpacked")

@@ -1,10 +1,10 @@
-"""Unpacking side by side with others: warm installs of many wheels, and one large wheel for the first time.
+"""Measure unpacking, compared with other tools: warm installs of many wheels, and the first unpacking of a large one.
 
 python benchmarks/unpack.py [folder]
 
-The wheels are downloaded once with pip, by its own configuration, into ``folder`` (by default a folder in the user's
-cache); everything is measured on the volume that it is on. Each figure is the median of whole processes that took
-turns; what is not installed (uv, bsdtar, unzip) is left out. With ``zlib-ng`` installed, wheelcache uses it.
+The wheels are downloaded once by pip, with its own configuration, into ``folder``, by default in the user's cache
+directory. All measurements use the volume of that folder. Each figure is the median of whole processes that run in
+turns. Tools that are not installed (uv, bsdtar, unzip) are skipped. If ``zlib-ng`` is installed, wheelcache uses it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REQUIREMENTS = """
     babel setuptools sphinx mypy pylint hypothesis aiohttp fastapi cryptography pillow lxml statsmodels ansible-core
     black pip rich trio docutils faker
 """
-# Thousands of tiny files in as many folders: they would be a quarter of the whole.
+# Each of these has thousands of tiny files in as many folders. They would be a quarter of the total.
 LEFT_OUT = {"plotly", "jedi", "statsmodels", "sympy", "mypy", "babel", "jupyterlab", "ansible_core", "faker"}
 LARGE = "tensorflow-cpu"
 
@@ -48,7 +48,7 @@ with Cache(sys.argv[1]) as cache:
         wheel = cache.put(path)
         cache.unpack(wheel, None if sys.argv[2] == "-" else sys.argv[2])
 """
-# The least that there is to do, with nothing looked at and nothing checked.
+# The minimum: links without any check.
 BARE = """
 import json, os, sys
 made = set()
@@ -74,7 +74,7 @@ for path in sys.argv[2:]:
 
 
 def download(folder: Path) -> tuple[list[Path], Path]:
-    """Return many wheels and a large one, downloaded where they are not there yet."""
+    """Return many wheels and a large one. Download those that are missing."""
     for name, requirements, options in (("wheels", REQUIREMENTS.split(), []), ("big", [LARGE], ["--no-deps"])):
         if not (folder / name).is_dir():
             pip = [sys.executable, "-m", "pip", "download", "-q", "--only-binary", ":all:", *options]
@@ -85,8 +85,8 @@ def download(folder: Path) -> tuple[list[Path], Path]:
 
 
 def run(*command: object, **environment: str) -> None:
-    """Run a command, and show what it said if it fails."""
-    # A package that pip installed is compiled; one that is used from a checkout is only where that may be kept.
+    """Run a command, and print its output if it fails."""
+    # pip compiles an installed package. A checkout is compiled at its first import, unless this variable prevents it.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [str(part) for part in command],
@@ -102,11 +102,11 @@ def run(*command: object, **environment: str) -> None:
 def side_by_side(
     title: str, works: dict[str, Callable[[Path], None]], scratch: Path, rounds: int = ROUNDS, *, large: bool = False
 ) -> None:
-    """Let them take turns, each into a new folder, and print the medians and their ratios to uv's."""
+    """Run the tools in turns, each into a new folder. Print the medians and their ratios to that of uv."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
-    # Links are not deleted until all is measured: for a minute and more, ext4 steps around inodes that were deleted
-    # (recently_deleted() in fs/ext4/ialloc.c of Linux), which makes mkdir many times as slow for whoever is next. Of
-    # what takes gigabytes a turn, mkdir is the least part.
+    # Links are deleted only after all measurements: for over a minute, ext4 skips inodes that were just deleted
+    # (recently_deleted() in fs/ext4/ialloc.c of Linux), which makes mkdir many times slower for the next tool. Large
+    # wheels are deleted at once, since a round takes gigabytes, and mkdir is a small part of it.
     with tempfile.TemporaryDirectory(dir=scratch) as targets:
         for number in range(rounds + 1):
             for name, work in works.items():
@@ -126,12 +126,12 @@ def side_by_side(
 
 
 def empty(target: Path) -> Path:
-    """The cache of one turn."""
+    """Return the cache folder of one round."""
     return target.with_name(f"{target.name}-cache")
 
 
 def warm(wheels: list[Path], scratch: Path, mode: str) -> dict[str, Callable[[Path], None]]:
-    """Installs of many wheels from a cache that has them all."""
+    """Return the tools that install many wheels from a cache that contains all of them."""
     cache, uv_cache, digests = scratch / "cache", scratch / "uv", scratch / "digests"
     run(sys.executable, "-c", PUT, cache, "-", *wheels)
     from wheelcache import Cache
@@ -157,7 +157,7 @@ def warm(wheels: list[Path], scratch: Path, mode: str) -> dict[str, Callable[[Pa
 
 
 def slow(wheels: list[Path]) -> dict[str, Callable[[Path], None]]:
-    """Installers that unpack every time."""
+    """Return the tools that unpack at each installation."""
     pip = [
         sys.executable,
         "-m",
@@ -176,7 +176,7 @@ def slow(wheels: list[Path]) -> dict[str, Callable[[Path], None]]:
 
 
 def cold(large: Path, scratch: Path) -> dict[str, Callable[[Path], None]]:
-    """One large wheel, with an empty cache where there is one."""
+    """Return the tools that unpack a large wheel, with an empty cache if the tool has one."""
     works: dict[str, Callable[[Path], None]] = {
         "wheelcache": lambda target: run(sys.executable, "-c", PUT, empty(target), target, large),
         "zipfile": lambda target: run(sys.executable, "-m", "zipfile", "-e", large, target),
@@ -194,7 +194,7 @@ def cold(large: Path, scratch: Path) -> dict[str, Callable[[Path], None]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     given = sys.argv[1] if len(sys.argv) > 1 else platformdirs.user_cache_path("wheelcache-benchmarks")
     folder = Path(given).absolute()
     wheels, large = download(folder)
