@@ -19,7 +19,8 @@ from wheels import Wheel, make_wheel
 import wheelcache
 from wheelcache import Cache, CachedWheel, Phase, ProgressEvent, Status, WheelCacheError, WheelRequest
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 WHEEL_URL = re.compile(r"https://(?:[a-z]+\.)*example\.org/[\w./-]+\.whl")
 LOCK = """
@@ -63,6 +64,18 @@ def run(example: str, server: Server) -> dict[str, object]:
     # The example must not inherit this module's import from __future__.
     exec(compile(served(example, server), "README.md", "exec", dont_inherit=True), scope)
     return scope
+
+
+def test_the_example_of_sharing_runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of layers and read-only caches runs, with another folder for the shared cache."""
+    monkeypatch.setenv("WHEELCACHE_DIR", str(tmp_path / "cache"))
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    text = (ROOT / "docs" / "sharing.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    cache = run(example.replace('"/srv/wheels"', repr(str(shared))), server)["cache"]
+    assert isinstance(cache, Cache)
+    assert cache.path == shared
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
