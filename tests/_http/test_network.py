@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -261,3 +262,33 @@ def test_the_proxies_of_the_environment_are_those_of_httpx(
         assert {url: client.get(url).text for url in proxied} == {
             url: PROXY if through else "" for url, through in proxied.items()
         }
+
+
+class HastyPeer:
+    """A connection to a TLS server that sends its certificate and no longer receives anything."""
+
+    def __init__(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.sent = 0
+
+    def receive(self, *_: object) -> bytes:
+        with suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        return self.outgoing.read()
+
+    def send(self, data: bytes, _: object) -> None:
+        self.sent += 1
+        if self.sent > 1:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        self.incoming.write(data)
+
+
+def test_a_closed_connection_does_not_hide_an_untrusted_certificate() -> None:
+    """If the peer no longer receives why its certificate is refused, the error still says it."""
+    below: Any = HastyPeer()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        network.TlsStream(below, ssl.create_default_context(), "127.0.0.1", network._TimeBudget(60))
+    assert below.sent == 2

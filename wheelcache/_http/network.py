@@ -154,7 +154,10 @@ class TlsStream(_Stream):
                     self._incoming.write_eof()
             except ssl.SSLError:
                 # The peer learns the reason, such as a certificate that is not trusted.
-                self._flush(budget)
+                try:
+                    self._flush(budget)
+                except OSError:
+                    pass  # it has closed the connection already: the error of TLS is the reason
                 raise
             else:
                 self._flush(budget)
