@@ -227,6 +227,34 @@ def test_the_clients_request_stays_as_it_is(cache: Cache, wheel: Wheel, other_wh
         assert (found.status_code, found.content) == (200, other_wheel.data)
 
 
+@dataclass
+class ClosesCache(httpx.BaseTransport):
+    """The transport behind, while whose answer the cache is closed."""
+
+    behind: Next
+    cache: Cache
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = self.behind.handle_request(request)
+        self.cache.close()
+        return response
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_closing_the_cache_during_an_answer_does_not_reach_the_client(
+    known: bool, client: httpx.Client, behind: Next, cache: Cache, machine: Machine
+) -> None:
+    """The client gets an answer or a confirmation that came while the cache was closed; nothing of it is kept."""
+    if known:
+        client.get(url_of(behind.wheel))
+        machine.clock.advance(40 * 86_400)
+    other = machine.cache(cache.path)
+    with httpx.Client(transport=CacheTransport(other, next=ClosesCache(behind, other))) as hasty:
+        assert hasty.get(url_of(behind.wheel)).content == behind.wheel.data
+    assert len(list(cache.entries())) == known
+    assert unfinished(cache) == []
+
+
 def test_an_early_close_leaves_nothing(client: httpx.Client, behind: Next, cache: Cache) -> None:
     """Who closes an answer and still holds its iterator leaves no temporary file."""
     with client.stream("GET", url_of(behind.wheel)) as response:

@@ -67,7 +67,10 @@ class Passthrough:
     def record_revalidation(self, headers: Mapping[str, str]) -> None:
         """Store that the server has confirmed the wheel, with these headers."""
         if self.wheel is not None and not self._store.read_only:
-            self._remember(self.wheel, headers, modified=False)
+            try:
+                self._remember(self.wheel, headers, modified=False)
+            except OperationCancelledError:
+                pass  # the cache was closed: the client gets its response all the same
 
     def begin_body(self, headers: Mapping[str, str]) -> BodyWriter:
         """Return a writer for the body of a response with these headers."""
@@ -88,7 +91,7 @@ class Passthrough:
         temporary = self._store.layout.new_temporary(self._fs.temporary_tag(), self._fs.system.pid_namespace())
         try:
             return StagedFile(self._fs, temporary, expected=self._request.hashes, display_url=self._request.display_url)
-        except WheelCacheError:
+        except (WheelCacheError, OperationCancelledError):
             return None
 
     def commit(self, stage: StagedFile, headers: Mapping[str, str]) -> None:
