@@ -21,6 +21,7 @@ from wheelcache._fs.robustio import RobustIO
 from wheelcache._operation import Operation
 from wheelcache._os.system import System
 from wheelcache._store.layout import Layout
+from wheelcache._store.single_flight import SingleFlight
 
 LOCK_TIMEOUT = 10.0
 OTHER_PID = 4711
@@ -347,3 +348,12 @@ def test_a_hit_takes_no_lock(cache: Cache, files: FaultyFiles, server: Server, w
     assert cache.fetch(url, hashes=wheel.digest).status is Status.HIT
     assert files.count("*", "*locks*") == 0
     owner.ends()
+
+
+def test_a_turn_during_which_the_process_forks_ends_in_the_child_too(cache: Cache) -> None:
+    """A listener may fork; if the child then makes another call, ending the turn that it inherited is no error."""
+    layout = Layout(str(cache.path))
+    flight = SingleFlight(layout, LOCK_TIMEOUT)
+    with flight.turn(RobustIO(Operation(System())), "key", lambda: False):
+        flight.after_fork()
+    assert not Path(layout.lock("key")).exists()

@@ -59,18 +59,20 @@ class SingleFlight:
 
     @contextmanager
     def _among_threads(self, key: str) -> Iterator[threading.Lock]:
-        with self._lock:
-            lock, users = self._threads.get(key, (threading.Lock(), 0))
-            self._threads[key] = lock, users + 1
+        # A listener may fork, and call after_fork in the child by another call: this turn ends with what it began with.
+        mutex, threads = self._lock, self._threads
+        with mutex:
+            lock, users = threads.get(key, (threading.Lock(), 0))
+            threads[key] = lock, users + 1
         try:
             yield lock
         finally:
-            with self._lock:
-                lock, users = self._threads[key]
+            with mutex:
+                lock, users = threads[key]
                 if users == 1:
-                    del self._threads[key]
+                    del threads[key]
                 else:
-                    self._threads[key] = lock, users - 1
+                    threads[key] = lock, users - 1
 
     @contextmanager
     def _among_processes(self, fs: RobustIO, key: str, owner: _Owner) -> Iterator[None]:
