@@ -138,6 +138,27 @@ def modules_imported(path: Path) -> set[str]:
 UPWARD = {"_store.index": {"_fetch"}}
 
 
+def unlocked_imports(node: ast.AST, *, in_function: bool = False, locked: bool = False) -> Iterator[ast.AST]:
+    """Yield the imports inside functions that do not hold ``import_lock``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom) and in_function and not locked:
+            yield child
+        is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        holds = isinstance(child, ast.With) and any("import_lock" in ast.unparse(item) for item in child.items)
+        yield from unlocked_imports(
+            child, in_function=in_function or is_function, locked=holds or (locked and not is_function)
+        )
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_every_import_in_a_function_holds_the_lock(path: Path) -> None:
+    """A fork never interrupts an import: see ``wheelcache._imports``."""
+    # Called while its own module is imported.
+    at_import = {"_archive.inflate": {"from zlib_ng import zlib_ng"}}
+    unlocked = {ast.unparse(node) for node in unlocked_imports(tree(path))}
+    assert unlocked == at_import.get(dotted(path), set())
+
+
 def test_there_are_no_cycles() -> None:
     """The modules can be put in an order in which each imports only from those before it."""
     graph = {

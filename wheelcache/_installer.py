@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ._cache import Cache, core_of
 from ._fs.link import LinkStrategy
 from ._fs.robustio import RobustIO
+from ._imports import import_lock
 from ._models import CachedWheel, LinkMode
 from ._operation import Operation
 from ._os.system import System
@@ -173,7 +174,8 @@ class LinkDestination(WheelDestination):
         linkable = isinstance(stream, _TreeStream) and scheme != "scripts" and self._inner.hash_algorithm == "sha256"
         if not linkable:
             return self._inner.write_file(scheme, path, stream, is_executable)
-        from installer.records import Hash, RecordEntry
+        with import_lock:
+            from installer.records import Hash, RecordEntry
 
         assert isinstance(stream, _TreeStream)
         relative = os.fspath(path)
@@ -212,6 +214,7 @@ def _new_fs(io_timeout: float = 60.0) -> RobustIO:
 
 
 def _urlsafe(digest: str) -> str:
-    import base64  # only installations need it
+    with import_lock:  # only installations need it
+        import base64
 
     return base64.urlsafe_b64encode(bytes.fromhex(digest)).rstrip(b"=").decode("ascii")

@@ -289,7 +289,8 @@ class Operation:
 
 
 def _full_jitter(number: int) -> float:
-    import random
+    with import_lock:
+        import random
 
     # Which of the possible waits it is need not be a secret.
     return random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(number - 1, 30)))  # noqa: S311

@@ -78,7 +78,8 @@ class BlockingAsyncClient:
         Raises:
             OperationCancelledError: if the operation was or is cancelled.
         """
-        from anyio import CancelScope, from_thread
+        with import_lock:
+            from anyio import CancelScope, from_thread
 
         tokens = self._tokens()
 
@@ -119,9 +120,10 @@ class BlockingAsyncClient:
 
 
 def _create_body(client: BlockingAsyncClient, response: httpx.Response) -> httpx.SyncByteStream:
-    from anyio import from_thread
+    with import_lock:
+        from anyio import from_thread
 
-    from .library import httpx
+        from .library import httpx
 
     class Body(httpx.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .._imports import import_lock
+
 # int() refuses thousands of digits, and no file has a size of more than 18.
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
@@ -50,8 +52,9 @@ def parse_date(value: str | None) -> float | None:
     if value is None:
         return None
     # A hit without a network parses no dates, and loads this module for the freshness of a URL.
-    from datetime import UTC
-    from email.utils import parsedate_to_datetime
+    with import_lock:
+        from datetime import UTC
+        from email.utils import parsedate_to_datetime
 
     try:
         date = parsedate_to_datetime(value)

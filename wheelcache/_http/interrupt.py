@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from .._imports import import_lock
 from .._operation import Operation
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ class ReadInterrupter:
             yield
 
     def _interrupt_on_cancel(self, op: Operation, stream: Any, interruptions: ExitStack) -> None:
-        import socket
+        with import_lock:
+            import socket
 
         connection = None if stream is None else stream.get_extra_info("socket")
         if isinstance(connection, socket.socket):
