@@ -140,7 +140,7 @@ class PartialDownload:
             error: the exception that ended the download, or ``None``.
         """
         if error is not None and self._is_worth_keeping(error):
-            self._release()
+            self.release()
         elif self._saved is not None:
             self._fs.discard(self._layout.origin_file(self.stage.path))
 
@@ -151,7 +151,7 @@ class PartialDownload:
         validated = self.origin is not None and self.origin.validator is not None
         return self.resumable and self.stage.written >= _MIN_BYTES and (bool(self._request.hashes) or validated)
 
-    def _release(self) -> None:
+    def release(self) -> None:
         """Rename the file to a name without an owner, so that the next download can claim it."""
         fs, system = self._fs.for_cleanup(), self._fs.system
         path = self.stage.path
@@ -242,7 +242,8 @@ class PartialDownloads:
             return self._copy(fs, request, leftover)
         fs.discard(self._layout.origin_file(leftover.path))
         try:
-            file = fs.files.open_write(path)
+            # Not cancellable: the file has our name by now. Resuming it is cancelled, and releases it.
+            file = fs.system.files.open_write(path)
         except OSError:
             fs.discard(path)
             return None
@@ -273,16 +274,15 @@ class PartialDownloads:
     ) -> PartialDownload | None:
         """Hash the existing bytes. Return ``None`` if they cannot be read."""
         partial = PartialDownload(fs, self._layout, request, stage)
+        partial.origin, partial.total = saved
         try:
             stage.resume(fs)
         except CommitError:
             stage.__exit__(None, None, None)
             return None
-        except BaseException as error:
-            with stage:
-                partial.settle(error)
+        except BaseException:
+            partial.release()  # as it was, whatever part of it was hashed
             raise
-        partial.origin, partial.total = saved
         partial.resumed = partial.doubtful = True
         partial.most_written = stage.written
         return partial

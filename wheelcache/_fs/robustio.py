@@ -255,9 +255,9 @@ class RobustIO:
             raise
 
     def touch(self, path: str, seconds: float) -> None:
-        """Set the time stamp of a file, best effort: readers of the stamp can live with an older one."""
+        """Set the time stamp of a file, best effort: readers can use an older one. Never waits or is cancelled."""
         try:
-            self.files.touch(path, seconds)
+            self.system.files.touch(path, seconds)
         except OSError:
             pass
 

@@ -104,13 +104,14 @@ class Counters:
             self._unwritten = self._unwritten.plus(count)
 
     def write(self, fs: RobustIO) -> None:
-        """Append the counts since the last call. Best effort: never waits, and never fails."""
+        """Append the counts since the last call. Best effort: never waits or fails, and is not cancelled."""
         with self._lock:
             count, self._unwritten = self._unwritten, Count()
         if count == _NOTHING or not self._writable:
             return
         try:
-            with fs.files.open_append(self._layout.counters) as file:
+            # Not cancellable: the counts would be lost.
+            with fs.system.files.open_append(self._layout.counters) as file:
                 write_all(file, count.line())
         except OSError:
             # An absolute size is outdated by the next attempt.

@@ -115,7 +115,7 @@ class TreeStore:
             if not problems:
                 return entry
             if self._writable:
-                self.remove_tree(fs, entry)
+                self.remove_tree(fs.for_cleanup(), entry)  # a cancellation must not leave half of the tree
         return None
 
     def iter_marked(self, fs: RobustIO, sha256: str) -> Iterator[TreeEntry]:
