@@ -17,7 +17,7 @@ from server import Server
 from wheels import Wheel, make_wheel
 
 import wheelcache
-from wheelcache import Cache, CachedWheel, Phase, ProgressEvent, Status, WheelCacheError, WheelRequest
+from wheelcache import Cache, CachedWheel, Cause, Phase, ProgressEvent, Status, WheelCacheError, WheelRequest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -136,10 +136,11 @@ def test_every_field_is_documented(kind: type) -> None:
     assert fields - names_in(section(kind.__name__)) == set()
 
 
-def test_every_status_and_phase_is_documented() -> None:
-    """The reference names every way in which a wheel is obtained, and every phase."""
+def test_every_status_phase_and_cause_is_documented() -> None:
+    """The reference names every way in which a wheel is obtained, every phase, and every cause of a refusal."""
     assert set(Status) - names_in(section("CachedWheel")) == set()
     assert set(Phase) - names_in(section("ProgressEvent")) == set()
+    assert {cause.name for cause in Cause} - names_in(section("Errors").replace("Cause.", "")) == set()
 
 
 def errors() -> list[type[WheelCacheError]]:
