@@ -1,4 +1,4 @@
-"""AsyncCache: the same as Cache, awaited, under asyncio and trio; cancelled, it leaves everything in order."""
+"""Test AsyncCache: the behaviour of Cache on asyncio and trio, and cancellation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Every test runs under each."""
+    """Run each test on every backend."""
     return request.param
 
 
@@ -52,7 +52,7 @@ def async_cache(machine: Machine, folder: Path, **options: Any) -> AsyncCache:
     class MachineAsyncCache(AsyncCache):
         _cache_class = machine.cache_class
 
-    # On this machine waiting takes no time, and a download that takes some would be a stopped one.
+    # Waiting takes no time on this machine, so the default timeout would expire during a download.
     return MachineAsyncCache(folder, **{"lock_timeout": float("inf"), **options})
 
 
@@ -60,12 +60,12 @@ def async_cache(machine: Machine, folder: Path, **options: Any) -> AsyncCache:
 async def cached(
     request: pytest.FixtureRequest, machine: Machine, tmp_path: Path, anyio_backend: str
 ) -> AsyncIterator[AsyncCache]:
-    """An empty cache, with a client of its own, and with an AsyncClient."""
+    """Yield an empty cache, with its own client and with an AsyncClient."""
     if request.param == "own client":
         async with async_cache(machine, tmp_path / "cache") as cache:
             yield cache
     else:
-        # What ends is ended: this client waits for ever.
+        # Without a timeout, only wheelcache itself can end a wait.
         async with (
             httpx.AsyncClient(timeout=None) as client,
             async_cache(machine, tmp_path / "cache", client=client) as cache,
@@ -74,7 +74,7 @@ async def cached(
 
 
 async def test_a_client_that_raises_for_status(server: Server, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
-    """What a hook of an AsyncClient raises for a status is that status: it is tried again."""
+    """An HTTPStatusError that a hook of an AsyncClient raises is retried according to its status."""
 
     async def raise_for_status(response: httpx.Response) -> None:
         response.raise_for_status()
@@ -90,14 +90,16 @@ async def test_a_client_that_raises_for_status(server: Server, machine: Machine,
 
 @pytest.fixture
 def never() -> Iterator[threading.Event]:
-    """An event that a stalled server waits for in vain, until the test is over."""
+    """Yield an event that a stalled server waits for until the test ends."""
     event = threading.Event()
     yield event
     event.set()
 
 
-async def test_the_same_as_the_other(server: Server, cached: AsyncCache, wheel: Wheel, tmp_path: Path) -> None:
-    """Fetch, get, put, link, entries, stats and close do what those of Cache do."""
+async def test_methods_behave_like_those_of_cache(
+    server: Server, cached: AsyncCache, wheel: Wheel, tmp_path: Path
+) -> None:
+    """fetch, get, put, link, entries, stats and close do the same as the methods of Cache."""
     url = wheel.on(server)
     found = await cached.fetch(url, hashes=wheel.digest)
     assert (found.status, found.path.read_bytes()) == (Status.DOWNLOADED, wheel.data)
@@ -113,8 +115,8 @@ async def test_the_same_as_the_other(server: Server, cached: AsyncCache, wheel: 
         await cached.fetch(url)
 
 
-async def test_the_threads_of_the_application_are_its_own(server: Server, cached: AsyncCache, wheel: Wheel) -> None:
-    """Neither a cache nor a transport takes a worker thread of the event loop's, or waits for one."""
+async def test_the_default_thread_limiter_is_not_used(server: Server, cached: AsyncCache, wheel: Wheel) -> None:
+    """Neither a cache nor a transport uses, or waits for, the threads of anyio's default limiter."""
     url = wheel.on(server)
     limiter = anyio.to_thread.current_default_thread_limiter()
     limiter.total_tokens = 1
@@ -129,7 +131,7 @@ async def test_the_threads_of_the_application_are_its_own(server: Server, cached
 
 
 class Unanswered(httpx.AsyncBaseTransport):
-    """A transport that answers nothing, and tells when it was asked often enough."""
+    """A transport that never responds, and sets an event at a given number of requests."""
 
     def __init__(self, enough: int) -> None:
         self.left = enough
@@ -143,10 +145,10 @@ class Unanswered(httpx.AsyncBaseTransport):
         raise AssertionError
 
 
-async def test_what_is_there_does_not_wait_behind_what_is_not(
+async def test_disk_calls_do_not_wait_for_downloads(
     anyio_backend: str, machine: Machine, wheel: Wheel, tmp_path: Path
 ) -> None:
-    """However many downloads wait for a server, a wheel can be put in and had, and closing the cache ends them all."""
+    """Wheels can be put and looked up while all network threads wait for a server, and close() ends the downloads."""
     (tmp_path / wheel.filename).write_bytes(wheel.data)
     transport = Unanswered(100)
     async with httpx.AsyncClient(transport=transport) as client:
@@ -167,7 +169,7 @@ async def test_what_is_there_does_not_wait_behind_what_is_not(
 
 
 def test_a_cache_in_two_event_loops(server: Server, wheel: Wheel, tmp_path: Path) -> None:
-    """Two threads, each with an event loop of its own, use one cache at once."""
+    """Two threads with an event loop each use one cache at the same time."""
     urls = [wheel.on(server), server.serve("/other/" + wheel.filename, wheel.data)]
     cached = AsyncCache(tmp_path / "cache")
 
@@ -182,8 +184,8 @@ def test_a_cache_in_two_event_loops(server: Server, wheel: Wheel, tmp_path: Path
     anyio.run(cached.close)
 
 
-async def test_entries_that_are_hashed_on_the_way(cached: AsyncCache, machine: Machine, tmp_path: Path) -> None:
-    """entries() yields every wheel where each has to be hashed again, too, as after a reboot."""
+async def test_entries_hashes_wheels_after_a_reboot(cached: AsyncCache, machine: Machine, tmp_path: Path) -> None:
+    """entries() yields every wheel even if each one must be hashed again, as after a reboot."""
     names = {wheel_filename(f"many{n}") for n in range(3)}
     for n, name in enumerate(sorted(names)):
         (tmp_path / name).write_bytes(make_wheel(f"many{n}"))
@@ -194,7 +196,7 @@ async def test_entries_that_are_hashed_on_the_way(cached: AsyncCache, machine: M
 
 
 class CancelReading(Plan):
-    """Cancel a scope at the first reading of a wheel, and go on when the thread has been told."""
+    """Cancel a scope at the first read of a wheel, and continue once the thread's token is cancelled."""
 
     def __init__(self, scope: anyio.CancelScope) -> None:
         self.scope = scope
@@ -212,8 +214,8 @@ class CancelReading(Plan):
                 assert told.wait(60)
 
 
-async def test_cancelling_stops_later_entries_too(anyio_backend: str, tmp_path: Path) -> None:
-    """Whoever is cancelled while entries() hashes the second wheel does not wait until that is done."""
+async def test_cancellation_ends_a_later_step_of_entries(anyio_backend: str, tmp_path: Path) -> None:
+    """Cancelling entries() while it hashes the second wheel ends it before the next read."""
     machine = Machine(files := FaultyFiles())
     with machine.cache(tmp_path / "cache") as cache:
         for n in range(2):
@@ -230,8 +232,8 @@ async def test_cancelling_stops_later_entries_too(anyio_backend: str, tmp_path: 
         assert plan.reads == 1
 
 
-def test_every_method_is_there(anyio_backend: str) -> None:
-    """What Cache can, AsyncCache can, with the same parameters."""
+def test_every_method_of_cache_exists(anyio_backend: str) -> None:
+    """AsyncCache has every method of Cache, with the same parameters and a docstring."""
     for name, method in inspect.getmembers(Cache, inspect.isfunction):
         if name.startswith("_"):
             continue
@@ -242,16 +244,16 @@ def test_every_method_is_there(anyio_backend: str) -> None:
 
 
 @pytest.mark.parametrize("fault", [truncated(5000), status(503), gzipped, redirect("/there")])
-async def test_faults_pass(fault, server: Server, cached: AsyncCache, wheel: Wheel) -> None:
-    """What can pass does, through either client."""
+async def test_transient_faults_are_retried(fault, server: Server, cached: AsyncCache, wheel: Wheel) -> None:
+    """Transient faults are retried with either client."""
     url = wheel.on(server)
     server.serve("/there", wheel.data)
     server.script(url, fault)
     assert (await cached.fetch(url, hashes=wheel.digest)).path.read_bytes() == wheel.data
 
 
-async def test_errors_come_as_they_are(server: Server, cached: AsyncCache, wheel: Wheel) -> None:
-    """An error is the one that Cache raises, and no group around it."""
+async def test_errors_are_not_wrapped(server: Server, cached: AsyncCache, wheel: Wheel) -> None:
+    """An error is the same as that of Cache, and is not wrapped in a group."""
     url = wheel.on(server, how=status(404))
     with pytest.raises(DownloadError) as caught:
         await cached.fetch(url, hashes=wheel.digest)
@@ -262,15 +264,15 @@ async def test_errors_come_as_they_are(server: Server, cached: AsyncCache, wheel
         await cached.fetch("nonsense")
 
 
-async def test_credentials_of_the_url_go_along(server: Server, cached: AsyncCache, wheel: Wheel) -> None:
-    """User name and password in the URL are used."""
+async def test_credentials_of_the_url_are_sent(server: Server, cached: AsyncCache, wheel: Wheel) -> None:
+    """The user name and password in a URL are sent."""
     wheel.on(server, how=asks_for("me", "hunter2"))
     url = server.url(wheel.path, userinfo="me:hunter2")
     assert (await cached.fetch(url, hashes=wheel.digest)).path.read_bytes() == wheel.data
 
 
-async def test_many(server: Server, cached: AsyncCache) -> None:
-    """fetch_all keeps the order, and its failures come as one group when the others are there."""
+async def test_fetch_all(server: Server, cached: AsyncCache) -> None:
+    """fetch_all returns wheels in the order of the requests, and raises failures as one group."""
     many = [Wheel(wheel_filename(f"many{n}"), make_wheel(f"many{n}", size=3000 + n)) for n in range(20)]
     requests = [WheelRequest(wheel.on(server), wheel.digest, wheel.size) for wheel in many]
     assert [found.digest for found in await cached.fetch_all(requests, jobs=4)] == [wheel.digest for wheel in many]
@@ -280,7 +282,7 @@ async def test_many(server: Server, cached: AsyncCache) -> None:
 
 
 async def test_tasks_share_one_download(server: Server, cached: AsyncCache, wheel: Wheel) -> None:
-    """Ten tasks that want the same wheel make one request."""
+    """Ten tasks that fetch the same wheel send one request."""
     url = wheel.on(server)
     async with anyio.create_task_group() as group:
         for _ in range(10):
@@ -289,10 +291,10 @@ async def test_tasks_share_one_download(server: Server, cached: AsyncCache, whee
 
 
 @pytest.mark.parametrize("many", [False, True])
-async def test_cancelling_stops_a_transfer_that_hangs(
+async def test_cancellation_ends_a_blocked_transfer(
     many: bool, never, server: Server, cached: AsyncCache, wheel: Wheel
 ) -> None:
-    """A cancelled fetch ends although no byte comes any more, and leaves neither lock nor thread nor file."""
+    """A cancelled fetch ends although the server sends nothing more, and leaves no lock or unfinished file."""
     url = wheel.on(server, how=stalled(5000, never))
     begun = anyio.Event()
 
@@ -314,10 +316,10 @@ async def test_cancelling_stops_a_transfer_that_hangs(
     assert (await cached.fetch(url, hashes=wheel.digest)).path.read_bytes() == wheel.data
 
 
-async def test_cancelling_ends_the_waiting_for_another(
+async def test_cancellation_ends_the_wait_for_another_task(
     never, server: Server, machine: Machine, wheel: Wheel, tmp_path: Path
 ) -> None:
-    """A task that waits for another's download can be cancelled alone; the other one goes on."""
+    """A task that waits for the download of another one can be cancelled alone."""
     gate = threading.Event()
     url = wheel.on(server, how=stalled(5000, gate))
     async with async_cache(machine, tmp_path / "cache") as cached:
@@ -351,7 +353,7 @@ async def test_cancelling_ends_the_waiting_for_another(
 async def test_a_task_cancelled_by_asyncio_itself(
     never, anyio_backend: str, server: Server, cached: AsyncCache, wheel: Wheel
 ) -> None:
-    """Cancelling by asyncio itself, which knows no scopes, ends just as cleanly."""
+    """Cancellation by asyncio itself, without a scope, leaves no unfinished file."""
     if anyio_backend != "asyncio":
         return
     import asyncio
@@ -374,7 +376,7 @@ async def test_a_task_cancelled_by_asyncio_itself(
 
 
 def test_a_thread_that_starts_late_does_nothing(cache: Cache, anyio_backend: str) -> None:
-    """What was cancelled before its thread began is not begun any more: nobody waits for it."""
+    """Work that was cancelled before its thread started is not done."""
     done: list[Cache] = []
     work = _Work(done.append, cache, CancelToken())
     work.token.cancel()
@@ -383,8 +385,8 @@ def test_a_thread_that_starts_late_does_nothing(cache: Cache, anyio_backend: str
     assert not work.is_running
 
 
-async def test_what_was_cancelled_is_gone_on_with(never, server: Server, cached: AsyncCache) -> None:
-    """A large wheel goes on where the cancelled fetch was."""
+async def test_a_cancelled_download_is_resumed(never, server: Server, cached: AsyncCache) -> None:
+    """The next fetch of a large wheel resumes the cancelled one."""
     big = Wheel(wheel_filename("big"), make_wheel("big", size=300_000))
     url = big.on(server)
     server.script(url, stalled(200_000, never))
@@ -405,7 +407,7 @@ async def test_what_was_cancelled_is_gone_on_with(never, server: Server, cached:
 
 
 async def test_the_callers_client_stays_open(machine: Machine, server: Server, wheel: Wheel, tmp_path: Path) -> None:
-    """An AsyncClient of the caller's is used with its transport, and not closed."""
+    """An AsyncClient of the caller's sends the requests, and is not closed."""
     seen = []
 
     async def answer(request: httpx.Request) -> httpx.Response:
@@ -420,7 +422,7 @@ async def test_the_callers_client_stays_open(machine: Machine, server: Server, w
 
 
 async def test_a_client_of_another_kind(tmp_path: Path) -> None:
-    """A client that blocks, or is none, is told at once, by the name of the class that belongs there."""
+    """A synchronous client, or an object that is not a client, raises TypeError with the expected class."""
     with httpx.Client() as client, pytest.raises(TypeError, match=r"must be an httpx\.AsyncClient, not httpx\.Client"):
         AsyncCache(tmp_path / "cache", client=client)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"httpx\.AsyncClient, not int"):
@@ -428,8 +430,10 @@ async def test_a_client_of_another_kind(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-async def test_what_is_used_like_a_client_is_one(machine: Machine, server: Server, wheel: Wheel, tmp_path) -> None:
-    """Any object with the names that are used will do, whatever its class."""
+async def test_any_object_with_the_methods_is_a_client(
+    machine: Machine, server: Server, wheel: Wheel, tmp_path
+) -> None:
+    """An object of any class with the methods of an AsyncClient is accepted."""
     async with httpx.AsyncClient() as client:
         like = SimpleNamespace(auth=None, build_request=client.build_request, send=client.send)
         async with async_cache(machine, tmp_path / "cache", client=like) as cached:

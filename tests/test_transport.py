@@ -1,4 +1,4 @@
-"""CacheTransport: wheels of any httpx client come from the cache and go to it; all else passes through untouched."""
+"""Test CacheTransport: wheels from the cache and into it, and unchanged requests otherwise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # tr
 
 @dataclass
 class Next(httpx.BaseTransport):
-    """The transport behind: what it was asked, and what it answers."""
+    """The next transport: records its requests, and returns a configured response."""
 
     machine: Machine
     wheel: Wheel
@@ -47,7 +47,7 @@ class Next(httpx.BaseTransport):
 
 @dataclass
 class Body(httpx.SyncByteStream):
-    """A body in pieces, which may break off."""
+    """A body in chunks, which may be cut off."""
 
     data: bytes
     cut: int | None
@@ -61,13 +61,13 @@ class Body(httpx.SyncByteStream):
 
 @pytest.fixture
 def behind(machine: Machine, wheel: Wheel) -> Next:
-    """The transport behind."""
+    """Return the next transport."""
     return Next(machine, wheel)
 
 
 @pytest.fixture
 def client(cache: Cache, behind: Next) -> Iterator[httpx.Client]:
-    """A client with the cache in between."""
+    """Yield a client whose transport is a CacheTransport."""
     with httpx.Client(transport=CacheTransport(cache, next=behind)) as client:
         yield client
 
@@ -76,8 +76,8 @@ def url_of(wheel: Wheel, more: str = "") -> str:
     return f"https://example.org/{wheel.filename}{more}"
 
 
-def test_a_wheel_goes_in_and_comes_out(client: httpx.Client, behind: Next, cache: Cache, machine: Machine) -> None:
-    """The first download is kept; a fresh one comes from the file; a stale one after a 304."""
+def test_a_wheel_is_stored_and_served(client: httpx.Client, behind: Next, cache: Cache, machine: Machine) -> None:
+    """A download is stored, a fresh wheel is served from its file, and a stale one after a 304 response."""
     behind.headers = {"Cache-Control": "max-age=60"}
     url = url_of(behind.wheel)
     assert client.get(url).content == behind.wheel.data
@@ -95,20 +95,20 @@ def test_a_wheel_goes_in_and_comes_out(client: httpx.Client, behind: Next, cache
     assert unfinished(cache) == []
 
 
-def test_what_the_cache_fetched_the_client_has(
+def test_a_wheel_in_the_cache_needs_no_request(
     client: httpx.Client, behind: Next, cache: Cache, wheel: Wheel, tmp_path
 ) -> None:
-    """A hash in the fragment is enough: no request is made for what was put in by anybody."""
+    """A wheel that is in the cache is served without a request if the URL has its hash."""
     (tmp_path / wheel.filename).write_bytes(wheel.data)
     cache.put(tmp_path / wheel.filename)
     assert client.get(url_of(wheel, f"#sha256={hex_of(wheel.data)}")).content == wheel.data
     assert behind.requests == []
 
 
-def test_other_bytes_than_those_of_the_hash_pass_and_are_not_kept(
+def test_bytes_with_another_hash_are_not_stored(
     client: httpx.Client, behind: Next, cache: Cache, other_wheel: Wheel
 ) -> None:
-    """The client gets what the server sent; the cache keeps nothing of it."""
+    """The client receives bytes that do not have the hash of the URL, and they are not stored."""
     response = client.get(url_of(behind.wheel, f"#sha256={hex_of(other_wheel.data)}"))
     assert response.content == behind.wheel.data
     assert list(cache.entries()) == []
@@ -128,10 +128,10 @@ def test_other_bytes_than_those_of_the_hash_pass_and_are_not_kept(
         ("GET", "/demo-1.0-py3-none-any.whl", {"Cache-Control": "no-store"}),
     ],
 )
-def test_all_else_passes_through_untouched(
+def test_other_requests_are_passed_on_unchanged(
     method: str, path: str, headers, client: httpx.Client, behind, cache
 ) -> None:
-    """Other methods, other files and special requests reach the next transport as they are, and nothing is kept."""
+    """Other methods, files and special requests reach the next transport unchanged, and nothing is stored."""
     for _ in range(2):
         response = client.request(method, f"https://example.org{path}", headers=headers)
         assert "wheelcache" not in response.extensions
@@ -141,15 +141,15 @@ def test_all_else_passes_through_untouched(
 
 
 @pytest.mark.parametrize("status", [203, 206, 302, 401, 404, 500])
-def test_other_answers_pass_through(status: int, client: httpx.Client, behind: Next, cache: Cache) -> None:
-    """Whatever is not the file is the client's to deal with."""
+def test_other_responses_are_passed_on(status: int, client: httpx.Client, behind: Next, cache: Cache) -> None:
+    """A response with another status than 200 is passed on, and nothing is stored."""
     behind.status = status
     assert client.get(url_of(behind.wheel)).status_code == status
     assert list(cache.entries()) == []
 
 
-def test_a_body_that_breaks_off_or_is_not_read_is_not_kept(client: httpx.Client, behind: Next, cache: Cache) -> None:
-    """The client meets the error that it would meet without; nothing is left, and the next download is whole."""
+def test_an_incomplete_body_is_not_stored(client: httpx.Client, behind: Next, cache: Cache) -> None:
+    """A body that is cut off or not read completely is not stored, and the error reaches the client."""
     behind.cut = 5000
     with pytest.raises(httpx.ReadError):
         client.get(url_of(behind.wheel))
@@ -162,8 +162,10 @@ def test_a_body_that_breaks_off_or_is_not_read_is_not_kept(client: httpx.Client,
     assert len(list(cache.entries())) == 1
 
 
-def test_encoded_bodies_and_pages_are_not_kept(client: httpx.Client, behind: Next, cache: Cache, wheel: Wheel) -> None:
-    """What travels in another form, or is no archive at all, passes and is not kept."""
+def test_encoded_bodies_and_pages_are_not_stored(
+    client: httpx.Client, behind: Next, cache: Cache, wheel: Wheel
+) -> None:
+    """A body with a content encoding, or that is not an archive, is passed on and not stored."""
     behind.headers = {"Content-Encoding": "gzip"}
     behind.wheel = Wheel(wheel.filename, gzip.compress(wheel.data))
     assert client.get(url_of(wheel)).content == wheel.data
@@ -173,8 +175,8 @@ def test_encoded_bodies_and_pages_are_not_kept(client: httpx.Client, behind: Nex
     assert unfinished(cache) == []
 
 
-def test_what_may_not_be_stored_is_not(client: httpx.Client, behind: Next, cache: Cache) -> None:
-    """With no-store neither the wheel nor the URL is kept, and what was known of the URL is forgotten."""
+def test_no_store_is_respected(client: httpx.Client, behind: Next, cache: Cache) -> None:
+    """With no-store, the wheel is not stored, and the previous response for the URL is forgotten."""
     behind.headers = {"Cache-Control": "no-store, max-age=60"}
     assert client.get(url_of(behind.wheel)).content == behind.wheel.data
     assert list(cache.entries()) == []
@@ -187,8 +189,8 @@ def test_what_may_not_be_stored_is_not(client: httpx.Client, behind: Next, cache
     assert unfinished(cache) == []
 
 
-def test_what_has_the_hash_is_stored(client: httpx.Client, behind: Next, cache: Cache) -> None:
-    """Under a hash no-store is no reason to download a wheel again, as for fetch()."""
+def test_no_store_does_not_apply_under_a_hash(client: httpx.Client, behind: Next, cache: Cache) -> None:
+    """A wheel with the hash of the URL is stored even with no-store, as with fetch()."""
     behind.headers = {"Cache-Control": "no-store"}
     for _ in range(2):
         client.get(url_of(behind.wheel, f"#sha256={behind.wheel.hex()}"))
@@ -196,8 +198,8 @@ def test_what_has_the_hash_is_stored(client: httpx.Client, behind: Next, cache: 
 
 
 @pytest.mark.parametrize("told", ["no-cache", "max-age=0", "Max-Age = 0"])
-def test_refreshing_asks(told: str, client: httpx.Client, behind: Next) -> None:
-    """A client that says so gets the server's word."""
+def test_a_client_can_force_revalidation(told: str, client: httpx.Client, behind: Next) -> None:
+    """A request with no-cache or max-age=0 is revalidated."""
     behind.headers = {"Cache-Control": "max-age=60"}
     client.get(url_of(behind.wheel))
     response = client.get(url_of(behind.wheel), headers={"Cache-Control": told})
@@ -205,8 +207,8 @@ def test_refreshing_asks(told: str, client: httpx.Client, behind: Next) -> None:
     assert behind.requests[-1].headers["Cache-Control"] == told
 
 
-def test_the_clients_request_stays_as_it_is(cache: Cache, wheel: Wheel, other_wheel: Wheel) -> None:
-    """What the cache asks goes nowhere else: a redirect that a client follows brings the file, and no bare 304."""
+def test_the_clients_request_is_not_changed(cache: Cache, wheel: Wheel, other_wheel: Wheel) -> None:
+    """Conditional headers are not added to the client's request, so a redirect returns the file and not a 304."""
     moved = False
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -229,7 +231,7 @@ def test_the_clients_request_stays_as_it_is(cache: Cache, wheel: Wheel, other_wh
 
 @dataclass
 class ClosesCache(httpx.BaseTransport):
-    """The transport behind, while whose answer the cache is closed."""
+    """A next transport that closes the cache before it returns its response."""
 
     behind: Next
     cache: Cache
@@ -241,22 +243,22 @@ class ClosesCache(httpx.BaseTransport):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_closing_the_cache_during_an_answer_does_not_reach_the_client(
+def test_closing_the_cache_during_a_request_does_not_affect_the_client(
     known: bool, client: httpx.Client, behind: Next, cache: Cache, machine: Machine
 ) -> None:
-    """The client gets an answer or a confirmation that came while the cache was closed; nothing of it is kept."""
+    """If the cache is closed during a request, the client gets the response, and nothing is stored."""
     if known:
         client.get(url_of(behind.wheel))
         machine.clock.advance(40 * 86_400)
     other = machine.cache(cache.path)
-    with httpx.Client(transport=CacheTransport(other, next=ClosesCache(behind, other))) as hasty:
-        assert hasty.get(url_of(behind.wheel)).content == behind.wheel.data
+    with httpx.Client(transport=CacheTransport(other, next=ClosesCache(behind, other))) as other_client:
+        assert other_client.get(url_of(behind.wheel)).content == behind.wheel.data
     assert len(list(cache.entries())) == known
     assert unfinished(cache) == []
 
 
-def test_an_early_close_leaves_nothing(client: httpx.Client, behind: Next, cache: Cache) -> None:
-    """Who closes an answer and still holds its iterator leaves no temporary file."""
+def test_an_early_close_leaves_no_file(client: httpx.Client, behind: Next, cache: Cache) -> None:
+    """Closing a response early leaves no temporary file, even if its iterator still exists."""
     with client.stream("GET", url_of(behind.wheel)) as response:
         chunks = response.iter_raw()
         next(chunks)
@@ -264,8 +266,8 @@ def test_an_early_close_leaves_nothing(client: httpx.Client, behind: Next, cache
     del chunks
 
 
-def test_less_than_was_declared_is_not_kept(cache: Cache, machine: Machine, wheel: Wheel) -> None:
-    """A body that a transport lets end too soon is not kept, even where it looks like an archive."""
+def test_a_body_shorter_than_declared_is_not_stored(cache: Cache, machine: Machine, wheel: Wheel) -> None:
+    """A body that is shorter than declared is not stored, even if it looks like an archive."""
     behind = Next(machine, Wheel(wheel.filename, wheel.data[5000:]), {"Content-Length": str(wheel.size)})
     with httpx.Client(transport=CacheTransport(cache, next=behind)) as client:
         client.get(url_of(wheel))
@@ -274,8 +276,8 @@ def test_less_than_was_declared_is_not_kept(cache: Cache, machine: Machine, whee
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_cache_that_fails_is_passed_by(there: bool, wheel: Wheel, tmp_path) -> None:
-    """Whatever the disk refuses, the client gets its bytes, of a wheel that is cached, too."""
+def test_a_failing_cache_does_not_affect_the_client(there: bool, wheel: Wheel, tmp_path) -> None:
+    """The client receives its bytes whichever file operation fails, also for a cached wheel."""
     for number in range(200):
         machine = Machine(files := FaultyFiles())
         with machine.cache(tmp_path / str(number), io_timeout=0.1) as cache:
@@ -293,16 +295,16 @@ def test_a_cache_that_fails_is_passed_by(there: bool, wheel: Wheel, tmp_path) ->
         pytest.fail("never came through")
 
 
-def test_it_closes_the_next_one_and_not_the_cache(behind: Next, cache: Cache) -> None:
-    """The client's close reaches the next transport; the cache stays open."""
+def test_closing_closes_the_next_transport_only(behind: Next, cache: Cache) -> None:
+    """Closing the client closes the next transport, and the cache remains open."""
     with httpx.Client(transport=CacheTransport(cache, next=behind)) as client:
         client.get(url_of(behind.wheel))
     assert behind.closed
     assert cache.get(behind.wheel.digest) is not None
 
 
-def test_an_async_cache_serves_as_well(behind: Next, cache: Cache, wheel: Wheel) -> None:
-    """An AsyncCache can be given, too, and stays the caller's; once it is closed, it is passed by."""
+def test_an_async_cache_is_accepted(behind: Next, cache: Cache, wheel: Wheel) -> None:
+    """An AsyncCache is used like a Cache, and ignored once it is closed."""
     cached = AsyncCache(cache.path)
     url = url_of(wheel, f"#sha256={wheel.hex()}")
     with httpx.Client(transport=CacheTransport(cached, next=behind)) as client:
@@ -314,14 +316,14 @@ def test_an_async_cache_serves_as_well(behind: Next, cache: Cache, wheel: Wheel)
     assert len(behind.requests) == 2
 
 
-def test_what_is_no_cache_is_told(tmp_path) -> None:
-    """A path in the place of a cache is an error when the transport is made, not at the first wheel."""
+def test_an_argument_that_is_not_a_cache_is_a_type_error(tmp_path) -> None:
+    """A path in place of a cache raises TypeError when the transport is created."""
     with pytest.raises(TypeError, match="needs a Cache or an AsyncCache, not str"):
         CacheTransport(str(tmp_path))  # type: ignore[arg-type]
 
 
-def test_a_read_only_cache_gives_and_does_not_take(behind: Next, cache: Cache, machine: Machine) -> None:
-    """With read_only nothing is written, neither a wheel nor what the server said."""
+def test_a_read_only_cache_is_not_written(behind: Next, cache: Cache, machine: Machine) -> None:
+    """With a read-only cache, the wheel is passed on and not stored."""
     with (
         machine.cache(cache.path, read_only=True) as frozen,
         httpx.Client(transport=CacheTransport(frozen, next=behind)) as client,
@@ -331,8 +333,8 @@ def test_a_read_only_cache_gives_and_does_not_take(behind: Next, cache: Cache, m
 
 
 @pytest.mark.parametrize("path", ["/demo-1.0-py3-none-any.whl", "/not-a-wheel.whl"])
-def test_an_offline_cache_asks_nobody(path: str, behind: Next, cache: Cache, machine: Machine) -> None:
-    """A wheel that an offline cache does not have is an error that shows no secret, and no request is made."""
+def test_an_offline_miss_sends_no_request(path: str, behind: Next, cache: Cache, machine: Machine) -> None:
+    """A wheel that an offline cache does not have raises an error without secrets, and no request is sent."""
     with (
         machine.cache(cache.path, offline=True) as offline,
         httpx.Client(transport=CacheTransport(offline, next=behind)) as client,
@@ -345,8 +347,10 @@ def test_an_offline_cache_asks_nobody(path: str, behind: Next, cache: Cache, mac
         assert client.get("https://example.org/simple/").content == behind.wheel.data
 
 
-def test_an_offline_cache_gives_what_it_has(client: httpx.Client, behind: Next, cache: Cache, machine: Machine) -> None:
-    """What a URL gave is taken although it no longer holds, as by fetch(); who wants it asked for gets an error."""
+def test_an_offline_cache_serves_stale_wheels(
+    client: httpx.Client, behind: Next, cache: Cache, machine: Machine
+) -> None:
+    """An offline cache serves a stale wheel, as with fetch(), and raises an error if revalidation is requested."""
     client.get(url_of(behind.wheel))
     with (
         machine.cache(cache.path, offline=True) as offline,
@@ -358,8 +362,8 @@ def test_an_offline_cache_gives_what_it_has(client: httpx.Client, behind: Next, 
     assert len(behind.requests) == 1
 
 
-def test_an_offline_cache_that_fails_asks_nobody(behind: Next, wheel: Wheel, tmp_path) -> None:
-    """Whatever the disk refuses, an offline cache is no way to the network."""
+def test_a_failing_offline_cache_sends_no_request(behind: Next, wheel: Wheel, tmp_path) -> None:
+    """An offline cache sends no request even if the disk fails."""
     machine = Machine(files := FaultyFiles())
     with machine.cache(tmp_path / "cache", io_timeout=0.1, offline=True) as cache:
         (tmp_path / wheel.filename).write_bytes(wheel.data)
@@ -374,7 +378,7 @@ def test_an_offline_cache_that_fails_asks_nobody(behind: Next, wheel: Wheel, tmp
 
 @dataclass
 class AsyncBody(httpx.AsyncByteStream):
-    """A body in pieces."""
+    """An asynchronous body in chunks."""
 
     data: bytes
 
@@ -385,7 +389,7 @@ class AsyncBody(httpx.AsyncByteStream):
 
 @dataclass
 class AsyncNext(httpx.AsyncBaseTransport):
-    """The transport behind an async client: it answers as the other one."""
+    """The next transport of an asynchronous client, which returns the responses of the synchronous one."""
 
     behind: Next
     closed: bool = False
@@ -402,7 +406,7 @@ class AsyncNext(httpx.AsyncBaseTransport):
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", BACKENDS)
 async def test_an_async_client(behind: Next, cache: Cache, machine: Machine) -> None:
-    """Under an AsyncClient it is the same: kept, taken from the file, revalidated, passed by, and not kept unread."""
+    """An AsyncClient gets stored, cached and revalidated wheels, and a body that it does not read is not stored."""
     behind.headers = {"Cache-Control": "max-age=60"}
     transport = CacheTransport(cache, next=(next_one := AsyncNext(behind)))
     async with httpx.AsyncClient(transport=transport) as client:
@@ -425,8 +429,8 @@ async def test_an_async_client(behind: Next, cache: Cache, machine: Machine) -> 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", BACKENDS)
-async def test_a_transport_of_its_own(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """Without a next transport there is one of the client's kind, and one of the other kind is told."""
+async def test_a_default_next_transport(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """Without a next transport, one of the client's kind is created, and one of the other kind raises TypeError."""
     url = wheel.on(server)
     async with httpx.AsyncClient(transport=CacheTransport(cache)) as client:
         assert (await client.get(url)).content == wheel.data

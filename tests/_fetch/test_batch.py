@@ -1,4 +1,4 @@
-"""Many wheels at a time: all that can be had, in order, and no more than that left when it is stopped."""
+"""Test Cache.fetch_all: order, parallelism, failures, outcomes and interruption."""
 
 from __future__ import annotations
 
@@ -39,9 +39,11 @@ def requests_for(server: Server, wheels: list[Wheel] = MANY) -> list[WheelReques
 
 
 @pytest.mark.parametrize("jobs", [None, 1, 3, 100])
-def test_all_come_in_order(jobs: int | None, server: Server, machine: Machine, tmp_path: Path) -> None:
-    """Every wheel is there, in the order of the requests, and each was downloaded once."""
-    # On this machine waiting takes no time, and a download that takes some would be a stopped one.
+def test_wheels_are_in_the_order_of_the_requests(
+    jobs: int | None, server: Server, machine: Machine, tmp_path: Path
+) -> None:
+    """fetch_all returns the wheels in the order of the requests, and downloads each one once."""
+    # Waiting takes no time on this machine, so the default timeout would expire during a download.
     with machine.cache(tmp_path / "cache", lock_timeout=float("inf")) as cache:
         requests = requests_for(server)
         found = cache.fetch_all(requests + requests[:5], jobs=jobs)
@@ -51,8 +53,8 @@ def test_all_come_in_order(jobs: int | None, server: Server, machine: Machine, t
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wheelcache")]
 
 
-def test_the_largest_comes_first(server: Server, cache: Cache) -> None:
-    """With one job the requests come by falling size; those without one come last, in their order."""
+def test_the_largest_wheel_is_fetched_first(server: Server, cache: Cache) -> None:
+    """With one job, the wheels are fetched by descending size, and those of unknown size last, in their order."""
     requests = requests_for(server, MANY[:6])
     requests[2] = WheelRequest(requests[2].url, requests[2].hashes)
     cache.fetch_all(requests, jobs=1)
@@ -60,8 +62,8 @@ def test_the_largest_comes_first(server: Server, cache: Cache) -> None:
     assert paths == [MANY[number].filename for number in (5, 4, 3, 1, 0, 2)]
 
 
-def test_no_more_than_jobs_at_a_time(server: Server, cache: Cache) -> None:
-    """As many requests are under way as jobs, and no more."""
+def test_jobs_limits_the_parallel_requests(server: Server, cache: Cache) -> None:
+    """The number of parallel requests is that of the jobs."""
     both, count, most, lock = threading.Barrier(4), 0, 0, threading.Lock()
 
     def met(exchange: Exchange) -> None:
@@ -82,14 +84,14 @@ def test_no_more_than_jobs_at_a_time(server: Server, cache: Cache) -> None:
 
 @dataclass
 class Duck:
-    """Has what a request needs."""
+    """An object with the attributes that a request needs."""
 
     url: str
     hashes: dict[str, str]
 
 
 def test_every_kind_of_request(server: Server, cache: Cache) -> None:
-    """URLs, WheelRequests, wheels of a pylock.toml and whatever has the attributes are taken."""
+    """A request may be a URL, a WheelRequest, a PackageWheel, or any object with the attributes."""
     first, second, third, fourth = MANY[:4]
     found = cache.fetch_all(
         [
@@ -117,22 +119,22 @@ def test_every_kind_of_request(server: Server, cache: Cache) -> None:
     ],
     ids=str,
 )
-def test_one_that_cannot_be_stops_all_before_they_begin(wrong: object, error, server: Server, cache: Cache) -> None:
-    """A request that is none is an error at once, before anything is asked for."""
+def test_an_invalid_request_prevents_all_others(wrong: object, error, server: Server, cache: Cache) -> None:
+    """An invalid request raises an error before any request is sent."""
     with pytest.raises(error):
         cache.fetch_all([*requests_for(server), wrong])
     assert server.count() == 0
 
 
 @pytest.mark.parametrize("jobs", [0, -1, 1.5, True, "2"])
-def test_jobs_that_cannot_be(jobs: object, cache: Cache) -> None:
-    """A number of jobs that is none is a ValueError, with nothing to do as well."""
+def test_invalid_jobs(jobs: object, cache: Cache) -> None:
+    """An invalid number of jobs raises ValueError, even without requests."""
     with pytest.raises(ValueError, match="jobs"):
         cache.fetch_all([], jobs=jobs)
 
 
-def test_failures_come_together_at_the_end(server: Server, cache: Cache) -> None:
-    """What fails is one ExceptionGroup, in the order of the requests; all else was fetched."""
+def test_failures_are_raised_as_one_group(server: Server, cache: Cache) -> None:
+    """All failures are raised as one ExceptionGroup, in the order of the requests, after the others were fetched."""
     server.serve(MANY[3].path, MANY[3].data)
     requests = requests_for(server)
     server.serve(MANY[3].path, how=status(404))
@@ -147,8 +149,8 @@ def test_failures_come_together_at_the_end(server: Server, cache: Cache) -> None
     }
 
 
-def test_the_listener_is_called_by_one_at_a_time(server: Server, cache: Cache) -> None:
-    """Events of different wheels come one after the other, and what a listener raises stops that wheel alone."""
+def test_the_listener_is_called_by_one_thread_at_a_time(server: Server, cache: Cache) -> None:
+    """Events of different wheels are reported one by one, and an exception of the listener fails only its wheel."""
     inside = threading.Lock()
     done = []
 
@@ -168,8 +170,8 @@ def test_the_listener_is_called_by_one_at_a_time(server: Server, cache: Cache) -
     assert sorted(done) == sorted(wheel.filename for wheel in MANY if wheel is not MANY[2])
 
 
-def test_an_interrupt_in_one_stops_all(server: Server, machine: Machine, tmp_path: Path) -> None:
-    """Ctrl-C that reaches a worker ends all transfers, even those that wait for bytes for ever, and comes through."""
+def test_an_interrupt_in_one_thread_ends_all_transfers(server: Server, machine: Machine, tmp_path: Path) -> None:
+    """KeyboardInterrupt in a worker thread ends all transfers, also blocked ones, and is raised to the caller."""
     never = threading.Event()
     let_go: list[Exchange] = []
 
@@ -191,15 +193,15 @@ def test_an_interrupt_in_one_stops_all(server: Server, machine: Machine, tmp_pat
     with httpx.Client(timeout=None) as client, machine.cache(tmp_path / "cache", client=client) as cache:
         with pytest.raises(KeyboardInterrupt):
             cache.fetch_all(requests, progress=interrupt)
-        assert let_go == []  # the server has not given up yet: it was not what ended the waiting
+        assert let_go == []  # the server still holds the connections, so it did not end the transfers
         assert unfinished(cache) == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wheelcache")]
     never.set()
 
 
 @not_on_windows("a process cannot be sent Ctrl-C there without its console's other processes")
-def test_ctrl_c_stops_all_of_it(server: Server, tmp_path: Path) -> None:
-    """Ctrl-C from outside ends a fetch of many that hangs, cleanly: no thread holds the process, no lock is left."""
+def test_ctrl_c_ends_blocked_transfers(server: Server, tmp_path: Path) -> None:
+    """Ctrl-C ends a fetch_all whose transfers are blocked, and leaves neither a thread nor an unfinished file."""
     never, reached = threading.Event(), threading.Semaphore(0)
 
     def held(exchange: Exchange) -> None:
@@ -227,7 +229,7 @@ def test_ctrl_c_stops_all_of_it(server: Server, tmp_path: Path) -> None:
 
 
 def test_requests_of_a_closed_or_offline_cache(server: Server, machine: Machine, tmp_path: Path) -> None:
-    """Offline, what is there comes, and what is not is in the group; a closed cache says so."""
+    """An offline cache returns hits and raises misses as a group, and a closed cache raises ValueError."""
     with machine.cache(tmp_path / "cache") as cache:
         cache.fetch_all(requests_for(server)[:3])
     with machine.cache(tmp_path / "cache", offline=True) as cache:
@@ -239,7 +241,7 @@ def test_requests_of_a_closed_or_offline_cache(server: Server, machine: Machine,
 
 
 def test_a_pool_that_is_smaller_than_the_jobs(server: Server, machine: Machine, tmp_path: Path) -> None:
-    """With a client of one connection that waits for no other, all wheels come: each waits for its turn."""
+    """With a client of one connection and a tiny pool timeout, each wheel waits for its turn and is fetched."""
     asked = threading.Semaphore(0)
     held = MANY[3]
 
@@ -277,7 +279,7 @@ def test_outcomes_instead_of_a_group(server: Server, cache: Cache) -> None:
 
 
 def test_an_invalid_request_is_an_outcome(server: Server, cache: Cache) -> None:
-    """With return_exceptions, a bad URL, hash or file name fails alone, with its own event; the others are fetched."""
+    """With return_exceptions, an invalid request fails alone, with its own event, and the others are fetched."""
     good = requests_for(server, MANY[:1])
     bad = [
         WheelRequest("ftp://example.org/demo-1.0-py3-none-any.whl"),
@@ -293,7 +295,7 @@ def test_an_invalid_request_is_an_outcome(server: Server, cache: Cache) -> None:
         cache.fetch_all([*good, object()], return_exceptions=True)  # type: ignore[list-item]
 
 
-def test_an_interrupt_is_no_outcome(server: Server, cache: Cache) -> None:
+def test_an_interrupt_is_not_an_outcome(server: Server, cache: Cache) -> None:
     """With return_exceptions, an exception that is not an Exception still ends the call."""
 
     def interrupt(event: ProgressEvent) -> None:
@@ -304,7 +306,7 @@ def test_an_interrupt_is_no_outcome(server: Server, cache: Cache) -> None:
 
 
 def test_events_name_their_request(server: Server, cache: Cache) -> None:
-    """Each event has the caller's request object and its position, and the last one of a request is its completion."""
+    """Each event has its request object and position, and the last event of a request reports its completion."""
     bad = Duck(MANY[1].on(server, how=status(404)), {"sha256": hex_of(MANY[1].data)})
     requests = [WheelRequest(MANY[0].on(server), MANY[0].digest), bad, MANY[2].on(server)]
     events: list[ProgressEvent] = []
@@ -316,8 +318,8 @@ def test_events_name_their_request(server: Server, cache: Cache) -> None:
     assert last[1].wheel == MANY[1].filename
 
 
-def test_a_listener_that_fails_at_a_failure_is_the_outcome(server: Server, cache: Cache) -> None:
-    """An exception of the listener is the outcome of its request, also if the request had failed already."""
+def test_an_exception_of_the_listener_is_the_outcome(server: Server, cache: Cache) -> None:
+    """An exception of the listener is the outcome of its request, even if the request has failed already."""
 
     def fail(event: ProgressEvent) -> None:
         if event.phase is Phase.FAILED:
@@ -330,7 +332,7 @@ def test_a_listener_that_fails_at_a_failure_is_the_outcome(server: Server, cache
 
 
 def test_mirrors_of_a_request(server: Server, cache: Cache) -> None:
-    """A request of many can have mirrors, which deliver the wheel if its URL does not; they are shown redacted."""
+    """A mirror of a request delivers the wheel if its URL does not, and is redacted in repr()."""
     wheel = MANY[0]
     broken = server.url("/broken/" + wheel.filename)
     request = WheelRequest(broken, wheel.digest, mirrors=[wheel.on(server)])

@@ -1,4 +1,4 @@
-"""Fetching from a server that behaves: what comes back, what is kept, and what the second time costs."""
+"""Test Cache.fetch against a well-behaved server, and the options of Cache."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from wheelcache import (
 
 
 def test_a_wheel_is_downloaded_once(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """The first fetch downloads, the second is a hit without a request."""
+    """The first fetch downloads the wheel, and the second one is a hit without a request."""
     url = wheel.on(server)
     first = cache.fetch(url, hashes=wheel.digest)
     assert first.status is Status.DOWNLOADED
@@ -51,8 +51,8 @@ def test_a_wheel_is_downloaded_once(server: Server, cache: Cache, wheel: Wheel) 
     assert server.sent() == wheel.size
 
 
-def test_a_cached_wheel_tells_what_it_is(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """Path, file name, digest, size, hashes and URL are set; the wheel is a path itself, and frozen."""
+def test_a_cached_wheel_describes_itself(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """A CachedWheel has path, file name, digest, size, hashes and redacted URL, is a path itself, and is frozen."""
     url = wheel.on(server)
     found = cache.fetch(f"{url}?token=1", hashes={"sha256": wheel.hex(), "md5": wheel.hex("md5")})
     assert found.path.is_absolute()
@@ -67,8 +67,8 @@ def test_a_cached_wheel_tells_what_it_is(server: Server, cache: Cache, wheel: Wh
         found.size = 1  # type: ignore[misc]
 
 
-def test_no_encoding_is_asked_for(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """The request says Accept-Encoding: identity, and who asks."""
+def test_no_content_encoding_is_requested(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """A request has Accept-Encoding: identity and our User-Agent."""
     cache.fetch(wheel.on(server), hashes=wheel.digest)
     (request,) = server.requests()
     assert request.headers["accept-encoding"] == "identity"
@@ -77,30 +77,30 @@ def test_no_encoding_is_asked_for(server: Server, cache: Cache, wheel: Wheel) ->
 
 @pytest.mark.parametrize("how", [gzipped, chunked, until_closed])
 @pytest.mark.parametrize("hashed", [True, False])
-def test_every_way_of_sending_gives_the_right_bytes(
+def test_every_transfer_form_delivers_the_right_bytes(
     how, hashed: bool, server: Server, cache: Cache, wheel: Wheel
 ) -> None:
-    """An encoding that was not asked for, chunks, and a body that ends with the connection are all read rightly."""
+    """Compressed bodies, chunked bodies and bodies that end with the connection are read correctly."""
     found = cache.fetch(wheel.on(server, how=how), hashes=wheel.digest if hashed else None, size=wheel.size)
     assert found.path.read_bytes() == wheel.data
     assert found.digest == wheel.digest
 
 
-def test_an_empty_file_is_no_wheel(server: Server, cache: Cache) -> None:
-    """A body of no bytes is refused where no hash is given."""
+def test_an_empty_body_is_not_a_wheel(server: Server, cache: Cache) -> None:
+    """Fetching an empty body without a hash raises InvalidWheelError."""
     with pytest.raises(InvalidWheelError):
         cache.fetch(server.serve("/demo-1.0-py3-none-any.whl", b""))
     assert_nothing_came(cache)
 
 
-def test_a_wheel_of_many_chunks_is_whole(server: Server, cache: Cache) -> None:
-    """A wheel that is larger than every buffer on its way comes whole."""
+def test_a_wheel_of_many_chunks_is_complete(server: Server, cache: Cache) -> None:
+    """A wheel that is larger than all buffers is downloaded completely."""
     wheel = Wheel(wheel_filename(), make_wheel(size=5_000_001))
     assert cache.fetch(wheel.on(server), hashes=wheel.digest).path.read_bytes() == wheel.data
 
 
-def test_a_strong_hash_makes_the_url_only_a_place(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """A wheel that is there is a hit for any URL with its hash, also one that nobody answers."""
+def test_a_hit_by_hash_ignores_the_url(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """A cached wheel is a hit for any URL with its hash, even for an unreachable one."""
     cache.fetch(wheel.on(server), hashes=wheel.digest)
     found = cache.fetch(f"https://example.org/elsewhere/{wheel.filename}?x=1#sha256={wheel.hex()}")
     assert found.status is Status.HIT
@@ -108,7 +108,7 @@ def test_a_strong_hash_makes_the_url_only_a_place(server: Server, cache: Cache, 
 
 
 def test_a_fetch_without_a_hash_downloads(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """Without a hash the wheel is downloaded, and found by its digest afterwards."""
+    """A fetch without a hash downloads the wheel, which is then found by its digest."""
     found = cache.fetch(wheel.on(server))
     assert found.status is Status.DOWNLOADED
     assert found.digest == wheel.digest
@@ -116,10 +116,8 @@ def test_a_fetch_without_a_hash_downloads(server: Server, cache: Cache, wheel: W
 
 
 @pytest.mark.parametrize("algorithm", ["sha512", "sha384", "blake2b", "sha3_256"])
-def test_another_strong_hash_finds_the_wheel_too(
-    algorithm: str, server: Server, machine: Machine, tmp_path: Path
-) -> None:
-    """A wheel fetched by another strong hash alone is a hit by it, in another process as well, and get() knows it."""
+def test_another_strong_hash_finds_the_wheel(algorithm: str, server: Server, machine: Machine, tmp_path: Path) -> None:
+    """A wheel that was fetched by another strong hash is a hit by that hash in another process, and for get()."""
     wheel = Wheel(wheel_filename(), make_wheel())
     url, hashes = wheel.on(server), f"{algorithm}:{wheel.hex(algorithm)}"
     with machine.cache(tmp_path / "cache") as cache:
@@ -134,10 +132,10 @@ def test_another_strong_hash_finds_the_wheel_too(
     assert server.count() == 1
 
 
-def test_a_pointer_that_belongs_to_another_hash_is_not_believed(
+def test_the_pointer_of_another_hash_is_a_miss(
     server: Server, machine: Machine, wheel: Wheel, other_wheel: Wheel, tmp_path: Path
 ) -> None:
-    """A pointer under the name of another hash leads to nothing: the wheel is fetched, and no error comes of it."""
+    """A pointer that was copied to the name of another hash causes a download and no error."""
     with machine.cache(tmp_path / "cache") as cache:
         cache.fetch(wheel.on(server), hashes=f"sha512:{wheel.hex('sha512')}")
         pointers = set((cache.path / "v1" / "urls").rglob("*.json"))
@@ -153,7 +151,7 @@ def test_a_pointer_that_belongs_to_another_hash_is_not_believed(
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", b'{"sha256":"00"}', b"\0" * 100, b"[]", b"\xff\xfe"])
 def test_a_damaged_pointer_is_a_miss(damage: bytes, server: Server, machine: Machine, wheel: Wheel, tmp_path) -> None:
-    """A torn, short or foreign pointer costs a download and is written anew, and is never an error."""
+    """A torn, short or invalid pointer causes a download, is rewritten, and never raises an error."""
     hashes = f"sha512:{wheel.hex('sha512')}"
     with machine.cache(tmp_path / "cache") as cache:
         cache.fetch(wheel.on(server), hashes=hashes)
@@ -166,7 +164,7 @@ def test_a_damaged_pointer_is_a_miss(damage: bytes, server: Server, machine: Mac
 
 
 def test_every_hash_must_match(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """A right sha256 beside a wrong md5 is a mismatch: on the way in, and on a hit."""
+    """A correct sha256 with a wrong md5 is a HashMismatchError, both for a download and for a hit."""
     url, wrong = wheel.on(server), {"sha256": wheel.hex(), "md5": "0" * 32}
     with pytest.raises(HashMismatchError) as caught:
         cache.fetch(url, hashes=wrong)
@@ -180,10 +178,10 @@ def test_every_hash_must_match(server: Server, cache: Cache, wheel: Wheel) -> No
     assert cache.get(wheel.digest) == good
 
 
-def test_every_hash_must_match_where_the_record_was_lost(
+def test_every_hash_must_match_a_blob_without_a_record(
     server: Server, machine: Machine, wheel: Wheel, tmp_path
 ) -> None:
-    """A blob without a record is taken on again, and not for a request whose other hashes it does not have."""
+    """A blob without a record is adopted, but not for a request with other hashes."""
     url = wheel.on(server)
     with machine.cache(tmp_path / "cache") as cache:
         cache.fetch(url, hashes=wheel.digest)
@@ -196,8 +194,8 @@ def test_every_hash_must_match_where_the_record_was_lost(
         assert server.count() <= 2
 
 
-def test_a_lost_record_costs_no_download(server: Server, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
-    """A blob whose record is gone is hashed and gets a new one."""
+def test_a_lost_record_needs_no_download(server: Server, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
+    """A blob whose record was lost is hashed and gets a new record."""
     with machine.cache(tmp_path / "cache") as cache:
         cache.fetch(wheel.on(server), hashes=wheel.digest)
         (record,) = records(cache)
@@ -209,8 +207,8 @@ def test_a_lost_record_costs_no_download(server: Server, machine: Machine, wheel
     assert server.count() == 1
 
 
-def test_the_wrong_hash_keeps_nothing(server: Server, cache: Cache, wheel: Wheel, other_wheel: Wheel) -> None:
-    """Bytes that are not the ones asked for are told with both hashes, and nothing of them is kept."""
+def test_bytes_with_a_wrong_hash_are_not_stored(server: Server, cache: Cache, wheel: Wheel, other_wheel: Wheel) -> None:
+    """A HashMismatchError has the expected and the actual hash, and nothing is stored."""
     url = wheel.on(server)
     with pytest.raises(HashMismatchError) as caught:
         cache.fetch(url, hashes=other_wheel.digest)
@@ -220,8 +218,8 @@ def test_the_wrong_hash_keeps_nothing(server: Server, cache: Cache, wheel: Wheel
     assert cache.get(wheel.digest) is None
 
 
-def test_the_size_asked_for_is_held(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """A declared size that is another one ends the fetch before a byte of the body is read."""
+def test_another_declared_size_is_a_mismatch(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """A declared size other than the requested one ends the fetch before the body is read."""
     url = wheel.on(server)
     events: list[ProgressEvent] = []
     with pytest.raises(SizeMismatchError) as caught:
@@ -234,22 +232,24 @@ def test_the_size_asked_for_is_held(server: Server, cache: Cache, wheel: Wheel) 
 
 @pytest.mark.parametrize("how", [chunked, until_closed, gzipped])
 @pytest.mark.parametrize("by", [-1, 1])
-def test_the_size_asked_for_is_held_without_a_length(how, by: int, server: Server, cache: Cache, wheel: Wheel) -> None:
-    """Where no size is declared, a body that is longer or shorter than asked for is a mismatch all the same."""
+def test_the_requested_size_is_checked_without_a_length(
+    how, by: int, server: Server, cache: Cache, wheel: Wheel
+) -> None:
+    """A body of undeclared size that is longer or shorter than requested is a SizeMismatchError."""
     with pytest.raises(SizeMismatchError):
         cache.fetch(wheel.on(server, how=how), size=wheel.size + by)
     assert_nothing_came(cache)
 
 
-def test_a_body_without_end_is_not_waited_for(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """A body that goes on beyond the size asked for is left at once."""
+def test_an_endless_body_is_aborted(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """A body that exceeds the requested size is aborted at once."""
     with pytest.raises(SizeMismatchError):
         cache.fetch(wheel.on(server, how=endless), size=1500)
     assert_nothing_came(cache)
 
 
-def test_a_hit_of_another_size_than_asked_for_is_told(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """The size is held against a wheel that is there as it is against one that comes."""
+def test_a_hit_of_another_size_is_a_mismatch(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """A requested size that differs from that of the cached wheel is a SizeMismatchError."""
     url = wheel.on(server)
     cache.fetch(url, hashes=wheel.digest, size=wheel.size)
     assert cache.fetch(url, hashes=wheel.digest, size=wheel.size).status is Status.HIT
@@ -259,7 +259,7 @@ def test_a_hit_of_another_size_than_asked_for_is_told(server: Server, cache: Cac
 
 
 def test_two_names_of_one_digest_are_two_entries(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """The same bytes under another file name are another entry, of one blob, and need no second download."""
+    """The same bytes under another file name are another entry of one blob, and need no second download."""
     cache.fetch(wheel.on(server), hashes=wheel.digest)
     other = "demo-1.0-py2.py3-none-any.whl"
     second = cache.fetch(f"https://example.org/{other}", hashes=wheel.digest)
@@ -277,16 +277,16 @@ def test_two_names_of_one_digest_are_two_entries(server: Server, cache: Cache, w
     assert found.filename == other
 
 
-def test_a_name_in_other_letters_is_the_same_entry(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """File names that differ in capitals only are one entry, since half of all file systems cannot tell them apart."""
+def test_a_name_in_another_case_is_the_same_entry(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """File names that differ only in case are one entry, since many file systems cannot store both."""
     cache.fetch(wheel.on(server), hashes=wheel.digest)
     found = cache.fetch("https://example.org/Demo-1.0-py3-none-any.whl", hashes=wheel.digest)
     assert found.status is Status.HIT
     assert len(list(cache.entries())) == 1
 
 
-def test_a_name_that_is_no_wheels_is_refused_on_a_miss(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """A file name of the right characters that is no wheel's is refused before anything is requested."""
+def test_an_invalid_wheel_name_is_refused_on_a_miss(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """A file name of valid characters that is not a wheel file name is refused without a request."""
     url = server.serve("/demo-notaversion!-py3-none-any.whl", wheel.data)
     with pytest.raises(InvalidWheelError):
         cache.fetch(url)
@@ -294,8 +294,8 @@ def test_a_name_that_is_no_wheels_is_refused_on_a_miss(server: Server, cache: Ca
     assert_nothing_came(cache)
 
 
-def test_entries_are_all_that_is_there(server: Server, cache: Cache) -> None:
-    """Every wheel that was fetched is an entry, with its hash, size and bytes."""
+def test_entries_lists_every_wheel(server: Server, cache: Cache) -> None:
+    """entries() yields every fetched wheel with its hash, size and bytes."""
     wheels = [Wheel(wheel_filename(f"p{number}"), make_wheel(f"p{number}")) for number in range(5)]
     for wheel in wheels:
         cache.fetch(wheel.on(server), hashes=wheel.digest)
@@ -305,7 +305,7 @@ def test_entries_are_all_that_is_there(server: Server, cache: Cache) -> None:
 
 
 def test_stats_count_hits_and_misses(server: Server, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
-    """Hits, misses and saved bytes are counted across processes; what is there is measured."""
+    """stats() counts hits, misses and saved bytes of several processes, and measures the stored bytes."""
     url = wheel.on(server)
     for _ in range(2):
         with machine.cache(tmp_path / "cache") as cache:
@@ -317,8 +317,8 @@ def test_stats_count_hits_and_misses(server: Server, machine: Machine, wheel: Wh
     assert (stats.wheels, stats.wheel_bytes, stats.partial_bytes, stats.quarantine_bytes) == (1, wheel.size, 0, 0)
 
 
-def test_offline_is_an_error_for_what_is_not_there(server: Server, machine: Machine, wheel: Wheel, tmp_path) -> None:
-    """Offline, a hit works, a miss is OfflineError, and no request is made."""
+def test_an_offline_miss_is_an_error(server: Server, machine: Machine, wheel: Wheel, tmp_path) -> None:
+    """An offline cache returns hits, raises OfflineError for misses, and sends no request."""
     url = wheel.on(server)
     with machine.cache(tmp_path / "cache", offline=True) as cache:
         with pytest.raises(OfflineError) as caught:
@@ -336,8 +336,8 @@ def test_offline_is_an_error_for_what_is_not_there(server: Server, machine: Mach
     assert server.count() == 1
 
 
-def test_a_file_url_is_copied_in(cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
-    """A file: URL is read, also when the name needs decoding, and leaves its file as it is."""
+def test_the_file_of_a_file_url_is_copied(cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
+    """The file of a file: URL is copied, also if its name is percent-encoded, and is not changed."""
     source = tmp_path / "a folder %20 with signs" / wheel.filename
     source.parent.mkdir()
     source.write_bytes(wheel.data)
@@ -349,15 +349,15 @@ def test_a_file_url_is_copied_in(cache: Cache, wheel: Wheel, tmp_path: Path) -> 
 
 
 def test_a_file_url_works_offline(machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
-    """A file: URL is no use of the network."""
+    """An offline cache fetches file: URLs."""
     source = tmp_path / wheel.filename
     source.write_bytes(wheel.data)
     with machine.cache(tmp_path / "cache", offline=True) as cache:
         assert cache.fetch(source.as_uri()).digest == wheel.digest
 
 
-def test_a_file_url_that_leads_nowhere_is_a_download_error(cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
-    """A missing file, or a folder, behind a file: URL is told with its path, and leaves nothing."""
+def test_an_unreadable_file_url_is_a_download_error(cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
+    """A file: URL of a missing file or of a folder raises DownloadError with the path, and stores nothing."""
     (tmp_path / "other-1.0-py3-none-any.whl").mkdir()
     for name in (wheel.filename, "other-1.0-py3-none-any.whl"):
         with pytest.raises(DownloadError) as caught:
@@ -366,8 +366,8 @@ def test_a_file_url_that_leads_nowhere_is_a_download_error(cache: Cache, wheel: 
         assert_nothing_came(cache)
 
 
-def test_the_wrong_hash_of_a_file_url_keeps_nothing(cache: Cache, wheel: Wheel, other_wheel: Wheel, tmp_path) -> None:
-    """A file: URL is checked as any other."""
+def test_the_hash_of_a_file_url_is_checked(cache: Cache, wheel: Wheel, other_wheel: Wheel, tmp_path) -> None:
+    """A file: URL with a wrong hash raises HashMismatchError, and stores nothing."""
     source = tmp_path / wheel.filename
     source.write_bytes(wheel.data)
     with pytest.raises(HashMismatchError):
@@ -378,8 +378,8 @@ def test_the_wrong_hash_of_a_file_url_keeps_nothing(cache: Cache, wheel: Wheel, 
 # Progress
 
 
-def test_progress_tells_the_way_of_a_wheel(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """Bytes only grow, never beyond the total, and the last event says DONE."""
+def test_progress_of_a_download(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """The reported bytes only increase, do not exceed the total, and the last event is DONE."""
     events: list[ProgressEvent] = []
     cache.fetch(wheel.on(server), hashes=wheel.digest, progress=events.append)
     assert {event.wheel for event in events} == {wheel.filename}
@@ -392,7 +392,7 @@ def test_progress_tells_the_way_of_a_wheel(server: Server, cache: Cache, wheel: 
 
 
 def test_progress_of_a_hit_is_one_event(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """A hit says DONE and no more."""
+    """A hit reports a single DONE event."""
     cache.fetch(wheel.on(server), hashes=wheel.digest)
     events: list[ProgressEvent] = []
     cache.fetch(wheel.on(server), hashes=wheel.digest, progress=events.append)
@@ -400,7 +400,7 @@ def test_progress_of_a_hit_is_one_event(server: Server, cache: Cache, wheel: Whe
 
 
 def test_progress_without_a_length_has_no_total(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """Where nobody knows the size, the total is None until the end."""
+    """If the size is unknown, the total is None until the last event."""
     events: list[ProgressEvent] = []
     cache.fetch(wheel.on(server, how=chunked), progress=events.append)
     assert {event.total for event in events[:-1]} == {None}
@@ -408,13 +408,13 @@ def test_progress_without_a_length_has_no_total(server: Server, cache: Cache, wh
 
 
 class StopHereError(Exception):
-    """What a listener raises."""
+    """The exception that a listener raises."""
 
 
 @pytest.mark.parametrize("kind", [StopHereError, KeyboardInterrupt])
 @pytest.mark.parametrize("at", [1, 2])
 def test_a_listener_that_raises_stops_the_fetch(kind, at: int, server: Server, cache: Cache, wheel: Wheel) -> None:
-    """What a listener raises comes out as it is, nothing is left, and the next fetch succeeds."""
+    """An exception of a listener propagates unchanged, nothing is left behind, and the next fetch succeeds."""
     gate = threading.Semaphore(0)
     gate.release(100)
     url = wheel.on(server, how=paced(10, gate))
@@ -433,7 +433,7 @@ def test_a_listener_that_raises_stops_the_fetch(kind, at: int, server: Server, c
 
 
 def test_a_listener_that_raises_at_the_end_keeps_the_wheel(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """What is raised at DONE comes too late to undo anything: the wheel is there."""
+    """An exception that a listener raises at DONE does not remove the wheel."""
 
     def listener(event: ProgressEvent) -> None:
         if event.phase is Phase.DONE:
@@ -446,10 +446,8 @@ def test_a_listener_that_raises_at_the_end_keeps_the_wheel(server: Server, cache
 
 
 @pytest.mark.parametrize("phase", [Phase.WAITING, Phase.DOWNLOADING])
-def test_a_listener_may_raise_what_the_system_raises(
-    phase: Phase, server: Server, wheel: Wheel, tmp_path: Path
-) -> None:
-    """A listener whose terminal is gone stops its fetch, too, while it waits for another process as well."""
+def test_a_listener_may_raise_an_os_error(phase: Phase, server: Server, wheel: Wheel, tmp_path: Path) -> None:
+    """An OSError of a listener stops its fetch, also if that waits for another process."""
     gate = threading.Semaphore(0)
     url = wheel.on(server, how=paced(2, gate))
     begun = threading.Event()
@@ -458,7 +456,7 @@ def test_a_listener_may_raise_what_the_system_raises(
         if event.phase is phase:
             raise BrokenPipeError
 
-    # Two objects know of each other only what two processes would.
+    # Two Cache objects share no more than two processes do.
     with Cache(tmp_path / "cache") as one, Cache(tmp_path / "cache") as two:
         thread = threading.Thread(
             target=lambda: one.fetch(url, hashes=wheel.digest, progress=lambda event: begun.set()),
@@ -479,7 +477,7 @@ def test_a_listener_may_raise_what_the_system_raises(
 
 
 def test_the_callers_client_is_used_and_left_open(server: Server, machine: Machine, wheel: Wheel, tmp_path) -> None:
-    """A client of the caller's makes the requests, with its headers, and is not closed."""
+    """The caller's client sends the requests, with its own headers, and is not closed."""
     with httpx.Client(headers={"X-Mine": "yes", "User-Agent": "mine/1"}) as client:
         with machine.cache(tmp_path / "cache", client=client) as cache:
             cache.fetch(wheel.on(server), hashes=wheel.digest)
@@ -492,10 +490,10 @@ def test_the_callers_client_is_used_and_left_open(server: Server, machine: Machi
 
 @pytest.mark.parametrize("encoded", [False, True])
 @pytest.mark.parametrize("whose", ["transport", "hook"])
-def test_a_body_that_was_read_before_is_taken(
+def test_a_body_that_was_already_read_is_used(
     whose: str, encoded: bool, server: Server, machine: Machine, wheel: Wheel, tmp_path: Path
 ) -> None:
-    """A transport or an event hook of the caller's may read the whole body first: its bytes are the same."""
+    """A body that a transport or an event hook of the caller has already read is stored correctly."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         headers = {"Content-Encoding": "gzip"} if encoded else {}
@@ -512,12 +510,12 @@ def test_a_body_that_was_read_before_is_taken(
 
 
 def raise_for_status(response: httpx.Response) -> None:
-    """An event hook as httpx's documentation has it."""
+    """The event hook of httpx's documentation."""
     response.raise_for_status()
 
 
 def test_a_client_that_raises_for_status(server: Server, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
-    """A hook that raises for a status takes nothing away: 503 is tried again, 404 leads to the mirror, 304 is a yes."""
+    """If a hook raises for a status, 503 is still retried, 404 leads to the mirror, and 304 confirms the wheel."""
     gone, url = server.serve(f"/gone/{wheel.filename}", how=status(404)), wheel.on(server)
     server.script(url, status(503, retry_after="7"))
     with (
@@ -534,7 +532,7 @@ def test_a_client_that_raises_for_status(server: Server, machine: Machine, wheel
 
 
 class Body(httpx.SyncByteStream):
-    """A body of a transport that says nothing when it ends too early or too late."""
+    """A body of a transport that does not check its length."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -543,8 +541,8 @@ class Body(httpx.SyncByteStream):
         yield self.data
 
 
-def test_a_length_that_cannot_be_is_passed_over(machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
-    """A Content-Length of more digits than Python reads is none: the bytes tell."""
+def test_an_impossible_length_is_ignored(machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
+    """A Content-Length with more digits than Python parses is ignored."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"Content-Length": "9" * 5000}, stream=Body(wheel.data))
@@ -558,8 +556,8 @@ def test_a_length_that_cannot_be_is_passed_over(machine: Machine, wheel: Wheel, 
 
 
 @pytest.mark.parametrize("by", [-1, 1])
-def test_the_length_holds_for_any_transport(by: int, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
-    """A transport that does not look after the Content-Length is looked after."""
+def test_the_length_is_checked_for_any_transport(by: int, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
+    """The Content-Length is checked even if the transport does not check it."""
     data = (wheel.data + b"x")[: wheel.size + by]
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -575,7 +573,7 @@ def test_the_length_holds_for_any_transport(by: int, machine: Machine, wheel: Wh
 
 
 def test_connections_are_kept_open(server: Server, cache: Cache) -> None:
-    """Several wheels of one server come through one connection."""
+    """Several wheels of one server are downloaded over one connection."""
     clients = set()
 
     def noting(exchange: Exchange) -> None:
@@ -591,7 +589,7 @@ def test_connections_are_kept_open(server: Server, cache: Cache) -> None:
 def test_nothing_is_logged_or_printed(
     server: Server, cache: Cache, wheel: Wheel, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The library neither prints nor logs anything on its own account."""
+    """The library neither prints nor logs anything."""
     with caplog.at_level(logging.DEBUG):
         cache.fetch(wheel.on(server), hashes=wheel.digest)
     assert [record for record in caplog.records if record.name.startswith("wheelcache")] == []
@@ -599,7 +597,7 @@ def test_nothing_is_logged_or_printed(
 
 
 def test_no_thread_is_left(server: Server, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
-    """After close() no thread of the library runs."""
+    """No thread of the library runs after close()."""
     before = {thread for thread in threading.enumerate() if "process_request" not in thread.name}
     with machine.cache(tmp_path / "cache") as cache:
         cache.fetch(wheel.on(server), hashes=wheel.digest)
@@ -611,7 +609,7 @@ def test_no_thread_is_left(server: Server, machine: Machine, wheel: Wheel, tmp_p
 
 
 def test_a_closed_cache_is_a_value_error(server: Server, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
-    """Every operation of a closed cache is a ValueError; closing again is fine, and paths stay good."""
+    """Every method of a closed cache raises ValueError, except close(), and returned paths remain valid."""
     cache = machine.cache(tmp_path / "cache")
     found = cache.fetch(wheel.on(server), hashes=wheel.digest)
     cache.close()
@@ -632,8 +630,8 @@ def test_a_closed_cache_is_a_value_error(server: Server, machine: Machine, wheel
     assert found.path.read_bytes() == wheel.data
 
 
-def test_a_file_in_the_place_of_the_folder_is_told_at_once(machine: Machine, tmp_path: Path) -> None:
-    """A cache folder that is a file, or lies below one, is CommitError when the Cache is made, without waiting."""
+def test_a_file_as_the_cache_folder_is_an_error(machine: Machine, tmp_path: Path) -> None:
+    """A cache folder that is a file, or is below one, raises CommitError from Cache() without waiting."""
     path = tmp_path / "cache"
     path.write_bytes(b"mine")
     for folder in (path, path / "below"):
@@ -650,7 +648,7 @@ def test_a_file_in_the_place_of_the_folder_is_told_at_once(machine: Machine, tmp
     [{"colour": 1}, {"Path": "x"}],
 )
 def test_an_unknown_option_is_a_type_error(options: dict, tmp_path: Path) -> None:
-    """A misspelt option is not passed over."""
+    """An unknown keyword argument raises TypeError."""
     with pytest.raises(TypeError):
         Cache(tmp_path / "cache", **options)
     assert not (tmp_path / "cache").exists()
@@ -666,22 +664,22 @@ def test_an_unknown_option_is_a_type_error(options: dict, tmp_path: Path) -> Non
         {"lock_timeout": True},
     ],
 )
-def test_an_option_that_cannot_be_is_a_value_error(options: dict, tmp_path: Path) -> None:
-    """A value that an option does not have is told before anything is made."""
+def test_an_invalid_option_is_a_value_error(options: dict, tmp_path: Path) -> None:
+    """An invalid value of an option raises ValueError before a folder is created."""
     with pytest.raises(ValueError):
         Cache(tmp_path / "cache", **options)
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", b"bytes"])
-def test_a_path_that_cannot_be_is_a_value_error(path: object) -> None:
-    """What is no path is refused."""
+def test_an_invalid_path_is_refused(path: object) -> None:
+    """An empty path, a path with a null character, and bytes are refused."""
     with pytest.raises((ValueError, TypeError)):
         Cache(path)  # type: ignore[arg-type]
 
 
 def test_the_folder_is_marked_as_a_cache(machine: Machine, tmp_path: Path) -> None:
-    """CACHEDIR.TAG with its signature keeps backups away, .gitignore keeps git away, and both stay as they are."""
+    """CACHEDIR.TAG excludes the folder from backups, .gitignore excludes it from git, and neither is overwritten."""
     with machine.cache(tmp_path / "a" / "b") as cache:
         tag = cache.path / "CACHEDIR.TAG"
         assert tag.read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55")
@@ -691,8 +689,8 @@ def test_the_folder_is_marked_as_a_cache(machine: Machine, tmp_path: Path) -> No
     assert tag.read_bytes() == b"mine"
 
 
-def test_a_folder_with_other_things_in_it_goes_on_being_seen(machine: Machine, tmp_path: Path) -> None:
-    """Where a project is named as the cache folder, git and backups pass over what is the cache's, and nothing else."""
+def test_a_folder_with_other_files_is_not_excluded(machine: Machine, tmp_path: Path) -> None:
+    """In a folder with other files, git and backups exclude only the subfolder of the cache."""
     (tmp_path / "setup.py").write_text("")
     with machine.cache(tmp_path) as cache:
         assert cache.verify().problems == ()
@@ -700,10 +698,10 @@ def test_a_folder_with_other_things_in_it_goes_on_being_seen(machine: Machine, t
     assert {"CACHEDIR.TAG", ".gitignore"} <= set(os.listdir(tmp_path / "v1"))
 
 
-def test_a_relative_path_is_absolute_from_the_start(
+def test_a_relative_path_is_made_absolute_at_once(
     server: Server, machine: Machine, wheel: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative cache path means the folder that it meant when the Cache was made, wherever the process goes."""
+    """A relative cache path is resolved when the Cache is created, and not affected by a later chdir."""
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -715,8 +713,8 @@ def test_a_relative_path_is_absolute_from_the_start(
     assert list((tmp_path / "there").iterdir()) == []
 
 
-def test_the_environment_names_the_folder(monkeypatch: pytest.MonkeyPatch, machine: Machine, tmp_path: Path) -> None:
-    """WHEELCACHE_DIR is the cache folder where none is given, and an empty one is none."""
+def test_the_environment_sets_the_folder(monkeypatch: pytest.MonkeyPatch, machine: Machine, tmp_path: Path) -> None:
+    """WHEELCACHE_DIR is the cache folder if no path is given."""
     monkeypatch.setenv("WHEELCACHE_DIR", str(tmp_path / "from the environment"))
     with machine.cache_class() as cache:
         assert cache.path == tmp_path / "from the environment"
@@ -724,8 +722,8 @@ def test_the_environment_names_the_folder(monkeypatch: pytest.MonkeyPatch, machi
         assert cache.path == tmp_path / "given"
 
 
-def test_without_any_word_it_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where neither argument nor environment names a folder, it is that of the platform."""
+def test_the_default_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a path, and with an empty WHEELCACHE_DIR, the cache is in the platform's user cache directory."""
     import platformdirs
 
     monkeypatch.setenv("WHEELCACHE_DIR", "")
@@ -735,7 +733,7 @@ def test_without_any_word_it_is_the_users_cache_folder(monkeypatch: pytest.Monke
 
 
 def test_a_fetch_writes_only_below_the_cache_folder(server: Server, machine: Machine, wheel: Wheel, tmp_path) -> None:
-    """Blob, record, tally and marks are all that is there afterwards."""
+    """A fetch leaves the blob, its record, the counters and the marker files, and nothing else."""
     with machine.cache(tmp_path / "cache") as cache:
         cache.fetch(wheel.on(server), hashes=wheel.digest)
     digits = wheel.hex()
@@ -750,8 +748,8 @@ def test_a_fetch_writes_only_below_the_cache_folder(server: Server, machine: Mac
 
 
 @pytest.mark.skipif(find_spec("pip") is None, reason="this Python has no pip")
-def test_pip_takes_the_path_as_it_is(cache: Cache, wheel: Wheel, server: Server, tmp_path: Path) -> None:
-    """The path of a wheel is one that pip installs from."""
+def test_pip_installs_from_the_path(cache: Cache, wheel: Wheel, server: Server, tmp_path: Path) -> None:
+    """The path of a cached wheel is one that pip installs from."""
     found: CachedWheel = cache.fetch(wheel.on(server), hashes=wheel.digest)
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", tmp_path / "site", found]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -760,8 +758,8 @@ def test_pip_takes_the_path_as_it_is(cache: Cache, wheel: Wheel, server: Server,
 
 
 @pytest.mark.parametrize("locks", ["possible", "impossible"])
-def test_two_threads_want_one_wheel(locks: str, server: Server, tmp_path: Path, wheel: Wheel) -> None:
-    """Threads that want one wheel at the same time download it once, also where the folder takes no lock."""
+def test_two_threads_share_one_download(locks: str, server: Server, tmp_path: Path, wheel: Wheel) -> None:
+    """Two threads that fetch the same wheel download it once, even if no lock file can be created."""
     gate = threading.Semaphore(0)
     url = wheel.on(server, how=paced(4, gate))
     begun, waiting = threading.Event(), threading.Event()
@@ -793,27 +791,29 @@ def test_two_threads_want_one_wheel(locks: str, server: Server, tmp_path: Path, 
     assert server.count() == 1
 
 
-def test_no_lock_is_no_reason_to_wait(server: Server, machine: Machine, cache: Cache, wheel: Wheel) -> None:
-    """Where no lock can be had at all, the work is done at once without one."""
+def test_a_missing_lock_is_not_waited_for(server: Server, machine: Machine, cache: Cache, wheel: Wheel) -> None:
+    """If no lock file can be created, the wheel is downloaded at once."""
     (cache.path / "v1" / "locks").write_bytes(b"in the way")
     assert cache.fetch(wheel.on(server), hashes=wheel.digest).path.read_bytes() == wheel.data
     assert machine.clock.slept == []
 
 
-# Read-only
+# Clients and read-only caches
 
 
 @pytest.mark.parametrize("client", [5, "https://me:hunter2@example.org/", httpx.AsyncClient], ids=str)
 def test_a_client_of_another_kind(client, machine: Machine, tmp_path: Path) -> None:
-    """What is no client, or one that is awaited, is told at once, by the name of the class that belongs there."""
+    """A client of another type raises TypeError, which names the expected class."""
     client = client() if isinstance(client, type) else client
     with pytest.raises(TypeError, match=r"must be an httpx\.Client, not (int|str|httpx\.AsyncClient)$"):
         machine.cache(tmp_path / "cache", client=client)
     assert not (tmp_path / "cache").exists()
 
 
-def test_what_is_used_like_a_client_is_one(machine: Machine, server: Server, wheel: Wheel, tmp_path: Path) -> None:
-    """Any object with the names that are used will do, whatever its class."""
+def test_any_object_with_the_methods_is_a_client(
+    machine: Machine, server: Server, wheel: Wheel, tmp_path: Path
+) -> None:
+    """An object of any class with the methods of a client is accepted."""
     with httpx.Client() as client:
         like = SimpleNamespace(auth=None, build_request=client.build_request, send=client.send)
         with machine.cache(tmp_path / "cache", client=like) as cache:
@@ -821,7 +821,7 @@ def test_what_is_used_like_a_client_is_one(machine: Machine, server: Server, whe
 
 
 def test_read_only_needs_a_folder(machine: Machine, tmp_path: Path) -> None:
-    """A read-only cache, or a layer, that is not there is told at once and not made."""
+    """A read-only cache or a layer that does not exist raises ReadOnlyError, and is not created."""
     with pytest.raises(ReadOnlyError):
         machine.cache(tmp_path / "cache", read_only=True)
     with pytest.raises(ReadOnlyError):

@@ -1,4 +1,4 @@
-"""Local files in, lookups, and files out: put, get, in and link."""
+"""Test Cache.put, Cache.get and Cache.link, read-only caches and layers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from wheelcache import (
 
 @pytest.fixture
 def source(wheel: Wheel, tmp_path: Path) -> Path:
-    """A wheel in a local folder."""
+    """Return the path of a wheel in a local folder."""
     path = tmp_path / "source" / wheel.filename
     path.parent.mkdir()
     path.write_bytes(wheel.data)
@@ -42,8 +42,8 @@ def source(wheel: Wheel, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_put_copies_a_file_in(kind, source: Path, cache: Cache, wheel: Wheel) -> None:
-    """A local wheel becomes an entry, and the file stays as it is."""
+def test_put_copies_a_file(kind, source: Path, cache: Cache, wheel: Wheel) -> None:
+    """A local wheel becomes an entry, and its file is not changed."""
     before = listing(source.parent)
     found = cache.put(kind(source))
     assert (found.status, found.filename, found.digest, found.url) == (Status.ADDED, wheel.filename, wheel.digest, None)
@@ -53,8 +53,8 @@ def test_put_copies_a_file_in(kind, source: Path, cache: Cache, wheel: Wheel) ->
     assert list(cache.entries()) == [found]
 
 
-def test_put_takes_an_open_file_from_where_it_stands(cache: Cache, wheel: Wheel) -> None:
-    """A binary file is read from its position to its end, and left open."""
+def test_put_reads_a_file_object_from_its_position(cache: Cache, wheel: Wheel) -> None:
+    """A file object is read from its position to its end, and is not closed."""
     file = io.BytesIO(b"before" + wheel.data)
     file.seek(6)
     found = cache.put(file, filename=wheel.filename, hashes=wheel.digest)
@@ -62,8 +62,8 @@ def test_put_takes_an_open_file_from_where_it_stands(cache: Cache, wheel: Wheel)
     assert not file.closed
 
 
-def test_put_takes_a_file_that_gives_a_little_at_a_time(cache: Cache, wheel: Wheel) -> None:
-    """Short reads are no end of the file."""
+def test_put_accepts_short_reads(cache: Cache, wheel: Wheel) -> None:
+    """A short read is not the end of the file."""
 
     class Dribbling(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
@@ -72,15 +72,15 @@ def test_put_takes_a_file_that_gives_a_little_at_a_time(cache: Cache, wheel: Whe
     assert cache.put(Dribbling(wheel.data), filename=wheel.filename).path.read_bytes() == wheel.data
 
 
-def test_what_was_put_serves_a_fetch(source: Path, server: Server, cache: Cache, wheel: Wheel) -> None:
-    """A wheel that was put is a hit for every URL with its hash."""
+def test_a_wheel_that_was_put_is_a_hit(source: Path, server: Server, cache: Cache, wheel: Wheel) -> None:
+    """A wheel that was added with put is a hit for every URL with its hash."""
     cache.put(source)
     assert cache.fetch(wheel.on(server), hashes=wheel.digest).status is Status.HIT
     assert server.count() == 0
 
 
-def test_put_twice_is_fine(source: Path, cache: Cache, wheel: Wheel) -> None:
-    """Putting the same wheel again keeps one blob and one record."""
+def test_put_twice_keeps_one_entry(source: Path, cache: Cache, wheel: Wheel) -> None:
+    """Adding the same wheel again keeps one blob and one record."""
     first, second = cache.put(source), cache.put(source)
     assert first == second
     assert len(blobs(cache)) == len(records(cache)) == 1
@@ -90,7 +90,7 @@ def test_put_twice_is_fine(source: Path, cache: Cache, wheel: Wheel) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_put_checks_the_hash(algorithm: str, source: Path, cache: Cache, wheel: Wheel, other_wheel: Wheel) -> None:
-    """A file with other bytes than promised is HashMismatchError that names it, and leaves nothing."""
+    """A file with another hash raises HashMismatchError with its path, and stores nothing."""
     with pytest.raises(HashMismatchError) as caught:
         cache.put(source, hashes={algorithm: other_wheel.hex(algorithm)})
     assert caught.value.expected == {algorithm: other_wheel.hex(algorithm)}
@@ -101,8 +101,8 @@ def test_put_checks_the_hash(algorithm: str, source: Path, cache: Cache, wheel: 
     assert f"{algorithm}:{wheel.hex(algorithm)}" in cache
 
 
-def test_put_of_nothing_is_file_not_found(cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
-    """A missing source is FileNotFoundError with its path, as open() says it."""
+def test_put_of_a_missing_file_is_file_not_found(cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
+    """A missing source raises FileNotFoundError with its path, like open()."""
     with pytest.raises(FileNotFoundError) as caught:
         cache.put(tmp_path / wheel.filename)
     assert caught.value.filename == str(tmp_path / wheel.filename)
@@ -110,7 +110,7 @@ def test_put_of_nothing_is_file_not_found(cache: Cache, wheel: Wheel, tmp_path: 
 
 
 def test_put_of_a_folder_is_an_os_error(cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
-    """A folder with the name of a wheel is refused as the system refuses it, and leaves nothing."""
+    """A folder with the name of a wheel raises the system's OSError, and stores nothing."""
     (tmp_path / wheel.filename).mkdir()
     with pytest.raises(OSError, match="demo"):
         cache.put(tmp_path / wheel.filename)
@@ -118,8 +118,8 @@ def test_put_of_a_folder_is_an_os_error(cache: Cache, wheel: Wheel, tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\x03\x04 and no end"])
-def test_put_of_what_is_no_archive_is_refused(content: bytes, cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
-    """Without a hash, bytes without a zip's end record are InvalidWheelError that names the file."""
+def test_put_refuses_a_file_that_is_not_an_archive(content: bytes, cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
+    """Without a hash, a file without a zip end record raises InvalidWheelError with its path."""
     path = tmp_path / wheel.filename
     path.write_bytes(content)
     with pytest.raises(InvalidWheelError) as caught:
@@ -130,7 +130,7 @@ def test_put_of_what_is_no_archive_is_refused(content: bytes, cache: Cache, whee
 
 @pytest.mark.parametrize("name", ["demo.zip", "demo-1.0.tar.gz", "demo.whl", "demo-1.0-py3-none-any.whl.part"])
 def test_put_needs_a_wheel_file_name(name: str, cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
-    """A file of another name is InvalidWheelError, unless the true name is given."""
+    """A file without a wheel file name raises InvalidWheelError, unless filename is given."""
     path = tmp_path / name
     path.write_bytes(wheel.data)
     with pytest.raises(InvalidWheelError) as caught:
@@ -140,23 +140,23 @@ def test_put_needs_a_wheel_file_name(name: str, cache: Cache, wheel: Wheel, tmp_
     assert cache.put(path, filename=wheel.filename).filename == wheel.filename
 
 
-def test_put_of_an_open_file_needs_its_name(cache: Cache, wheel: Wheel) -> None:
-    """Bytes without a name are no wheel."""
+def test_put_of_a_file_object_needs_a_filename(cache: Cache, wheel: Wheel) -> None:
+    """A file object without a name raises InvalidWheelError."""
     with pytest.raises(InvalidWheelError):
         cache.put(io.BytesIO(wheel.data))
     assert_nothing_came(cache)
 
 
 @pytest.mark.parametrize("hashes", ["md5:" + "0" * 32, "sha256:00", {"crc32": "00"}])
-def test_put_refuses_hashes_that_name_nothing(hashes, source: Path, cache: Cache) -> None:
-    """A weak-only, malformed or unknown hash is a ValueError before anything is read."""
+def test_put_refuses_invalid_hashes(hashes, source: Path, cache: Cache) -> None:
+    """A weak, malformed or unknown hash raises ValueError before the file is read."""
     with pytest.raises(ValueError):
         cache.put(source, hashes=hashes)
     assert_nothing_came(cache)
 
 
 def test_a_source_that_fails_leaves_nothing(cache: Cache, wheel: Wheel) -> None:
-    """What reading raises comes as it is, and nothing is left."""
+    """An exception of the source propagates unchanged, and nothing is stored."""
 
     class Failing(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
@@ -169,8 +169,8 @@ def test_a_source_that_fails_leaves_nothing(cache: Cache, wheel: Wheel) -> None:
     assert_nothing_came(cache)
 
 
-def test_text_is_no_wheel(cache: Cache, wheel: Wheel) -> None:
-    """A file open for text is a TypeError, and leaves nothing."""
+def test_put_refuses_a_text_file(cache: Cache, wheel: Wheel) -> None:
+    """A file in text mode raises TypeError, and stores nothing."""
     with pytest.raises(TypeError):
         cache.put(io.StringIO("text"), filename=wheel.filename)  # type: ignore[arg-type]
     assert_nothing_came(cache)
@@ -180,7 +180,7 @@ def test_text_is_no_wheel(cache: Cache, wheel: Wheel) -> None:
 
 
 def test_get_never_uses_the_network(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """What is not there is None, and what is there is found under any form of its hash."""
+    """get() returns None for a missing wheel, and finds a wheel by any spelling of its hash, without a request."""
     assert cache.get(wheel.digest) is None
     assert wheel.digest not in cache
     found = cache.fetch(wheel.on(server), hashes=wheel.digest)
@@ -191,14 +191,14 @@ def test_get_never_uses_the_network(server: Server, cache: Cache, wheel: Wheel) 
 
 
 @pytest.mark.parametrize("digest", ["", "sha256", "sha256:00", "md5:" + "0" * 32, "crc32:00000000", "x" * 64])
-def test_get_of_no_hash_is_a_value_error(digest: str, cache: Cache) -> None:
-    """Only a strong hash names a wheel."""
+def test_get_of_an_invalid_hash_is_a_value_error(digest: str, cache: Cache) -> None:
+    """get() accepts only valid strong hashes."""
     with pytest.raises(ValueError):
         cache.get(digest)
 
 
 def test_get_by_file_name(source: Path, cache: Cache, wheel: Wheel) -> None:
-    """The path ends in the file name that was asked for."""
+    """The path that get() returns ends in the requested file name."""
     cache.put(source)
     found = cache.get(wheel.digest, filename="demo-1.0-py2.py3-none-any.whl")
     assert found is not None
@@ -207,7 +207,7 @@ def test_get_by_file_name(source: Path, cache: Cache, wheel: Wheel) -> None:
 
 
 def test_a_cached_wheel_pickles_and_compares(source: Path, cache: Cache) -> None:
-    """A wheel can be sent to another process, and is equal to itself however it was had."""
+    """A CachedWheel can be pickled, and is equal to the result of another lookup."""
     found = cache.put(source)
     assert pickle.loads(pickle.dumps(found)) == found
     assert cache.get(found.digest) == found
@@ -219,13 +219,13 @@ def test_a_cached_wheel_pickles_and_compares(source: Path, cache: Cache) -> None
 
 @pytest.fixture
 def cached(source: Path, cache: Cache) -> CachedWheel:
-    """A wheel in the cache."""
+    """Return a wheel in the cache."""
     return cache.put(source)
 
 
 @pytest.mark.parametrize("mode", [LinkMode.AUTO, LinkMode.HARDLINK, LinkMode.COPY, "auto", "hardlink", "copy"])
-def test_link_makes_the_file(mode, cache: Cache, cached: CachedWheel, wheel: Wheel, tmp_path: Path) -> None:
-    """Each mode makes a file with the wheel's bytes, under the name that is given, and says how."""
+def test_link_creates_the_file(mode, cache: Cache, cached: CachedWheel, wheel: Wheel, tmp_path: Path) -> None:
+    """Each mode creates a file of the given name with the wheel's bytes, and link() returns the mode that was used."""
     target = tmp_path / "out" / "deep" / "renamed.whl"
     used = cache.link(cached, target, mode=mode)
     assert target.read_bytes() == wheel.data
@@ -237,14 +237,14 @@ def test_link_makes_the_file(mode, cache: Cache, cached: CachedWheel, wheel: Whe
 
 
 def test_a_copy_is_independent(cache: Cache, cached: CachedWheel, wheel: Wheel, tmp_path: Path) -> None:
-    """Whoever edits a copy leaves the cache alone."""
+    """Editing a copy does not change the wheel in the cache."""
     cache.link(cached, tmp_path / "copy.whl", mode="copy")
     (tmp_path / "copy.whl").write_bytes(b"changed")
     assert cached.path.read_bytes() == wheel.data
 
 
-def test_a_clone_is_made_or_refused(cache: Cache, cached: CachedWheel, wheel: Wheel, tmp_path: Path) -> None:
-    """A mode that is named is taken or fails: CommitError where the volume cannot clone, and nothing is left."""
+def test_a_clone_is_created_or_refused(cache: Cache, cached: CachedWheel, wheel: Wheel, tmp_path: Path) -> None:
+    """On a volume that cannot clone, mode='clone' raises CommitError, and leaves nothing behind."""
     target = tmp_path / "out" / wheel.filename
     try:
         assert cache.link(cached, target, mode="clone") is LinkMode.CLONE
@@ -258,7 +258,7 @@ def test_a_clone_is_made_or_refused(cache: Cache, cached: CachedWheel, wheel: Wh
 
 @pytest.mark.parametrize("form", ["folder", "folder text", "new folder with a separator"])
 def test_link_into_a_folder_keeps_the_name(form: str, cache: Cache, cached: CachedWheel, tmp_path: Path) -> None:
-    """A folder that exists, or a path that ends in a separator, gets the wheel under its own name."""
+    """For an existing folder, or a path that ends in a separator, link() uses the wheel's file name."""
     folder = tmp_path / "out"
     if form != "new folder with a separator":
         folder.mkdir()
@@ -267,8 +267,8 @@ def test_link_into_a_folder_keeps_the_name(form: str, cache: Cache, cached: Cach
 
 
 @pytest.mark.parametrize("mode", ["auto", "hardlink", "copy"])
-def test_link_again_is_fine(mode: str, cache: Cache, cached: CachedWheel, wheel: Wheel, tmp_path: Path) -> None:
-    """A target with the same bytes is a success and is left as it is, whichever way it was made."""
+def test_link_again_changes_nothing(mode: str, cache: Cache, cached: CachedWheel, wheel: Wheel, tmp_path: Path) -> None:
+    """A target with the same bytes is a success, and is not changed, in whichever mode it was created."""
     for number, first in enumerate(["hardlink", "copy", "by hand"]):
         target = tmp_path / "out" / f"{number}.whl"
         target.parent.mkdir(exist_ok=True)
@@ -285,14 +285,14 @@ def test_link_again_is_fine(mode: str, cache: Cache, cached: CachedWheel, wheel:
 @pytest.mark.parametrize("mode", ["auto", "clone", "hardlink", "copy"])
 @pytest.mark.parametrize("content", [b"", b"mine", b"x" * 10_000])
 def test_link_never_replaces(mode: str, content: bytes, cache: Cache, cached: CachedWheel, tmp_path: Path) -> None:
-    """A target with other bytes is FileExistsError that names it, and stays as it is."""
+    """A target with other bytes raises FileExistsError with its path, and is not changed."""
     target = tmp_path / "out" / "demo.whl"
     target.parent.mkdir()
     target.write_bytes(content)
     before = listing(target.parent)
     with pytest.raises(OSError) as caught:
         cache.link(cached, target, mode=mode)
-    if not (mode == "clone" and isinstance(caught.value, CommitError)):  # refused before the target was looked at
+    if not (mode == "clone" and isinstance(caught.value, CommitError)):  # refused before the target was read
         assert type(caught.value) is FileExistsError
         assert caught.value.filename == str(target)
     assert listing(target.parent) == before
@@ -300,7 +300,7 @@ def test_link_never_replaces(mode: str, content: bytes, cache: Cache, cached: Ca
 
 
 def test_link_of_a_removed_wheel_is_file_not_found(cache: Cache, cached: CachedWheel, tmp_path: Path) -> None:
-    """A wheel that is gone is FileNotFoundError with its path, and no target or folder is made."""
+    """A removed wheel raises FileNotFoundError with its path, and no folder is created."""
     cached.path.unlink()
     with pytest.raises(FileNotFoundError) as caught:
         cache.link(cached, tmp_path / "out" / "demo.whl")
@@ -309,7 +309,7 @@ def test_link_of_a_removed_wheel_is_file_not_found(cache: Cache, cached: CachedW
 
 
 def test_link_below_a_file_is_a_commit_error(cache: Cache, cached: CachedWheel, tmp_path: Path) -> None:
-    """Where a file stands in the place of the target's folder, that is told at once."""
+    """A file in place of the target's folder raises CommitError with its path."""
     (tmp_path / "out").write_bytes(b"mine")
     with pytest.raises(CommitError) as caught:
         cache.link(cached, tmp_path / "out" / "demo.whl")
@@ -319,16 +319,16 @@ def test_link_below_a_file_is_a_commit_error(cache: Cache, cached: CachedWheel, 
 
 @pytest.mark.parametrize("mode", ["symlink", "", "Copy", None])
 def test_an_unknown_mode_is_a_value_error(mode, cache: Cache, cached: CachedWheel, tmp_path: Path) -> None:
-    """A mode that is none is told before anything is made."""
+    """An invalid mode raises ValueError before a folder is created."""
     with pytest.raises(ValueError):
         cache.link(cached, tmp_path / "out" / "demo.whl", mode=mode)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_relative_target_is_that_of_now(
+def test_a_relative_target_is_in_the_working_directory(
     cache: Cache, cached: CachedWheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative target is relative to the folder of the process."""
+    """A relative target is resolved against the current working directory."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     cache.link(cached, "demo.whl")
@@ -336,8 +336,8 @@ def test_a_relative_target_is_that_of_now(
 
 
 @not_on_windows("making a symbolic link needs a right that most Windows users lack")
-def test_a_link_to_a_folder_is_a_folder(cache: Cache, cached: CachedWheel, tmp_path: Path) -> None:
-    """A wheel goes into the folder that a symbolic link leads to."""
+def test_link_into_a_symlinked_folder(cache: Cache, cached: CachedWheel, tmp_path: Path) -> None:
+    """A target folder may be a symbolic link."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
     cache.link(cached, tmp_path / "link")
@@ -350,7 +350,7 @@ def test_a_link_to_a_folder_is_a_folder(cache: Cache, cached: CachedWheel, tmp_p
 def test_a_read_only_cache_is_never_written(
     machine: Machine, server: Server, source: Path, wheel: Wheel, tmp_path
 ) -> None:
-    """Hits, looks and links leave a read-only cache as it was to the time stamp; what would write is refused."""
+    """A read-only cache serves hits, is not changed, not even in its time stamps, and refuses writing methods."""
     folder = tmp_path / "cache"
     with machine.cache(folder) as cache:
         cache.put(source)
@@ -376,7 +376,7 @@ def test_a_read_only_cache_is_never_written(
 
 
 def test_a_damaged_wheel_of_a_read_only_cache_is_a_miss(machine: Machine, source: Path, wheel: Wheel, tmp_path) -> None:
-    """What cannot be put aside is not handed out either."""
+    """A damaged wheel that cannot be quarantined is not returned."""
     folder = tmp_path / "cache"
     with machine.cache(folder) as cache:
         path = cache.put(source).path
@@ -391,7 +391,7 @@ def test_a_damaged_wheel_of_a_read_only_cache_is_a_miss(machine: Machine, source
 def test_layers_are_looked_up_in_order(
     machine: Machine, server: Server, wheel: Wheel, other_wheel: Wheel, tmp_path
 ) -> None:
-    """A wheel of a layer is found after the cache's own, without a download and without being copied."""
+    """Layers are searched in order after the cache itself, without a download and without copying."""
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder, wheels in zip(folders, [[wheel], [wheel, other_wheel]], strict=True):
         with machine.cache(folder) as cache:
@@ -415,8 +415,8 @@ def test_layers_are_looked_up_in_order(
     assert server.count() == 1
 
 
-def test_the_own_cache_goes_before_its_layers(machine: Machine, source: Path, wheel: Wheel, tmp_path: Path) -> None:
-    """A wheel that is in both comes from the cache itself."""
+def test_the_cache_precedes_its_layers(machine: Machine, source: Path, wheel: Wheel, tmp_path: Path) -> None:
+    """A wheel in both the cache and a layer is returned from the cache."""
     for folder in ("layer", "cache"):
         with machine.cache(tmp_path / folder) as cache:
             cache.put(source)
@@ -426,10 +426,8 @@ def test_the_own_cache_goes_before_its_layers(machine: Machine, source: Path, wh
         assert found.status is Status.HIT
 
 
-def test_a_layer_gives_the_name_that_was_asked_for(
-    machine: Machine, source: Path, wheel: Wheel, tmp_path: Path
-) -> None:
-    """A wheel that a layer has under another file name gets the right one in the cache itself."""
+def test_a_layers_wheel_gets_the_requested_name(machine: Machine, source: Path, wheel: Wheel, tmp_path: Path) -> None:
+    """A wheel that a layer has under another file name is copied to the cache under the requested one."""
     with machine.cache(tmp_path / "layer") as layer:
         layer.put(source)
     name = "demo-1.0-py2.py3-none-any.whl"
@@ -439,8 +437,8 @@ def test_a_layer_gives_the_name_that_was_asked_for(
         assert found.path.read_bytes() == wheel.data
 
 
-def test_a_damaged_layer_is_passed_over(machine: Machine, server: Server, wheel: Wheel, tmp_path: Path) -> None:
-    """A damaged wheel of a layer is left where it is, and the wheel is fetched into the cache."""
+def test_a_damaged_wheel_of_a_layer_is_ignored(machine: Machine, server: Server, wheel: Wheel, tmp_path: Path) -> None:
+    """A damaged wheel in a layer is not changed, and the wheel is fetched to the cache."""
     with machine.cache(tmp_path / "layer") as cache:
         path = cache.fetch(wheel.on(server), hashes=wheel.digest).path
     path.write_bytes(b"\0" * wheel.size)
@@ -453,7 +451,7 @@ def test_a_damaged_layer_is_passed_over(machine: Machine, server: Server, wheel:
 
 
 def test_another_hash_finds_a_wheel_of_a_layer(machine: Machine, server: Server, wheel: Wheel, tmp_path: Path) -> None:
-    """Each layer has its own pointers from other hashes."""
+    """The pointers of a layer map other strong hashes to its wheels."""
     hashes = f"sha512:{wheel.hex('sha512')}"
     with machine.cache(tmp_path / "layer") as cache:
         cache.fetch(wheel.on(server), hashes=hashes)
@@ -463,8 +461,8 @@ def test_another_hash_finds_a_wheel_of_a_layer(machine: Machine, server: Server,
 
 @not_on_windows("permissions of folders are another matter there")
 @pytest.mark.skipif(sys.platform != "win32" and os.geteuid() == 0, reason="nothing is read-only to root")
-def test_a_folder_that_cannot_be_written_serves_hits(machine: Machine, source: Path, wheel: Wheel, tmp_path) -> None:
-    """A cache whose folders are read-only by their permissions still gives what it has."""
+def test_a_folder_without_write_permission_serves_hits(machine: Machine, source: Path, wheel: Wheel, tmp_path) -> None:
+    """A cache whose folders cannot be written still returns its wheels."""
     folder = tmp_path / "cache"
     with machine.cache(folder) as cache:
         path = cache.put(source).path
@@ -478,7 +476,7 @@ def test_a_folder_that_cannot_be_written_serves_hits(machine: Machine, source: P
 
 
 def test_two_caches_do_not_mix(machine: Machine, source: Path, wheel: Wheel, tmp_path: Path) -> None:
-    """Caches of different folders know nothing of each other."""
+    """Two caches in different folders share nothing."""
     with machine.cache(tmp_path / "one") as one, machine.cache(tmp_path / "two") as two:
         found = one.put(source)
         assert two.get(wheel.digest) is None
@@ -487,7 +485,7 @@ def test_two_caches_do_not_mix(machine: Machine, source: Path, wheel: Wheel, tmp
         assert dataclasses.replace(found, status=Status.HIT) == found
 
 
-# Mistakes
+# Invalid arguments
 
 
 @pytest.mark.parametrize(
@@ -505,22 +503,24 @@ def test_two_caches_do_not_mix(machine: Machine, source: Path, wheel: Wheel, tmp
         (lambda cache, wheel, tmp: cache.get(5), "not int"),
     ],
 )
-def test_an_argument_of_another_kind_is_told_of(call, says, cache: Cache, cached: CachedWheel, tmp_path: Path) -> None:
-    """A mistake in the kind of an argument is a TypeError that says what belongs there, and no secret."""
+def test_an_argument_of_another_type_is_a_type_error(
+    call, says, cache: Cache, cached: CachedWheel, tmp_path: Path
+) -> None:
+    """An argument of another type raises TypeError, which says what is expected and shows no secret."""
     with pytest.raises(TypeError, match=says) as caught:
         call(cache, cached, tmp_path / "dest")
     assert "secret" not in str(caught.value)
     assert not (tmp_path / "dest").exists()
 
 
-def test_a_path_for_a_url_is_told_of(cache: Cache) -> None:
-    """Who fetches a file by its path hears which method takes it."""
+def test_fetching_a_path_suggests_put(cache: Cache) -> None:
+    """Fetching a path raises ValueError, which suggests put."""
     with pytest.raises(ValueError, match="put"):
         cache.fetch("wheels/demo-1.0-py3-none-any.whl")
 
 
-def test_what_is_no_archive_is_said_of_the_file_that_was_given(cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
-    """The error of a file that is no wheel names that file, where it has a name, and speaks of no URL."""
+def test_the_error_of_an_invalid_file_names_the_file(cache: Cache, wheel: Wheel, tmp_path: Path) -> None:
+    """The error for a local file that is not a wheel has the path of that file, and does not mention a URL."""
     source = tmp_path / wheel.filename
     source.write_bytes(b"not a wheel")
     with source.open("rb") as file:

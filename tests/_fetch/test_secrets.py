@@ -1,4 +1,4 @@
-"""Secrets: whatever fails, user names, passwords and tokens are in no error, log line, record or file name."""
+"""Test that no error, log line, record or file name contains a user name, password or token."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode("ascii")
 
 
 def secrets_in(text: str) -> list[str]:
-    """Return which secrets a text shows, as they are or in base64."""
+    """Return the secrets that a text contains, in plain text or base64."""
     return [secret for secret in (MARK, BASIC) if secret in text]
 
 
 def everything_of(error: BaseException) -> str:
-    """Return all that anybody may print of an error: text, arguments, data, pickle, traceback with its chain."""
+    """Return all that a program may print of an error: text, arguments, data, pickle, and traceback with causes."""
     again = pickle.loads(pickle.dumps(error))
     parts = [
         str(error),
@@ -91,7 +91,7 @@ def test_no_failure_shows_a_secret(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whatever the server does, the error and all that hangs on it, the log and the cache folder show no secret."""
+    """An error with its causes, the log and the cache folder contain no secret, for any fault of the server."""
     fault = FAULTS[name](server)
     server.serve(wheel.path, wheel.data, how=fault)
     server.serve("/there", how=redirect(f"{wheel.path}?token={TOKEN}&more={FURTHER}"))
@@ -113,7 +113,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Our own logger tells no secret; httpx, which logs the URLs that it requests, gets none with credentials."""
+    """Check that wheelcache logs no secret, and that httpx, which logs each URL, gets none with credentials."""
     for record in caplog.records:
         text = f"{record.getMessage()} {record.args}"
         assert not record.name.startswith("wheelcache") or secrets_in(text) == []
@@ -123,10 +123,10 @@ def check_log(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("hashed", [True, False])
-def test_no_success_keeps_a_secret(
+def test_no_success_stores_a_secret(
     hashed: bool, server: Server, cache: Cache, wheel: Wheel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is kept of a wheel that came by a URL with secrets, through a redirect with others, has none of them."""
+    """A wheel whose URL and redirect contain secrets is stored without them."""
     caplog.set_level(logging.DEBUG)
     wheel.on(server)
     server.serve(f"/from/{wheel.filename}", how=redirect(f"{wheel.path}?token={FURTHER}"))
@@ -144,7 +144,7 @@ def test_no_success_keeps_a_secret(
 def test_httpx_logs_no_credentials_of_a_redirect(
     whose: str, server: Server, machine: Machine, wheel: Wheel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """User name and password in a Location are neither sent nor in httpx's log, which has every URL that is asked."""
+    """Credentials in a Location header are neither sent nor logged by httpx, which logs every requested URL."""
     caplog.set_level(logging.INFO)
     wheel.on(server)
     url = server.serve(f"/from/{wheel.filename}", how=redirect(server.url(wheel.path, userinfo=f"{USER}:{PASSWORD}")))
@@ -172,10 +172,10 @@ QUOTING = [
 
 @pytest.mark.parametrize("kind", QUOTING, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("where", ["first", "behind a redirect"])
-def test_what_httpx_says_is_not_passed_on(
+def test_the_text_of_httpx_errors_is_not_shown(
     kind: type[Exception], where: str, machine: Machine, wheel: Wheel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A transport whose errors quote the URL does not make it known, nor does the chain of causes."""
+    """The text of a transport's error, which may quote the URL, is neither in our error nor in its causes."""
     caplog.set_level(logging.DEBUG)
     host = f"https://{USER}:{PASSWORD}@example.org"
 
@@ -197,10 +197,10 @@ def test_what_httpx_says_is_not_passed_on(
 
 
 @pytest.mark.parametrize("code", [None, 200, 302, 503])
-def test_what_a_hook_raises_is_not_passed_on(
+def test_the_text_of_a_hooks_error_is_not_shown(
     code: int | None, server: Server, machine: Machine, wheel: Wheel, tmp_path: Path
 ) -> None:
-    """Whatever error of httpx's a hook of the caller's client raises, its text with the URL is not shown."""
+    """The text of an httpx error that a hook of the caller's client raises is not shown."""
 
     def refuse(response: httpx.Response) -> None:
         text = f"will not have {response.url}"
@@ -219,8 +219,8 @@ def test_what_a_hook_raises_is_not_passed_on(
     assert secrets_in(everything_of(caught.value)) == []
 
 
-def test_the_systems_code_stays_with_the_error(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """What the system said of the connection is still to be had: people search for it."""
+def test_the_system_error_is_the_cause(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """The system's error for a connection, with its errno, is the cause of our error, since people search for it."""
     url = wheel.on(server)
     server.close()
     with pytest.raises(WheelCacheError) as caught:
@@ -233,7 +233,7 @@ def test_the_systems_code_stays_with_the_error(server: Server, cache: Cache, whe
 def test_netrc_is_not_shown(
     server: Server, cache: Cache, wheel: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
-    """Credentials from the netrc file are sent, and shown as little as others."""
+    """Credentials from the netrc file are sent but not shown."""
     caplog.set_level(logging.DEBUG)
     netrc = tmp_path / "netrc"
     netrc.write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
@@ -250,7 +250,7 @@ def test_netrc_is_not_shown(
 
 
 def test_progress_shows_no_secret(server: Server, cache: Cache, wheel: Wheel) -> None:
-    """What a listener is told, of failed tries too, has no secrets in it."""
+    """Progress events contain no secret, not even those of failed attempts."""
     events: list[object] = []
     url = wheel.on(server)
     server.script(url, status(503), reset(), redirect(f"http://{FURTHER}@127.0.0.1:1/?{FURTHER}"))
