@@ -26,7 +26,16 @@ from wheelcache.cli import main
 PROBES = {
     *("system", "boot identity", "volume", "network drive", "cloud folder", "container", "WSL", "free space"),
     *("write", "rename", "hard link", "clone", "copy", "replace", "delete", "delete while open", "folders"),
-    *("lock between processes", "long path", "case", "time stamps", "modes", "way in", "way out", "clean-up"),
+    *(
+        "lock between processes",
+        "long path",
+        "case",
+        "time stamps",
+        "modes",
+        "adding wheels",
+        "linking wheels",
+        "clean-up",
+    ),
 }
 
 
@@ -64,9 +73,9 @@ def test_a_good_folder_is_well(tmp_path: Path) -> None:
     assert report.ok
     assert report.advice == ()
     assert all(check.detail and check.seconds >= 0 for check in report.checks)
-    assert "one process keeps out the other" in checks["lock between processes"].detail
+    assert "a lock excludes other processes" in checks["lock between processes"].detail
     assert str(cache.path) in checks["volume"].detail
-    assert "rename" in checks["way in"].detail
+    assert "rename" in checks["adding wheels"].detail
     assert pickle.loads(pickle.dumps(report)) == report
 
 
@@ -124,8 +133,8 @@ def test_what_a_volume_lacks_is_told_with_its_code(
     checks = named(report)
     assert wrong(report) == bad
     assert f"winerror {code}" in {check.code for check in report.checks}
-    assert checks["way in"].detail.endswith(ways[0])
-    assert f" {ways[1]}," in checks["way out"].detail
+    assert checks["adding wheels"].detail.endswith(ways[0])
+    assert f" {ways[1]}," in checks["linking wheels"].detail
     assert bool(report.advice) or not bad
 
 
@@ -215,7 +224,7 @@ def test_a_program_that_is_no_python_is_not_started(
     monkeypatch.setattr(sys, "executable", program)
     found = named(cache.doctor())["lock between processes"]
     assert found.ok
-    assert "not tried: this program contains Python" in found.detail
+    assert "not tried: this program embeds Python" in found.detail
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -258,7 +267,7 @@ def test_where_it_is_matters(
         (Volume(), Environment(), "container", "no container detected"),
         (Volume(), Environment(container="Windows container"), "container", "Windows container"),
         (Volume(free=1), Environment(), "free space", "unknown"),
-        (Volume(), Environment(), "volume", "unknown file system at unknown place"),
+        (Volume(), Environment(), "volume", "unknown file system at unknown mount point"),
     ],
 )
 def test_where_it_is_may_be_no_matter(
@@ -280,9 +289,9 @@ def test_a_machine_without_a_boot_is_told(machine: Machine, cache: Cache) -> Non
 @pytest.mark.parametrize(
     ("code", "good", "said"),
     [
-        (20, True, "one process keeps out the other"),
-        (21, False, "both processes had it at once"),
-        (22, False, "the other process cannot take a lock"),
+        (20, True, "a lock excludes other processes"),
+        (21, False, "two processes acquired the same lock at once"),
+        (22, False, "the other process cannot acquire a lock"),
         (1, True, "not tried: the other process failed (exit code 1)"),
     ],
 )
@@ -422,5 +431,5 @@ def test_a_scanner_at_work_is_seen(share: str, tmp_path: Path) -> None:
     with watching(root, share=share, ms=1000), Cache(root) as cache:
         report = cache.doctor()
     # The result of each check depends on the timing of the scanner.
-    assert named(report)["way in"].ok
+    assert named(report)["adding wheels"].ok
     assert [check for check in report.checks if not (check.ok or check.code == "winerror 32")] == []

@@ -1,4 +1,4 @@
-"""Try the file operations of the cache in its real folder, and report how each of them went.
+"""Try the file operations of the cache in its real folder, and report the outcome of each.
 
 A probe that a scanner, a container or a network drive refuses is reported with its code, its duration, and the process
 that held the file. All probes together wait for a few seconds at most. The probe files are deleted at the end, also
@@ -157,28 +157,28 @@ class _Examination:
         yield "case", self._probe_case
         yield "time stamps", self._probe_time_stamps
         yield "modes", self._probe_modes
-        yield "way in", self._find_way_in
-        yield "way out", self._find_way_out
+        yield "adding wheels", self._find_method_for_adding
+        yield "linking wheels", self._find_mode_for_linking
         yield _LAST, lambda: self._clean_up(had_folder=had_folder)
 
     # Checks that need no probe file
 
     def _check_boot(self) -> _Finding:
         if self._system.boot() is None:
-            return _Finding("unknown: every process hashes a wheel again at its first use", ok=False)
-        return _Finding("known: a wheel is hashed once in each boot")
+            return _Finding("unknown: every process hashes each wheel again on first use", ok=False)
+        return _Finding("known: each wheel is hashed once per boot")
 
     def _check_volume(self) -> _Finding:
         volume = self._volume
-        where = f"{volume.file_system or 'unknown file system'} at {volume.mount or 'unknown place'}"
+        where = f"{volume.file_system or 'unknown file system'} at {volume.mount or 'unknown mount point'}"
         return _Finding(f"{self._layout.root}: {where}", code=volume.code)
 
     def _check_network(self) -> _Finding:
         if not self._volume.remote:
             return _Finding("no")
         advice = (
-            "Keep the cache on a volume of this machine, and use the network drive as a layer: locks and links are "
-            "unreliable there, and holders on other machines cannot be named."
+            "Keep the cache on a local volume, and use the network drive as a layer: locks and links are unreliable "
+            "there, and holders on other machines cannot be named."
         )
         return _Finding("yes", ok=False, advice=advice)
 
@@ -252,7 +252,7 @@ class _Examination:
     def _probe_write(self) -> _Finding:
         path = self._new_file()
         if self._fs.read(path) != _CONTENT:
-            return _Finding("read other bytes than were written", ok=False, advice="Check the volume.")
+            return _Finding("the bytes read differ from those written", ok=False, advice="Check the volume.")
         return _Finding(f"{len(_CONTENT) // 1024} KiB written and read back")
 
     def _probe_rename(self) -> _Finding:
@@ -260,7 +260,7 @@ class _Examination:
         outcome = self._try("rename", source, lambda: self._fs.files.rename(source, target), target)
         if outcome.last is None or not _is_unsupported(outcome.last):
             return outcome.finding("right after writing")
-        return _Finding("not on this volume: wheels are hard-linked to their names", code=code_of(outcome.last))
+        return _Finding("not supported on this volume: wheels are added by hard link", code=code_of(outcome.last))
 
     def _probe_link(self) -> _Finding:
         source, target = self._new_file(), self._new_path()
@@ -268,14 +268,14 @@ class _Examination:
         if outcome.last is None:
             return outcome.finding("right after writing")
         advice = "Wheels are copied out of this cache. A cache on another volume would save space and time."
-        return _Finding("not on this volume", ok=False, code=code_of(outcome.last), advice=advice)
+        return _Finding("not supported on this volume", ok=False, code=code_of(outcome.last), advice=advice)
 
     def _probe_clone(self) -> _Finding:
         source, target = self._new_file(), self._new_path()
         outcome = self._try("clone", source, lambda: self._fs.files.clone(source, target), target)
         if outcome.last is None:
             return outcome.finding("the clone shares its blocks")
-        return _Finding("not on this volume: wheels are hard-linked out", code=code_of(outcome.last))
+        return _Finding("not supported on this volume: wheels are hard-linked instead", code=code_of(outcome.last))
 
     def _probe_copy(self) -> _Finding:
         source, target = self._new_file(), self._new_path()
@@ -299,7 +299,7 @@ class _Examination:
         return self._try("delete", path, lambda: delete(path))
 
     def _remove_probe(self, fs: RobustIO, path: str) -> bool:
-        """Delete a file or folder of a probe without waiting, and return whether it is gone."""
+        """Delete a file or folder of a probe without waiting, and return whether it no longer exists."""
         return fs.remove_folder(path) if fs.files.is_dir(path) else fs.discard(path)
 
     def _probe_delete_while_open(self) -> _Finding:
@@ -326,7 +326,7 @@ class _Examination:
 
     def _probe_lock(self) -> _Finding:
         if not sys.executable or getattr(sys, "frozen", False):
-            return _Finding("not tried: this program contains Python and cannot start it as a second process")
+            return _Finding("not tried: this program embeds Python, and cannot start it as a second process")
         path = self._new_path()
         lock = FileLock(self._fs, path)
         if not lock.try_acquire():
@@ -337,16 +337,16 @@ class _Examination:
             lock.release()
 
     def _probe_lock_from_child(self, path: str) -> _Finding:
-        """Let another process try to take the lock: on some network drives a lock excludes only its own process."""
+        """Let another process try to acquire the lock: on some network drives, a lock affects its own process only."""
         try:
             code = self._run_child(path)
         except (OSError, subprocess.SubprocessError) as error:
             return _Finding(f"not tried: the other process did not answer ({type(error).__name__})")
         advice = "Locks have no effect here: two processes may download the same wheel. Nothing else is affected."
         return {
-            _REFUSED: _Finding("one process keeps out the other"),
-            _TAKEN: _Finding("both processes had it at once", ok=False, advice=advice),
-            _NO_LOCKS: _Finding("the other process cannot take a lock here", ok=False, advice=advice),
+            _REFUSED: _Finding("a lock excludes other processes"),
+            _TAKEN: _Finding("two processes acquired the same lock at once", ok=False, advice=advice),
+            _NO_LOCKS: _Finding("the other process cannot acquire a lock here", ok=False, advice=advice),
         }.get(code, _Finding(f"not tried: the other process failed (exit code {code})"))
 
     def _run_child(self, lock_path: str) -> int:
@@ -381,14 +381,14 @@ class _Examination:
         path = self._new_file("-case")
         folder, name = os.path.split(path)
         if self._fs.stat(os.path.join(folder, name.replace("-case", "-CASE"))) is None:
-            return _Finding("names that differ in case are different files")
-        return _Finding("names that differ in case are one file")
+            return _Finding("names that differ only in case are different files")
+        return _Finding("names that differ only in case are the same file")
 
     def _probe_time_stamps(self) -> _Finding:
         if not self._time_stamps:
             return _Finding("not tried: no file could be created", ok=False)
         grain = math.gcd(*(stamp for stamp, _ in self._time_stamps))
-        # The smallest difference: a file that took long to write says nothing about the clock.
+        # The smallest difference, because a file that took long to write does not show the clock's error.
         skew = min((stamp / 1e9 - written for stamp, written in self._time_stamps), key=abs)
         clock = "this machine's clock" if abs(skew) < _CLOCK_SKEW else f"a clock that is {skew:+.0f} s off"
         detail = f"resolution {_format_span(grain)}, set by {clock}"
@@ -406,31 +406,31 @@ class _Examination:
 
     # Conclusions
 
-    def _find_way_in(self) -> _Finding:
+    def _find_method_for_adding(self) -> _Finding:
         for method in ("rename", "link", "copy"):
             if method in self._supported:
-                return _Finding(f"wheels get their names by {method}")
+                return _Finding(f"by {method}")
         return _Finding("no method works: no wheel can be added", ok=False)
 
-    def _find_way_out(self) -> _Finding:
+    def _find_mode_for_linking(self) -> _Finding:
         for method, mode in (("clone", LinkMode.CLONE), ("link", LinkMode.HARDLINK), ("copy", LinkMode.COPY)):
             if method in self._supported:
-                return _Finding(f"wheels leave by {mode}, to folders on this volume")
-        return _Finding("no method works", ok=False)
+                return _Finding(f"by {mode}, to folders on this volume")
+        return _Finding("no link mode works", ok=False)
 
     def _clean_up(self, *, had_folder: bool) -> _Finding:
         left = [path for path in self._probe_paths if not self._remove_probe(self._fs, path)]
         held = [outcome.last for outcome in map(self._try_delete, left) if outcome.last is not None]
         if held:
             return _Finding(
-                f"{len(held)} probe files are still held: prune sweeps them", ok=False, code=code_of(held[0])
+                f"{len(held)} probe files are still held: prune will remove them", ok=False, code=code_of(held[0])
             )
         if not had_folder:
             try:
                 self._fs.files.rmdir(self._layout.tmp)
             except OSError:
-                pass  # another process uses the folder by now
-        return _Finding("no probe file is left")
+                pass  # another process is using the folder
+        return _Finding("all probe files deleted")
 
 
 def _is_unsupported(error: OSError) -> bool:
@@ -457,7 +457,7 @@ def _format_span(nanoseconds: int) -> str:
 
 
 def answer_for_lock(path: str) -> int:
-    """Try to take a lock that another process holds, and return the result as an exit code."""
+    """Try to acquire a lock that another process holds, and return the result as an exit code."""
     system = System()
     lock = FileLock(RobustIO(Operation(system)), path)
     try:
