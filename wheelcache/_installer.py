@@ -1,7 +1,7 @@
 """Adapters for pypa/installer: a source that reads a tree in the cache, and a destination that links its files.
 
-installer is not a dependency: callers of these classes have it. It is imported only in calls that installer itself
-makes, and at run time both classes have its interfaces without inheriting from them.
+installer is not a dependency, but users of these classes have it installed. It is imported only in methods that
+installer itself calls. At run time, both classes implement its interfaces without inheriting from them.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ class TreeSource(WheelSource):
         wheel: a wheel that this cache returned.
 
     Raises:
-        TypeError: if ``cache`` is not a :class:`Cache`. An :class:`AsyncCache` cannot be used: installer is
-        synchronous. WheelCacheError: the errors of :meth:`Cache.unpack`.
+        TypeError: if ``cache`` is not a :class:`Cache`. An :class:`AsyncCache` cannot be used, since installer is
+            synchronous.
+        WheelCacheError: the errors of :meth:`Cache.unpack`.
 
     Example::
 
@@ -80,13 +81,13 @@ class TreeSource(WheelSource):
         self._root = str(cache.unpack(wheel).path)
         self._never_hardlink_from = core_of(cache).never_hardlink_from
         data = self._fs.read(marker_path(self._root))
-        listing = None if data is None else decode_marker(data)
-        if listing is None:
+        manifest = None if data is None else decode_marker(data)
+        if manifest is None:
             raise FileNotFoundError(
                 errno.ENOENT, "the unpacked wheel was pruned right after it was created: try again", self._root
             )
-        self._folders = listing.folders
-        self._dist_info = listing.dist_info()
+        self._folders = manifest.folders
+        self._dist_info = manifest.dist_info()
 
     @property
     def dist_info_dir(self) -> str:
@@ -139,8 +140,8 @@ class TreeSource(WheelSource):
 class LinkDestination(WheelDestination):
     """A destination for pypa/installer that links the files of a :class:`TreeSource` into place.
 
-    The inner destination writes scripts, whose first line changes, ``RECORD``, byte code, and files of other sources.
-    An existing file with the same bytes is accepted.
+    The inner destination writes scripts (because their first line changes), ``RECORD``, byte code, and files of other
+    sources. An existing file with the same bytes is accepted.
 
     Args:
         inner: the inner destination. Its ``overwrite_existing`` applies to linked files too.
@@ -156,7 +157,7 @@ class LinkDestination(WheelDestination):
         self._fs = _new_fs(io_timeout)
         # Set for each file: one destination may receive files of several sources, one after another.
         self._never_hardlink_from: list[Layout] = []
-        self._spread = TreeLinker(LinkStrategy(self._never_hardlink_from))
+        self._linker = TreeLinker(LinkStrategy(self._never_hardlink_from))
 
     def write_script(self, name: str, module: str, attr: str, section: ScriptSection) -> RecordEntry:
         """Write a script for an entry point."""
@@ -186,7 +187,7 @@ class LinkDestination(WheelDestination):
     def finalize_installation(
         self, scheme: Scheme, record_file_path: str, records: Iterable[tuple[Scheme, RecordEntry]]
     ) -> None:
-        """Write ``RECORD`` and compile, by the inner destination."""
+        """Let the inner destination write ``RECORD`` and compile byte code."""
         self._inner.finalize_installation(scheme, record_file_path, records)
 
     def _target(self, scheme: Scheme, relative: str) -> str:
@@ -199,7 +200,7 @@ class LinkDestination(WheelDestination):
         self._never_hardlink_from[:] = stream.never_hardlink_from
 
         def put() -> None:
-            self._spread.link_file(self._fs, stream.root, stream.folder, stream.number, target=target, mode=self._mode)
+            self._linker.link_file(self._fs, stream.root, stream.folder, stream.number, target=target, mode=self._mode)
 
         try:
             put()

@@ -1,4 +1,4 @@
-"""Contents of the members of an archive, compared with its central directory: at once, or in pieces."""
+"""Read the contents of an archive's members, at once or in pieces, and compare them with the central directory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def unpack_member(member: Member, region: memoryview) -> bytes:
     else:
         stream = inflate.inflater()
         try:
-            # The byte above the limit reveals a stream that is too long, and lets any other reach its end.
+            # One byte above the size: this reveals a stream that is too long, and lets a correct one reach its end.
             data = stream.decompress(packed, member.size + 1)
         except inflate.ERRORS as error:
             raise _cannot_inflate(member, error) from error
@@ -44,8 +44,8 @@ def iter_member(member: Member, read_at: ReadAt) -> Iterator[bytes]:
     """Yield the contents of a member in pieces of at most 4 MiB.
 
     Raises:
-        BadZipError: if the header, the contents or the descriptor do not match the central directory. The pieces before
-            may have been yielded, and never are more bytes than the central directory gives as the size.
+        BadZipError: if the header, the contents or the descriptor do not match the central directory. Earlier pieces
+            may have been yielded by then, but never more bytes than the central directory gives as the size.
     """
     head = read_at(member.offset, min(zip_format.LONGEST_HEADER, member.end - member.offset))
     start = member.offset + zip_format.check_header(member, memoryview(head))

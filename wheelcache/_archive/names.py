@@ -1,4 +1,4 @@
-"""Names of the members of a wheel, refused if they are unsafe or not distinct on every system."""
+"""Check the names of a wheel's members: each must be safe, and distinct from the others on every system."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 from .._fs.tempnames import SPARE, is_spare
 
-# Every folder of a name is kept in memory, so that a name of 65,535 bytes could need gigabytes. No system accepts
-# longer parts or paths (https://man7.org/linux/man-pages/man7/path_resolution.7.html), and no wheel has as many
-# folders.
+# Every folder of a name is kept in memory, so a name of 65,535 bytes could need gigabytes. No system accepts longer
+# parts or paths (https://man7.org/linux/man-pages/man7/path_resolution.7.html), and no wheel has as many folders.
 _LONGEST_NAME, _LONGEST_PART, _MOST_FOLDERS = 4096, 255, 100
 # A name of this length cannot have too long a part or too many of them.
 _SURELY_SHORT = 2 * _MOST_FOLDERS
@@ -38,7 +37,7 @@ _DEVICE = re.compile(r"[/\n](?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9Â
 
 
 class Names:
-    """The names of an archive, indexed by the form that they share with names that are the same on some system."""
+    """The names of an archive, indexed by a folded form. Names that are the same on some system share that form."""
 
     def __init__(self) -> None:
         self._files: dict[str, str] = {}

@@ -1,16 +1,15 @@
-"""Wheels, read so strictly that an unsafe or ambiguous one is refused.
+"""Read wheels strictly: an unsafe or ambiguous one is refused.
 
 :class:`WheelArchive` checks the central directory of a wheel before anything else is read: every file would be written
 inside the target folder, no two names are the same file on any system, and the sizes are possible. Members are then
 compared with the directory when they are read.
 
-``Cache.metadata`` and ``Cache.unpack`` both use this class, and agree as follows:
+``Cache.metadata`` and ``Cache.unpack`` both use this class. They agree and differ as follows:
 
 - Both refuse an archive because of its central directory, its names, its sizes or its ``.dist-info`` folder, with the
   same kind of error. Both check the header, size and checksum of METADATA.
-- Only ``unpack`` reads RECORD and all other members, and may refuse a wheel because of them. ``metadata`` transfers a
-  few bytes of a wheel on a server, and reads no more of one in the cache, so that its result does not depend on where
-  the wheel is.
+- Only ``unpack`` reads RECORD and all other members, and may refuse a wheel because of them. ``metadata`` reads only a
+  few bytes of a wheel on a server. It reads no more of a wheel in the cache, so that both give the same result.
 - Only ``metadata`` requires that METADATA exists and has at most 32 MiB.
 """
 
@@ -216,7 +215,6 @@ class WheelArchive:
         return self._rows(self._contents(record), {name.rpartition("/")[0] for name in self._by_name})
 
     def _rows(self, data: bytes, folders: AbstractSet[str]) -> dict[str, tuple[str, str]]:
-
         rows: dict[str, tuple[str, str]] = {}
         try:
             for row in csv.reader(data.decode("utf-8").splitlines(), strict=True):

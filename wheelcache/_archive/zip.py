@@ -262,10 +262,10 @@ def check_header(member: Member, head: memoryview) -> int:
 
 
 def check_descriptor(member: Member, rest: bytes) -> None:
-    """Compare the bytes after the contents of a member with its data descriptor, or with nothing if it has none.
+    """Check the bytes after a member's contents: the data descriptor, or nothing if the member has no descriptor.
 
     Raises:
-        BadZipError: if they differ.
+        BadZipError: if there are other bytes.
     """
     if not member.flags & _HAS_DESCRIPTOR:
         is_right = not rest

@@ -1,14 +1,14 @@
 """Download the bytes of a wheel into its partial file, from the first of its sources that has them.
 
-A source that delivers bytes is used again: an interrupted body is continued, for as long as there is progress. If a
-source delivers none, the next one is tried, and after each round over all of them there is a pause. A source that
+A source that delivers bytes is used again: an interrupted body is continued for as long as there is progress. If a
+source delivers no bytes, the next one is tried, and after each round over all of them there is a pause. A source that
 refuses permanently, or whose bytes do not match, is not used again. The error lists all attempts.
 
 The responses to a request for "the bytes from N on":
 
 - 206 from N on: the bytes are appended.
-- 206 from elsewhere, or 416: this server's ranges cannot be used, and the next request is for the whole file.
-- 416 that says that there are no more bytes: the file is complete.
+- 206 from another offset, or 416: this server's ranges cannot be used, and the next request is for the whole file.
+- 416 with a total size of N bytes: the file is complete.
 - 200 or 412: the file has changed, and the download starts over.
 
 The digest decides whether the bytes belong to one file. Without a digest, bytes are combined only under a strong
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 _ATTEMPTS = 5
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 20.0
-# An attempt counts as progress if it delivers this part of the missing bytes. So a server that delivers one byte at a
-# time does not keep the download alive. The absolute number is always enough: a bad connection may deliver no more of a
-# wheel of gigabytes at a time, and still deliver all of it.
+# An attempt counts as progress if it delivers this part of the missing bytes, so that a server that delivers one byte
+# at a time cannot keep a download going. The absolute number always suffices: a bad connection may deliver no more of a
+# large wheel at a time, and still deliver all of it in the end.
 _PROGRESS_PART = 0.01
 _PROGRESS_BYTES = 1 << 18
 _PROGRESS_BYTES_OF_UNKNOWN = 1 << 16
@@ -60,11 +60,11 @@ class Answer:
 
     Attributes:
         modified: whether there was a body; otherwise the bytes that the request's conditions name are still current.
-        headers: of the last response, with lowercase names; empty if no request was needed.
+        headers: the headers of the last response, with lowercase names; empty if no request was needed.
         asked: when the last request was sent, in seconds since the epoch.
-        url: where it was sent.
+        url: the URL of the last request, before redirects.
         hops: the headers of the redirects that were followed.
-        place: the URL that they led to, see :func:`place_of`.
+        place: the key of the URL that the redirects led to, see :func:`place_of`.
     """
 
     modified: bool
@@ -90,7 +90,7 @@ class Conditions:
 
     Attributes:
         headers: header fields such as If-None-Match.
-        place: the URL that their values were received from, see :func:`place_of`.
+        place: the key of the URL that their values were received from, see :func:`place_of`.
     """
 
     headers: Mapping[str, str]
@@ -203,7 +203,7 @@ class _Download:
         except _MISMATCHES as error:
             self._note(route, FailedRequestError(error.problem, is_transient=False))
             if self._partial.doubtful:
-                # The bytes are those of two responses, or of an earlier run. This source may still be good.
+                # The bytes came from two responses, or from an earlier run. This source may still be good.
                 self._idle += 1
             else:
                 error.url = route.source.display_url
@@ -268,8 +268,8 @@ class _Download:
         self._attempts += 1
         partial, stage = self._partial, self._partial.stage
         if self._request.hashes and stage.written and stage.written in {partial.total, self._request.size}:
-            # The file is complete, and only its digest is still to be checked. Without a requested hash, the server is
-            # asked for the bytes after the last one, since the file may have changed.
+            # The file is complete, and only its digest is still to be checked. Without a requested hash, the bytes
+            # after the last one are requested instead, since the file may have changed.
             stage.check()
             return Answer(modified=True, headers={}, asked=self._system.now(), url=route.source.url)
         asked = self._system.now()
@@ -344,8 +344,8 @@ class _Download:
         self._record_origin(route, response, partial.total if total is None else total)
 
     def _may_append(self, route: _Route, response: httpx.Response) -> bool:
-        # With a hash it is worth trying, since mirrors have different validators for the same bytes. Without one,
-        # a mixture would not be noticed.
+        # With a hash, appending is worth a try, since mirrors have different validators for the same bytes. Without a
+        # hash, a mixture would not be noticed.
         return bool(self._request.hashes) or self._origin(route, response).continues(self._partial.origin)
 
     def _changed(self) -> FailedRequestError:
@@ -390,7 +390,7 @@ def _receive(op: Operation, response: httpx.Response, partial: PartialDownload) 
     stage = partial.stage
     encoded = is_encoded(response.headers)
     declared = parse_content_length(response.headers.get("Content-Length"))
-    # A transport or an event hook of the caller's may have read the body. It is decoded and complete then.
+    # A transport or an event hook of the caller may have read the body, which is then decoded and complete.
     is_in_memory = response.is_stream_consumed
     partial.resumable = not encoded
     op.report(Phase.DOWNLOADING, stage.written, partial.total)
@@ -413,7 +413,7 @@ def _required_progress(remaining: int | None) -> int:
 
 
 def _full_jitter(number: int) -> float:
-    """Return the length of the pause of this number: random up to its limit, so that clients do not act in step."""
+    """Return a random pause in seconds, up to a limit that doubles each round, so that clients do not act in step."""
     # The choice is not a secret.
     return random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** max(0, number - 1)))  # noqa: S311
 

@@ -146,7 +146,7 @@ class Fetcher:
         metadata = Metadata(self._store.layout, writable=not self._store.read_only)
         wheel = self._store.find(fs, request)
         if wheel is None:
-            kept = metadata.kept(fs, request, expected)
+            kept = metadata.read_kept(fs, request, expected)
             if kept is not None:
                 return kept
             self._require_network(request)
@@ -156,7 +156,7 @@ class Fetcher:
             except NoRangesError:
                 pass  # this server only delivers the whole wheel
             wheel = self.fetch(op, request)
-        return metadata.of_wheel(fs, str(wheel.path), request, expected)
+        return metadata.read_from_wheel(fs, str(wheel.path), request, expected)
 
     def _temporary(self, fs: RobustIO) -> str:
         return self._store.layout.new_temporary(fs.temporary_tag(), fs.system.pid_namespace())

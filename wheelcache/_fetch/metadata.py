@@ -37,7 +37,7 @@ _WAIT = 0.5
 
 
 def read_metadata(read_at: ReadAt, size: int, request: ResolvedRequest, path: str | None = None) -> bytes:
-    """Return METADATA of a wheel that is read by offset. :mod:`.._archive.wheel` says which wheels are refused.
+    """Return METADATA of a wheel that is read by offset. :mod:`.._archive.wheel` documents which wheels are refused.
 
     Raises:
         InvalidWheelError, UnsafeWheelError: if the wheel is refused.
@@ -49,7 +49,7 @@ def read_metadata(read_at: ReadAt, size: int, request: ResolvedRequest, path: st
 
 
 def check_metadata(data: bytes, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
-    """Return METADATA if it has these hashes, whichever source it is from.
+    """Return METADATA from any source if it has these hashes.
 
     Raises:
         HashMismatchError: if it does not.
@@ -74,10 +74,10 @@ def check_metadata(data: bytes, request: ResolvedRequest, hashes: Mapping[str, s
 def fetch_metadata_file(
     op: Operation, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]
 ) -> bytes | None:
-    """Return the ``.metadata`` file of the index, or ``None`` if it has none.
+    """Return the ``.metadata`` file of the index, or ``None`` if it does not exist.
 
     Raises:
-        FailedRequestError: if the request fails for now.
+        FailedRequestError: if the request fails and the failure is transient.
     """
     url, separator, query = request.url.partition("?")
     source = Source(f"{url}.metadata{separator}{query}", request.display_url, request.auth)
@@ -117,7 +117,7 @@ class Metadata:
         self._layout = layout
         self._writable = writable
 
-    def of_wheel(self, fs: RobustIO, path: str, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
+    def read_from_wheel(self, fs: RobustIO, path: str, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
         """Return METADATA of a wheel in the cache.
 
         Raises:
@@ -133,8 +133,8 @@ class Metadata:
             ) from error
         return check_metadata(data, request, hashes)
 
-    def kept(self, fs: RobustIO, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes | None:
-        """Return METADATA that was kept, or ``None`` if there is none with these hashes."""
+    def read_kept(self, fs: RobustIO, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes | None:
+        """Return METADATA that was kept, or ``None`` if no METADATA with these hashes was kept."""
         key = _key(request, hashes)
         fields = decode(fs.read(self._layout.metadata(key)) or b"") if key else None
         text = (fields or {}).get("metadata")
@@ -143,7 +143,7 @@ class Metadata:
         try:
             return check_metadata(text.encode("latin-1", "replace"), request, hashes)
         except HashMismatchError:
-            return None  # it was found by one of the hashes and lacks another, or was altered: ask the index again
+            return None  # found by one of the hashes, but another one differs, or altered: ask the index again
 
     def fetch(self, fs: RobustIO, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
         """Return METADATA from the network, and keep it.

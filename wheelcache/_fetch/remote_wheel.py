@@ -1,7 +1,7 @@
 """A wheel on a server, read by range requests.
 
-The end of the wheel is requested first: the central directory of the archive is there, and METADATA in most wheels too,
-since build tools write it last:
+The end of the wheel is requested first. It contains the central directory of the archive, and in most wheels METADATA
+too, since build tools write it last:
 https://packaging.python.org/en/latest/specifications/binary-distribution-format/#recommended-archiver-features
 Other parts are requested when they are read.
 """
@@ -23,7 +23,7 @@ from .._request import ResolvedRequest
 if TYPE_CHECKING:
     from .._http.library import httpx
 
-# Statuses about the file, and not about the range.
+# Status codes that concern the file, not the range.
 _ABOUT_THE_FILE = {
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,

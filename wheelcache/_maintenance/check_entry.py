@@ -22,7 +22,7 @@ _SMALL = 1 << 16
 
 
 def check_entry(fs: RobustIO, layout: Layout, sha256: str) -> list[Suspect]:
-    """Return what is wrong in the folder of a digest."""
+    """Return the suspected problems in the folder of a digest."""
     fs = fs.without_waiting()
     if _is_small_and_sound(fs, layout, sha256):
         return []
@@ -40,7 +40,7 @@ def check_entry(fs: RobustIO, layout: Layout, sha256: str) -> list[Suspect]:
 
 
 def _is_small_and_sound(fs: RobustIO, layout: Layout, sha256: str) -> bool:
-    """Return whether an entry is a record and a small, intact blob, as most are. It takes four file operations.
+    """Return whether an entry consists of a record and a small, intact blob, as most do. Takes four file operations.
 
     Any other entry, and any error, is left to the full check.
     """
@@ -61,7 +61,7 @@ def _is_small_and_sound(fs: RobustIO, layout: Layout, sha256: str) -> bool:
 
 
 class _EntryCheck:
-    """The check of one entry, whose repairs remember the digests that it computed."""
+    """The check of one entry. Its repairs reuse the digests that the check computed."""
 
     def __init__(self, layout: Layout, entry: EntryFolder) -> None:
         self._layout = layout
@@ -70,7 +70,7 @@ class _EntryCheck:
         self._blobs_with_record: set[str] = set()
 
     def check(self, fs: RobustIO) -> list[Suspect]:
-        """Return what is wrong in the folder."""
+        """Return the suspected problems in the folder."""
         suspects: list[Suspect] = []
         for name in self._entry.names:
             suspects += self._check_wheel(fs, name)

@@ -16,7 +16,7 @@ from .sweep import TEMPORARY_AGE
 
 
 def check_tree(fs: RobustIO, layout: Layout, folder: str) -> list[Suspect]:
-    """Return what is wrong in the folder of an unpacked wheel."""
+    """Return the suspected problems in the folder of an unpacked wheel."""
     found_again: list[list[Suspect]] = []
 
     def check_again(fs: RobustIO) -> list[Suspect]:

@@ -1,7 +1,6 @@
 """Find files and folders in a cache folder that wheelcache does not make, by their names alone.
 
-Desktops create files of their own everywhere, and so do people. Foreign files do no harm: they are found in order to be
-reported.
+Users and desktop environments create files of their own anywhere. Foreign files do no harm, and are only reported.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from .._unpack.manifest import Manifest
 
 
 class ForeignFile(NamedTuple):
-    """A foreign file or folder: its absolute path, and whether it is a folder or a link in the place of one."""
+    """A foreign file or folder: its absolute path, and whether it is a folder or a link that replaces one."""
 
     path: str
     is_folder: bool
 
 
 def find_foreign(fs: RobustIO, layout: Layout, on_error: OnError) -> Iterator[ForeignFile]:
-    """Yield what is foreign in the folders of the cache, outside entries and trees."""
+    """Yield the foreign files and folders of the cache, except those in entries and trees."""
     yield from _find_foreign_in(fs, layout.version, layout.is_own, on_error)
     for pattern in layout.patterns():
         if pattern.in_shards:
             yield from _find_foreign_in(fs, pattern.folder, layout.is_shard, on_error)
-        # The line above has reported an error already.
+        # The line above has already reported an error.
         shards = walk_shards(fs, pattern.folder, lambda *_: None)
         for folder in shards if pattern.in_shards else [pattern.folder]:
             yield from _find_foreign_in(fs, folder, pattern.is_ours, on_error)
@@ -44,7 +43,7 @@ def find_foreign_in_tree(fs: RobustIO, root: str, manifest: Manifest) -> Iterato
     own_folders = {folder.path for folder in manifest.folders}
     for folder in manifest.folders:
         path, names = os.path.join(root, *folder.path.split("/")), set(folder.names)
-        # A file in the place of a folder is reported as damage.
+        # A file with the name of a folder is reported as damage.
         for entry in fs.scan(path) if fs.files.is_dir(path) else []:
             inside = os.path.join(path, entry.name)
             if not entry.is_dir(follow_symlinks=False):
@@ -67,6 +66,6 @@ def _find_foreign_in(
 
 
 def _replaces_folder(fs: RobustIO, link: str, is_ours: Callable[[str, bool], bool]) -> bool:
-    """Return whether a link is in the place of a folder, as when a folder of the cache was moved to another volume."""
+    """Return whether a link replaces a folder, for example one that was moved to another volume."""
     # That volume may not be mounted at the moment.
     return fs.files.is_dir(link) or is_ours(os.path.basename(link), True)

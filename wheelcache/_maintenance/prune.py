@@ -75,7 +75,7 @@ class Pruner:
         self._counters = counters
 
     def prune(self, fs: RobustIO, limits: PruneLimits, *, dry_run: bool = False) -> PruneReport:
-        """Remove what exceeds the limits, and old leftovers. See ``Cache.prune``."""
+        """Remove the entries over the limits, and old leftovers. See ``Cache.prune``."""
         fs = fs.without_waiting()
         added_before = self._counters.added(fs)
         remover = Remover(fs, self._layout, dry_run=dry_run)
@@ -178,7 +178,7 @@ class Pruner:
         return removed
 
     def _count_removed(self, remover: Remover) -> None:
-        """Subtract what was removed from the counted size."""
+        """Subtract the removed bytes from the counted size."""
         if not remover.dry_run:
             self._counters.add_growth(-remover.shrunk)
             self._counters.write(remover.fs.for_cleanup())
@@ -186,8 +186,8 @@ class Pruner:
     def _record_size(self, remover: Remover, survey: _Survey, added_before: int) -> None:
         """Record the size of the cache. ``added_before`` is the counter of added bytes when the walk began.
 
-        The walk may have seen bytes that were added since then, or not. They are counted again: an estimate that is too
-        high only causes an early walk, while one that is too low prevents a necessary one.
+        The walk may or may not have seen the bytes that were added since then, so they are counted again. An estimate
+        that is too high only causes an early walk, while one that is too low prevents a necessary one.
         """
         if remover.dry_run:
             return

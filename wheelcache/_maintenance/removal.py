@@ -8,7 +8,7 @@ The removal of an entry is not cancelled halfway: cancellation takes effect betw
 
 On Windows, a file that another pruner is deleting right now also reports a sharing violation. Such a file must not
 count as in use, or a newer entry would be removed in its place. A refused folder is therefore read again for up to
-0.1 s. Folders that a scanner holds are not worth more than three such waits per call.
+0.1 s. After three such waits without success, a call skips refused folders at once: a scanner holds them.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _DAY = 86_400.0
 
 @dataclass
 class Remover:
-    """Removes what one public call chooses, and collects its report.
+    """Removes the entries and leftovers that one public call chooses, and collects its report.
 
     Attributes:
-        fs: the file system; it never waits.
+        fs: the file system, without waiting.
         layout: the paths of the cache folder.
         dry_run: whether nothing is deleted.
         shrunk: the bytes of wheels and trees that this call deleted. If several processes delete a file at once, one of
@@ -72,7 +72,7 @@ class Remover:
         return self.shrunk + self._swept_bytes
 
     def report(self) -> PruneReport:
-        """Return the report of what was removed."""
+        """Return the report of the call."""
         return PruneReport(tuple(self._removed), tuple(self._skipped), self.freed, tuple(self._swept), self.dry_run)
 
     def skip(self, path: str, error: OSError | str, sha256: str | None = None) -> None:
@@ -130,7 +130,7 @@ class Remover:
         return self._remove_trees(entry.sha256) if is_gone else len(gone) == len(to_remove)
 
     def _remove_wheel(self, entry: EntryFolder, name: str, outcomes: dict[str, Outcome]) -> bool:
-        """Delete the blobs and then the record of a wheel, noting each outcome; return whether it is gone."""
+        """Delete the blobs and then the record of a wheel, and note each outcome. Return whether the wheel is gone."""
         blobs = [blob.path for blob in entry.blobs if blob.filename == name]
         for path in (*blobs, self.layout.record(entry.sha256, name)):
             outcomes[path] = self._remove_file(path, entry.sha256)
@@ -179,7 +179,7 @@ class Remover:
             try:
                 data = self.fs.read(self.layout.record(entry.sha256, name))
             except CommitError:
-                data = None  # then no other process can tell them apart either
+                data = None  # no other process can distinguish them either
             record = None if data is None else decode_record(data, entry.sha256)
             path = record and self.layout.blob(entry.sha256, name, record.place)
             blobs.sort(key=lambda blob: blob.path == path)

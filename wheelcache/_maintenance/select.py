@@ -88,7 +88,7 @@ def _normalize_project(text: str) -> str:
 
 
 def _is_hash(text: str) -> bool:
-    """Return whether this is meant to be a hash. The drive before the colon of a Windows path is not an algorithm."""
+    """Return whether the text is meant as a hash. The drive letter of a Windows path is not an algorithm."""
     algorithm, separator, _ = text.replace("=", ":", 1).partition(":")
     name = algorithm.strip().lower().replace("-", "_")
     return bool(separator) and (_hashes.is_known(name) or name.startswith(("sha", "blake")))
@@ -193,7 +193,7 @@ def _read_lock_file(fs: RobustIO, path: str) -> list[_KeepRequest]:
         raise IsADirectoryError(errno.EISDIR, "this is a folder, not a lock file", path)
     data = fs.read(path)
     if data is None:
-        raise FileNotFoundError(errno.ENOENT, "there is no such lock file", path)
+        raise FileNotFoundError(errno.ENOENT, "the lock file does not exist", path)
     requests: list[_KeepRequest] = []
     for filename, given in _parse_wheels(data, path):
         try:
@@ -211,7 +211,7 @@ def _read_lock_file(fs: RobustIO, path: str) -> list[_KeepRequest]:
 def _parse_wheels(data: bytes, path: str) -> list[tuple[str, Mapping[str, str]]]:
     """Return the file names and hashes of the wheels in a lock file."""
     with import_lock:
-        # A prune by size or age needs neither.
+        # A prune by size or age needs neither of these.
         import tomllib
 
         from packaging.pylock import Pylock, PylockValidationError

@@ -1,7 +1,7 @@
 """Keep a cache below its maximum size.
 
-One process prunes at a time, while the others go on adding wheels: their walks would find the same. The lock only saves
-that work. A process that cannot take it, and finds the cache well over its limit, prunes as well.
+One process prunes at a time while the others continue to add wheels, because their walks would find the same entries.
+The lock only saves that work. A process that cannot acquire it, and finds the cache well over its limit, prunes too.
 """
 
 from __future__ import annotations
@@ -84,4 +84,4 @@ def _can_prune(lock: FileLock) -> bool:
     try:
         return lock.try_acquire()
     except OSError:
-        return True  # no process can take a lock here: prune without it
+        return True  # no process can acquire a lock here: prune without it

@@ -1,8 +1,8 @@
-"""Suspected problems: what appears wrong, how to check it again, and how to repair it.
+"""Suspected problems in a cache folder: each can be checked again, and repaired.
 
-Each problem is checked twice, the second time after the walk, because other processes may be at work. A wheel that is
-being committed has its blob before its record; one that is being removed has its record after its blob; a record is
-incomplete until it is written; and a tree loses its files one by one.
+Each problem is checked twice, the second time after the walk, because other processes may be using the cache. A wheel
+that is being committed has a blob and no record yet; one that is being removed has a record and no blob any more; a
+record is incomplete while it is being written; and a tree that is being removed loses its files one by one.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .._store.quarantine import quarantine_file
 
 @dataclass(frozen=True)
 class Suspect:
-    """Something that appears wrong in a cache folder.
+    """A suspected problem in a cache folder.
 
     Attributes:
         kind: the kind of the problem.
         path: the absolute path of the file or folder.
         sha256: the digest of the wheel that it belongs to, or ``None``.
         repair: repairs the problem, and returns what it did.
-        check_again: returns what is wrong now at the same place, or ``None`` if a second check would not help.
+        check_again: returns the current problems at the same place. ``None`` if a second check would not help.
     """
 
     kind: ProblemKind

@@ -3,7 +3,7 @@
 The name of an unfinished file says which process made it, and when. Whether that process still runs can be determined
 only within its own boot and process space. A file from another space (another container, or another machine that shares
 the folder) becomes a leftover once nothing has been written to it for a day, or for a week if it is a partial download.
-Files that exist only for a moment do not state their process space.
+The names of short-lived files do not state a process space.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Sweeper:
 
     def _sweep_probe_folders(self) -> None:
         """Remove the folders that ``doctor`` made as a probe, and could not delete because they were held open."""
-        # An error was reported already, by the sweep of the unfinished files in the same folder.
+        # The sweep of unfinished files in the same folder has already reported an error.
         for entry in scan_folder(self._fs, self._layout.tmp, lambda *_: None):
             owner = OwnerTag.of(entry.name)
             if owner is None or not entry.is_dir(follow_symlinks=False) or self._is_alive(owner, owner.time):
@@ -123,7 +123,7 @@ class Sweeper:
                 self._remover.remove_leftover(path, stat.st_size)
 
     def _sweep_metadata(self) -> None:
-        for path, stat in self._files(self._layout.descriptions):
+        for path, stat in self._files(self._layout.metadata_files):
             if self._is_old(stat.st_mtime, METADATA_AGE):
                 self._remover.remove_leftover(path, stat.st_size)
 
@@ -135,7 +135,7 @@ class Sweeper:
     def _remove_free_lock(self, path: str, size: int) -> None:
         """Remove a lock that no process holds."""
         if self._remover.dry_run:
-            # Taking and releasing the lock would delete it: a dry run supposes that it is free.
+            # Acquiring and releasing the lock would delete it: a dry run assumes that it is free.
             self._remover.remove_leftover(path, size)
             return
         lock = FileLock(self._fs, path)
@@ -143,7 +143,7 @@ class Sweeper:
             try:
                 is_free = lock.try_acquire()
             except OSError:
-                is_free = True  # no process can take a lock here, so the file is useless
+                is_free = True  # no process can acquire a lock here, so the file is useless
             if is_free:
                 self._remover.remove_leftover(path, size)
         finally:
@@ -155,7 +155,7 @@ class Sweeper:
     def _is_alive(self, owner: OwnerTag, last_write: float) -> bool:
         """Return whether the process that made a file may still be using it."""
         if owner.pid == 0:
-            return False  # its process gave it up
+            return False  # its process abandoned it
         if owner.boot == self._boot and owner.space in {self._space, None}:
             is_alive = self._fs.system.process_alive(owner.pid)
             if is_alive or owner.space is not None:

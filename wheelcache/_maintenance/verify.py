@@ -30,9 +30,9 @@ from .foreign import find_foreign
 from .suspects import Suspect, remove_file, suspect_foreign
 
 _MAX_THREADS = 8
-# Items that a thread takes at a time. More would leave the last large wheels to one thread.
+# The number of items that a thread takes at a time. With more, the last large wheels would be left to one thread.
 _BATCH = 4
-# Seconds in which another process finishes what it is creating or removing.
+# Seconds in which another process finishes creating or removing an entry.
 _SETTLING_TIME = 0.25
 
 
@@ -49,7 +49,7 @@ class Verifier:
         self._repair = repair
 
     def verify(self, fs: RobustIO) -> VerifyReport:
-        """Check everything, and return what is wrong. See ``Cache.verify``."""
+        """Check everything, and return the problems. See ``Cache.verify``."""
         fs = RobustIO(fs.op.with_progress(one_at_a_time(fs.op.progress)))
         check = _ParallelCheck(fs, self._layout)
         suspects = check.run()
@@ -134,7 +134,7 @@ class _ParallelCheck:
         self._items = self._walk(self._fs.without_waiting())
 
     def run(self) -> list[Suspect]:
-        """Check everything, and return what is wrong. An exception in one thread ends them all, and is raised."""
+        """Check everything, and return the suspected problems. An exception in one thread ends all, and is raised."""
         threads = min(_MAX_THREADS, (os.cpu_count() or 1) + 1)
         ThreadGroup(self._work, threads, "wheelcache-verify").run(lambda _: self._stop.cancel())
         if self._errors:

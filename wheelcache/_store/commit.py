@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 # Each occupied place is a damaged file that cannot be moved, deleted or read.
 _MAX_PLACES = 10
-# How often an existing blob may be pruned before its record is renewed.
+# Attempts to commit, in case the existing blob is pruned each time before its record is renewed.
 _MAX_ROUNDS = 3
 _NO_FINGERPRINT = StatFingerprint(0, 0, None)
 
 
 class _Occupant(Enum):
     SAME = "a file with the same bytes"
-    GONE = "no file any more"
+    GONE = "no file"
     UNKNOWN = "a file with other bytes, or one that is held and cannot be read, or is deleted and still open"
 
 
@@ -93,10 +93,11 @@ class Commit:
         for place in range(_MAX_PLACES):
             target = layout.blob(sha256, filename, place)
             fs.make_folder(layout.entry(sha256) if place == 0 else target[: -len(filename) - 1])
-            # Twice: the first time, a damaged occupant is quarantined. One that appears after that has the same bytes.
+            # Twice: after the first attempt, a damaged occupant is quarantined. A file that appears after that has the
+            # same bytes.
             for _ in range(2):
                 try:
-                    # A hard link is written to the file itself, and the files of layers are only read.
+                    # Linking a file changes its link count, and the files of layers are only read.
                     persist_noclobber(
                         fs,
                         source,
@@ -137,7 +138,7 @@ class Commit:
         if stat is None:
             return _Occupant.GONE
         if not modes.S_ISREG(stat.st_mode):
-            error = IsADirectoryError(errno.EISDIR, "a folder is in the place of the wheel", target)
+            error = IsADirectoryError(errno.EISDIR, "a folder has the name of the wheel", target)
             raise commit_error(error, "commit", target)
         try:
             hashes = hash_file(without_waiting, target, (), size) if stat.st_size == size else {}
@@ -179,7 +180,7 @@ class Commit:
         return Entry(record, path, now, is_new)
 
     def _is_recorded(self, fs: RobustIO, record: Record) -> bool:
-        """Return whether the existing record says the same. Other processes may be reading it, so it is kept then."""
+        """Return whether the existing record is equal. It is then kept, since other processes may be reading it."""
         data = fs.read(self._layout.record(record.sha256, record.filename))
         existing = None if data is None else decode_record(data, record.sha256)
         return existing is not None and (existing.filename, existing.place, existing.seen, existing.hashes) == (

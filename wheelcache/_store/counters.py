@@ -24,7 +24,7 @@ from .._fs.tempnames import OwnerTag
 from .layout import Layout
 
 _LINE = re.compile(rb"(\d{1,20}) (\d{1,20}) (\d{1,20})(?: (=?)(-?\d{1,20}))?", re.ASCII)
-# Bytes from which a file is sealed, and seconds after which a sealed file is merged.
+# The size in bytes from which a file is sealed, and the age in seconds at which a sealed file is merged.
 _LONG = 1 << 16
 _SETTLED = 3600.0
 
@@ -114,7 +114,7 @@ class Counters:
             with fs.system.files.open_append(self._layout.counters) as file:
                 write_all(file, count.line())
         except OSError:
-            # An absolute size is outdated by the next attempt.
+            # An absolute size will be outdated by the next attempt.
             retained = count.without_sizes() if count.is_total else count
             with self._lock:
                 self._unwritten = retained.plus(self._unwritten)

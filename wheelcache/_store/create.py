@@ -17,8 +17,8 @@ _GITIGNORE = b"*\n"
 def prepare(fs: RobustIO, layout: Layout) -> None:
     """Create the files that mark a folder as a cache, for backup tools and git.
 
-    If the folder already contains other files, such as a project that was given by mistake, only the subfolder of the
-    cache is marked, and backup tools and git still see the other files.
+    If the folder already contains other files, because it is a project folder for example, only the cache's subfolder
+    is marked. Backup tools and git then still see the other files.
 
     Raises:
         CommitError: if a file or folder cannot be created.
@@ -37,12 +37,12 @@ def prepare(fs: RobustIO, layout: Layout) -> None:
             pass
         except OSError as error:
             raise commit_error(error, "write", path) from error
-    # Created last: its existence says that the marks exist.
+    # Created last: if this folder exists, so do the marks.
     fs.make_folder(layout.version)
 
 
 def with_modes_of(fs: RobustIO, layout: Layout) -> FileSystem:
-    """Create the folder if it is missing, and return its file layer, whose files get the permissions of the folder.
+    """Return a file layer that gives new files the permissions of the cache folder. Create the folder if it is missing.
 
     Raises:
         CommitError: if the folder cannot be created or read.
@@ -56,14 +56,14 @@ def with_modes_of(fs: RobustIO, layout: Layout) -> FileSystem:
 
 
 def require_folder(fs: RobustIO, path: str) -> None:
-    """Require that a folder exists which this cache only reads.
+    """Check that the folder of a read-only cache exists.
 
     Raises:
         ReadOnlyError: if it does not exist.
     """
     if not fs.files.is_dir(path):
         raise ReadOnlyError(
-            "the cache folder does not exist, and must not be created",
+            "the cache folder does not exist, and this cache is read-only",
             operation="open",
             path=path,
             advice="Check the path.",

@@ -63,8 +63,8 @@ class FolderPattern(NamedTuple):
     Attributes:
         folder: the absolute path of the folder.
         in_shards: whether the names are distributed over shards, by their first digits.
-        files: the pattern of the names of files; empty if there are none.
-        folders: the pattern of the names of folders; empty if there are none.
+        files: the pattern of the names of files; empty if no files belong there.
+        folders: the pattern of the names of folders; empty if no folders belong there.
     """
 
     folder: str
@@ -93,7 +93,7 @@ class Layout:
         self.tmp = os.path.join(self.version, "tmp")
         self.locks = os.path.join(self.version, "locks")
         self.quarantine = os.path.join(self.version, "quarantine")
-        self.descriptions = os.path.join(self.version, "metadata")
+        self.metadata_files = os.path.join(self.version, "metadata")
         self.counters = os.path.join(self.version, "tally.log")
 
     @staticmethod
@@ -147,7 +147,7 @@ class Layout:
     def metadata(self, key: str) -> str:
         """Return the path of the METADATA of a wheel that is not in the cache."""
         name = text_key(key)
-        return os.path.join(self.descriptions, name[:2], name[2:] + ".json")
+        return os.path.join(self.metadata_files, name[:2], name[2:] + ".json")
 
     def partials(self, key: str) -> tuple[str, str]:
         """Return the folder of the partial downloads of a key, and the prefix of their names."""
@@ -167,11 +167,11 @@ class Layout:
 
     @staticmethod
     def origin_file(partial: str) -> str:
-        """Return the path of the origin file of a partial download, which names the source of its bytes."""
+        """Return the path of the origin file of a partial download. It names the source of the bytes."""
         return partial.removesuffix(_PARTIAL) + ".json"
 
     def new_temporary(self, owner: str, space: str | None = None) -> str:
-        """Return a path for a new temporary file. One that exists for longer states the process space of its owner."""
+        """Return a path for a new temporary file. A long-lived file states the process space of its owner."""
         return os.path.join(self.tmp, f"{owner}.tmp" if space is None else f"{owner}.{space_tag(space)}.tmp")
 
     def lock(self, key: str) -> str:
@@ -190,7 +190,7 @@ class Layout:
         """Return whether wheelcache uses this name in the folder of this version."""
         folders = (self.wheels, self.trees, self.urls, self.partial, self.tmp, self.locks, self.quarantine)
         if is_folder:
-            return name in {os.path.basename(path) for path in (*folders, self.descriptions)}
+            return name in {os.path.basename(path) for path in (*folders, self.metadata_files)}
         return name in {os.path.basename(self.counters), *_MARKS} or self.is_sealed_counters(name)
 
     @staticmethod
@@ -204,7 +204,7 @@ class Layout:
             FolderPattern(self.wheels, in_shards=True, folders=_REST),
             FolderPattern(self.trees, in_shards=True, files=_MARKER, folders=_TREE),
             FolderPattern(self.urls, in_shards=True, files=_POINTER_OR_METADATA),
-            FolderPattern(self.descriptions, in_shards=True, files=_POINTER_OR_METADATA),
+            FolderPattern(self.metadata_files, in_shards=True, files=_POINTER_OR_METADATA),
             FolderPattern(self.partial, in_shards=True, files=_STAMP_FORM),
             FolderPattern(self.tmp, in_shards=False, files=_STAMP_FORM, folders=_STAMP_FORM),
             FolderPattern(self.locks, in_shards=False, files=_LOCK),

@@ -2,8 +2,8 @@
 
 An entry exists if its record parses and its blob has the recorded size. It is trusted if the blob is the file that was
 hashed, in the same boot of this machine: same size, time stamp and inode. In any other case (the first use after a
-reboot, a cache restored from an archive, a touched file) it is hashed once, and the record is renewed. For this reason
-nothing is fsynced when it is written, and yet no short, zero-filled or altered wheel is returned.
+reboot, a cache restored from an archive, a touched file) it is hashed once, and the record is renewed. Writes therefore
+need no fsync, and no short, zero-filled or altered wheel is returned.
 
 A hit marks its entry as used, at most once a day, by setting the time stamp of the record to now. The stamp carries no
 trust. Setting it may fail, and only the order of pruning depends on it.
@@ -25,7 +25,7 @@ from .quarantine import quarantine_file
 from .records import Record, StatFingerprint, decode_record, write_record
 from .walk import scan_entry, walk_digests
 
-# Walking a million entries must not fill the memory. An entry that is dropped costs one more read of its record.
+# Walking a million entries must not fill the memory. An entry that was dropped costs one more read of its record.
 _MAX_TRUSTED = 10_000
 _DAY = 86_400.0
 
@@ -80,10 +80,11 @@ class Lookup:
             sha256: the digest, in hex.
             filename: the file name, or ``None``; if it has no entry, one of the same bytes with another name is found.
             algorithms: hashes that the record of the returned entry must contain.
-            adopt: whether to hash a blob without a record and give it one. Only the owner of the entry's turn may.
+            adopt: whether to hash a blob without a record, and to write its record. Only the holder of the key's turn
+                may do so.
             use: whether to mark the entry as used.
         """
-        # A caller that adopts has missed once before. Nearly always there is no folder, and one call shows that.
+        # A caller with ``adopt`` has already missed once. The folder hardly ever exists, and one call finds out.
         files = fs.scan(self._layout.entry(sha256)) if adopt else None
         if files == []:
             return None
@@ -134,7 +135,7 @@ class Lookup:
         return Entry(record, self._layout.blob(sha256, record.filename, record.place), used)
 
     def _check_entry(self, fs: RobustIO, recorded: Entry, algorithms: Collection[str]) -> Entry | None:
-        """Return a recorded entry if it is trusted, or after its blob was hashed; else ``None``."""
+        """Return a recorded entry if it is trusted, or if its blob has the right hashes; otherwise ``None``."""
         stat = fs.stat(recorded.path)
         if stat is None:
             return None
@@ -164,13 +165,13 @@ class Lookup:
         ):
             self._quarantine(fs, recorded, stat)
             return None
-        renewed = recorded._replace(record=record.seen_as(fingerprint, hashes))
+        renewed = recorded._replace(record=record.with_fingerprint(fingerprint, hashes))
         if self._writable and renewed.record != record:
             self._renew(fs, renewed.record, recorded.used)
         return renewed
 
     def _renew(self, fs: RobustIO, record: Record, used: float) -> bool:
-        """Write a record, best effort, and return whether it was written; without it, the next process hashes again."""
+        """Write a record, best effort, and return whether it was written. If not, the next process hashes again."""
         try:
             write_record(fs.without_waiting(), self._layout, record, used)
         except CommitError:
@@ -178,16 +179,17 @@ class Lookup:
         return True
 
     def _quarantine(self, fs: RobustIO, damaged: Entry, stat: os.stat_result) -> None:
-        """Quarantine a damaged blob, so that a good one can take its place. One that cannot be moved is not an entry.
+        """Quarantine a damaged blob, if it can be moved, so that a good one can take its place.
 
-        Its record is kept: without its blob it is a miss, and another process may be writing the record of a good blob.
+        The record is kept: without a blob it counts as a miss, and another process may be writing the record of a good
+        blob.
         """
         self._was_damaged.add(damaged.record.sha256)
         if self._writable:
             quarantine_file(fs, self._layout, damaged.path, stat)
 
     def _adopt(self, fs: RobustIO, sha256: str, algorithms: Collection[str]) -> Entry | None:
-        """Write the record of a blob that has none: its process was killed between the two, or the record was lost."""
+        """Write the missing record of a blob, whose process was killed before writing it, or whose record was lost."""
         folder = scan_entry(fs, self._layout, sha256)
         for blob in () if folder is None else folder.blobs:
             hashes = hash_file(fs, blob.path, algorithms, blob.size)
@@ -200,9 +202,9 @@ class Lookup:
             fingerprint = StatFingerprint(blob.stat.st_mtime_ns, blob.inode, system.boot())
             place = self._layout.place(sha256, blob.path)
             record = Record(blob.filename, sha256, blob.size, fingerprint, created=int(system.now()), place=place)
-            record = record.seen_as(fingerprint, hashes)
+            record = record.with_fingerprint(fingerprint, hashes)
             entry = Entry(record, blob.path, system.now())
-            # Without a record it is not trusted, so that the next fetch tries again to write one.
+            # Not trusted without a record, so that the next fetch tries again to write one.
             if self._renew(fs, record, entry.used):
                 self._trust(entry)
             return entry._replace(is_new=True)

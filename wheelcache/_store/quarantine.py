@@ -27,7 +27,7 @@ def quarantine_file(fs: RobustIO, layout: Layout, path: str, examined: os.stat_r
     except (FileNotFoundError, FileExistsError):
         return True
     except OSError:
-        return False  # the volume has no rename, or a process holds the file: a good one gets a numbered place
+        return False  # the volume has no rename, or a process holds the file: the good file gets a numbered place
     return True
 
 

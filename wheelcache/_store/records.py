@@ -1,8 +1,7 @@
 """Read and write records: the small JSON files that make a blob an entry.
 
-A record is valid only if its checksum matches, so a torn, short, zero-filled or mixed record counts as missing (rule 3:
-no valid state depends on a single call being atomic). A record in the folder of another digest, or under another file
-name, is not valid either.
+A record is valid only if its checksum matches, so a torn, short, zero-filled or mixed record counts as missing, and no
+write needs to be atomic. A record in the folder of another digest, or under another file name, is not valid either.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from .layout import Layout
 
 
 class StatFingerprint(NamedTuple):
-    """The status of a blob when it was hashed. It is trusted while its size, time stamp and inode are the same.
+    """The status of a blob when it was hashed. The blob is trusted while its size, time stamp and inode are the same.
 
     Attributes:
         mtime_ns: the time stamp in nanoseconds.
         inode: the number of the file on its volume, which changes if the file is replaced.
-        boot: the identity of the boot, which trust is limited to. If the system has none, it is ``None``, and trust is
+        boot: the boot to which trust is limited, or ``None`` if the system does not identify its boots. Trust is then
             limited to the process.
     """
 
@@ -60,7 +59,7 @@ class Record(NamedTuple):
         """Return all known hashes in hex, by algorithm, sha256 first."""
         return {"sha256": self.sha256, **self.hashes}
 
-    def seen_as(self, seen: StatFingerprint, hashes: Mapping[str, str]) -> Record:
+    def with_fingerprint(self, seen: StatFingerprint, hashes: Mapping[str, str]) -> Record:
         """Return the record with a new fingerprint and the hashes that were computed along with it."""
         more = {name: value for name, value in hashes.items() if name != "sha256"}
         return self._replace(seen=seen, hashes={**self.hashes, **more})
@@ -89,7 +88,7 @@ def decode(data: bytes) -> dict[str, Any] | None:
 
 
 def _check(body: str) -> str:
-    # It detects accidents, not attacks: a writer of records can also write checksums.
+    # A checksum detects accidents, not attacks: a writer of records can also write checksums.
     return f"{zlib.crc32(body.encode('ascii')):08x}"
 
 
@@ -99,7 +98,7 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(data: bytes, sha256: str) -> Record | None:
-    """Return the record of a wheel with this sha256, or ``None`` if the data is not a valid one."""
+    """Return the record of a wheel with this sha256, or ``None`` if the data is not a valid record of it."""
     fields = decode(data)
     if fields is None:
         return None
@@ -134,12 +133,12 @@ def write_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> N
     stamp = OwnerTag.new(fs.system.now(), fs.system.boot())
     path = layout.record(record.sha256, record.filename)
     fs.write_small(path, encode_record(record), layout.new_temporary(stamp))
-    # Uses are compared with each other, and the clock of a file server may differ from ours.
+    # Set from our own clock: times of last use are compared, and the clock of a file server may differ.
     fs.touch(path, used)
 
 
 def write_first_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> None:
-    """Write the record of a blob that has none, as :func:`write_record` does.
+    """Write a record as :func:`write_record` does, but never replace one.
 
     Raises:
         FileExistsError: if a record exists.

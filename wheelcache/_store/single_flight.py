@@ -1,9 +1,9 @@
 """Do one piece of work on a key at a time, among the threads of this process and among processes.
 
-This saves work, and correctness never depends on it (rule 9). A waiter observes whether the owner makes progress, that
-is whether a partial file of the same wheel grows. It continues without a lock if the owner makes none for
-``lock_timeout`` seconds, or if no lock can be had. The result is still correct, because each process writes a partial
-file of its own, and a lost race to commit is a success.
+This only saves work: correctness never depends on it. A waiter observes whether the owner makes progress, which means
+that a partial file of the same wheel grows. The waiter continues without a lock if there is no progress for
+``lock_timeout`` seconds, or if locking is impossible. The result is still correct, because each process writes its own
+partial file, and losing the race to commit is a success.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SingleFlight:
 
     @contextmanager
     def turn(self, fs: RobustIO, key: str, is_done: Callable[[], bool]) -> Iterator[None]:
-        """Within the block, work on a key. Waits until nobody else does, or waiting is no longer useful.
+        """Work on a key within the block. Waits until no other thread or process does, or waiting is no longer useful.
 
         ``is_done`` says whether another thread or process has done the work. Cancelling the operation ends the wait.
         """
@@ -82,7 +82,7 @@ class SingleFlight:
             try:
                 return lock.try_acquire()
             except OSError:
-                return True  # no lock can be had here: the work is done without one
+                return True  # locking is impossible here: the work is done without a lock
 
         # Only this lock's errors are ignored: an OSError of the caller's listener must end the call.
         owner.wait(try_acquire)
@@ -93,14 +93,14 @@ class SingleFlight:
 
 
 class _Owner:
-    """The thread or process that works on a key, as a waiter sees it: its progress, and the time of the last one."""
+    """The thread or process that works on a key, as a waiter observes it: its progress, and when that last changed."""
 
     def __init__(self, fs: RobustIO, layout: Layout, key: str, timeout: float, is_done: Callable[[], bool]) -> None:
         self._fs = fs
         self._is_done = is_done
         self._folder, self._prefix = layout.partials(key)
         self._timeout = timeout
-        # Kept from one lock to the next: the time without progress counts for both together.
+        # Shared by both locks: the time without progress is counted across them.
         self._progress: tuple[tuple[int, ...], int] | None = None
         self._since = 0.0
 

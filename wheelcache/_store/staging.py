@@ -46,7 +46,7 @@ class StagedFile:
 
     Args:
         fs: the file system of the operation.
-        path: its path, which no other file has.
+        path: its path, at which no other file may exist.
         expected: the hashes that it must have, in hex, by algorithm.
         size: the size in bytes that it must have, or ``None``.
         display_url: the redacted URL that errors report as its origin, or ``None``.
@@ -163,7 +163,7 @@ class StagedFile:
         self._moved = True
 
     def seal(self) -> FinishedFile:
-        """Verify the bytes, close the file, and return what is known of it.
+        """Verify the bytes, close the file, and return its path, size and hashes.
 
         Raises:
             HashMismatchError, SizeMismatchError, InvalidWheelError: as :meth:`check`.

@@ -83,7 +83,7 @@ class EntryFolder:
 
 
 def scan_folder(fs: RobustIO, folder: str, on_error: OnError | None = None) -> list[os.DirEntry[str]]:
-    """Return what is in a folder; a missing folder is empty.
+    """Return the entries of a folder; a missing folder counts as empty.
 
     Raises:
         CommitError: if the folder cannot be read and there is no error handler.
@@ -117,7 +117,7 @@ def walk_shards(fs: RobustIO, folder: str, on_error: OnError | None = None) -> I
 
 
 def walk_files(fs: RobustIO, folder: str, on_error: OnError | None = None) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the absolute path and the status of everything below a folder that is not a folder.
+    """Yield the absolute path and the status of everything below a folder, except folders.
 
     Raises:
         CommitError: if a folder or file cannot be read and there is no error handler.
@@ -206,7 +206,7 @@ def scan_entry(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
             others.append(path)
             changed = max(changed, stat.st_mtime)
     if not blobs and not placed and not others:
-        # A lone record may belong to a damaged wheel that is being fetched again: its own time stamp says nothing.
+        # A lone record may belong to a damaged wheel that is being fetched again: the record's time stamp is no sign.
         stat = fs.stat(folder)
         if stat is None:
             return None
@@ -237,8 +237,7 @@ def _scan_place(fs: RobustIO, folder: str, blobs: list[Blob], others: list[str])
 def read_plain_record(files: FileSystem, layout: Layout, sha256: str) -> Record | None:
     """Return the record of an entry whose folder contains the record, a blob of its name, and nothing else.
 
-    Nearly every entry looks like that. It takes two file operations to find out; for any other entry, the result is
-    ``None``.
+    Nearly every entry has this form, and two file operations confirm it. For any other entry, the result is ``None``.
 
     Raises:
         OSError: if the folder or the record cannot be read.

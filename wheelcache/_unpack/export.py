@@ -1,7 +1,7 @@
 """Link wheels out of the cache, as files: one to a path, or many into a folder where installers find them.
 
-The target appears complete or not at all. A clone or copy is created under a temporary name beside it, because cloning
-is several steps to the system: it creates an empty file first.
+The target appears complete or not at all. A clone or copy is created under a temporary name beside it, because even a
+clone takes several system calls, and starts with an empty file.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class WheelLinker:
         except AllRefusedError as refused:
             last, error = refused.refusals[-1]
             cause = None if isinstance(error, CommitError) else fs.cause(error, target)
-            raise commit_error(error, f"link out ({last})", source, target=target, cause=cause) from error
+            raise commit_error(error, f"link ({last})", source, target=target, cause=cause) from error
 
 
 class _WheelLink:
-    """One wheel on its way to one path."""
+    """The linking of one wheel to one path."""
 
     def __init__(self, fs: RobustIO, destination: Destination, wheel: CachedWheel, target: str) -> None:
         self._fs = fs
@@ -178,7 +178,7 @@ def _by_filename(wheels: Iterable[CachedWheel]) -> list[CachedWheel]:
     chosen: dict[str, CachedWheel] = {}
     for wheel in wheels:
         require_wheel(wheel)
-        # In lower case, because the folder may be on a file system that folds case.
+        # In lower case, because the file system of the folder may ignore case.
         other = chosen.setdefault(wheel.filename.lower(), wheel)
         if other.digest != wheel.digest:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Extract a wheel into a folder that nobody else writes to.
+"""Extract a wheel into a folder that no other process writes to.
 
 Every byte is read once and checked on the way: the header of each member against the central directory, the checksum of
 the archive, the hash in RECORD. A few threads share the work in runs of about a megabyte, in the order of the archive:
@@ -32,7 +32,7 @@ _LARGE = 4 << 20
 _WORTH_THREADS = 2 << 20
 _MAX_THREADS = 4
 
-# Files of the cache are never written to; callers that link them out share them.
+# Files of the cache are never written to, since callers share them by hard links.
 PROTECTED = 0o444
 WRITABLE = 0o666
 

@@ -1,12 +1,12 @@
 """Link the files of a tree into a folder that may hold other packages: by clone, hard link or copy.
 
 The folder is examined before anything is written: if one of its files has other bytes, nothing is written at all. A
-hard link appears complete. A clone or copy is created under a temporary name and then given its own, so that a killed
-process leaves complete files only, and the next one accepts them and adds the rest.
+hard link is complete as soon as it exists. A clone or copy is created under a temporary name and then renamed. A killed
+process therefore leaves only complete files, which the next one accepts before it adds the rest.
 
-The mode "auto" prefers a clone, if the volume can share blocks, because nobody can damage the cache through it; then a
-hard link; then a copy. On Windows, programs and libraries are copied instead of linked: one that is loaded cannot be
-deleted under any of its names, and an environment could not be upgraded while another one runs.
+The mode "auto" prefers a clone if the volume can share blocks, since writing to a clone cannot damage the cache. It
+then tries a hard link, then a copy. On Windows, programs and libraries are copied instead of hard-linked: a loaded one
+cannot be deleted under any of its names, so an environment could not be upgraded while another one runs.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from .._threads import ThreadGroup
 from .manifest import Manifest, ManifestDir, is_executable, is_image
 from .trees import changed_files, remove_recursively
 
-# A second thread costs more than it gains where the system answers within microseconds, because both need the
-# interpreter's lock after each call: with it, a warm install on a local Linux disk takes a quarter longer. If a file
-# takes longer than this (a network drive, a scanner, copies of large files), the waiting overlaps.
+# If the system responds within microseconds, a second thread costs more than it gains, because both need the
+# interpreter's lock after each call: a warm install on a local Linux disk takes a quarter longer. If a file takes
+# longer than this (a network drive, a scanner, copies of large files), the threads wait at the same time.
 _SLOW_SECONDS = 60e-6
 _SAMPLE_FILES = 100
 _THREADS = 4
@@ -43,13 +43,13 @@ _FILES_PER_CHECK = 16
 _LEFTOVER_AGE = 3600
 _WRITABLE, _EXECUTABLE = 0o666, 0o777
 
-# The mode reported for a call is the one, of those it used, that shares the most with the cache.
+# Of the modes that a call used, it reports the one that shares the most with the cache.
 _MODES_BY_SHARING = (LinkMode.HARDLINK, LinkMode.CLONE, LinkMode.COPY)
 _NO_NAMES: frozenset[str] = frozenset()
 
 
 class TreeRemovedError(Exception):
-    """A file of the tree no longer exists or is damaged, since the tree was pruned meanwhile. It is made again."""
+    """A file of the tree is missing or damaged, because the tree was pruned meanwhile. The caller makes it again."""
 
 
 class TreeLinker:
@@ -143,7 +143,7 @@ class _ExistingFiles:
             if is_missing(error, path) and not exists:
                 return None
             if exists and not fs.files.is_dir(path):
-                raise FileExistsError(errno.EEXIST, "a file is in the place of a folder", path) from error
+                raise FileExistsError(errno.EEXIST, "a file has the name of a folder", path) from error
             raise
         for name in names:
             if is_spare(name) and _is_leftover(fs, name):
@@ -152,7 +152,7 @@ class _ExistingFiles:
 
     def _same(self, folder: ManifestDir, names: Collection[str]) -> Iterator[str]:
         """Yield the files of a folder that exist with the same bytes."""
-        # On a file system that folds case, a file may exist in another spelling: its stat decides.
+        # On a case-insensitive file system, a file may exist in another spelling: its stat decides.
         folded = {name.lower() for name in names}
         for number, name in enumerate(folder.names):
             if name in names or name.lower() in folded:
@@ -278,7 +278,7 @@ class _LinkRun:
                 candidates = [mode for mode in candidates if mode is not LinkMode.HARDLINK]
             file = _FileLink(self._fs, self._destination, folder, number, pair)
             self.modes_used.add(file.put(candidates))
-            # A refusal may have shortened the list. It holds for the folders that follow.
+            # A refusal may have removed modes from the list, for the folders that follow too.
             self._candidates = self._destination.candidate_modes(self._mode)
         if is_linked:
             self.modes_used.add(LinkMode.HARDLINK)
@@ -336,7 +336,7 @@ class _FileLink:
             return same or LinkMode.COPY
         except AllRefusedError as refused:
             mode, error = refused.refusals[-1]
-            raise commit_error(error, f"link out ({mode})", self._source, target=self._target) from error
+            raise commit_error(error, f"link ({mode})", self._source, target=self._target) from error
 
     def _on_refusal(self, _: str, error: OSError, kind: ErrorKind) -> None:
         if kind is ErrorKind.EXISTS:
@@ -377,10 +377,11 @@ class _ExistsError(Exception):
 
 
 def check_same(fs: RobustIO, source: str, folder: ManifestDir, number: int, target: str) -> LinkMode | None:
-    """Check that the file at the target is the one that belongs there. Return ``None`` if there is no file.
+    """Check that the file at the target is the one that belongs there.
 
     Returns:
-        Whether it shares its bytes with the tree (a hard link) or not. A clone cannot be told from a copy.
+        ``HARDLINK`` if it shares its bytes with the tree, otherwise ``COPY``, since a clone cannot be distinguished
+        from a copy; ``None`` if there is no file.
 
     Raises:
         FileExistsError: if the file has other bytes, or is not a regular file.
@@ -416,5 +417,5 @@ def _join(root: str, relative: str) -> str:
     """Return the path of a name in a tree, which is relative to its root and has slashes."""
     if not relative:
         return root
-    # Not os.path.join: a warm install calls this for a thousand folders, and the parts are known to be plain.
+    # os.path.join is slower: a warm install calls this for a thousand folders, and the parts are known to be plain.
     return root + os.sep + (relative if os.sep == "/" else relative.replace("/", os.sep))

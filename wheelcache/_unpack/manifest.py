@@ -63,7 +63,7 @@ class Manifest(NamedTuple):
 
     Attributes:
         sha256: the sha256 of the wheel, in hex.
-        boot: the boot identity in which the time stamps were read, or ``None`` if the system has none.
+        boot: the boot in which the time stamps were read, or ``None`` if the system does not identify its boots.
         created: when the tree was created, in seconds since the epoch.
         folders: every folder that is not empty, each after its parent.
     """

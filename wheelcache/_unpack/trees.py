@@ -41,7 +41,7 @@ from .manifest import (
     is_executable,
 )
 
-# Every number in use is a folder that is being filled, or an unfinished one that was not swept yet.
+# Apart from the tree itself, a number in use is a folder that is being filled, or an unfinished one not swept yet.
 _NUMBERS = 100
 # Bytes. Most files of most wheels are smaller: they are read at once, and only a refused one is read through RobustIO.
 _SMALL = 1 << 16
@@ -124,7 +124,7 @@ class TreeStore:
         entry = self.read_marker(fs, first)
         if entry is not None and entry.sha256 == sha256:
             yield entry
-        # The first number nearly always is the tree. Most callers then stop, and the folder is not scanned.
+        # The first number is nearly always the tree. Most callers then stop, and the folder is not scanned.
         prefix = os.path.basename(first)[:-1]
         shard = self._layout.tree_shard(sha256)
         for name in sorted(other.name for other in fs.scan(shard)):
@@ -228,7 +228,7 @@ class TreeStore:
     def iter_unmarked(self, fs: RobustIO) -> Iterator[str]:
         """Yield the absolute paths of folders without a valid marker, and of markers without a folder.
 
-        Includes trees that are being filled: the time stamp of the folder tells how old it is.
+        Includes trees that are being filled: the time stamp of the folder shows its age.
         :func:`remove_recursively` deletes them.
         """
         for folder, marked in self.iter_folders(fs):
@@ -314,7 +314,7 @@ class _CheckedFolder:
         self._check_files(changed)
 
     def _is_replaced(self) -> bool:
-        """Whether a file has the name of the folder, or of one above it."""
+        """Return whether a file has the name of the folder, or of one above it."""
         try:
             stat = self._fs.stat(self._path)
         except CommitError as error:
@@ -341,7 +341,7 @@ class _CheckedFolder:
         self.stamps[number] = stat.st_mtime_ns
 
     def _check_small(self, path: str, number: int) -> os.stat_result | None:
-        """Return the status of a small file that is intact. Any other is then checked by :meth:`_check_large`."""
+        """Return the status of a small, intact file. :meth:`_check_large` then checks any other."""
         size, files = self._folder.sizes[number], self._fs.files
         if size > _SMALL:
             return None

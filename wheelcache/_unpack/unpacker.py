@@ -26,7 +26,7 @@ from .link_tree import TreeLinker, TreeRemovedError
 from .manifest import Manifest
 from .trees import TreeEntry, TreeStore, remove_recursively
 
-# A tree that another process removes between making and using it is made this many times.
+# Attempts to make and use a tree, in case another process removes it each time in between.
 _ATTEMPTS = 3
 # In these modes, the files of a wheel can be unpacked into a folder without a tree in the cache.
 _WITHOUT_TREE = {LinkMode.AUTO, LinkMode.COPY}
@@ -80,7 +80,7 @@ class Unpacker:
         return self._unpack_into(fs, wheel, dest, mode)
 
     def _unpack_into(self, fs: RobustIO, wheel: CachedWheel, dest: str, mode: LinkMode) -> Unpacked:
-        # A tree of this boot is checked folder by folder while it is linked out. Any other is checked before.
+        # A tree of this boot is checked folder by folder while it is linked out. Any other is checked in advance.
         tree = self._find_unchecked(fs, _sha256(wheel))
         is_checked = tree is None
         for _ in range(_ATTEMPTS):
@@ -103,11 +103,11 @@ class Unpacker:
 
     @staticmethod
     def _check_project(tree: TreeEntry, wheel: CachedWheel) -> None:
-        # The tree may have been made of the same bytes under another file name.
+        # The tree may have been made from the same bytes under another file name.
         check_project(tree.manifest.dist_info(), wheel.filename, str(wheel.path))
 
     def _find_or_make_if_allowed(self, fs: RobustIO, wheel: CachedWheel, mode: LinkMode) -> TreeEntry | None:
-        """Return the tree of a wheel, or ``None`` if none can be made and the mode needs none."""
+        """Return the tree of a wheel, or ``None`` if it cannot be made and the mode works without a tree."""
         if mode not in _WITHOUT_TREE:
             return self._find_or_make(fs, wheel)
         found = self._find(fs, _sha256(wheel))

@@ -7,7 +7,7 @@ public API of the library::
 
     _group          the click group, and the translation of exceptions into exit codes
     commands/       one module per command: parses options, calls the library, prints
-    resolve/        which wheels ``fetch`` is asked for
+    resolve/        the wheels that the arguments of ``fetch`` mean
         arguments       sort arguments into requirements, lock files, URLs and local files
         requirements    resolve requirements with pip
         pylock          read lock files

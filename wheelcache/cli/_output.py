@@ -34,7 +34,7 @@ class Column:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration for people: ``"<1 ms"``, ``"40 ms"``, ``"7.3 s"``."""
+    """Return a human-readable duration: ``"<1 ms"``, ``"40 ms"``, ``"7.3 s"``."""
     milliseconds = round(seconds * _MILLISECONDS)
     if milliseconds >= _MILLISECONDS:
         return f"{seconds:.1f} s"

@@ -63,7 +63,7 @@ def select_for_removal(cache: Cache, names: Sequence[str]) -> list[str | CachedW
 
 
 def _find_by_prefix(wheels: Sequence[CachedWheel], name: str) -> list[CachedWheel]:
-    """Return the wheels of the one digest that starts with ``name``, if it can be the start of a digest."""
+    """Return the wheels of the only digest that starts with ``name``, if ``name`` can be the start of a digest."""
     prefix = _digest_prefix(name)
     found = [wheel for wheel in wheels if prefix and wheel.digest.startswith(prefix)]
     if len({wheel.digest for wheel in found}) > 1:

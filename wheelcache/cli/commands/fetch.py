@@ -172,7 +172,7 @@ def command(
 
 def _fetch(arguments: Arguments, options: _Options, result: _Result) -> None:
     """Resolve the arguments, fetch the wheels and link them. Failures are stored in the result."""
-    # The first pass is offline. If it finds everything, pip's settings are not read, which would run pip.
+    # The first pass is offline. If it finds everything, pip need not be run to read its settings.
     with Cache(options.cache_dir, offline=True) as cache:
         requests = _resolve(arguments, cache, options, result.failures)
         with ProgressBars(len(requests), enabled=options.show_progress) as bars:
@@ -195,7 +195,7 @@ def _fetch(arguments: Arguments, options: _Options, result: _Result) -> None:
 
 
 def _resolve(arguments: Arguments, cache: Cache, options: _Options, failures: list[Failure]) -> list[FetchRequest]:
-    """Return the requested wheels without duplicates. Append what fails to ``failures``."""
+    """Return the requested wheels without duplicates. Append each failure to ``failures``."""
     requests: list[FetchRequest] = []
     failures += arguments.failures
     if arguments.requirements or arguments.requirement_files:
@@ -211,7 +211,7 @@ def _resolve(arguments: Arguments, cache: Cache, options: _Options, failures: li
             requirement = " ".join([*arguments.requirements, *arguments.requirement_files])
             failures.append(Failure.from_error(error, requirement))
     for lock in arguments.locks:
-        # This import takes 40 ms, which runs without a lock file do not pay.
+        # Imported here because it takes 40 ms, and most runs have no lock file.
         from ..resolve.pylock import read_lock
 
         try:

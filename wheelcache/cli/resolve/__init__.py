@@ -1,1 +1,1 @@
-"""Find out which wheels the user requests: by requirement, lock file, URL or local file."""
+"""Turn the arguments of ``fetch`` (requirements, lock files, URLs, local files) into requests for wheels."""

@@ -69,7 +69,7 @@ def _add_argument(argument: str, to: Arguments) -> None:
 def _is_lock(argument: str) -> bool:
     if not argument.lower().endswith(".toml"):
         return False
-    # This import takes 40 ms, which runs without a lock file do not pay.
+    # Imported here because it takes 40 ms, and most runs have no lock file.
     from packaging.pylock import is_valid_pylock_path
 
     return is_valid_pylock_path(Path(argument))
@@ -79,5 +79,5 @@ def _is_source(argument: str) -> bool:
     text = argument.lower()
     if text.startswith(_CHECKOUTS) or (text.endswith(_ARCHIVES) and os.path.isfile(argument)):
         return True
-    # Only where pip would take it for a folder: "six" is a requirement, even if a folder of this name exists.
+    # Only if pip would treat it as a folder: "six" is a requirement, even if a folder of this name exists.
     return (text.startswith(".") or "/" in text or os.sep in text) and os.path.isdir(argument)

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from .._errors import error_text
 from .._redact import redact
 
-# The cache refuses a request with these alone, since they do not identify the bytes.
+# The cache refuses a request that has only weak hashes, since they do not identify the bytes.
 _WEAK = {"md5", "sha1", "sha224"}
 
 
@@ -23,7 +23,7 @@ class FetchRequest:
         hashes: its hashes by algorithm, or ``None``.
         size: its size in bytes, or ``None``.
         filename: its file name, or ``None`` for the one in the URL.
-        requirement: its origin for people, without credentials: ``six==1.17.0``, or a file; ``None`` for a URL.
+        requirement: its origin, for messages, without credentials: ``six==1.17.0``, or a file; ``None`` for a URL.
         local_digest: the digest of a local file that was given without a hash; see :func:`make_request`.
     """
 
@@ -36,7 +36,7 @@ class FetchRequest:
 
     @property
     def display_name(self) -> str:
-        """The file name, as far as the request contains it."""
+        """The file name that the request gives, or the last part of its URL."""
         return self.filename or unquote(urlsplit(self.url).path.rpartition("/")[2])
 
 
@@ -81,8 +81,8 @@ def make_request(
     Weak hashes without a strong one are dropped: pip accepts such a wheel, and the cache computes a strong hash.
 
     A local file without a hash is hashed here, because reading it costs less than copying it into the cache again. This
-    digest only tells whether the cache has the wheel already. It must not be requested otherwise: the cache would then
-    accept any file that matches, even one that is not a wheel.
+    digest only shows whether the cache already has the wheel. If not, the digest must not be part of the request: the
+    cache would then accept any file that matches, even one that is not a wheel.
     """
     if hashes and all(name.lower() in _WEAK for name in hashes):
         hashes = None
