@@ -1,4 +1,4 @@
-"""What every test gets, and what none of them sees of the machine it runs on."""
+"""Fixtures of all tests, which keep settings of the machine out of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache
 
-# How long an example takes says how busy the machine is, and nothing of the code.
+# The duration of an example depends on the load of the machine, not on the code.
 settings.register_profile("wheelcache", deadline=None)
 settings.load_profile("wheelcache")
 
@@ -31,15 +31,15 @@ _OF_THE_MACHINE = (
 )
 
 
-# Of a test under the Windows interpreter: a file call costs many times what it does elsewhere, and a test that is timed
-# out there takes the whole run with it.
+# The timeout of a test under the Windows interpreter: file operations are much slower there, and a test that times out
+# ends the whole run.
 _WINDOWS_SECONDS = 600
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the tests' processes hear Ctrl-C, and give tests more time under Windows where nobody has said how much."""
-    # A shell that starts this in the background has it ignore Ctrl-C, which every process it starts would inherit.
+    """Let the tests' processes receive Ctrl-C, and raise the default timeout under Windows."""
+    # A shell makes background processes ignore Ctrl-C, which every child process would inherit.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.platform == "win32" and config.getoption("timeout", None) is None:
@@ -47,12 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Name functions among the parameters by their names: their addresses differ in each process."""
+    """Identify functions among the parameters by name, since their addresses differ in each process."""
     return val.__qualname__.replace("<locals>.", "") if isinstance(val, FunctionType) else None
 
 
 def pytest_report_header() -> str | None:
-    """Say how this suite runs under Windows, too."""
+    """Report how this suite runs under Windows, too."""
     lab = Path(__file__).parent / "windows"
     if sys.platform == "win32" or not lab.is_dir():
         return None
@@ -68,13 +68,13 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no netrc here"))
-    # Nothing here speaks TLS, and an empty folder of certificates spares each client the reading of all there are.
+    # No test uses TLS, and with an empty folder of certificates no client has to read the system's.
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server of this test's own."""
+    """A server for this test alone."""
     with Server() as server:
         yield server
 

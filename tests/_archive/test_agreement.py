@@ -24,7 +24,7 @@ METADATA = b"Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n"
 
 
 def with_metadata(entry: Entry) -> bytes:
-    """Return a wheel with another METADATA."""
+    """Return a wheel with other METADATA."""
     others = [other for other in wheel_entries([Entry("demo.py")])[:-1] if "METADATA" not in str(other.name)]
     entries = [*others, entry]
     return archive([*entries, Entry(f"{INFO}/RECORD", record_of(entries).encode())])
@@ -54,7 +54,7 @@ OF_METADATA = {
 
 ALL: dict[str, Callable[[], bytes]] = {**NAMED, **STRUCTURES, **INVALID, **ODD, **OF_METADATA}
 
-# These are refused because of RECORD, or of the header or contents of a member that is not METADATA: only unpack reads
+# Refused because of RECORD, or because of the header or contents of a member other than METADATA: only unpack reads
 # them.
 ONLY_UNPACK_READS = {
     *("local name", "local method", "local size", "local packed size", "local checksum", "local flags"),
@@ -79,7 +79,7 @@ def outcome(call: Callable[[], bytes]) -> bytes | tuple[type[Exception], str]:
 def test_metadata_and_unpack_agree(
     title: str, tail: int | None, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Metadata refuses what unpack refuses, with the same error, unless the fault is in bytes that it does not read."""
+    """Both refuse the same wheels, unless the fault is in bytes that metadata does not read."""
     if tail is not None:
         monkeypatch.setattr(remote_wheel, "LONGEST_TAIL", tail)
     made = Wheel(FILENAME, ALL[title]())

@@ -1,8 +1,8 @@
-"""Wheels that are refused, and odd ones that are not.
+"""Wheels that are refused, and unusual ones that are accepted.
 
-A wheel is refused when it would write outside its folder, when two readers could see two wheels in it, or when it lies
-about its size. Nothing of it is written, in the cache or outside; and what is odd but right unpacks as pypa/installer
-unpacks it.
+A wheel is refused if it would write outside its folder, if two readers could see different wheels in it, or if its
+stated sizes are false. Nothing of it is written, in the cache or outside. An unusual but correct wheel is unpacked as
+by pypa/installer.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ LIBRARIES = ["zlib", *(["zlib_ng.zlib_ng"] if importlib.util.find_spec("zlib_ng"
 
 @pytest.fixture(autouse=True, params=LIBRARIES)
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With zlib and with the library of the extra, everything is refused, and everything taken, in the same way."""
+    """Run with zlib and with zlib-ng: both refuse and accept the same wheels."""
     monkeypatch.setattr(inflate, "_engine", importlib.import_module(request.param))
     return request.param
 
 
 @pytest.mark.skipif(len(LIBRARIES) < 2, reason="only zlib is tried: the extra 'fast' is not installed")
 def test_the_faster_library_is_tried_too(library: str) -> None:
-    """All of this file runs with each of the libraries that are there."""
+    """All tests of this file run with every installed library."""
     assert inflate.inflater().decompress(deflate(b"x" * 99)) == b"x" * 99
 
 
 def refuse(tmp_path: Path, data: bytes, kind: type[InvalidWheelError] = UnsafeWheelError) -> InvalidWheelError:
-    """Unpack a wheel that must be refused, and see that nothing of it is anywhere."""
+    """Unpack a wheel that must be refused, and check that nothing of it is written anywhere."""
     source = tmp_path / FILENAME
     source.write_bytes(data)
     with Cache(tmp_path / "cache") as cache:
@@ -83,30 +83,30 @@ def refuse(tmp_path: Path, data: bytes, kind: type[InvalidWheelError] = UnsafeWh
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_unsafe_names(name: str, tmp_path: Path) -> None:
-    """A name that leads outside, or that some system reads differently, is refused."""
+    """A name that leads outside, or that systems interpret differently, is refused."""
     refuse(tmp_path, wheel([Entry(name, recorded=not name.endswith("/"), data=b"" if name.endswith("/") else b"x\n")]))
 
 
 @pytest.mark.parametrize("make", STRUCTURES.values(), ids=STRUCTURES)
 def test_unsafe_structures(make, tmp_path: Path) -> None:
-    """An archive that two readers could read differently, or that lies, is refused."""
+    """An archive that two readers could read differently, or with false sizes, is refused."""
     refuse(tmp_path, make())
 
 
 @pytest.mark.parametrize("make", INVALID.values(), ids=INVALID)
 def test_invalid_wheels(make, tmp_path: Path) -> None:
-    """A wheel that is broken, or not what its RECORD says, is refused."""
+    """A wheel that is broken, or does not match its RECORD, is refused."""
     refuse(tmp_path, make(), InvalidWheelError)
 
 
 def test_a_record_mismatch_names_the_file(tmp_path: Path) -> None:
-    """Who reads the error knows which file it is."""
+    """The error of a RECORD mismatch names the file."""
     record = record_of([Entry("demo/odd.py", b"y = 1\n"), *wheel_entries()[:-1]])
     assert "demo/odd.py" in str(refuse(tmp_path, wheel([Entry("demo/odd.py")], record=record), InvalidWheelError))
 
 
 def test_a_bomb_by_what_it_says(tmp_path: Path) -> None:
-    """Hundreds of times its size is refused before anything is inflated."""
+    """A wheel that claims to expand to hundreds of times its size is refused before it is inflated."""
     packed = deflate(ZEROS)
     bombs = [Entry(f"demo/{n}", ZEROS, DEFLATED, packed=packed) for n in range(300)]
     assert "times its size" in str(refuse(tmp_path, wheel(bombs)))
@@ -114,7 +114,7 @@ def test_a_bomb_by_what_it_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [100, 5 << 20], ids=["small", "large"])
 def test_a_bomb_by_what_it_is(size: int, tmp_path: Path) -> None:
-    """Where more comes than was said, it is refused when it comes, and never held in memory."""
+    """A member that expands beyond its claimed size is refused at that point, and never held in memory."""
     data = bytes(64 << 20)
     bomb = Entry("demo/a", b"", DEFLATED, packed=deflate(data), recorded=False)
     bomb.local = bomb.central = {"size": size, "crc": zlib.crc32(data)}
@@ -128,11 +128,11 @@ def test_a_bomb_by_what_it_is(size: int, tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-# Odd, and right
+# Unusual but correct
 
 
 def installed(path: Path, folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Return what pypa/installer makes of a wheel, but for RECORD, which is the installation's."""
+    """Return the files that pypa/installer installs, without RECORD, which describes the installation."""
     schemes = {name: str(folder / name) for name in ("purelib", "platlib", "scripts", "data", "headers")}
     schemes["platlib"] = schemes["purelib"]
     with WheelFile.open(path) as source:
@@ -151,7 +151,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 @pytest.mark.parametrize("make", ODD.values(), ids=ODD)
 def test_odd_wheels_unpack_as_installer_unpacks_them(make, tmp_path: Path) -> None:
-    """File for file and mode for mode the same, in the way that makes files of their own."""
+    """Files and modes are the same as with pypa/installer, in the mode that copies."""
     source = tmp_path / FILENAME
     source.write_bytes(make())
     with Cache(tmp_path / "cache") as cache:
@@ -173,7 +173,7 @@ def test_odd_wheels_unpack_as_installer_unpacks_them(make, tmp_path: Path) -> No
     ids=["epoch and local version", "build tag", "spelled differently", "spelled with a dash"],
 )
 def test_odd_wheel_names(filename: str, info: str, tmp_path: Path) -> None:
-    """Epochs, local versions, build tags and other spellings of a name are all right."""
+    """Epochs, local versions, build tags and other spellings of a name are accepted."""
     source = tmp_path / filename
     source.write_bytes(archive(wheel_entries([Entry("demo.py")], info=info)))
     with Cache(tmp_path / "cache") as cache:
@@ -182,7 +182,7 @@ def test_odd_wheel_names(filename: str, info: str, tmp_path: Path) -> None:
 
 
 def test_a_wheel_under_the_name_of_another_project_is_refused_whatever_was_unpacked_before(tmp_path: Path) -> None:
-    """The same bytes under another project's name are refused too where their tree is there under the right name."""
+    """The name of another project is refused, even if a tree of the same bytes exists under the right name."""
     data = archive(wheel_entries([Entry("demo.py")]))
     with Cache(tmp_path / "cache") as cache:
         cache.unpack(cache.put(io.BytesIO(data), filename=FILENAME))
@@ -199,7 +199,7 @@ PIECES = ["demo", "/", ".", " ", "con", "NUL", "lpt¹", "com7", "conin$", "\n", 
 
 
 def test_names_looked_at_together_are_refused_as_one_by_one() -> None:
-    """The quick look at all names of an archive finds each that the look at one refuses, and takes all good ones."""
+    """The quick check of all names together accepts and refuses exactly the same names as the single check."""
     names = ["".join(pieces) for count in range(5) for pieces in itertools.product(PIECES, repeat=count)]
     refused = list(filter(problem_of_name, names))
     assert [name for name in refused if are_plain(["demo", name, "demo"])] == []
@@ -224,7 +224,7 @@ HONEST = honest()
     cut=st.one_of(st.none(), st.tuples(st.integers(0, len(HONEST)), st.integers(0, 40))),
 )
 def test_a_wheel_with_wrong_bytes_is_refused_or_read_as_others_read_it(changes, cut, tmp_path_factory) -> None:
-    """Whatever bytes are changed, cut out or doubled: it is refused, or is what zipfile sees, and stays inside.
+    """With bytes changed, removed or doubled, a wheel is refused, or unpacked as zipfile reads it, inside the folder.
 
     If the wheel is unpacked, its METADATA is what zipfile sees.
     """

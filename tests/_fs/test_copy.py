@@ -1,4 +1,4 @@
-"""Copies: one that ends early is noticed, and a cancellation ends one between two chunks."""
+"""Copies: a short copy is an error, and a cancellation takes effect between two chunks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def copied(fs: RobustIO, tmp_path: Path, **options: object) -> bytes:
 
 
 def test_a_copy(tmp_path: Path) -> None:
-    """The bytes arrive, and are hashed on the way if that is asked for."""
+    """The bytes are copied, and hashed on the way if requested."""
     fs = fs_of(FaultyFiles())
     assert copied(fs, tmp_path) == DATA
     (tmp_path / "target").unlink()
@@ -52,7 +52,7 @@ def test_a_copy(tmp_path: Path) -> None:
 
 
 def test_a_copy_that_the_system_ends_early_is_completed(tmp_path: Path) -> None:
-    """If the fast way reports the end too early, the rest is read and written."""
+    """If the system's fast copy reports the end too early, the rest is read and written."""
     assert copied(fs_of(ShortFiles()), tmp_path, size=len(DATA)) == DATA
 
 

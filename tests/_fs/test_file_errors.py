@@ -1,7 +1,7 @@
-"""What is made of each refusal of the file system: the way that is taken, what is remembered, the error that is told.
+"""Errors of the file system: the method tried next, the refusals that are remembered, the error that is raised.
 
-Codes of Windows are injected at the file layer, so that these hold on every system, those among them that no machine
-here gives: see tests/windows/README.md for what the Windows lab does by itself.
+Windows error codes are injected at the file layer, so that the tests run on every system and cover codes that no
+available machine raises. tests/windows/README.md lists the codes that the Windows lab raises by itself.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def files() -> FaultyFiles:
 
 @pytest.fixture
 def machine(files: FaultyFiles) -> Machine:
-    """A machine whose clock never waits, and whose file calls go by a plan."""
+    """A machine whose clock never waits, and whose file operations follow a plan."""
     return Machine(files)
 
 
@@ -50,14 +50,14 @@ def rounds(files: FaultyFiles, operation: str, path: str) -> int:
     return files.count(operation, path)
 
 
-# The way in
+# Adding wheels
 
 
 @pytest.mark.parametrize("code", TRANSIENT)
 def test_a_refused_rename_is_a_link_at_once(
     code: int, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """Whoever keeps the temporary file from being renamed, it gets its name by a link, without a wait."""
+    """If a holder prevents renaming the temporary file, it is linked to its name without a wait."""
     files.plan = Refusing(Refuse("rename unlink", code))
     assert put(cache, tmp_path).path.read_bytes() == make_wheel()
     assert machine.clock.slept == []
@@ -67,7 +67,7 @@ def test_a_refused_rename_is_a_link_at_once(
 def test_a_refusal_that_passes_is_not_remembered(
     code: int, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """What one file could not do because it was held, the next one does."""
+    """A method that failed for one file because it was held is used again for the next file."""
     files.plan = Refusing(Refuse("rename link", code, times=2))
     put(cache, tmp_path, "one")
     before = len(files.trace)
@@ -80,7 +80,7 @@ def test_a_refusal_that_passes_is_not_remembered(
 def test_what_a_volume_lacks_is_remembered(
     code: int, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """A way that the volume does not have is tried once: the second wheel pays nothing for it."""
+    """A method that the volume does not support is tried once: the second wheel skips it."""
     files.plan = Refusing(Refuse("rename link", code))
     for name in ("one", "two", "three"):
         assert put(cache, tmp_path, name).path.read_bytes() == make_wheel(name)
@@ -92,7 +92,7 @@ def test_what_a_volume_lacks_is_remembered(
 def test_the_deadline_is_told(
     code: int, cause: Cause, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """When every way is refused until the end, the error tells all that is known, and what to do."""
+    """If every method is refused until the timeout, the error has all known facts and advice."""
     files.plan = Refusing(Refuse("rename link", code), Refuse("open_read", code, "*.tmp"))
     machine.holders = ("scan.exe (pid 7)", "this process")
     with pytest.raises(CommitError) as caught:
@@ -108,7 +108,7 @@ def test_the_deadline_is_told(
 def test_the_holder_is_asked_for_during_the_wait(
     files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """Who holds the file is asked while it is waited for, seldom, and about both paths; not when it is over only."""
+    """During a wait, the holder of both paths is queried early and seldom, and not only at the end."""
     files.plan = Refusing(Refuse("rename link", 32), Refuse("open_read", 32, "*.tmp"))
     with pytest.raises(CommitError) as caught:
         put(cache, tmp_path)
@@ -121,7 +121,7 @@ def test_the_holder_is_asked_for_during_the_wait(
 def test_who_lets_go_soon_is_never_asked_about(
     files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """Asking takes longer than most waits: a file that is free again after two tries costs no question."""
+    """A file that is free again after two attempts causes no query, since a query takes longer than most waits."""
     files.plan = Refusing(Refuse("rename link", 32, times=4), Refuse("open_read", 32, "*.tmp", times=2))
     put(cache, tmp_path)
     assert machine.clock.slept != []
@@ -129,7 +129,7 @@ def test_who_lets_go_soon_is_never_asked_about(
 
 
 def test_a_question_that_fails_changes_nothing(files: FaultyFiles, machine: Machine, tmp_path: Path) -> None:
-    """Where the system cannot say who holds the file, the error is the same without a name."""
+    """If the holder cannot be determined, the error is the same without a name."""
 
     def fail(paths: object) -> tuple[str, ...]:
         raise OSError(5, "denied")
@@ -143,7 +143,7 @@ def test_a_question_that_fails_changes_nothing(files: FaultyFiles, machine: Mach
 
 
 class Leaving(Plan):
-    """A file that is deleted and still open somewhere: nothing can be done with its name until it is closed."""
+    """A deleted file that is still open somewhere: its name cannot be used until it is closed."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -156,7 +156,7 @@ class Leaving(Plan):
 def test_a_name_that_stays_after_its_deletion_is_not_waited_for(
     files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """Where a reader still has the wheel open that a prune deleted, it comes back at once, in a place beside it."""
+    """If a reader has a deleted wheel open, the new one is stored at once in a numbered place beside it."""
     path = put(cache, tmp_path).path
     cache.clear()
     files.plan = Leaving(path)
@@ -172,13 +172,13 @@ def test_a_name_that_stays_after_its_deletion_is_not_waited_for(
             assert found.path == added.path
 
 
-# What can never pass
+# Permanent errors
 
 
 def test_a_folder_that_denies_writing_is_told_at_once(
     files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """Where no file can be made in the folder, "access denied" is a permission, and no waiting helps."""
+    """If no file can be created in the folder, "access denied" is a permission error without a wait."""
     put(cache, tmp_path, "other")
     files.plan = Refusing(Refuse("create rename link mkdir open_write", 5, "*wheels*"))
     started = time.monotonic()
@@ -194,7 +194,7 @@ def test_a_folder_that_denies_writing_is_told_at_once(
 def test_a_folder_that_takes_no_new_folders_is_told_at_once(
     files: FaultyFiles, machine: Machine, tmp_path: Path
 ) -> None:
-    """A cache folder that cannot be made is an error when it is opened, not a minute later."""
+    """A cache folder that cannot be created is an error when the cache is opened, without a wait."""
     files.plan = Refusing(Refuse("mkdir", 5))
     with pytest.raises(CommitError) as caught:
         machine.cache(tmp_path / "cache")
@@ -207,7 +207,7 @@ def test_a_folder_that_takes_no_new_folders_is_told_at_once(
 def test_a_folder_that_is_pruned_while_it_is_made_is_made_again(
     times: int, code: str | int, files: FaultyFiles, machine: Machine, tmp_path: Path
 ) -> None:
-    """A folder that exists when it is to be made and is gone a moment later, or the one above, is an accident."""
+    """If the folder or its parent is removed while it is being created, it is created again."""
     path = tmp_path / "above" / "folder"
     path.parent.mkdir()
     files.plan = Refusing(Refuse("mkdir", code, str(path), times=times))
@@ -221,7 +221,7 @@ def test_a_folder_that_is_pruned_while_it_is_made_is_made_again(
 def test_a_folder_that_never_comes_is_told(
     code: str | int, files: FaultyFiles, machine: Machine, tmp_path: Path
 ) -> None:
-    """Where a folder cannot be made and nothing is there each time it is looked at, the trying has an end."""
+    """If a folder can neither be created nor found, the attempts end with an error."""
     path = tmp_path / "folder"
     refusal = Refuse("mkdir", code, str(path))
     files.plan = Refusing(refusal)
@@ -234,7 +234,7 @@ def test_a_folder_that_never_comes_is_told(
 
 
 def test_what_is_no_folder_is_told_at_once(files: FaultyFiles, machine: Machine, tmp_path: Path) -> None:
-    """A file in the place of a folder is in the way, and nothing is tried again."""
+    """A file with the name of the folder is an error at once, without another attempt."""
     path = tmp_path / "folder"
     path.write_bytes(b"")
     system = machine.cache_class._system
@@ -246,7 +246,7 @@ def test_what_is_no_folder_is_told_at_once(files: FaultyFiles, machine: Machine,
 
 @not_on_windows("making a link takes a right that users do not have there")
 def test_a_link_to_no_folder_is_told_at_once(files: FaultyFiles, machine: Machine, tmp_path: Path) -> None:
-    """A link that leads nowhere stands in the place of a folder as a file does: it is no folder that was pruned."""
+    """A dangling link with the name of the folder counts as a file, not as a folder that was pruned."""
     path = tmp_path / "folder"
     path.symlink_to(tmp_path / "missing")
     system = machine.cache_class._system
@@ -259,7 +259,7 @@ def test_a_link_to_no_folder_is_told_at_once(files: FaultyFiles, machine: Machin
 def test_access_denied_that_passes_is_waited_for(
     files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """Where the folder takes other files, "access denied" is somebody who holds this one: it is tried again."""
+    """If other files can be created in the folder, "access denied" means a holder, and is retried."""
     files.plan = Refusing(Refuse("rename link", 5), Refuse("open_read", 5, "*.tmp", times=3))
     assert put(cache, tmp_path).path.read_bytes() == make_wheel()
     assert len(machine.clock.slept) == 3
@@ -268,7 +268,7 @@ def test_access_denied_that_passes_is_waited_for(
 def test_a_folder_in_the_place_of_the_wheel_is_told_at_once(
     machine: Machine, cache: Cache, wheel: Wheel, tmp_path: Path
 ) -> None:
-    """A folder where the wheel should go is a permanent error: nothing that waits will take it away."""
+    """A folder with the name of the wheel is a permanent error, without a wait."""
     there = put(cache, tmp_path)
     for path in (there.path, there.path.with_suffix(".json")):
         path.unlink()
@@ -283,7 +283,7 @@ def test_a_folder_in_the_place_of_the_wheel_is_told_at_once(
 def test_a_folder_in_the_place_of_the_record_is_told_at_once(
     machine: Machine, cache: Cache, wheel: Wheel, tmp_path: Path
 ) -> None:
-    """A folder where the record should go is a permanent error too, with the code that the system gives."""
+    """A folder with the name of the record is a permanent error too, with the system's code."""
     there = put(cache, tmp_path)
     record = there.path.with_suffix(".json")
     record.unlink()
@@ -301,7 +301,7 @@ def test_a_folder_in_the_place_of_the_record_is_told_at_once(
 def test_other_codes_have_their_class(
     code: int, cause: Cause, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """A full disk, a path too long, security software, write protection: each is told by its class, at once."""
+    """A full disk, too long a path, security software and write protection are classified at once."""
     files.plan = Refusing(Refuse("create", code, "*.tmp"))
     with pytest.raises(CommitError) as caught:
         put(cache, tmp_path)
@@ -310,7 +310,7 @@ def test_other_codes_have_their_class(
     assert machine.clock.slept == []
 
 
-# What is behind "not supported"
+# The causes of "not supported"
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_other_codes_have_their_class(
 def test_a_volume_that_lacks_a_mode_is_told_by_what_it_is(
     code: int, volume: Volume, cause: Cause, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """A link that cannot be had says whether a container, a cloud folder or the volume is behind it."""
+    """If a link is not supported, the error says whether a container, a cloud folder or the volume is the cause."""
     machine.volume = volume
     added = put(cache, tmp_path)
     files.plan = Refusing(Refuse("link", code))
@@ -342,7 +342,7 @@ def test_a_volume_that_lacks_a_mode_is_told_by_what_it_is(
 def test_denied_until_the_end_on_a_mapped_volume_is_its_doing(
     files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """What is denied to the end, in a container's mapped folder that takes other files, is not a scanner's doing."""
+    """In a mapped folder of a container, "access denied" until the timeout is not attributed to a scanner."""
     machine.volume = Volume(mapped=True)
     files.plan = Refusing(Refuse("rename link", 5), Refuse("open_read", 5, "*.tmp"))
     with pytest.raises(CommitError) as caught:
@@ -358,7 +358,7 @@ def test_denied_until_the_end_on_a_mapped_volume_is_its_doing(
 def test_a_read_that_is_refused_for_a_while(
     operation: str, code: int, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """A wheel that cannot be read just now, when it has to be hashed again, is waited for."""
+    """If a wheel that must be hashed again cannot be read, the read is retried."""
     added = put(cache, tmp_path)
     machine.reboot()
     with machine.cache(cache.path) as second:
@@ -372,7 +372,7 @@ def test_a_read_that_is_refused_for_a_while(
 def test_a_read_that_stays_refused_names_the_holder(
     operation: str, code: int, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """A wheel that stays unreadable is an error after the call's seconds, with the holder; the wheel is not lost."""
+    """A wheel that remains unreadable is an error with the holder after the timeout, and is not lost."""
     added = put(cache, tmp_path)
     machine.reboot()
     machine.holders = ("backup.exe (pid 12)",)
@@ -402,7 +402,7 @@ def test_a_read_that_stays_denied_is_a_permission(
     cache: Cache,
     tmp_path: Path,
 ) -> None:
-    """A holder keeps others from reading by another code: "access denied" with nobody named is a permission."""
+    """If no holder is known, "access denied" is a permission error: holders cause another code."""
     wheel = put(cache, tmp_path)
     machine.reboot()
     machine.holders = holders
@@ -413,12 +413,12 @@ def test_a_read_that_stays_denied_is_a_permission(
     assert ("permission" in caught.value.advice) is (cause is Cause.DENIED)
 
 
-# The way out
+# Linking wheels out
 
 
 @pytest.mark.parametrize("code", [1, 50, 396])
 def test_a_volume_without_links_is_remembered(code: int, files: FaultyFiles, cache: Cache, tmp_path: Path) -> None:
-    """Where links are not supported, wheels are copied; the next one there is not tried, one on another volume is."""
+    """If links are not supported, wheels are copied, and links are tried again only on another volume."""
     one, two = put(cache, tmp_path, "alpha"), put(cache, tmp_path, "beta")
     before = files.count("link")
     files.volumes["elsewhere"] = 0
@@ -433,7 +433,7 @@ def test_a_volume_without_links_is_remembered(code: int, files: FaultyFiles, cac
 def test_a_wheel_with_too_many_links_is_copied_and_the_next_is_linked(
     files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
-    """1142 belongs to one blob: it is copied, and the other wheels of the folder are linked as before."""
+    """Error 1142 concerns one blob: it is copied, and other wheels are linked as before."""
     one, two = put(cache, tmp_path, "alpha"), put(cache, tmp_path, "beta")
     files.plan = Refusing(Refuse("clone", 50), Refuse("link", 1142, "*alpha*"))
     assert cache.link(one, tmp_path / "out" / one.filename) is LinkMode.COPY
@@ -445,7 +445,7 @@ def test_a_wheel_with_too_many_links_is_copied_and_the_next_is_linked(
 def test_a_link_that_is_refused_for_a_while_is_not_remembered(
     code: int, files: FaultyFiles, cache: Cache, tmp_path: Path
 ) -> None:
-    """A passing refusal of one link is no reason to copy the next wheel."""
+    """After a transient refusal of one link, the next wheel is linked."""
     one, two = put(cache, tmp_path, "alpha"), put(cache, tmp_path, "beta")
     files.plan = Refusing(Refuse("clone", 50), Refuse("link", code, "*alpha*"))
     assert cache.link(one, tmp_path / "out" / one.filename) is LinkMode.COPY
@@ -462,7 +462,7 @@ def vanish(call: object) -> None:
 def test_a_temporary_file_that_vanishes_once_is_downloaded_again(
     files: FaultyFiles, server: Server, cache: Cache, wheel: Wheel
 ) -> None:
-    """What was taken away between writing and committing may have been an accident: it is fetched once more."""
+    """If the temporary file disappears once before the commit, the wheel is downloaded once more."""
     url = wheel.on(server)
     files.plan = Doing("rename", vanish)
     assert cache.fetch(url, hashes=wheel.digest).status is Status.DOWNLOADED
@@ -472,7 +472,7 @@ def test_a_temporary_file_that_vanishes_once_is_downloaded_again(
 def test_a_temporary_file_that_vanishes_twice_was_removed(
     files: FaultyFiles, server: Server, machine: Machine, cache: Cache, wheel: Wheel
 ) -> None:
-    """The second time it is security software, and the error says so, and what to do."""
+    """If it disappears twice, the error says that security software removed it, with advice."""
     url = wheel.on(server)
     files.plan = Both(Doing("rename", vanish), Doing("link", vanish), Doing("rename", vanish))
     files.plan = _Always("rename", vanish)
@@ -490,7 +490,7 @@ def test_a_temporary_file_that_vanishes_twice_was_removed(
 def test_a_temporary_file_that_is_blocked_was_removed(
     code: int, operation: str, files: FaultyFiles, server: Server, machine: Machine, cache: Cache, wheel: Wheel
 ) -> None:
-    """225 is told as what it is on every step of the ladder, after one more download."""
+    """Error 225 is reported with its cause by every method, after one more download."""
     url = wheel.on(server)
     steps = ["rename", "link", "open_read"]
     earlier = steps[: steps.index(operation)]
@@ -512,7 +512,7 @@ class _Always(Doing):
 
 
 def test_a_held_record_is_renewed_although_its_spare_is_held_too(tmp_path: Path) -> None:
-    """A scanner holds the record for a while, and what is to take its place for good: it is waited for, and written."""
+    """A record that is held for a while is replaced, although its temporary file is held forever."""
     held = Refuse("replace open_write", 32, "*.json", times=8)
     files = FaultyFiles(Refusing(held, Refuse("unlink", 32, "*.tmp")))
     system = dataclasses.replace(System(), files=files)

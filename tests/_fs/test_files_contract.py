@@ -1,4 +1,4 @@
-"""The file layer of this machine, where no station shows what it does: the same on every system."""
+"""The contract of the file layer on this machine, as far as no other test checks it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wheelcache._os.files import native
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 1 << 18])
 def test_a_file_is_read_whole(tmp_path: Path, size: int) -> None:
-    """Below, at and above the size up to which one reading is enough, the bytes are the file's."""
+    """All bytes are returned for sizes below, at and above the limit of a single read."""
     path = tmp_path / "file"
     path.write_bytes(os.urandom(size))
     assert native().read(str(path)) == path.read_bytes()
@@ -21,7 +21,7 @@ def test_a_file_is_read_whole(tmp_path: Path, size: int) -> None:
 
 
 def test_a_large_file_is_read_in_one_piece(tmp_path: Path) -> None:
-    """A file that grew large is not copied again and again while it is read: it takes the memory of its bytes, once."""
+    """Reading a file that grew large takes the memory of its bytes once, without repeated copying."""
     path, size = tmp_path / "file", 8 << 20
     path.write_bytes(bytes(size))
     tracemalloc.start()

@@ -1,7 +1,7 @@
-"""Files that a scanner holds, on Windows, for real: what can be done is done at once, and nothing fails.
+"""Files that a real scanner holds on Windows: the library uses methods that need no wait, and nothing fails.
 
-A scanner here holds for ever: an operation that ends while it still does has not waited for it. Where something must
-wait, the clock is a false one that counts the seconds without waiting, or the scanner lets go in the end.
+A scanner here holds a file forever, so an operation that ends has not waited for it. If an operation must wait, the
+clock is a fake one that counts the seconds without waiting, or the scanner closes the file in the end.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def files() -> FaultyFiles:
 
 @pytest.fixture
 def machine(files: FaultyFiles) -> Machine:
-    """A machine whose clock never waits, and whose file calls go by a plan."""
+    """A machine whose clock never waits, and whose file operations follow a plan."""
     return Machine(files)
 
 
 @pytest.fixture
 def scanners() -> Iterator[ExitStack]:
-    """Scanners that are started in the middle of a test, and end with it."""
+    """Scanners that start in the middle of a test and end with it."""
     with ExitStack() as stack:
         yield stack
 
 
 def hold_at_commit(scanners: ExitStack, share: str, ms: int | str = "forever") -> Doing:
-    """Hold the finished temporary file just before it gets its name."""
+    """Hold the finished temporary file just before it is renamed."""
 
     def hold(call: FileCall) -> None:
         scanners.enter_context(holding(call.path, share=share, ms=ms))
@@ -54,7 +54,7 @@ def hold_at_commit(scanners: ExitStack, share: str, ms: int | str = "forever") -
 
 
 def real_cache(files: FaultyFiles, path: Path, **options: object) -> Cache:
-    """Open a cache with this file layer and a true clock."""
+    """Open a cache with this file layer and a real clock."""
 
     class RealCache(Cache):
         _system = replace(System(), files=files)
@@ -72,7 +72,7 @@ def put(cache: Cache, wheel: Wheel, folder: Path):
 def test_a_held_temporary_file_is_committed_at_once(
     share: str, files: FaultyFiles, machine: Machine, cache: Cache, wheel: Wheel, scanners: ExitStack, tmp_path: Path
 ) -> None:
-    """However the temporary file is held, for ever, the wheel is an entry at once; the file itself goes later."""
+    """A temporary file that is held forever in any way is committed at once, and deleted later."""
     files.plan = hold_at_commit(scanners, share)
     added = put(cache, wheel, tmp_path)
     assert machine.clock.slept == []
@@ -88,7 +88,7 @@ def test_a_held_temporary_file_is_committed_at_once(
 def test_without_links_a_file_that_can_be_read_is_copied_at_once(
     files: FaultyFiles, machine: Machine, cache: Cache, wheel: Wheel, scanners: ExitStack, tmp_path: Path
 ) -> None:
-    """Where the volume has no hard links and the holder shares reading, the wheel is copied, without a wait."""
+    """Without hard links, a file whose holder shares reading is copied without a wait."""
     files.plan = Both(Refusing(Refuse("link", 50)), hold_at_commit(scanners, "r"))
     added = put(cache, wheel, tmp_path)
     assert machine.clock.slept == []
@@ -101,7 +101,7 @@ def test_without_links_a_file_that_can_be_read_is_copied_at_once(
 def test_what_is_let_go_is_waited_for(
     ms: int, files: FaultyFiles, wheel: Wheel, scanners: ExitStack, tmp_path: Path
 ) -> None:
-    """Without hard links, a holder who shares nothing is waited for, and the wheel is an entry when they let go."""
+    """Without hard links, the commit waits for a holder that shares nothing, and succeeds when the file is closed."""
     files.plan = Both(Refusing(Refuse("link", 50)), hold_at_commit(scanners, "none", ms))
     with real_cache(files, tmp_path / "cache") as cache:
         added = put(cache, wheel, tmp_path)
@@ -113,7 +113,7 @@ def test_what_is_let_go_is_waited_for(
 def test_what_is_never_let_go_is_an_error_at_the_deadline(
     files: FaultyFiles, machine: Machine, cache: Cache, wheel: Wheel, scanners: ExitStack, tmp_path: Path
 ) -> None:
-    """After 60 s the error tells both paths, the code, the rounds, the seconds, every step, and the holder."""
+    """After 60 s the error has both paths, the code, the rounds, the seconds, every method, and the holder."""
     machine.holders = ("MsMpEng.exe (pid 4711)",)
     files.plan = Both(Refusing(Refuse("link", 50)), hold_at_commit(scanners, "none"))
     with pytest.raises(CommitError) as caught:
@@ -134,19 +134,19 @@ def test_what_is_never_let_go_is_an_error_at_the_deadline(
 
 @pytest.mark.parametrize("share", SHARES)
 def test_everything_is_held_as_it_appears(share: str, wheel: Wheel, server, tmp_path: Path) -> None:
-    """With each new file and folder held for ever, a wheel is fetched, hit and linked out, and nothing waits."""
+    """If every new file and folder is held forever, a wheel is fetched, hit and linked out without a wait."""
     root, out = tmp_path / "cache", tmp_path / "out"
     root.mkdir()
-    # A second would do: what had to wait for the scanner would wait in vain, and fail.
+    # One second suffices: an operation that waits for the scanner would fail after it.
     with watching(root, share=share) as scanner, Cache(root, io_timeout=1.0) as cache:
         fetched = cache.fetch(wheel.on(server), hashes=wheel.digest)
         assert fetched.status is Status.DOWNLOADED
         assert cache.fetch(wheel.on(server), hashes=wheel.digest).status is Status.HIT
-        # By name: a folder that is held so that nobody may list it has to be waited for.
+        # By path: listing a folder that is held without sharing would wait.
         assert cache.get(wheel.digest, filename=wheel.filename) is not None
         assert cache.link(fetched, out / "linked.whl") is LinkMode.HARDLINK
         if share != "none":
-            # Who shares nothing keeps the record from being read: the next process has to wait for that.
+            # A record that is held without sharing cannot be read, so the next process waits.
             assert cache.link(fetched, out / "copied.whl", mode="copy") is LinkMode.COPY
             with Cache(root, io_timeout=1.0) as second:
                 assert second.fetch(wheel.on(server), hashes=wheel.digest).status is Status.HIT
@@ -162,13 +162,13 @@ def test_everything_is_held_as_it_appears(share: str, wheel: Wheel, server, tmp_
 def test_everything_is_held_and_pruned(
     share: str, machine: Machine, cache: Cache, wheel: Wheel, tmp_path: Path
 ) -> None:
-    """With each new file and folder held for ever, prune takes what it can at once; the rest is told and goes later."""
+    """If every new file and folder is held forever, prune removes the others at once and reports the held ones."""
     with watching(cache.path / "v1", share=share) as scanner:
         added = put(cache, wheel, tmp_path)
         tree = cache.unpack(added) if share != "none" else None
         scanner.wait_for(f"held {added.path.with_suffix('.json')}")
         if share == "none":
-            # Its own hold on the temporary name may keep the scanner from the last one: it is the same file.
+            # The scanner's own handle on the temporary name may keep it from opening the final name of the same file.
             scanner.wait_for(f"held {added.path.parent}")
         else:
             for path in (added.path, tree.path, *(tree.path / name for name in tree.files), f"{tree.path}.json"):
@@ -177,7 +177,7 @@ def test_everything_is_held_and_pruned(
         assert machine.clock.slept == []
         assert [gone.digest for gone in report.removed] == ([wheel.digest] if share == "rwd" else [])
         assert {skipped.reason for skipped in report.skipped}
-        # Who may not delete the wheel has changed nothing of it.
+        # A wheel that cannot be deleted is unchanged.
         if share in {"r", "rw"}:
             assert cache.get(wheel.digest) == replace(added, status=Status.HIT)
             assert cache.unpack(added).path == tree.path
@@ -193,13 +193,13 @@ def test_everything_is_held_and_pruned(
 def test_the_right_target_is_there_and_held(
     share: str, machine: Machine, cache: Cache, wheel: Wheel, tmp_path: Path
 ) -> None:
-    """Where another has put the same bytes in place, and they are held, that is a success without a wait."""
+    """If another process has stored the same bytes and they are held, the commit succeeds without a wait."""
     there = put(cache, wheel, tmp_path)
     records(cache)[0].unlink()
     with machine.cache(cache.path) as second, holding(there.path, share=share):
         added = put(second, wheel, tmp_path)
         assert machine.clock.slept == []
-        # What nobody may read might be anything: the wheel gets a place of its own.
+        # A file that cannot be read could have any contents: the wheel gets a place of its own.
         assert (added.path == there.path) is (share != "none")
     assert added.path.read_bytes() == wheel.data
 
@@ -208,7 +208,7 @@ def test_the_right_target_is_there_and_held(
 def test_a_wrong_target_is_there_and_held(
     share: str, machine: Machine, cache: Cache, wheel: Wheel, other_wheel: Wheel, tmp_path: Path
 ) -> None:
-    """Where other bytes are in the wheel's place, and they are held, they are put aside or left, and never returned."""
+    """If other bytes with the wheel's name are held, they are quarantined or left, and never returned."""
     there = put(cache, wheel, tmp_path)
     records(cache)[0].unlink()
     there.path.write_bytes(other_wheel.data)
@@ -230,7 +230,7 @@ def test_a_wrong_target_is_there_and_held(
 def test_a_blob_that_cannot_be_read_is_waited_for_and_told(
     machine: Machine, cache: Cache, wheel: Wheel, tmp_path: Path
 ) -> None:
-    """A hit that must hash again, on a blob that nobody may read, ends in an error that names who holds it."""
+    """A hit that must hash a blob that is held without sharing ends in an error that names the holder."""
     there = put(cache, wheel, tmp_path)
     machine.reboot()
     machine.holders = ("SearchIndexer.exe (pid 5)",)
@@ -250,7 +250,7 @@ def test_a_blob_that_cannot_be_read_is_waited_for_and_told(
 
 @pytest.mark.parametrize("share", SHARES)
 def test_a_held_folder_stops_nothing(share: str, cache: Cache, machine: Machine, wheel: Wheel, tmp_path: Path) -> None:
-    """Who holds the folders of the cache, as an indexer does, keeps no wheel out."""
+    """Handles on the cache's folders, as an indexer has, do not prevent adding a wheel."""
     folders = [cache.path, cache.path / "v1"]
     with holding(*folders, share=share):
         added = put(cache, wheel, tmp_path)
@@ -259,7 +259,7 @@ def test_a_held_folder_stops_nothing(share: str, cache: Cache, machine: Machine,
 
 
 def test_the_scanner_is_a_process_of_its_own(tmp_path: Path) -> None:
-    """The tests' scanner says what it holds, so that the other tests here know what they see."""
+    """The scanner of the tests reports the files that it holds."""
     file = tmp_path / "file"
     file.touch()
     with holding(file, share="none") as scanner:

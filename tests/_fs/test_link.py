@@ -1,4 +1,4 @@
-"""The methods that a destination does not support: what is remembered of a refusal, for which folders, and how much."""
+"""Link modes that a destination does not support: which refusals are remembered, and for which folders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fs(files: FaultyFiles) -> RobustIO:
 
 @pytest.fixture
 def strategy() -> LinkStrategy:
-    """A strategy that remembers nothing yet."""
+    """A strategy without remembered refusals."""
     return LinkStrategy()
 
 
@@ -51,7 +51,7 @@ def destination(strategy: LinkStrategy, fs: RobustIO, tmp_path: Path, name: str)
 def test_many_new_folders_of_one_volume_ask_once(
     files: FaultyFiles, tmp_path: Path, refused: str, mode: LinkMode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fifty unpacks into new folders ask the volume for each method once, and remember one refusal of each."""
+    """Fifty unpacks into new folders try each mode once, and remember one refusal per mode."""
     strategies: set[LinkStrategy] = set()
     remember = LinkStrategy.remember
 
@@ -82,7 +82,7 @@ def test_many_new_folders_of_one_volume_ask_once(
 def test_a_refusal_of_the_volume_holds_for_its_other_folders(
     strategy: LinkStrategy, fs: RobustIO, files: FaultyFiles, tmp_path: Path, code: Code
 ) -> None:
-    """A method that the volume lacks is not tried in another folder of it, and is tried on another volume."""
+    """A mode that the volume does not support is tried again only on another volume."""
     files.volumes["elsewhere"] = 0
     destination(strategy, fs, tmp_path, "one").mark_unsupported("clone", os_error(code))
     assert not destination(strategy, fs, tmp_path, "two").supports("clone")
@@ -94,7 +94,7 @@ def test_a_refusal_of_the_volume_holds_for_its_other_folders(
 def test_another_device_holds_for_the_pair_of_volumes(
     strategy: LinkStrategy, fs: RobustIO, files: FaultyFiles, tmp_path: Path, code: Code
 ) -> None:
-    """Between two volumes there are no hard links, whatever the folder."""
+    """Between two volumes there are no hard links, for any folder."""
     files.volumes.update(one=1, two=1)
     destination(strategy, fs, tmp_path, "one").mark_unsupported("hardlink", os_error(code))
     assert not destination(strategy, fs, tmp_path, "two").supports("hardlink")
@@ -105,7 +105,7 @@ def test_another_device_holds_for_the_pair_of_volumes(
 def test_a_refusal_of_a_folder_holds_for_that_folder(
     strategy: LinkStrategy, fs: RobustIO, tmp_path: Path, code: Code
 ) -> None:
-    """A bind mount and a cloud folder report the volume of other folders, which are still asked."""
+    """A bind mount or cloud folder shares its volume number with other folders, where the mode is still tried."""
     destination(strategy, fs, tmp_path, "one").mark_unsupported("hardlink", os_error(code))
     assert not destination(strategy, fs, tmp_path, "one").supports("hardlink")
     assert destination(strategy, fs, tmp_path, "two").supports("hardlink")
@@ -115,7 +115,7 @@ def test_a_refusal_of_a_folder_holds_for_that_folder(
 def test_a_volume_without_a_number_is_remembered_by_its_folder(
     strategy: LinkStrategy, fs: RobustIO, files: FaultyFiles, tmp_path: Path, error: Code | None
 ) -> None:
-    """If the system does not tell volumes apart, a refusal holds for the folder that was given."""
+    """If the system does not identify volumes, a refusal applies to the given folder."""
     if error is None:
         files.volumes.update(one=None, two=None)
     else:
@@ -129,13 +129,13 @@ def test_a_volume_without_a_number_is_remembered_by_its_folder(
 def test_a_refusal_of_one_file_is_not_remembered(
     strategy: LinkStrategy, fs: RobustIO, tmp_path: Path, code: Code
 ) -> None:
-    """Too many links, or too many owners of a block, concern one file."""
+    """Too many links, or too many owners of a block, concern one file only."""
     destination(strategy, fs, tmp_path, "one").mark_unsupported("hardlink", os_error(code))
     assert strategy.remembered == 0
 
 
 def test_the_memory_is_bounded(strategy: LinkStrategy, fs: RobustIO, tmp_path: Path) -> None:
-    """Of more destinations than fit, the one that was unused for the longest time is asked again."""
+    """If the memory is full, the destination that was unused for the longest time is forgotten."""
     folders = [f"cloud{number}" for number in range(link._MAX_REMEMBERED + 1)]
     for name in folders[:-1]:
         destination(strategy, fs, tmp_path, name).mark_unsupported("hardlink", os_error(396))

@@ -30,7 +30,7 @@ def lock_of(files: FaultyFiles, path: Path, *tokens: CancelToken) -> FileLock:
 
 
 def replace(files: FaultyFiles, path: Path) -> FileLock:
-    """Let another process delete a lock file that is held, as a user may do, and lock a new one."""
+    """Simulate another process that deletes a held lock file, as a user may do, and locks a new one."""
     files.inner.rename(str(path), f"{path}.away")
     other = lock_of(FaultyFiles(), path)
     assert other.try_acquire()
@@ -38,7 +38,7 @@ def replace(files: FaultyFiles, path: Path) -> FileLock:
 
 
 def test_a_lock_file_of_another_process_is_kept(files: FaultyFiles, tmp_path: Path) -> None:
-    """A lock whose file was replaced meanwhile is released without deleting the other process's file."""
+    """If a lock file was replaced meanwhile, releasing the lock keeps the other process's file."""
     path = tmp_path / "key.lock"
     ours = lock_of(files, path)
     assert ours.try_acquire()
@@ -51,7 +51,7 @@ def test_a_lock_file_of_another_process_is_kept(files: FaultyFiles, tmp_path: Pa
 
 
 def test_a_lock_file_that_cannot_be_examined_is_kept(files: FaultyFiles, tmp_path: Path) -> None:
-    """If nobody can tell whose file it is, it stays, and the lock is free."""
+    """If the owner of the file cannot be determined, the file is kept and the lock is released."""
     path = tmp_path / "key.lock"
     ours = lock_of(files, path)
     assert ours.try_acquire()
@@ -77,7 +77,7 @@ def test_a_lock_is_released_after_a_cancellation(files: FaultyFiles, tmp_path: P
 
 @not_on_windows("Wine keeps a deleted name while the file is open")
 def test_sweeping_keeps_a_lock_that_replaced_the_one_it_took(files: FaultyFiles, tmp_path: Path) -> None:
-    """A sweep that locks an old file deletes it once: the file that another process creates right then is kept."""
+    """A sweep deletes an old lock file once, and keeps the one that another process creates at that moment."""
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
         path = Path(Layout(str(cache.path)).lock("key"))

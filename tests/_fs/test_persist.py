@@ -1,6 +1,6 @@
-"""The commit ladder: what is refused, by which code, decides what is tried next, for how long, and what is said.
+"""Committing a file: each refusal's code decides which method is tried next, for how long, and which error results.
 
-The refusals are put in at the file layer, since no system gives them all on demand; the clock never waits.
+The refusals are injected at the file layer, since no system raises all of them on demand. The clock never waits.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from wheelcache._fs.tempnames import OwnerTag
 from wheelcache._operation import CURRENT_TOKEN, CancelToken, Operation, OperationCancelledError
 from wheelcache._os.volume import Volume
 
-# What can pass, what a volume cannot do, and what it cannot do with one file.
+# Codes that are transient, that mean a missing feature of the volume, and that concern one file.
 TRANSIENT: tuple[Code, ...] = (5, 32, 33, 303, 1224)
 LACKING: tuple[Code, ...] = (1, 17, 50, 87, 396, "EXDEV", "ENOTSUP", "ENOSYS")
 OF_ONE_FILE: tuple[Code, ...] = (1142, "EMLINK")
@@ -58,13 +58,13 @@ def cache(machine: Machine, tmp_path: Path) -> Iterator[Cache]:
 
 @pytest.fixture
 def files() -> FaultyFiles:
-    """The file layer of the machine, whose plan each test makes."""
+    """The file layer of the machine, whose plan each test sets."""
     return FaultyFiles()
 
 
 @pytest.fixture
 def machine(files: FaultyFiles) -> Machine:
-    """A machine whose clock never waits, and whose files are refused as planned."""
+    """A machine whose clock never waits, and whose file operations are refused as planned."""
     return Machine(files)
 
 
@@ -81,14 +81,14 @@ def source(wheel: Wheel, tmp_path: Path) -> Path:
 
 
 def refuse_all(code: Code, times: int | None = None) -> Refusing:
-    """Refuse each of the three steps, so often."""
+    """Refuse each of the three methods this many times."""
     return Refusing(
         Refuse("rename", code, BLOB, times), Refuse("link", code, BLOB, times), Refuse("open_read", code, times=times)
     )
 
 
 def refused(cache: Cache, source: Path) -> CommitError:
-    """Put a wheel in, which must be refused with an error that says everything; return it."""
+    """Put a wheel, expect a refusal with a complete error, and return the error."""
     with pytest.raises(CommitError) as caught:
         cache.put(source)
     check_error(caught.value)
@@ -96,17 +96,17 @@ def refused(cache: Cache, source: Path) -> CommitError:
 
 
 def steps(files: FaultyFiles) -> list[str]:
-    """Return the steps that were tried, in order."""
+    """Return the methods that were tried, in order."""
     named = {"rename": "rename", "link": "link", "create": "copy"}
     tried = [(call.operation, call.target or call.path) for call in files.trace]
     return [named[operation] for operation, path in tried if operation in named and path.endswith(".whl")]
 
 
-# The way down
+# From method to method
 
 
 def test_nothing_refused(cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel) -> None:
-    """A rename is enough where nobody is in the way."""
+    """Without a refusal, one rename is enough."""
     assert cache.put(source).path.read_bytes() == wheel.data
     assert steps(files) == ["rename"]
     assert machine.clock.slept == []
@@ -116,7 +116,7 @@ def test_nothing_refused(cache: Cache, files: FaultyFiles, machine: Machine, sou
 def test_a_refused_rename_becomes_a_link_at_once(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
 ) -> None:
-    """Whatever keeps the temporary file from being renamed, a link gives it its name, with no wait."""
+    """If the temporary file cannot be renamed for any reason, it is linked to its name without a wait."""
     files.plan = Refusing(Refuse("rename", code))
     assert cache.put(source).path.read_bytes() == wheel.data
     assert steps(files) == ["rename", "link"]
@@ -129,7 +129,7 @@ def test_a_refused_rename_becomes_a_link_at_once(
 def test_refused_rename_and_link_become_a_copy_at_once(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, rename: Code, link: Code
 ) -> None:
-    """Where links are refused too, the bytes are copied, with no wait."""
+    """If links are refused too, the bytes are copied without a wait."""
     files.plan = Refusing(Refuse("rename", rename), Refuse("link", link))
     assert cache.put(source).path.read_bytes() == wheel.data
     assert steps(files) == ["rename", "link", "copy"]
@@ -141,7 +141,7 @@ def test_refused_rename_and_link_become_a_copy_at_once(
 def test_a_second_name_without_links(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
 ) -> None:
-    """A second name of the same bytes is a copy where links are refused, and the first one stays."""
+    """If links are refused, a second name of the same bytes is a copy, and the first is kept."""
     first = cache.put(source)
     files.plan = Refusing(Refuse("link", code))
     name = wheel_filename("demo", "1.0.0")
@@ -152,7 +152,7 @@ def test_a_second_name_without_links(
     check_sound(machine, cache.path, {wheel.filename: wheel.data, name: wheel.data})
 
 
-# Going round again
+# Rounds and waits
 
 
 @pytest.mark.parametrize("code", TRANSIENT)
@@ -160,7 +160,7 @@ def test_a_second_name_without_links(
 def test_a_holder_that_lets_go(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code, rounds: int
 ) -> None:
-    """What is held at every step is tried again, after a wait each time, until its holder lets go."""
+    """If every method is refused, all are tried again after a wait, until the holder closes the file."""
     files.plan = refuse_all(code, rounds)
     assert cache.put(source).path.read_bytes() == wheel.data
     assert steps(files) == ["rename", "link"] * rounds + ["rename"]
@@ -172,7 +172,7 @@ def test_a_holder_that_lets_go(
 def test_a_holder_that_never_lets_go(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
 ) -> None:
-    """At the deadline an error tells what was tried, how often and for how long, and who may be behind it."""
+    """At the timeout, the error has the methods, the attempts, the seconds, and the possible holder."""
     files.plan = refuse_all(code)
     error = refused(cache, source)
     assert error.cause is Cause.HELD
@@ -192,14 +192,14 @@ def test_a_holder_that_never_lets_go(
 
 
 def test_a_minute_by_default(machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path) -> None:
-    """Who says nothing waits for sixty seconds."""
+    """The default timeout is 60 seconds."""
     with machine.cache(tmp_path / "cache") as cache:
         files.plan = refuse_all(32)
         assert refused(cache, source).elapsed == pytest.approx(60.0)
 
 
 def test_no_patience(machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path) -> None:
-    """With no seconds to wait every step is tried once, and never again."""
+    """With a timeout of 0, every method is tried exactly once."""
     with machine.cache(tmp_path / "cache", io_timeout=0) as cache:
         files.plan = refuse_all(32)
         error = refused(cache, source)
@@ -210,7 +210,7 @@ def test_no_patience(machine: Machine, files: FaultyFiles, source: Path, tmp_pat
 def test_the_seconds_are_those_of_the_call(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, other_wheel: Wheel
 ) -> None:
-    """What one file of a call has waited, the next one cannot wait again; the next call can."""
+    """The files of one call share its retry budget; the next call has a new one."""
     files.plan = Refusing(Refuse("mkdir", 32, times=50), *refuse_all(32).rules)
     error = refused(cache, source)
     assert sum(machine.clock.slept) == pytest.approx(PATIENCE)
@@ -221,7 +221,7 @@ def test_the_seconds_are_those_of_the_call(
 
 
 class Hanging(Refusing):
-    """Refuse what a rule names, each time after so many seconds: so a server that is gone does it."""
+    """Refuse as a rule says, after a number of seconds each time, as an unreachable server does."""
 
     def __init__(self, machine: Machine, seconds: float, *rules: Refuse) -> None:
         super().__init__(*rules)
@@ -238,7 +238,7 @@ class Hanging(Refusing):
 def test_a_refusal_that_hangs_is_waited_for(
     machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path, operation: str, path: str, code: Code
 ) -> None:
-    """What hangs for 20 s before it is refused costs these seconds too: a minute is over after a few of them."""
+    """A call that hangs for 20 s before it is refused spends the budget of 60 s within a few attempts."""
     with machine.cache(tmp_path / "cache") as cache:
         rules = [Refuse(operation, code, path)]
         if operation != "mkdir":
@@ -247,7 +247,7 @@ def test_a_refusal_that_hangs_is_waited_for(
         begun = machine.clock.monotonic()
         error = refused(cache, source)
     assert error.winerror == code
-    # The refusal that the time ran out with is one of them: a round of three steps is the most it takes beyond.
+    # The time limit is checked after each round: at most one round of three methods follows it.
     assert 60 <= machine.clock.monotonic() - begun <= 60 + 3 * 20
     assert error.attempts <= 4
 
@@ -255,7 +255,7 @@ def test_a_refusal_that_hangs_is_waited_for(
 def test_the_first_refusal_counts_as_the_others_do(
     machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path
 ) -> None:
-    """One that hangs for longer than the call may wait is not tried a second time."""
+    """If the first refusal takes longer than the timeout, there is no second attempt."""
     with machine.cache(tmp_path / "cache") as cache:
         files.plan = Hanging(machine, 70.0, Refuse("mkdir", 64, "*wheels*"))
         error = refused(cache, source)
@@ -265,7 +265,7 @@ def test_the_first_refusal_counts_as_the_others_do(
 def test_slow_answers_to_who_holds_it_are_part_of_the_wait(
     machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path
 ) -> None:
-    """Asking for the holder may take as long as it likes: the deadline does not move."""
+    """Slow queries for the holder count towards the timeout."""
 
     def ask(paths: object) -> tuple[str, ...]:
         machine.clock.advance(5.0)
@@ -280,7 +280,7 @@ def test_slow_answers_to_who_holds_it_are_part_of_the_wait(
 
 
 def test_threads_that_hang_together_spend_it_once(machine: Machine) -> None:
-    """Two operations of one call that are refused at the same time cost the seconds of one."""
+    """Two operations of one call that are refused at the same time spend the budget once."""
     op = Operation(machine.cache_class._system, io_timeout=60.0)
     both = threading.Barrier(2, timeout=60)
     tries = [0, 0]
@@ -308,13 +308,13 @@ def test_threads_that_hang_together_spend_it_once(machine: Machine) -> None:
     assert op.budget.left == pytest.approx(40.0, abs=0.1)
 
 
-# What never passes
+# Permanent errors
 
 
 def test_a_folder_that_denies_writing(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
 ) -> None:
-    """Where no file at all can be made in the folder, "access denied" is a permission: no wait, and it is said so."""
+    """If no file can be created in the folder, "access denied" is reported as a permission without a wait."""
     files.plan = Refusing(Refuse("rename link create", 5, "*wheels*"))
     error = refused(cache, source)
     assert error.cause is Cause.DENIED
@@ -329,7 +329,7 @@ def test_a_folder_that_denies_writing(
 def test_a_folder_that_denies_writing_on_posix(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path
 ) -> None:
-    """A local EACCES is a permission as well."""
+    """A local EACCES is a permission error as well."""
     files.plan = Refusing(Refuse("rename link create", "EACCES", "*wheels*"))
     error = refused(cache, source)
     assert error.cause is Cause.DENIED
@@ -337,7 +337,7 @@ def test_a_folder_that_denies_writing_on_posix(
 
 
 def test_a_folder_in_the_way(cache: Cache, machine: Machine, source: Path, wheel: Wheel) -> None:
-    """A folder where the wheel should go is told at once, and left as it is."""
+    """A folder with the name of the wheel is reported at once, and kept."""
     path = cache.put(source).path
     path.unlink()
     path.with_suffix(".json").unlink()
@@ -355,7 +355,7 @@ def test_a_folder_in_the_way(cache: Cache, machine: Machine, source: Path, wheel
 def test_a_full_volume_while_copying(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
 ) -> None:
-    """No room ends it at once, even where a holder is why it was copied; the half of a copy is gone."""
+    """A full volume ends the copy at once, even if a holder was the reason for it, and the partial copy is deleted."""
     half = Doing("file.write", lambda call: call.half(), path=BLOB)
     files.plan = Both(
         half, Refusing(Refuse("rename", 32, BLOB), Refuse("link", 50, BLOB), Refuse("file.write", code, BLOB))
@@ -376,7 +376,7 @@ def test_a_full_volume_while_copying(
 def test_an_error_that_is_no_refusal(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, code: Code
 ) -> None:
-    """What is neither held nor lacking ends at once."""
+    """An error that is neither transient nor about a missing feature ends the commit at once."""
     files.plan = refuse_all(code)
     error = refused(cache, source)
     assert error.cause in {Cause.BROKEN, Cause.DENIED}
@@ -384,14 +384,14 @@ def test_an_error_that_is_no_refusal(
     assert machine.clock.slept == []
 
 
-# What is remembered
+# Remembered refusals
 
 
 @pytest.mark.parametrize("code", LACKING)
 def test_what_a_volume_cannot_do_is_remembered(
     cache: Cache, files: FaultyFiles, source: Path, other_wheel: Wheel, code: Code
 ) -> None:
-    """The second wheel pays nothing for what the first one found out."""
+    """A method that the volume does not support is not tried for the second wheel."""
     files.plan = Refusing(Refuse("rename link", code, BLOB))
     cache.put(source)
     files.trace.clear()
@@ -403,7 +403,7 @@ def test_what_a_volume_cannot_do_is_remembered(
 def test_a_refusal_of_one_file_is_not_remembered(
     cache: Cache, files: FaultyFiles, source: Path, other_wheel: Wheel, code: Code
 ) -> None:
-    """A holder, or a file with as many links as it can have, says nothing of the next wheel."""
+    """A holder, or the maximum number of links, does not affect the next wheel."""
     files.plan = Refusing(Refuse("rename link", code, BLOB))
     cache.put(source)
     files.trace.clear()
@@ -419,7 +419,7 @@ def test_a_refusal_of_one_file_is_not_remembered(
 def test_security_software_takes_the_file_once(
     cache: Cache, files: FaultyFiles, machine: Machine, server: Server, wheel: Wheel, code: Code
 ) -> None:
-    """A temporary file that is blocked, or gone before it is committed, is downloaded once more."""
+    """If the temporary file is blocked or missing before the commit, it is downloaded once more."""
     gone = Doing("rename", lambda call: os.unlink(call.path), path="*partial*")
     files.plan = Both(gone, Refusing(Refuse("rename", code, BLOB, times=1)))
     url = wheel.on(server)
@@ -433,7 +433,7 @@ def test_security_software_takes_the_file_once(
 def test_security_software_takes_the_file_every_time(
     cache: Cache, files: FaultyFiles, machine: Machine, server: Server, wheel: Wheel, code: Code
 ) -> None:
-    """The second time an error says that it was removed, and nothing more is downloaded."""
+    """The second time, the error says that the file was removed, and there is no further download."""
 
     class Gone(Plan):
         def before(self, call: object) -> None:
@@ -455,7 +455,7 @@ def test_security_software_takes_the_file_every_time(
 
 
 def test_security_software_takes_the_blob(cache: Cache, files: FaultyFiles, server: Server, wheel: Wheel) -> None:
-    """A wheel that is taken away right after it was committed is downloaded once more, too."""
+    """A wheel that disappears right after its commit is downloaded once more, too."""
     files.plan = Doing("rename", lambda call: os.unlink(call.target), path=BLOB, after=True)
     url = wheel.on(server)
     assert cache.fetch(url, hashes=wheel.digest).path.read_bytes() == wheel.data
@@ -467,7 +467,7 @@ def test_security_software_takes_the_blob(cache: Cache, files: FaultyFiles, serv
 
 @pytest.fixture
 def other(cache: Cache) -> Iterator[Cache]:
-    """The same cache, as another process has it."""
+    """The same cache, as another process opens it."""
     with Cache(cache.path) as other:
         yield other
 
@@ -475,7 +475,7 @@ def other(cache: Cache) -> Iterator[Cache]:
 def test_a_wheel_that_is_cleared_before_its_record_is_put_again(
     cache: Cache, other: Cache, files: FaultyFiles, source: Path, wheel: Wheel
 ) -> None:
-    """Whoever clears the cache between a wheel's commit and its record takes nothing from who puts it."""
+    """If the cache is cleared between a wheel's blob and its record, the wheel is stored again."""
     clear = Doing("rename", lambda call: other.clear(), path=BLOB, after=True)
     files.plan = clear
     assert cache.put(source).path.read_bytes() == wheel.data
@@ -486,7 +486,7 @@ def test_a_wheel_that_is_cleared_before_its_record_is_put_again(
 def test_a_wheel_that_is_there_and_pruned_before_its_record_is_put_again(
     cache: Cache, other: Cache, files: FaultyFiles, source: Path, wheel: Wheel
 ) -> None:
-    """Where the wheel that made the commit a success is pruned at once, the file that was brought takes its place."""
+    """If an existing blob is pruned before its record is renewed, the new file takes its place."""
     cache.put(source)
     prune = Doing("open_read", lambda call: other.remove(wheel.digest), path=BLOB, after=True)
     files.plan = prune
@@ -498,7 +498,7 @@ def test_a_wheel_that_is_there_and_pruned_before_its_record_is_put_again(
 def test_a_second_name_of_a_wheel_that_is_pruned_meanwhile_is_a_miss(
     cache: Cache, other: Cache, files: FaultyFiles, server: Server, source: Path, wheel: Wheel
 ) -> None:
-    """A hit under another name whose wheel goes just then is a miss: it is downloaded, and get says that it is gone."""
+    """If the wheel is pruned during a hit under another name, fetch downloads it, and get reports a miss."""
     name = wheel_filename("other")
     url = wheel.on(server)
     for ask in (
@@ -521,7 +521,7 @@ def test_a_second_name_of_a_wheel_that_is_pruned_meanwhile_is_a_miss(
 def test_a_temporary_file_that_was_altered(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code, change: object
 ) -> None:
-    """Bytes that are not those that were written are noticed while they are copied, and never get the name."""
+    """A copy detects altered bytes, which never get the wheel's name."""
     alter = Doing("open_read", lambda call: Path(call.path).write_bytes(change(wheel.data)), path=UNFINISHED)
     files.plan = Both(Refusing(Refuse("rename link", code, BLOB, times=2)), alter)
     error = refused(cache, source)
@@ -537,7 +537,7 @@ def test_a_temporary_file_that_was_altered(
 def test_a_temporary_file_that_cannot_be_deleted(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
 ) -> None:
-    """It is no reason to fail or to wait: it stays, with its owner and its age in its name."""
+    """A temporary file that cannot be deleted is kept without a wait, with owner and age in its name."""
     files.plan = Refusing(Refuse("rename unlink", code))
     assert cache.put(source).path.read_bytes() == wheel.data
     (left,) = leftovers(cache.path)
@@ -549,7 +549,7 @@ def test_a_temporary_file_that_cannot_be_deleted(
 def test_a_rejected_file_that_cannot_be_deleted(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, other_wheel: Wheel
 ) -> None:
-    """Failing to clean up does not hide why there was something to clean up."""
+    """A failed cleanup does not hide the original error."""
     files.plan = Refusing(Refuse("unlink", 32))
     with pytest.raises(WheelCacheError, match="hash"):
         cache.put(source, hashes=other_wheel.digest)
@@ -557,18 +557,18 @@ def test_a_rejected_file_that_cannot_be_deleted(
     assert machine.clock.slept == []
 
 
-# Somebody was there first
+# An existing file with the wheel's name
 
 
 def arrive(wheel: Wheel, data: bytes) -> Doing:
-    """Put bytes where the wheel should go, just before it goes there."""
+    """Create a file with the wheel's name just before the commit."""
     return Doing("rename", lambda call: Path(call.target).write_bytes(data), path=f"*wheels*{wheel.filename}")
 
 
 def test_losing_the_race_is_success(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
 ) -> None:
-    """Another process was quicker with the same bytes: they stay, ours go, and nothing waits."""
+    """If another process commits the same bytes first, they are kept, ours are deleted, and nothing waits."""
     files.plan = arrive(wheel, wheel.data)
     found = cache.put(source)
     assert found.path.read_bytes() == wheel.data
@@ -582,7 +582,7 @@ def test_losing_the_race_is_success(
 def test_losing_the_race_to_a_file_that_is_held(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code
 ) -> None:
-    """The same where somebody holds it so that it can be read, but not moved or deleted."""
+    """The same if the other file is held so that it can be read, but not moved or deleted."""
     path = place_of(cache, wheel)
     files.plan = Both(arrive(wheel, wheel.data), Holding(path, code, readable=True))
     assert cache.put(source).path == path
@@ -593,7 +593,7 @@ def test_losing_the_race_to_a_file_that_is_held(
 def test_wrong_bytes_are_put_aside(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, wrong: object
 ) -> None:
-    """What stands there with other bytes goes into quarantine, and the good one takes its place at once."""
+    """A file with other bytes is quarantined, and the good file takes its place at once."""
     files.plan = arrive(wheel, wrong(wheel.data))
     found = cache.put(source)
     assert found.path.read_bytes() == wheel.data
@@ -607,7 +607,7 @@ def test_wrong_bytes_are_put_aside(
 
 @pytest.mark.parametrize("file_system", ["FAT32", "exFAT", "vfat"])
 def test_wrong_bytes_are_put_aside_on_fat(source: Path, wheel: Wheel, tmp_path: Path, file_system: str) -> None:
-    """Where a file gets another number with another name, it goes into quarantine all the same."""
+    """If a rename changes a file's number, the file is quarantined all the same."""
     machine = Machine(FaultyFiles(inner=RenumberingFiles()))
     machine.volume = Volume(file_system=file_system)
     with machine.cache(tmp_path / "cache", io_timeout=PATIENCE) as cache:
@@ -627,13 +627,13 @@ def test_wrong_bytes_are_put_aside_on_fat(source: Path, wheel: Wheel, tmp_path: 
 
 
 def place_of(cache: Cache, wheel: Wheel, number: int = 0) -> Path:
-    """Return where a wheel goes, or where it goes when the places before are taken."""
+    """Return the path of a wheel's blob, or that of a numbered place."""
     folder = cache.path / "v1" / "wheels" / wheel.hex()[:2] / wheel.hex()[2:]
     return folder / (str(number) if number else "") / wheel.filename
 
 
 def taken(cache: Cache, wheel: Wheel, *, places: int = 1) -> list[Path]:
-    """Put wrong bytes into the first places of a wheel; return where."""
+    """Write wrong bytes to the first places of a wheel, and return their paths."""
     paths = [place_of(cache, wheel, number) for number in range(places)]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -646,7 +646,7 @@ def taken(cache: Cache, wheel: Wheel, *, places: int = 1) -> list[Path]:
 def test_wrong_bytes_that_are_held(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel, code: Code, readable: bool
 ) -> None:
-    """Where they cannot be moved, deleted or even read, the good one takes a numbered place that everybody finds."""
+    """If the wrong file cannot be moved, deleted or read, the good one is stored in a numbered place."""
     (bad,) = taken(cache, wheel)
     files.plan = Holding(bad, code, readable=readable)
     found = cache.put(source)
@@ -664,7 +664,7 @@ def test_wrong_bytes_that_are_held(
 
 
 class Holding(Plan):
-    """A process that holds one file: its name may not be taken from it, and where it is not shared, it is not read."""
+    """A process that holds one file: it cannot be renamed or deleted, or even read unless reading is shared."""
 
     def __init__(self, path: Path, code: Code, *, readable: bool) -> None:
         self.path = str(path)
@@ -679,7 +679,7 @@ class Holding(Plan):
 def test_the_numbered_place_survives_a_boot(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
 ) -> None:
-    """After a reboot the wheel in the numbered place is hashed and trusted again."""
+    """After a reboot, the wheel in the numbered place is hashed and trusted again."""
     (bad,) = taken(cache, wheel)
     files.plan = Holding(bad, 32, readable=False)
     found = cache.put(source)
@@ -690,7 +690,7 @@ def test_the_numbered_place_survives_a_boot(
 
 
 def test_every_place_is_taken(cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel) -> None:
-    """Where ten damaged files cannot be moved, an error says which folder to look at."""
+    """If ten damaged files cannot be moved, the error names the folder."""
     bad = taken(cache, wheel, places=10)
     files.plan = Both(*(Holding(path, 32, readable=True) for path in bad))
     error = refused(cache, source)
@@ -702,7 +702,7 @@ def test_every_place_is_taken(cache: Cache, files: FaultyFiles, machine: Machine
 def test_a_file_that_was_repaired_meanwhile(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
 ) -> None:
-    """What was damaged when it was looked at, and is repaired by another process before it is moved, stays in place."""
+    """A damaged file that another process replaces before it is moved is kept."""
     (path,) = taken(cache, wheel)
     other = machine.cache(cache.path)
 
@@ -715,7 +715,7 @@ def test_a_file_that_was_repaired_meanwhile(
         files.trace.clear()
         files.plan = Doing(operation, repair, path=pattern)
         assert cache.put(source).path == path
-        # Once by who repairs it; where there was time to see that, it is not even touched.
+        # Once by the process that repairs it. If that was noticed in time, the file is not moved at all.
         assert files.count("rename", "*quarantine*") == (1 if operation == "file.close" else 3)
         assert path.read_bytes() == wheel.data
         check_sound(machine, cache.path, {wheel.filename: wheel.data})
@@ -724,7 +724,7 @@ def test_a_file_that_was_repaired_meanwhile(
 def test_a_wheel_that_was_repaired_while_it_was_looked_at(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
 ) -> None:
-    """The same where it is found damaged on a hit: the good one and its record stay."""
+    """The same if a hit finds the damage: the good file and its record are kept."""
     path = cache.put(source).path
     other = machine.cache(cache.path)
 
@@ -745,7 +745,7 @@ def test_a_wheel_that_was_repaired_while_it_was_looked_at(
 def test_a_failed_copy_takes_nothing_of_others_along(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
 ) -> None:
-    """Where another process has moved the half of a copy away and put its own there, cleaning up leaves that alone."""
+    """If another process has replaced a partial copy with its own file, cleaning up keeps that file."""
     other = machine.cache(cache.path)
 
     def meanwhile(_: FileCall) -> None:
@@ -761,7 +761,7 @@ def test_a_failed_copy_takes_nothing_of_others_along(
 
 
 def test_the_holder_is_told(cache: Cache, files: FaultyFiles, machine: Machine, source: Path) -> None:
-    """Of several refusals the one that says why is told: a holder, and not that this volume has no links."""
+    """Of several refusals, the error reports the holder, and not that the volume has no links."""
     files.plan = Refusing(Refuse("rename", 32), Refuse("link", 50), Refuse("open_read", 1224))
     error = refused(cache, source)
     assert error.winerror == 32
@@ -772,7 +772,7 @@ def test_the_holder_is_told(cache: Cache, files: FaultyFiles, machine: Machine, 
 def test_a_torn_copy_of_another_process_is_taken_away(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, wheel: Wheel
 ) -> None:
-    """Where two processes copy, the unfinished file of one may go as damaged; both end with the right bytes."""
+    """If one of two copies is quarantined as damaged while unfinished, both processes end with the right bytes."""
     other = machine.cache(cache.path)
 
     def meanwhile(_: object) -> None:
@@ -784,7 +784,7 @@ def test_a_torn_copy_of_another_process_is_taken_away(
     check_sound(machine, cache.path, {wheel.filename: wheel.data})
 
 
-# Out of the cache
+# Linking wheels out
 
 
 @pytest.fixture
@@ -798,7 +798,7 @@ def cached(cache: Cache, source: Path) -> CachedWheel:
 def test_out_by_what_works(
     cache: Cache, files: FaultyFiles, machine: Machine, cached: CachedWheel, wheel: Wheel, clone: Code, link: Code
 ) -> None:
-    """A clone that is refused becomes a link, a link a copy, at once, and the mode that was used is returned."""
+    """If a clone is refused, a link is tried at once, then a copy, and the mode that was used is returned."""
     files.plan = Refusing(Refuse("clone", clone), *([] if link is None else [Refuse("link", link)]))
     target = cache.path.parent / "out" / wheel.filename
     assert cache.link(cached, target) == (LinkMode.HARDLINK if link is None else LinkMode.COPY)
@@ -811,7 +811,7 @@ def test_out_by_what_works(
 def test_what_a_folder_outside_cannot_do_is_remembered(
     cache: Cache, files: FaultyFiles, cached: CachedWheel, code: Code
 ) -> None:
-    """The second wheel into a folder that has no clones and links is copied straight away; another volume is asked."""
+    """The second wheel into a folder without clones and links is copied directly; another volume is tried."""
     files.plan = Refusing(Refuse("clone link", code))
     files.volumes["elsewhere"] = 0
     out = cache.path.parent / "out"
@@ -827,7 +827,7 @@ def test_what_a_folder_outside_cannot_do_is_remembered(
 def test_a_wheel_with_too_many_links_says_nothing_of_the_next(
     cache: Cache, files: FaultyFiles, cached: CachedWheel, source: Path, other_wheel: Wheel, code: Code
 ) -> None:
-    """A blob at its limit of links is copied; the next wheel is linked."""
+    """A blob with the maximum number of links is copied, and the next wheel is linked."""
     files.plan = Refusing(Refuse("clone", 50), Refuse("link", code, f"*{cached.filename}*"))
     out = cache.path.parent / "out"
     assert cache.link(cached, out / cached.filename) is LinkMode.COPY
@@ -839,7 +839,7 @@ def test_a_wheel_with_too_many_links_says_nothing_of_the_next(
 def test_a_named_mode_is_taken_or_fails(
     cache: Cache, files: FaultyFiles, machine: Machine, cached: CachedWheel, mode: LinkMode
 ) -> None:
-    """A mode that the caller names is not replaced by another one."""
+    """A mode that the caller requests is never replaced by another one."""
     files.plan = Refusing(Refuse("clone link", 17))
     target = cache.path.parent / "out" / cached.filename
     with pytest.raises(CommitError) as caught:
@@ -852,7 +852,7 @@ def test_a_named_mode_is_taken_or_fails(
 
 
 def test_a_full_volume_outside(cache: Cache, files: FaultyFiles, cached: CachedWheel) -> None:
-    """No room where the wheel should go leaves nothing there."""
+    """If the destination's volume is full, no file is left there."""
     files.plan = Refusing(Refuse("clone link", 17), Refuse("copy", "ENOSPC"))
     target = cache.path.parent / "out" / cached.filename
     with pytest.raises(CommitError) as caught:
@@ -866,7 +866,7 @@ def test_a_full_volume_outside(cache: Cache, files: FaultyFiles, cached: CachedW
 def test_a_wheel_that_changes_its_size_while_it_is_copied_out(
     cache: Cache, files: FaultyFiles, cached: CachedWheel, size: int
 ) -> None:
-    """It does not arrive."""
+    """A copy whose source changes its size is an error, and creates no file."""
     alter = Doing("copy", lambda call: os.truncate(call.path, size))
     files.plan = Both(Refusing(Refuse("clone link", 17)), alter)
     target = cache.path.parent / "out" / cached.filename
@@ -878,7 +878,7 @@ def test_a_wheel_that_changes_its_size_while_it_is_copied_out(
 
 
 def test_a_wheel_that_is_pruned_while_it_is_linked_out(cache: Cache, files: FaultyFiles, cached: CachedWheel) -> None:
-    """It is told as what it is: the wheel is no longer in the cache."""
+    """If the wheel is pruned meanwhile, the error says that it is no longer in the cache."""
     gone = Doing("open_read", lambda call: os.unlink(call.path), path=BLOB)
     files.plan = Both(Refusing(Refuse("clone link", 17)), gone)
     with pytest.raises(FileNotFoundError, match="no longer in the cache"):
@@ -892,7 +892,7 @@ def test_a_wheel_that_is_pruned_while_it_is_linked_out(cache: Cache, files: Faul
 def test_a_wheel_whose_record_was_not_written_is_adopted(
     machine: Machine, files: FaultyFiles, server: Server, wheel: Wheel, tmp_path: Path
 ) -> None:
-    """A cancellation between a blob's name and its record loses nothing: the next fetch downloads nothing."""
+    """After a cancellation between a blob and its record, the next fetch downloads nothing."""
     url = wheel.on(server)
     token = CancelToken()
     with machine.cache(tmp_path / "cache") as cache:

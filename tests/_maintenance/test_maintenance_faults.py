@@ -39,7 +39,7 @@ def nobody_waits(world: World, *, but: float = 0.0) -> Iterator[None]:
 
 
 def prune_to_the_old(cache: Cache, world: World) -> None:
-    with nobody_waits(world, but=0.31):  # the three moments for what another prune may just be taking away
+    with nobody_waits(world, but=0.31):  # the three waits for folders that another prune may be removing
         report = cache.prune(keep=[sha256(OLD_DATA)])
     assert [wheel.filename for wheel in report.removed] in ([], [NEW])
 

@@ -870,7 +870,7 @@ def test_many_prunes_at_once_and_the_bytes_are_counted_once(tmp_path: Path) -> N
     barrier = threading.Barrier(4)
 
     def prune() -> None:
-        with Cache(cache.path) as mine:  # of this machine: what a moment brings, no clock that stands still does
+        with Cache(cache.path) as mine:  # with the real clock: a fake one would stand still
             barrier.wait()
             reports.append(mine.prune(max_size=10 * SIZE))
 

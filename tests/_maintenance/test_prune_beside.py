@@ -68,8 +68,8 @@ def test_a_cache_is_cut_in_half_while_others_use_it(tmp_path: Path, count: int) 
             for entry in walk_entries(RobustIO(core_of(cache).begin()), core_of(cache).layout)
             if not entry.names or not entry.blobs
         ]
-        # Who was fetching or reading a wheel just as it went may have made its blob anew, or kept its folder from
-        # going. That is no entry: it is swept when it is a day old, and the next who wants it makes it whole.
+        # A process that was fetching or reading a wheel during its removal may have stored the blob again, or kept the
+        # folder. This is not an entry: prune sweeps it after a day, and the next fetch completes it.
         for tiny in (Tiny(numbers[f"sha256:{entry.sha256}"]) for entry in half):
             assert tiny.number in used
             cache.fetch((sources / tiny.filename).as_uri(), hashes=f"sha256:{tiny.sha256}")

@@ -1,4 +1,4 @@
-"""Trust: when a wheel is believed as it is, when it is hashed again, and that a damaged one is never handed out."""
+"""Trust: when a wheel is returned unchecked, when it is hashed again, and that a damaged one is never returned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wheelcache import Cache, Phase, ProgressEvent, Status
 
 @pytest.fixture
 def folder(machine: Machine, server: Server, wheel: Wheel, tmp_path: Path) -> Path:
-    """A cache folder with one wheel, and nobody who has it open."""
+    """A cache folder with one wheel, which no Cache has open."""
     with machine.cache(tmp_path / "cache") as cache:
         cache.fetch(wheel.on(server), hashes=wheel.digest)
     machine.files.forget()
@@ -33,7 +33,7 @@ def the_blob(folder: Path) -> Path:
 
 
 def hashed(machine: Machine) -> int:
-    """How often a wheel was read since the last time this was asked."""
+    """Return how often a wheel was read since the last call."""
     count = len(machine.files.calls("open_read", ".whl"))
     machine.files.forget()
     return count
@@ -44,11 +44,11 @@ def touch(path: Path) -> None:
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10_000_000_000))
 
 
-# What a hit costs
+# The cost of a hit
 
 
 def test_a_hit_is_one_read_and_one_stat(folder: Path, machine: Machine, server: Server, wheel: Wheel) -> None:
-    """A hit of a fresh Cache reads the record and looks at the wheel once; every further one only looks."""
+    """The first hit of a new Cache reads the record and stats the wheel once; every further one only stats."""
     with machine.cache(folder) as cache:
         blob, record = the_blob(folder), records(cache)[0]
         machine.files.forget()
@@ -63,7 +63,7 @@ def test_a_hit_is_one_read_and_one_stat(folder: Path, machine: Machine, server: 
 
 
 def test_what_was_just_fetched_costs_one_stat(machine: Machine, server: Server, wheel: Wheel, tmp_path: Path) -> None:
-    """A wheel that this object put there itself is not read again."""
+    """A wheel that this object committed itself is not read again."""
     with machine.cache(tmp_path / "cache") as cache:
         cache.fetch(wheel.on(server), hashes=wheel.digest)
         machine.files.forget()
@@ -71,11 +71,11 @@ def test_what_was_just_fetched_costs_one_stat(machine: Machine, server: Server, 
         assert [name for name, _ in machine.files.log] == ["stat"]
 
 
-# When it is hashed again
+# Reasons to hash again
 
 
 def test_after_a_reboot_it_is_hashed_once(folder: Path, machine: Machine, wheel: Wheel) -> None:
-    """The first use after a reboot hashes, renews the record, and every later one of any process trusts again."""
+    """The first use after a reboot hashes the wheel and renews the record; every process then trusts it."""
     machine.reboot()
     with machine.cache(folder) as cache:
         for _ in range(2):
@@ -92,7 +92,7 @@ def test_after_a_reboot_it_is_hashed_once(folder: Path, machine: Machine, wheel:
 
 
 def test_a_reboot_counts_for_an_open_cache_too(folder: Path, machine: Machine, wheel: Wheel) -> None:
-    """A machine that slept to disk and started again is a reboot for a process that went on."""
+    """If the boot identity changes under an open Cache, the wheel is hashed again."""
     with machine.cache(folder) as cache:
         assert cache.get(wheel.digest) is not None
         machine.reboot()
@@ -102,7 +102,7 @@ def test_a_reboot_counts_for_an_open_cache_too(folder: Path, machine: Machine, w
 
 
 def test_without_a_boot_identity_each_process_hashes_once(folder: Path, machine: Machine, wheel: Wheel) -> None:
-    """Where the system does not say when it started, a wheel is hashed once by each Cache."""
+    """If the system has no boot identity, every Cache hashes a wheel once."""
     machine.boot = None
     for _ in range(2):
         with machine.cache(folder) as cache:
@@ -112,7 +112,7 @@ def test_without_a_boot_identity_each_process_hashes_once(folder: Path, machine:
 
 
 def test_a_touched_wheel_is_hashed_once(folder: Path, machine: Machine, wheel: Wheel) -> None:
-    """Another time stamp with the same bytes costs one hash, also where the Cache trusted the wheel before."""
+    """A new time stamp with the same bytes costs one hash, even if the Cache trusted the wheel before."""
     with machine.cache(folder) as cache:
         assert cache.get(wheel.digest) is not None
         touch(the_blob(folder))
@@ -125,7 +125,7 @@ def test_a_touched_wheel_is_hashed_once(folder: Path, machine: Machine, wheel: W
 
 
 def test_a_replaced_wheel_with_the_same_stamp_is_hashed(folder: Path, machine: Machine, wheel: Wheel) -> None:
-    """A file that was put in the place of the wheel, with its size and its time stamp, is another file all the same."""
+    """A file that replaces the wheel with the same size and time stamp has another inode, and is hashed."""
     blob = the_blob(folder)
     stat = blob.stat()
     spare = blob.with_suffix(".new")
@@ -139,7 +139,7 @@ def test_a_replaced_wheel_with_the_same_stamp_is_hashed(folder: Path, machine: M
 def test_a_hash_that_is_not_recorded_is_computed_once(
     folder: Path, machine: Machine, server: Server, wheel: Wheel
 ) -> None:
-    """A hit that must have another hash as well is hashed for it, and the record has it from then on."""
+    """A hit that requires another hash computes it, and the record contains it from then on."""
     hashes = {"sha256": wheel.hex(), "md5": wheel.hex("md5"), "sha512": wheel.hex("sha512")}
     for times in (1, 0):
         with machine.cache(folder) as cache:
@@ -150,7 +150,7 @@ def test_a_hash_that_is_not_recorded_is_computed_once(
 
 
 def test_verify_full_hashes_on_every_hit(folder: Path, machine: Machine, server: Server, wheel: Wheel) -> None:
-    """With verify="full" every look reads the wheel, and a change that no stamp shows is found."""
+    """With verify="full" every lookup reads the wheel, and finds a change that no time stamp shows."""
     with machine.cache(folder, verify="full") as cache:
         for _ in range(3):
             assert cache.get(wheel.digest) is not None
@@ -161,7 +161,7 @@ def test_verify_full_hashes_on_every_hit(folder: Path, machine: Machine, server:
 
 
 def change_in_secret(blob: Path) -> None:
-    """Flip a bit and set the time stamp back: the one thing that is not noticed within a boot, as the docs say."""
+    """Flip a bit and reset the time stamp: the one documented change that is not noticed within a boot."""
     stat = blob.stat()
     data = bytearray(blob.read_bytes())
     data[500] ^= 1
@@ -171,7 +171,7 @@ def change_in_secret(blob: Path) -> None:
 
 
 def test_a_hidden_change_is_found_after_a_reboot(folder: Path, machine: Machine, wheel: Wheel) -> None:
-    """A flipped bit behind an unchanged stamp, as a power cut leaves it, does not outlive the boot."""
+    """A flipped bit behind an unchanged time stamp, as after a power cut, is found in the next boot."""
     change_in_secret(the_blob(folder))
     machine.reboot()
     with machine.cache(folder) as cache:
@@ -179,7 +179,7 @@ def test_a_hidden_change_is_found_after_a_reboot(folder: Path, machine: Machine,
 
 
 def test_hashing_again_is_told(folder: Path, machine: Machine, server: Server, wheel: Wheel) -> None:
-    """A listener hears that a wheel is checked, up to its size, and then that it is there."""
+    """The listener receives CHECKING events up to the wheel's size, and then DONE."""
     machine.reboot()
     events: list[ProgressEvent] = []
     with machine.cache(folder) as cache:
@@ -190,7 +190,7 @@ def test_hashing_again_is_told(folder: Path, machine: Machine, server: Server, w
 
 
 def test_a_listener_may_stop_the_hashing(folder: Path, machine: Machine, server: Server, wheel: Wheel) -> None:
-    """What a listener raises while a wheel is checked leaves the entry as it was."""
+    """An exception of the listener while a wheel is hashed leaves the entry unchanged."""
     machine.reboot()
     before = listing(folder / "v1" / "wheels")
 
@@ -224,7 +224,7 @@ DAMAGE: dict[str, Damage] = {
 def test_a_damaged_wheel_is_never_handed_out(
     kind: str, when: str, folder: Path, machine: Machine, server: Server, wheel: Wheel
 ) -> None:
-    """Whatever became of the bytes, no look gives them: they are put aside, and the wheel is fetched again."""
+    """No lookup returns damaged bytes: they are quarantined, and the wheel is fetched again."""
     blob = the_blob(folder)
 
     def damage() -> bytes:
@@ -257,7 +257,7 @@ def test_a_damaged_wheel_is_never_handed_out(
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_fetch_repairs_in_one_go(kind: str, folder: Path, machine: Machine, server: Server, wheel: Wheel) -> None:
-    """A fetch that meets a damaged wheel gives a good one, and says that it repaired."""
+    """A fetch that finds a damaged wheel returns a good one, and reports the repair."""
     DAMAGE[kind](the_blob(folder), wheel.data)
     machine.reboot()
     with machine.cache(folder) as cache:
@@ -267,7 +267,7 @@ def test_a_fetch_repairs_in_one_go(kind: str, folder: Path, machine: Machine, se
 
 
 def test_a_missing_blob_is_a_miss(folder: Path, machine: Machine, server: Server, wheel: Wheel) -> None:
-    """A record without its wheel is nothing, and the wheel is fetched again."""
+    """A record without its blob is a miss, and the wheel is fetched again."""
     the_blob(folder).unlink()
     with machine.cache(folder) as cache:
         assert cache.get(wheel.digest) is None
@@ -277,7 +277,7 @@ def test_a_missing_blob_is_a_miss(folder: Path, machine: Machine, server: Server
 
 
 def test_a_folder_in_the_place_of_a_wheel_is_never_handed_out(folder: Path, machine: Machine, wheel: Wheel) -> None:
-    """What is no file is no wheel."""
+    """A folder with the name of a wheel is never returned."""
     blob = the_blob(folder)
     blob.unlink()
     blob.mkdir()
@@ -286,7 +286,7 @@ def test_a_folder_in_the_place_of_a_wheel_is_never_handed_out(folder: Path, mach
         assert list(cache.entries()) == []
 
 
-# Records that say nothing
+# Invalid records
 
 
 def test_any_cut_of_a_record_is_a_miss(folder: Path, machine: Machine, wheel: Wheel) -> None:
@@ -336,7 +336,7 @@ FOREIGN = [
 def test_a_foreign_record_costs_no_download(
     content: bytes, folder: Path, machine: Machine, server: Server, wheel: Wheel
 ) -> None:
-    """What is no record is a miss; a fetch hashes the wheel that is there and writes a record that is one."""
+    """An invalid record is a miss; a fetch hashes the existing blob and writes a valid record."""
     with machine.cache(folder) as cache:
         (record,) = records(cache)
     record.write_bytes(content)
@@ -353,7 +353,7 @@ def test_a_foreign_record_costs_no_download(
 def test_a_wheel_in_a_numbered_place_that_lost_its_record_costs_no_download(
     folder: Path, machine: Machine, server: Server, wheel: Wheel
 ) -> None:
-    """A fetch finds it where it stands, beside a damaged one or alone, hashes it and writes its record."""
+    """A fetch finds a blob in a numbered place, beside a damaged one or alone, and writes its record."""
     blob = the_blob(folder)
     numbered = blob.parent / "1" / blob.name
     numbered.parent.mkdir()
@@ -399,7 +399,7 @@ def test_a_wheel_in_a_numbered_place_that_lost_its_record_costs_no_download(
 def test_a_record_that_says_odd_things_is_never_an_error(
     wrong: dict, folder: Path, machine: Machine, server: Server, wheel: Wheel
 ) -> None:
-    """A record with a good checksum and odd content gives the right bytes or none, and stays within its folder."""
+    """A record with a valid checksum and odd fields never leads to wrong bytes or out of its folder."""
     from wheelcache._store.records import decode, encode
 
     with machine.cache(folder) as cache:
@@ -420,7 +420,7 @@ def test_a_record_that_says_odd_things_is_never_an_error(
 def test_a_record_from_another_digest_is_not_believed(
     folder: Path, machine: Machine, server: Server, wheel: Wheel, other_wheel: Wheel
 ) -> None:
-    """A record that was copied to another digest's folder, with or without its wheel, leads to nothing."""
+    """A record that was copied to another digest's folder, with or without its wheel, is a miss."""
     with machine.cache(folder) as cache:
         mine = records(cache)[0].parent
         cache.fetch(other_wheel.on(server), hashes=other_wheel.digest)
@@ -447,7 +447,7 @@ def test_a_record_from_another_digest_is_not_believed(
 
 
 def test_files_that_are_not_ours_are_passed_over(folder: Path, machine: Machine, wheel: Wheel) -> None:
-    """Whatever lies about in the folders of a cache is no wheel and no error."""
+    """Foreign files in the folders of a cache are neither wheels nor errors."""
     for place in (
         folder,
         folder / "v1",
@@ -465,11 +465,11 @@ def test_files_that_are_not_ours_are_passed_over(folder: Path, machine: Machine,
         assert cache.stats().wheels >= 1
 
 
-# Caches that travel
+# Caches that are moved
 
 
 def test_a_cache_can_be_moved(folder: Path, machine: Machine, server: Server, wheel: Wheel, tmp_path: Path) -> None:
-    """A copy of the whole folder elsewhere, as CI restores it, is the same cache, and hashes each wheel once."""
+    """A copy of the whole folder, as CI restores it, is the same cache, and hashes each wheel once."""
     shutil.copytree(folder, tmp_path / "elsewhere" / "cache")
     shutil.rmtree(folder)
     for times in (1, 0):
@@ -482,14 +482,14 @@ def test_a_cache_can_be_moved(folder: Path, machine: Machine, server: Server, wh
 
 
 def test_a_cache_has_no_path_of_its_machine_in_it(folder: Path, tmp_path: Path) -> None:
-    """No file of a cache says where the cache is."""
+    """No file of a cache contains the path of the cache."""
     for name, content in files_in(folder).items():
         assert str(tmp_path).encode() not in content, name
         assert tmp_path.name.encode() not in content, name
 
 
 def test_a_cache_is_plain_files_and_folders(folder: Path) -> None:
-    """There is no symbolic link nor anything else that an archive could lose."""
+    """A cache contains no symbolic link or anything else that an archive could lose."""
     assert all(path.is_file() or path.is_dir() for path in folder.rglob("*"))
     assert not any(path.is_symlink() for path in folder.rglob("*"))
 
@@ -497,7 +497,7 @@ def test_a_cache_is_plain_files_and_folders(folder: Path) -> None:
 def test_empty_folders_may_be_lost(
     folder: Path, machine: Machine, server: Server, wheel: Wheel, other_wheel: Wheel
 ) -> None:
-    """An archive that leaves out empty folders, or everything but the wheels, loses nothing that matters."""
+    """An archive without the empty folders, or with nothing but the wheels, loses nothing important."""
     for name in ("partial", "tmp", "locks", "quarantine", "urls"):
         shutil.rmtree(folder / "v1" / name, ignore_errors=True)
     with machine.cache(folder) as cache:
@@ -507,7 +507,7 @@ def test_empty_folders_may_be_lost(
 
 
 def test_a_cache_that_vanished_is_empty(folder: Path, machine: Machine, server: Server, wheel: Wheel) -> None:
-    """Whoever deletes the folder under an open Cache gets a miss, a new folder and the wheel, and no error."""
+    """If the folder is deleted under an open Cache, fetch creates it again and returns the wheel."""
     with machine.cache(folder) as cache:
         assert cache.get(wheel.digest) is not None
         shutil.rmtree(folder)
@@ -519,7 +519,7 @@ def test_a_cache_that_vanished_is_empty(folder: Path, machine: Machine, server: 
 
 
 def test_two_objects_see_each_others_wheels(machine: Machine, server: Server, wheel: Wheel, tmp_path: Path) -> None:
-    """What one Cache of a folder puts there, another one that is open finds."""
+    """A wheel that one Cache of a folder adds is found by another one that is already open."""
     with machine.cache(tmp_path / "cache") as one, machine.cache(tmp_path / "cache") as two:
         assert two.get(wheel.digest) is None
         one.fetch(wheel.on(server), hashes=wheel.digest)
@@ -527,7 +527,7 @@ def test_two_objects_see_each_others_wheels(machine: Machine, server: Server, wh
 
 
 def test_a_record_that_cannot_be_renewed_costs_only_time(folder: Path, wheel: Wheel, machine: Machine) -> None:
-    """Where the record cannot be replaced just now, the wheel is handed out, and the next process hashes again."""
+    """If the record cannot be replaced, the wheel is returned, and the next process hashes it again."""
     from wheelcache._os.files import native
 
     class Refusing:
@@ -552,7 +552,7 @@ def test_a_record_that_cannot_be_renewed_costs_only_time(folder: Path, wheel: Wh
 
 
 def test_the_machines_own_clock_and_boot_do_it_too(server: Server, wheel: Wheel, tmp_path: Path) -> None:
-    """With nothing replaced, a second Cache of this boot trusts what the first one fetched."""
+    """With the real system, a second Cache of this boot trusts the wheel that the first one fetched."""
     with Cache(tmp_path / "cache") as cache:
         cache.fetch(wheel.on(server), hashes=wheel.digest)
     events: list[ProgressEvent] = []

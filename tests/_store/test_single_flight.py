@@ -1,4 +1,4 @@
-"""One download of a wheel at a time: who waits, for whom, how long, and that nothing depends on it."""
+"""One download of a wheel at a time: who waits, for whom, how long, and that correctness never depends on it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ OTHER_PID = 4711
 
 @pytest.fixture
 def files() -> FaultyFiles:
-    """The file layer of the machine, whose plan each test makes."""
+    """The file layer of the machine, whose plan each test sets."""
     return FaultyFiles()
 
 
 @pytest.fixture
 def machine(files: FaultyFiles) -> Machine:
-    """A machine whose clock never waits, and whose files are refused as planned."""
+    """A machine whose clock never waits, and whose file operations are refused as planned."""
     return Machine(files)
 
 
@@ -47,7 +47,7 @@ def cache(machine: Machine, tmp_path: Path) -> Iterator[Cache]:
 
 
 class Owner:
-    """Another process that downloads a wheel, as far as anybody can see: its lock, and its partial file."""
+    """Another process that downloads a wheel, as others observe it: its lock and its partial file."""
 
     def __init__(self, cache: Cache, wheel: Wheel) -> None:
         system = System()
@@ -64,21 +64,21 @@ class Owner:
             file.write(data)
 
     def ends(self) -> None:
-        """End, one way or the other."""
+        """Delete the partial file, and release the lock."""
         self.partial.unlink(missing_ok=True)
         self.lock.release()
 
 
 @pytest.fixture
 def owner(cache: Cache, wheel: Wheel) -> Iterator[Owner]:
-    """Another process that has the wheel's turn, and has written nothing yet."""
+    """Another process that holds the wheel's lock, and has not written any bytes yet."""
     owner = Owner(cache, wheel)
     yield owner
     owner.ends()
 
 
 class Listener:
-    """Keeps the events of a fetch, and does something at each one that says that it waits."""
+    """Collects the events of a fetch, and runs an action for each WAITING event."""
 
     def __init__(self, action: Callable[[int], object] = lambda _: None) -> None:
         self.events: list[ProgressEvent] = []
@@ -86,7 +86,7 @@ class Listener:
 
     @property
     def waits(self) -> list[str]:
-        """What was said while waiting."""
+        """The details of the WAITING events."""
         return [event.detail for event in self.events if event.phase is Phase.WAITING]
 
     def __call__(self, event: ProgressEvent) -> None:
@@ -99,7 +99,7 @@ class Listener:
 
 
 def fetch_at_once(caches: list[Cache], url: str, wheel: Wheel) -> list[CachedWheel]:
-    """Fetch a wheel in as many threads as there are caches, all at once."""
+    """Fetch a wheel in one thread per cache, all at once."""
     start = threading.Barrier(len(caches))
 
     def fetch(cache: Cache) -> CachedWheel:
@@ -111,7 +111,7 @@ def fetch_at_once(caches: list[Cache], url: str, wheel: Wheel) -> list[CachedWhe
 
 
 def test_threads_of_one_cache(tmp_path: Path, server: Server, wheel: Wheel) -> None:
-    """Sixteen threads that want one wheel of one object download it once."""
+    """Sixteen threads that fetch one wheel through one object download it once."""
     url = wheel.on(server)
     with Cache(tmp_path / "cache") as cache:
         found = fetch_at_once([cache] * 16, url, wheel)
@@ -122,7 +122,7 @@ def test_threads_of_one_cache(tmp_path: Path, server: Server, wheel: Wheel) -> N
 
 
 def test_threads_without_locks(tmp_path: Path, server: Server, wheel: Wheel) -> None:
-    """They do where no lock can be had among processes."""
+    """Threads download it once even if no lock between processes is possible."""
     url = wheel.on(server)
     with Cache(tmp_path / "cache") as cache:
         (cache.path / "v1" / "locks").write_bytes(b"in the way")
@@ -132,7 +132,7 @@ def test_threads_without_locks(tmp_path: Path, server: Server, wheel: Wheel) -> 
 
 
 def test_caches_of_one_folder(tmp_path: Path, server: Server, wheel: Wheel) -> None:
-    """Eight objects on one folder, in eight threads, download it once."""
+    """Eight objects for one folder, in eight threads, download it once."""
     url = wheel.on(server)
     caches = [Cache(tmp_path / "cache") for _ in range(8)]
     found = fetch_at_once(caches, url, wheel)
@@ -147,7 +147,7 @@ def test_caches_of_one_folder(tmp_path: Path, server: Server, wheel: Wheel) -> N
 def test_different_wheels_do_not_wait_for_each_other(
     tmp_path: Path, server: Server, wheel: Wheel, other_wheel: Wheel
 ) -> None:
-    """While one wheel stalls, another one comes through."""
+    """While the download of one wheel stalls, another wheel is fetched."""
     asked, go_on = threading.Event(), threading.Event()
 
     def slow(exchange: Exchange) -> None:
@@ -165,7 +165,7 @@ def test_different_wheels_do_not_wait_for_each_other(
 
 
 def test_a_failure_is_each_waiters_own(tmp_path: Path, server: Server, wheel: Wheel) -> None:
-    """Where the one who downloads fails, the next one tries, and each gets an error of its own."""
+    """If the downloading thread fails, the next one tries, and each thread gets its own error."""
     url = wheel.on(server, how=status(404))
     with Cache(tmp_path / "cache") as cache:
         start = threading.Barrier(4)
@@ -188,7 +188,7 @@ def test_a_failure_is_each_waiters_own(tmp_path: Path, server: Server, wheel: Wh
 
 
 def test_whom_it_waits_for(cache: Cache, owner: Owner, server: Server, wheel: Wheel) -> None:
-    """A waiter says whom it waits for, by the number of the process, once there is something of it to see."""
+    """A waiter reports the number of the process that it waits for, once that has a partial file."""
 
     def at(wait: int) -> None:
         if wait == 2:
@@ -205,7 +205,7 @@ def test_whom_it_waits_for(cache: Cache, owner: Owner, server: Server, wheel: Wh
 
 
 def test_an_owner_who_stands_still(cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel) -> None:
-    """After lock_timeout seconds without progress, a waiter goes on without the lock; the owner's files stay."""
+    """After lock_timeout seconds without progress, a waiter continues without the lock and keeps the owner's files."""
     owner.writes(b"begun, and then no more")
     found = cache.fetch(wheel.on(server), hashes=wheel.digest)
     assert found.status is Status.DOWNLOADED
@@ -216,7 +216,7 @@ def test_an_owner_who_stands_still(cache: Cache, machine: Machine, owner: Owner,
 
 
 def test_an_owner_who_moves(cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel) -> None:
-    """An owner whose file grows is waited for, however long it takes."""
+    """A waiter waits for as long as the owner's file grows."""
 
     def at(wait: int) -> None:
         if wait % 150 == 0:
@@ -231,7 +231,7 @@ def test_an_owner_who_moves(cache: Cache, machine: Machine, owner: Owner, server
 
 
 def test_an_owner_who_stops_moving(cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel) -> None:
-    """The seconds count from when the owner was last seen to move."""
+    """The timeout counts from the owner's last progress."""
     listener = Listener(lambda wait: owner.writes(b"more") if wait == 100 else None)
     assert cache.fetch(wheel.on(server), hashes=wheel.digest, progress=listener).status is Status.DOWNLOADED
     assert sum(machine.clock.slept) == pytest.approx(5.0 + LOCK_TIMEOUT, abs=0.1)
@@ -240,7 +240,7 @@ def test_an_owner_who_stops_moving(cache: Cache, machine: Machine, owner: Owner,
 def test_a_wheel_that_comes_while_it_is_waited_for(
     cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel
 ) -> None:
-    """A waiter takes the wheel as soon as it is there, even though whoever has the lock stands still."""
+    """A waiter uses the wheel as soon as it exists, even if the lock is still held."""
 
     def at(wait: int) -> None:
         if wait == 3:
@@ -258,7 +258,7 @@ def test_a_wheel_that_comes_while_it_is_waited_for(
 
 
 def test_a_waiter_that_is_stopped(cache: Cache, owner: Owner, server: Server, wheel: Wheel) -> None:
-    """What the listener raises ends the waiting, and leaves nothing that is in the way of the next fetch."""
+    """An exception of the listener ends the wait, and leaves nothing that blocks the next fetch."""
 
     def stop(_: int) -> None:
         raise KeyboardInterrupt
@@ -273,7 +273,7 @@ def test_a_waiter_that_is_stopped(cache: Cache, owner: Owner, server: Server, wh
 
 
 def test_a_lock_that_its_owner_left_behind(cache: Cache, machine: Machine, server: Server, wheel: Wheel) -> None:
-    """The lock file of a process that was killed is no lock: nobody waits for it."""
+    """The lock file of a killed process is not a lock: no fetch waits for it."""
     lock = Path(Layout(str(cache.path)).lock(wheel.digest))
     lock.parent.mkdir()
     lock.touch()
@@ -282,14 +282,14 @@ def test_a_lock_that_its_owner_left_behind(cache: Cache, machine: Machine, serve
     assert unfinished(cache) == []
 
 
-# No locks to be had
+# Locks that cannot be acquired
 
 
 @pytest.mark.parametrize("code", ["EACCES", "EPERM", "EROFS", "ENOSPC", "EMFILE", "EIO", "ENOSYS", 50, 87, 1])
 def test_no_lock_can_be_made(
     cache: Cache, files: FaultyFiles, machine: Machine, server: Server, wheel: Wheel, code: Code
 ) -> None:
-    """Where lock files cannot be opened, the wheel is fetched without, and nobody waits."""
+    """If lock files cannot be opened, the wheel is fetched without a lock or a wait."""
     files.plan = Refusing(Refuse("open_write mkdir", code, "*locks*"))
     assert cache.fetch(wheel.on(server), hashes=wheel.digest).path.read_bytes() == wheel.data
     assert machine.clock.slept == []
@@ -299,7 +299,7 @@ def test_no_lock_can_be_made(
 def test_a_lock_that_is_refused_for_ever(
     cache: Cache, files: FaultyFiles, machine: Machine, server: Server, wheel: Wheel, code: Code
 ) -> None:
-    """A lock file that is just being deleted is refused for a moment; who is refused for longer goes on without."""
+    """A lock that is refused for longer than a deletion takes is skipped, and the wheel is fetched without it."""
     files.plan = Refusing(Refuse("open_write", code, "*locks*"))
     assert cache.fetch(wheel.on(server), hashes=wheel.digest).path.read_bytes() == wheel.data
     assert sum(machine.clock.slept) <= 2.0
@@ -309,7 +309,7 @@ def test_a_lock_that_is_refused_for_ever(
 def test_a_lock_that_is_refused_for_a_moment(
     cache: Cache, files: FaultyFiles, machine: Machine, server: Server, wheel: Wheel, code: Code
 ) -> None:
-    """It is tried again, and had."""
+    """A lock that is refused for a moment is tried again, and acquired."""
     files.plan = Refusing(Refuse("open_write", code, "*locks*", times=3))
     assert cache.fetch(wheel.on(server), hashes=wheel.digest).path.read_bytes() == wheel.data
     assert len(machine.clock.slept) == 3
@@ -317,7 +317,7 @@ def test_a_lock_that_is_refused_for_a_moment(
 
 
 def test_a_file_where_the_locks_should_be(cache: Cache, machine: Machine, server: Server, wheel: Wheel) -> None:
-    """A file in the place of the folder of locks stops nobody."""
+    """A file with the name of the folder of locks prevents no fetch."""
     (cache.path / "v1" / "locks").write_bytes(b"in the way")
     assert cache.fetch(wheel.on(server), hashes=wheel.digest).path.read_bytes() == wheel.data
     assert machine.clock.slept == []
@@ -326,7 +326,7 @@ def test_a_file_where_the_locks_should_be(cache: Cache, machine: Machine, server
 def test_a_lock_that_cannot_be_deleted(
     cache: Cache, files: FaultyFiles, machine: Machine, server: Server, wheel: Wheel, other_wheel: Wheel
 ) -> None:
-    """It stays as an empty file, and is taken again by the next one."""
+    """A lock file that cannot be deleted remains as an empty file, and can be acquired again."""
     files.plan = Refusing(Refuse("unlink", 32, "*locks*"))
     cache.fetch(wheel.on(server), hashes=wheel.digest)
     (lock,) = (cache.path / "v1" / "locks").iterdir()
@@ -340,7 +340,7 @@ def test_a_lock_that_cannot_be_deleted(
 
 
 def test_a_hit_takes_no_lock(cache: Cache, files: FaultyFiles, server: Server, wheel: Wheel) -> None:
-    """A wheel that is there is handed out without looking at any lock, even while somebody holds it."""
+    """A hit needs no lock, even while another process holds it."""
     url = wheel.on(server)
     cache.fetch(url, hashes=wheel.digest)
     owner = Owner(cache, wheel)

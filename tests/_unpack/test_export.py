@@ -1,4 +1,4 @@
-"""Exporting: a flat folder with true names, which installers take without any index."""
+"""Export: a flat folder of wheels under their true names, which installers use without an index."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def wheels(cache: Cache, tmp_path: Path) -> dict[str, Wheel]:
 def test_all_wheels_go_out_under_their_true_names(
     cache: Cache, wheels: dict[str, Wheel], tmp_path: Path, mode: str
 ) -> None:
-    """The folder is made and holds every wheel once, and nothing else; a second time is fine."""
+    """The folder is created and holds every wheel once and nothing else; a second export is accepted."""
     out = tmp_path / "a" / "house"
     paths = cache.export(out, mode=mode)
     assert {path.name: path.read_bytes() for path in paths} == {w.filename: w.data for w in wheels.values()}
@@ -41,7 +41,7 @@ def test_all_wheels_go_out_under_their_true_names(
 
 
 def test_chosen_wheels_go_out_from_layers_too(machine: Machine, cache: Cache, wheels: dict[str, Wheel], tmp_path: Path):
-    """Only those that were given, in their order, wherever they are."""
+    """Only the given wheels are exported, in their order, from the cache and its layers."""
     with machine.cache(tmp_path / "upper", layers=[cache.path]) as upper:
         chosen = [upper.get(wheels[name].digest) for name in ("gamma", "alpha", "gamma")]
         paths = upper.export(tmp_path / "out", [wheel for wheel in chosen if wheel is not None])
@@ -51,7 +51,7 @@ def test_chosen_wheels_go_out_from_layers_too(machine: Machine, cache: Cache, wh
 def test_two_wheels_of_one_name_are_refused_before_anything_is_written(
     cache: Cache, wheels: dict[str, Wheel], tmp_path: Path
 ) -> None:
-    """One folder cannot hold both: the error names both digests, and there is no folder."""
+    """Two wheels with one name are an error with both digests, and the folder is not created."""
     other = cache.put(tmp_path / wheels["beta"].filename, filename="Alpha-1.0-py3-none-any.whl")
     with pytest.raises(ValueError, match="two different wheels are named") as caught:
         cache.export(tmp_path / "out")
@@ -61,7 +61,7 @@ def test_two_wheels_of_one_name_are_refused_before_anything_is_written(
 
 
 def test_what_is_pruned_meanwhile_does_not_stop_the_rest(tmp_path: Path) -> None:
-    """Where all go out, a wheel that goes between listing and linking is left out; one that was named is an error."""
+    """A wheel that is pruned between listing and linking is omitted; one that was named is an error."""
     files = FaultyFiles()
     with Machine(files).cache(tmp_path / "cache") as cache:
         for name in NAMES:
@@ -76,7 +76,7 @@ def test_what_is_pruned_meanwhile_does_not_stop_the_rest(tmp_path: Path) -> None
 
 
 def test_a_file_with_other_bytes_is_left_alone(cache: Cache, wheels: dict[str, Wheel], tmp_path: Path) -> None:
-    """What stands in the way is named, and stays as it is."""
+    """An existing file with other bytes is an error that names it, and is kept."""
     (tmp_path / "out").mkdir()
     mine = tmp_path / "out" / wheels["beta"].filename
     mine.write_text("mine")
@@ -88,7 +88,7 @@ def test_a_file_with_other_bytes_is_left_alone(cache: Cache, wheels: dict[str, W
 
 @pytest.mark.parametrize("installer", ["pip", pytest.param("uv", marks=with_uv)])
 def test_installers_take_the_folder(cache: Cache, wheels: dict[str, Wheel], tmp_path: Path, installer: str) -> None:
-    """They install from it without an index."""
+    """Both pip and uv install from the folder without an index."""
     cache.export(tmp_path / "house")
     command = [sys.executable, "-m", *installer.split(), *(["pip"] if installer == "uv" else []), "install"]
     subprocess.run(

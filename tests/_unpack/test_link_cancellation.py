@@ -1,4 +1,4 @@
-"""An error or Ctrl-C in one of the threads that link a tree ends what the others wait for."""
+"""An error or Ctrl-C in one of the threads that link a tree ends the waits of the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IO_TIMEOUT = 60.0
 
 
 class HeldAndInterrupted(Plan):
-    """One file is held for ever. Once a thread waits for it, another thread meets an exception."""
+    """One file is held forever. Once a thread waits for it, another thread raises an exception."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -42,7 +42,7 @@ class HeldAndInterrupted(Plan):
 def test_an_exception_in_one_thread_ends_the_waiting_of_another(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The call ends with the exception, long before the holder's time is up, and can be repeated."""
+    """The call ends with the exception long before the timeout, and can be repeated."""
     monkeypatch.setattr(link_tree, "_SAMPLE_FILES", 1)
     monkeypatch.setattr(link_tree, "_SLOW_SECONDS", -1.0)
     files = FaultyFiles()

@@ -1,4 +1,4 @@
-"""Unpacking: the tree in the cache, what makes it believed, and the ways out of it."""
+"""Unpacking: the tree in the cache, when it is trusted, and how its files are linked out."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def marker_of(tree: Path) -> Path:
 
 
 def edit(path: Path, data: bytes) -> None:
-    """Write over a file of the cache, as nobody should."""
+    """Overwrite a file of the cache, which no program should do."""
     path.chmod(0o644)
     path.write_bytes(data)
 
@@ -69,7 +69,7 @@ def edit(path: Path, data: bytes) -> None:
 
 
 def test_the_tree_is_the_wheel(cache: Cache, found: CachedWheel) -> None:
-    """Without a folder, the tree in the cache is returned, with every file of the wheel and no other."""
+    """Without a folder, the tree in the cache is returned, with exactly the files of the wheel."""
     unpacked = cache.unpack(found)
     assert files_in(unpacked.path) == ALL
     assert (sorted(unpacked.files), unpacked.mode) == (sorted(ALL), None)
@@ -90,7 +90,7 @@ def test_a_tree_is_made_once(cache: Cache, found: CachedWheel, machine: Machine)
 
 @not_on_windows("files have no permissions there, and a read-only file cannot be deleted")
 def test_files_of_a_tree_are_protected(cache: Cache, found: CachedWheel) -> None:
-    """Nobody may write to them, and who may read an executable one may execute it."""
+    """No file is writable, and executable files can be executed by every user who can read them."""
     tree = tree_of(cache, found)
     for path in tree.rglob("*"):
         if path.is_file():
@@ -101,7 +101,7 @@ def test_files_of_a_tree_are_protected(cache: Cache, found: CachedWheel) -> None
 
 @pytest.mark.parametrize("damage", ["edited", "same size", "shorter", "gone", "a folder instead"])
 def test_a_damaged_tree_is_made_again(damage: str, cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """A file that is missing or not what it was is noticed before anything is handed out."""
+    """A missing or altered file is noticed before any file is returned."""
     path = tree_of(cache, found) / "demo" / "a.py"
     if damage in {"gone", "a folder instead"}:
         path.unlink()
@@ -116,7 +116,7 @@ def test_a_damaged_tree_is_made_again(damage: str, cache: Cache, found: CachedWh
 
 @pytest.mark.parametrize("marker", ["gone", "empty", "torn", "zeros", "of another wheel"])
 def test_a_tree_without_a_good_marker_is_none(marker: str, cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """Whatever happened to the marker, a new tree is made beside the old folder."""
+    """If the marker is invalid or missing, a new tree is made beside the old folder."""
     tree = tree_of(cache, found)
     path = marker_of(tree)
     data = path.read_bytes()
@@ -134,7 +134,7 @@ def test_a_tree_without_a_good_marker_is_none(marker: str, cache: Cache, found: 
 
 
 def test_after_a_reboot_every_file_is_hashed_once(cache: Cache, found: CachedWheel, machine: Machine) -> None:
-    """Stamps of another boot are no trust; then the marker is renewed, and they are."""
+    """Time stamps of another boot are not trusted: the files are hashed, and the marker is renewed."""
     tree = tree_of(cache, found)
     machine.reboot()
     machine.files.forget()
@@ -146,7 +146,7 @@ def test_after_a_reboot_every_file_is_hashed_once(cache: Cache, found: CachedWhe
 
 
 def test_after_a_reboot_a_file_with_other_bytes_is_noticed(cache: Cache, found: CachedWheel, machine: Machine) -> None:
-    """A file of zeros, as a power cut leaves it, with the right size and stamp, is not handed out."""
+    """A file of zeros with the right size and time stamp, as after a power cut, is not returned."""
     path = tree_of(cache, found) / "demo" / "sub" / "b.py"
     stamp = path.stat().st_mtime_ns
     edit(path, bytes(path.stat().st_size))
@@ -156,7 +156,7 @@ def test_after_a_reboot_a_file_with_other_bytes_is_noticed(cache: Cache, found: 
 
 
 def test_full_verification_hashes_every_time(machine: Machine, tmp_path: Path) -> None:
-    """With verify="full" an edit is noticed whose size and stamp are the old ones."""
+    """With verify="full" an edit with the old size and time stamp is noticed."""
     with machine.cache(tmp_path / "cache", verify="full") as cache:
         found = put(cache, tmp_path, FILENAME, WHEEL)
         path = tree_of(cache, found) / "demo" / "a.py"
@@ -170,7 +170,7 @@ def test_full_verification_hashes_every_time(machine: Machine, tmp_path: Path) -
 def test_executable_bits_survive_an_archive_that_lost_them(
     cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path
 ) -> None:
-    """They are in the marker, and given back."""
+    """Executable bits are recorded in the marker, and restored from it."""
     tree = tree_of(cache, found)
     for path in tree.rglob("*"):
         if path.is_file():
@@ -185,7 +185,7 @@ def test_executable_bits_survive_an_archive_that_lost_them(
 @not_on_windows("files have no permissions there")
 @pytest.mark.parametrize("mode", [LinkMode.AUTO, LinkMode.COPY])
 def test_programs_stay_programs_where_only_copying_works(mode: LinkMode, tmp_path: Path) -> None:
-    """A volume without links, clones and exclusive renames, as FUSE has them, still gets executable files."""
+    """On a volume without links, clones and exclusive renames, such as FUSE, programs are still executable."""
     files = FaultyFiles()
     with Machine(files).cache(tmp_path / "cache") as cache:
         wheel = put(cache, tmp_path, FILENAME, WHEEL)
@@ -197,7 +197,7 @@ def test_programs_stay_programs_where_only_copying_works(mode: LinkMode, tmp_pat
 
 
 def test_a_tree_goes_on_when_its_wheel_is_gone(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """A tree is all that is needed; without either, the error says so."""
+    """A tree can be used without its wheel; if both are missing, the error says so."""
     tree = tree_of(cache, found)
     found.path.unlink()
     cache.unpack(found, tmp_path / "site")
@@ -209,7 +209,7 @@ def test_a_tree_goes_on_when_its_wheel_is_gone(cache: Cache, found: CachedWheel,
 
 @pytest.mark.parametrize("waits", [True, False], ids=["with locks", "without"])
 def test_many_threads_get_good_trees(waits: bool, machine: Machine, tmp_path: Path) -> None:
-    """Threads that unpack the same wheel at once are all given a good tree; where waiting works it is the same one."""
+    """Threads that unpack the same wheel at once get a good tree, the same one if waiting is possible."""
     cache = Cache(tmp_path / "cache") if waits else machine.cache(tmp_path / "cache", lock_timeout=0)
     found = put(cache, tmp_path, FILENAME, WHEEL)
     trees = []
@@ -230,7 +230,7 @@ def test_many_threads_get_good_trees(waits: bool, machine: Machine, tmp_path: Pa
 
 
 def test_nothing_of_ours_runs_on(cache: Cache, tmp_path: Path) -> None:
-    """The threads of a large wheel are gone when the call returns."""
+    """The threads for a large wheel have ended when the call returns."""
     before = set(threading.enumerate())
     large = wheel([Entry(f"demo/{n}.bin", bytes([n]) * 100_000) for n in range(100)])
     cache.unpack(put(cache, tmp_path, FILENAME, large), tmp_path / "site")
@@ -239,7 +239,7 @@ def test_nothing_of_ours_runs_on(cache: Cache, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_threads_are_for_slow_disks(slow: bool, tmp_path: Path) -> None:
-    """Where each file takes long, threads link side by side; where it does not, they would only be in the way."""
+    """Several threads link only if each file takes long: otherwise they would slow each other down."""
     files = WatchedFiles()
     machine = Machine(files, TickingClock() if slow else None)
     large = wheel([Entry(f"demo/{n}/{n}.py", b"%d" % n) for n in range(200)])
@@ -253,7 +253,7 @@ def test_threads_are_for_slow_disks(slow: bool, tmp_path: Path) -> None:
 
 
 class WatchedFiles(FaultyFiles):
-    """A file layer that writes down which threads open folders, and lets the first wait until there is another."""
+    """A file layer that records which threads open folders, and lets the first one wait for another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -270,12 +270,12 @@ class WatchedFiles(FaultyFiles):
         return super().open_folder(path)
 
 
-# Out of it
+# Linking out
 
 
 @pytest.mark.parametrize("mode", [LinkMode.AUTO, LinkMode.HARDLINK, LinkMode.COPY])
 def test_files_go_out(mode: LinkMode, cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """Every file is in the folder, which is made where it is missing, and how it came is told."""
+    """Every file is in the folder, which is created if needed, and the mode is returned."""
     unpacked = cache.unpack(found, tmp_path / "deep" / "site", mode=mode)
     assert files_in(unpacked.path) == ALL
     assert unpacked.path == tmp_path / "deep" / "site"
@@ -288,7 +288,7 @@ def test_files_go_out(mode: LinkMode, cache: Cache, found: CachedWheel, tmp_path
 
 @pytest.mark.parametrize("mode", [LinkMode.AUTO, LinkMode.CLONE])
 def test_files_go_out_as_clones(mode: LinkMode, tmp_path: Path) -> None:
-    """Where the volume clones, every file does, by itself too; it is its owner's to write, and a program stays one."""
+    """On a volume with clones, every file is a clone by default; it is writable, and a program is executable."""
     machine = Machine(CloningFiles())
     with machine.cache(tmp_path / "cache") as cache:
         found = put(cache, tmp_path, FILENAME, WHEEL)
@@ -299,7 +299,7 @@ def test_files_go_out_as_clones(mode: LinkMode, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [LinkMode.AUTO, LinkMode.CLONE])
 def test_files_go_out_as_clones_for_real(mode: LinkMode, cloning: Path) -> None:
-    """On a volume that clones: what the played one shows is so."""
+    """On a real volume with clones, the result is as in the simulation."""
     with Cache(cloning / "cache") as cache:
         found = put(cache, cloning, FILENAME, WHEEL)
         assert cache.link(found, cloning / "out.whl", mode=mode) is LinkMode.CLONE
@@ -310,7 +310,7 @@ def test_files_go_out_as_clones_for_real(mode: LinkMode, cloning: Path) -> None:
 
 
 def check_own(tree: Path, site: Path) -> None:
-    """The files are those of the tree, and none shares more than blocks with it."""
+    """Check that the files are those of the tree, and share no more than blocks with it."""
     assert files_in(site) == ALL
     for name in ALL:
         assert not os.path.samefile(site / name, tree / name)
@@ -322,7 +322,7 @@ def check_own(tree: Path, site: Path) -> None:
 
 
 class CloningFiles(FaultyFiles):
-    """A file layer whose volume seems to clone."""
+    """A file layer that simulates a volume with clones."""
 
     def open_folder(self, path: str) -> CloningFolder:
         return CloningFolder(self, self.inner.open_folder(path), path)
@@ -336,7 +336,7 @@ class CloningFolder(FaultyFolder):
 
 @pytest.fixture
 def cloning(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a volume that clones: where the tests run, else one that is made for it, which only root can."""
+    """A folder on a volume with clones: that of the tests, or one made for it, which requires root."""
     (tmp_path / "a").write_bytes(b"a")
     try:
         native().clone(str(tmp_path / "a"), str(tmp_path / "b"))
@@ -361,7 +361,7 @@ def cloning(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_copy_is_a_file_of_its_own(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """Whoever edits it harms nobody, and it has the permissions of any new file."""
+    """Editing a copy does not affect the cache, and it has the permissions of any new file."""
     cache.unpack(found, tmp_path / "site", mode="copy")
     (tmp_path / "new").write_bytes(b"")
     path = tmp_path / "site" / "demo" / "a.py"
@@ -372,7 +372,7 @@ def test_a_copy_is_a_file_of_its_own(cache: Cache, found: CachedWheel, tmp_path:
 
 @pytest.mark.skipif(sys.platform != "win32", reason="only there is a loaded file in the way of deleting it")
 def test_auto_copies_what_windows_could_load(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """A library that is loaded could not be deleted under any of its names."""
+    """A library is copied, since a loaded one could not be deleted under any of its names."""
     site = cache.unpack(found, tmp_path / "site").path
     tree = tree_of(cache, found)
     assert not os.path.samefile(tree / "demo/native.pyd", site / "demo/native.pyd")
@@ -380,7 +380,7 @@ def test_auto_copies_what_windows_could_load(cache: Cache, found: CachedWheel, t
 
 
 def test_packages_share_a_folder(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """The files of several wheels are put side by side, folders included."""
+    """The files of several wheels are linked side by side, in shared folders."""
     site = tmp_path / "site"
     (site / "demo").mkdir(parents=True)
     (site / "demo" / "mine.py").write_bytes(b"mine")
@@ -396,7 +396,7 @@ def test_packages_share_a_folder(cache: Cache, found: CachedWheel, tmp_path: Pat
 @pytest.mark.parametrize("mode", ["hardlink", "copy"])
 @pytest.mark.parametrize("first", ["hardlink", "copy"])
 def test_twice_is_fine(first: str, mode: str, cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """The same file with the same bytes is left as it is and told as what it is; what is missing is added."""
+    """An existing file with the same bytes is kept and its mode reported; missing files are added."""
     cache.unpack(found, tmp_path / "site", mode=first)
     before = listing(tmp_path / "site")
     again = cache.unpack(found, tmp_path / "site", mode=mode)
@@ -412,7 +412,7 @@ def test_twice_is_fine(first: str, mode: str, cache: Cache, found: CachedWheel, 
 def test_a_file_in_the_way_stops_it_before_anything_is_written(
     what: str, name: str, cache: Cache, found: CachedWheel, tmp_path: Path
 ) -> None:
-    """The error names the file, and the folder is as it was."""
+    """An existing file with other bytes is an error that names it, and the folder is unchanged."""
     path = tmp_path / "site" / name
     path.parent.mkdir(parents=True)
     if what == "folder":
@@ -427,7 +427,7 @@ def test_a_file_in_the_way_stops_it_before_anything_is_written(
 
 
 def test_a_file_where_a_folder_should_go(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """It is named, and nothing is written."""
+    """A file with the name of a folder is an error that names it, and nothing is written."""
     site = tmp_path / "site"
     site.mkdir()
     (site / "demo").write_bytes(b"mine")
@@ -439,7 +439,7 @@ def test_a_file_where_a_folder_should_go(cache: Cache, found: CachedWheel, tmp_p
 
 @not_on_windows("no right to make links there")
 def test_a_link_in_the_way_is_not_followed(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """A link to a file elsewhere is in the way, and what it leads to stays as it is."""
+    """A link with the name of a file is an error, and its target is unchanged."""
     elsewhere = tmp_path / "elsewhere.py"
     elsewhere.write_bytes(b"mine")
     (tmp_path / "site").mkdir()
@@ -451,7 +451,7 @@ def test_a_link_in_the_way_is_not_followed(cache: Cache, found: CachedWheel, tmp
 
 @not_on_windows("no right to make links there")
 def test_a_link_that_leads_nowhere_is_in_the_way_of_a_folder(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """Where a folder should go stands a link to nothing: the error names it, and nothing is written."""
+    """A dangling link with the name of a folder is an error that names it, and nothing is written."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "demo").symlink_to(tmp_path / "nowhere")
     with pytest.raises(FileExistsError) as caught:
@@ -462,7 +462,7 @@ def test_a_link_that_leads_nowhere_is_in_the_way_of_a_folder(cache: Cache, found
 
 @on_windows
 def test_a_file_of_another_spelling_is_in_the_way(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """Where case is folded, what is there under another spelling is noticed before anything is written."""
+    """If case is ignored, an existing file in another spelling is noticed before anything is written."""
     path = tmp_path / "site" / "DEMO" / "A.PY"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")
@@ -475,7 +475,7 @@ def test_a_file_of_another_spelling_is_in_the_way(cache: Cache, found: CachedWhe
 def test_old_temporary_files_in_the_folder_are_swept(
     cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path
 ) -> None:
-    """What a killed process left goes when it is old; what may be another one's work stays."""
+    """Old temporary files of killed processes are deleted; newer ones, which may be in use, are kept."""
     site = tmp_path / "site"
     site.mkdir()
     left = site / f".wheelcache-{int(machine.clock.now())}-00000000-1-00000000.tmp"
@@ -489,13 +489,13 @@ def test_old_temporary_files_in_the_folder_are_swept(
 
 
 def test_a_relative_folder(cache: Cache, found: CachedWheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is made absolute when it is given."""
+    """The path of the folder is made absolute at the time of the call."""
     monkeypatch.chdir(tmp_path)
     assert cache.unpack(found, "site").path == tmp_path / "site"
 
 
 def test_an_unknown_mode(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """It is an error at once."""
+    """An unknown mode is an error at once."""
     with pytest.raises(ValueError, match="symlink"):
         cache.unpack(found, tmp_path / "site", mode="symlink")
 
@@ -504,7 +504,7 @@ def test_an_unknown_mode(cache: Cache, found: CachedWheel, tmp_path: Path) -> No
 
 
 def test_a_read_only_cache_with_a_tree(cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path) -> None:
-    """Its tree is used, also after a reboot, and nothing is written."""
+    """The tree of a read-only cache is used, even after a reboot, and nothing is written."""
     tree = tree_of(cache, found)
     machine.reboot()
     before = listing(cache.path)
@@ -519,7 +519,7 @@ def test_a_read_only_cache_with_a_tree(cache: Cache, found: CachedWheel, machine
 
 
 def test_a_read_only_cache_without_a_tree(cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path) -> None:
-    """The wheel is unpacked straight into the folder; a tree in the cache cannot be had."""
+    """The wheel is unpacked directly into the folder; a tree in the cache cannot be made."""
     before = listing(cache.path)
     with machine.cache(cache.path, read_only=True) as reader:
         unpacked = reader.unpack(found, tmp_path / "site")
@@ -538,7 +538,7 @@ def test_a_read_only_cache_without_a_tree(cache: Cache, found: CachedWheel, mach
 def test_a_cache_that_may_only_be_read_without_having_been_told(
     cache: Cache, found: CachedWheel, tmp_path: Path
 ) -> None:
-    """A user who may not write to a cache that others fill gets the wheel unpacked all the same, by copy."""
+    """A user without write permission for the cache gets the wheel unpacked by copy."""
     files = FaultyFiles()
     with Machine(files).cache(cache.path) as reader:
         code = "EACCES" if os.name == "posix" else WRITE_PROTECTED
@@ -552,7 +552,7 @@ def test_a_cache_that_may_only_be_read_without_having_been_told(
 
 
 def test_a_bad_wheel_in_a_read_only_cache(cache: Cache, machine: Machine, tmp_path: Path) -> None:
-    """It leaves nothing in the folder."""
+    """A refused wheel leaves nothing in the folder."""
     found = put(cache, tmp_path, FILENAME, wheel(ENTRIES, record="top.py,,\n"))
     with machine.cache(cache.path, read_only=True) as reader, pytest.raises(InvalidWheelError):
         reader.unpack(found, tmp_path / "site")
@@ -560,7 +560,7 @@ def test_a_bad_wheel_in_a_read_only_cache(cache: Cache, machine: Machine, tmp_pa
 
 
 def test_a_tree_of_a_layer_is_used(cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path) -> None:
-    """A layer's tree does; a wheel of a layer without one is unpacked into the cache above."""
+    """The tree of a layer is used; a wheel of a layer without a tree is unpacked into the cache above."""
     other = put(cache, tmp_path, OTHER, OTHER_WHEEL)
     tree = tree_of(cache, found)
     before = listing(cache.path)
@@ -571,7 +571,7 @@ def test_a_tree_of_a_layer_is_used(cache: Cache, found: CachedWheel, machine: Ma
 
 
 def test_a_cache_can_be_moved(cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path) -> None:
-    """A tree has no absolute path in it, and is believed where it is found."""
+    """A tree contains no absolute path, and is trusted at its new location."""
     tree = tree_of(cache, found)
     cache.close()
     moved = tmp_path / "moved"

@@ -1,7 +1,7 @@
-"""Unpacking where every file call is refused, or is the process's last, one after the other.
+"""Unpacking while each file operation in turn is refused, or is the last one of the process.
 
-After each: no tree with a good marker is wrong, nothing but whole files of the wheel is in the caller's folder, nothing
-is left open, and the same call made again puts everything right.
+After each call, no tree with a valid marker is wrong, the caller's folder has only complete files of the wheel, no file
+is left open, and repeating the call succeeds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ENTRIES = [
     Entry("demo/a.py", b"a = 1\n"),
     Entry("demo/sub/run", b"x" * 99, mode=0o100755),
 ]
-# Enough bytes for threads that inflate, and enough files for threads that link where the disk is slow.
+# Enough bytes for several extracting threads, and enough files for several linking threads on a slow disk.
 LARGE = [
     *ENTRIES,
     Entry("demo/large.bin", random.Random(1).randbytes(1 << 14) * 200),
@@ -47,13 +47,13 @@ LARGE = [
 CODES = ("EACCES", "ENOSPC", "EIO", "EMFILE", 5, 32, 17, 396, "EXDEV", "ENOTSUP", 1142, "ENOENT")
 LASTING = ("ENOSPC", "EIO", 32)
 
-# Under Wine a file call costs many times what it does elsewhere: there it is every thirtieth.
+# A file operation takes much longer under Wine, so only every thirtieth is tested there.
 STEP = 30 if sys.platform == "win32" else 1
 LARGE_STEP = 2003 if sys.platform == "win32" else 401
 
 
 class World:
-    """A cache folder with the wheel in it, on a machine whose file calls go by a plan."""
+    """A cache folder with the wheel, on a machine whose file operations follow a plan."""
 
     def __init__(self, folder: Path, entries: list[Entry] = ENTRIES) -> None:
         self.folder = folder
@@ -72,7 +72,7 @@ class World:
         return self.machine.cache(self.folder / "cache", io_timeout=1.0, lock_timeout=1.0)
 
     def check(self) -> None:
-        """Every tree that has a good marker is right, and the caller's folder has whole files only."""
+        """Check that every tree with a valid marker is right, and the caller's folder has only complete files."""
         system = System(boot=lambda: self.machine.boot)
         fs = RobustIO(Operation(system, io_timeout=1.0))
         trees = TreeStore(Layout(str(self.folder / "cache")), writable=False)
@@ -104,23 +104,23 @@ def check_out(world: World) -> None:
 
 
 def nothing(world: World) -> None:
-    """Only the wheel is there."""
+    """Only the wheel exists."""
 
 
 def made(world: World) -> None:
-    """The tree is there."""
+    """The tree exists."""
     with world.cache() as cache:
         cache.unpack(world.wheel)
 
 
 def rebooted(world: World) -> None:
-    """The tree is from before a reboot."""
+    """The tree was made before a reboot."""
     made(world)
     world.machine.reboot()
 
 
 def damaged(world: World) -> None:
-    """The tree has a file with other bytes."""
+    """One file of the tree has other bytes."""
     with world.cache() as cache:
         path = cache.unpack(world.wheel).path / "demo" / "a.py"
     path.chmod(0o644)
@@ -128,7 +128,7 @@ def damaged(world: World) -> None:
 
 
 def half_out(world: World) -> None:
-    """Some files are in the caller's folder already."""
+    """Some files are already in the caller's folder."""
     made(world)
     (world.site / "demo").mkdir(parents=True)
     (world.site / "demo" / "a.py").write_bytes(world.all["demo/a.py"])
@@ -145,7 +145,7 @@ SCENARIOS: dict[str, tuple[Callable[[World], None], Callable[[Cache, World], Non
 }
 
 
-# Those in which several threads work on one wheel.
+# The worlds in which several threads work on one wheel.
 THREADED = ["make and link", "copy", "repair"]
 
 CASES = pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def worlds(
 @CASES
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 def test_every_call_refused(name: str, lasting: bool, entries: list[Entry], step: int, tmp_path: Path) -> None:
-    """Each call is refused in one of many ways: an error that says everything or a success, and never a wrong file."""
+    """Each operation is refused in several ways: a complete error or a success follows, never a wrong file."""
     before, act = SCENARIOS[name]
     codes = LASTING if lasting else CODES
     for number, world, begun in worlds(tmp_path, before, entries, step):
@@ -201,7 +201,7 @@ def test_every_call_refused(name: str, lasting: bool, entries: list[Entry], step
 @CASES
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_at_every_call(name: str, moment: str, entries: list[Entry], step: int, tmp_path: Path) -> None:
-    """Whatever the last call of a process is, no tree is wrong and a second run completes the first."""
+    """A process killed at any operation leaves no wrong tree, and a second run completes its work."""
     before, act = SCENARIOS[name]
     for number, world, begun in worlds(tmp_path, before, entries, step):
         plan = world.files.plan = Die(begun + number, moment)
@@ -221,7 +221,7 @@ def test_killed_at_every_call(name: str, moment: str, entries: list[Entry], step
         except BaseException as problem:
             problem.add_note(f"{moment} {plan.hit}")
             raise
-        # A call that was refused of itself, a file that is not there, has no moment after it.
+        # A call that fails by itself, because a file is missing, has no moment after it.
         if plan.hit is None and reached < begun + number:
             assert number > 5
             return
@@ -229,7 +229,7 @@ def test_killed_at_every_call(name: str, moment: str, entries: list[Entry], step
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_for_real(moment: str, tmp_path: Path) -> None:
-    """The same with processes of their own that are killed as the system does it, here and there on the way."""
+    """The same with real processes that are killed at some of the operations."""
     unharmed = World(tmp_path / "unharmed", LARGE)
     begun = len(unharmed.files.trace)
     with unharmed.cache() as cache:
@@ -240,7 +240,7 @@ def test_killed_for_real(moment: str, tmp_path: Path) -> None:
         command = [sys.executable, __file__, folder, str(number), moment]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        # Threads take turns as they like: the last calls of one run may not come in another.
+        # The order of the threads varies: the last calls of one run may not occur in another.
         assert done.returncode in {KILLED, 0}, done.stderr
         assert done.returncode == KILLED or number > calls // 2
         world = World(folder, LARGE)
@@ -250,7 +250,7 @@ def test_killed_for_real(moment: str, tmp_path: Path) -> None:
         world.check()
 
 
-# What a process that :func:`kill` ended is said to have returned.
+# The exit code of a process that :func:`kill` ended.
 KILLED = 9 if sys.platform == "win32" else -9
 
 
@@ -259,7 +259,7 @@ def kill() -> None:
 
 
 class HeldUntilAnother(Plan):
-    """One file is held for ever, and another one is created only once a thread waits for the first."""
+    """One file is held forever, and another one is created only once a thread waits for the first."""
 
     def __init__(self, held: str, other: str) -> None:
         self.held = held
@@ -278,7 +278,7 @@ class HeldUntilAnother(Plan):
 def test_an_error_ends_the_wait_of_the_other_threads(
     interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread that waits for a held file ends when another one fails, long before the time-out of 60 s."""
+    """A thread that waits for a held file ends when another one fails, long before the timeout of 60 s."""
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     entries = [Entry(f"demo/{name}.bin", name.encode() * (1 << 20)) for name in ("held", "other")]
     source = tmp_path / FILENAME
@@ -312,7 +312,7 @@ def test_an_error_ends_the_wait_of_the_other_threads(
 
 
 def test_a_refused_wheel_leaves_nothing_where_deleting_works(tmp_path: Path) -> None:
-    """A file whose bytes are damaged in the middle of the archive takes all others with it."""
+    """If a file in the middle of the archive is damaged, none of the wheel's files is left."""
     world = World(tmp_path / "world")
     source = tmp_path / FILENAME
     data = bytearray(wheel(ENTRIES))

@@ -24,7 +24,7 @@ LIBRARY = Entry("demo/native.pyd", b"MZ" * 50)
 
 
 def lasting(folder: Path) -> dict[str, bytes]:
-    """Return the files of a folder; a temporary name of a copied library is held too, and cannot go yet (rule 8)."""
+    """Return the files of a folder, without temporary files of copied libraries, which are held too."""
     return {name: data for name, data in files_in(folder).items() if not is_spare(name.rpartition("/")[2])}
 
 
@@ -36,7 +36,7 @@ def source_of(entries: list[Entry], folder: Path) -> Path:
 
 @pytest.mark.parametrize("share", [share for share in SHARES if share != "none"])
 def test_everything_new_is_held(share: str, tmp_path: Path) -> None:
-    """Nothing is renamed that anybody could hold, so the tree is made and linked out at once while everything is."""
+    """No step renames a file that could be held, so the tree is made and linked out without a wait."""
     entries = [*MODULES, LIBRARY]
     everything = {str(entry.name): entry.data for entry in wheel_entries(entries)}
     out = tmp_path / "out"
@@ -44,7 +44,7 @@ def test_everything_new_is_held(share: str, tmp_path: Path) -> None:
     machine = Machine()
     with machine.cache(tmp_path / "cache") as cache:
         found = cache.put(source_of(entries, tmp_path))
-        # Wine tells nothing of folders that were there before in a folder that is watched: the wheel itself is free.
+        # Wine reports nothing about folders that existed before the watch began: the wheel itself is not held.
         with watching(cache.path / "v1", share=share) as inside, watching(out, share=share) as outside:
             tree = cache.unpack(found)
             site = cache.unpack(found, out / "site")
@@ -62,7 +62,7 @@ def test_everything_new_is_held(share: str, tmp_path: Path) -> None:
 
 
 def test_who_shares_nothing_keeps_nobody_from_unpacking(tmp_path: Path) -> None:
-    """With each new file and folder held so that nobody may even read it, the tree is made, and at once."""
+    """If every new file and folder is held without sharing, the tree is made without a wait."""
     machine = Machine()
     with machine.cache(tmp_path / "cache") as cache:
         found = cache.put(source_of(MODULES, tmp_path))
@@ -77,7 +77,7 @@ def test_who_shares_nothing_keeps_nobody_from_unpacking(tmp_path: Path) -> None:
 
 
 def test_who_shares_nothing_is_waited_for_where_it_must_be_read(tmp_path: Path) -> None:
-    """A tree whose marker nobody may read just now is linked out when its holder lets go, and not made again."""
+    """If the marker is held without sharing, the call waits, and does not make the tree again."""
     entries = [*MODULES, LIBRARY]
     files = FaultyFiles()
 

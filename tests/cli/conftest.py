@@ -1,4 +1,4 @@
-"""What the tests of the command line get."""
+"""Fixtures of the command-line tests."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from simple_index import Index
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
-    """Where the command line runs."""
+    """An environment that runs the command line."""
     return Shell(tmp_path)
 
 
 @pytest.fixture
 def index(server: Server, shell: Shell) -> Index:
-    """Pip's index: an application and two versions of the library that it requires."""
+    """An index for pip: an application, and two versions of the library that it requires."""
     index = Index(server, [APP, OLD_LIB, LIB])
     shell.environment["PIP_INDEX_URL"] = index.url()
     return index

@@ -1,4 +1,4 @@
-"""The command line as a process of its own, on a machine where nobody has told pip anything."""
+"""Run the command line as a separate process, on a machine without pip settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OLD_LIB = Built("demo-lib", "1.0")
 
 @dataclass(frozen=True)
 class Ran:
-    """What a run left behind."""
+    """The result of a run."""
 
     code: int
     out: str
@@ -46,7 +46,7 @@ class Ran:
 
 
 class Shell:
-    """Runs things with an environment of its own, and one cache folder."""
+    """Runs programs with an environment of its own and one cache folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,7 +83,7 @@ class Shell:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def fetch(self, *arguments: str, **environment: str) -> Ran:
-        """Run ``wheelcache fetch`` in this process, which is quicker; pip is one of its own anyway."""
+        """Run ``wheelcache fetch`` in this process, which is faster; pip is a separate process in any case."""
         out, err = io.StringIO(), io.StringIO()
         with (
             patch.dict(os.environ, self.environment | environment, clear=True),
@@ -95,11 +95,11 @@ class Shell:
         return Ran(code, out.getvalue(), err.getvalue())
 
     def process(self, *arguments: str, **environment: str) -> Ran:
-        """Run ``wheelcache fetch`` as a process of its own."""
+        """Start ``wheelcache fetch`` as a separate process."""
         return self.run([sys.executable, "-m", "wheelcache.cli", "fetch", *arguments], **environment)
 
     def cached_bytes(self) -> bytes:
-        """Everything that is written down in the cache folder but wheels, names included."""
+        """Return the names and contents of all files in the cache folder, except wheels."""
         files = [path for path in self.cache.rglob("*") if path.is_file()]
         names = "\n".join(map(str, files)).encode()
         return names + b"".join(path.read_bytes() for path in files if path.suffix != ".whl")

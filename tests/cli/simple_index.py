@@ -53,7 +53,7 @@ class Built:
 
 
 class Index:
-    """An index with some wheels. How its pages and files are answered can be given, for one that wants credentials."""
+    """An index with some wheels. Its responses can be chosen, for example to require credentials."""
 
     def __init__(self, server: Server, wheels: Sequence[Built], *, how: Answer = plain, at: str = "/simple") -> None:
         self.server = server
@@ -87,7 +87,7 @@ class Index:
         return self.server.url(self.file(wheel), userinfo=userinfo) + f"#sha256={wheel.sha256}"
 
     def downloads(self, agent: str = "wheelcache/") -> list[Request]:
-        """The requests for wheels, by the program of this User-Agent."""
+        """Return the requests for wheels by the program with this User-Agent."""
         return [
             request
             for request in self.server.requests()

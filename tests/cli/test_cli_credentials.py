@@ -1,4 +1,4 @@
-"""What pip knows of indexes, proxies and certificates holds for the downloads, and nothing secret is ever shown."""
+"""pip's indexes, proxies and certificates apply to the downloads, and no secret is ever printed or stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAIN = "s3cret@word"
 
 @pytest.fixture
 def guarded(server: Server) -> Index:
-    """An index that wants credentials for its pages and its files."""
+    """An index that requires credentials for its pages and its files."""
     return Index(server, [APP, LIB], how=asks_for("somebody", PLAIN))
 
 
@@ -34,7 +34,7 @@ def assert_secret_kept(shell: Shell, *runs: Ran) -> None:
 
 
 def test_credentials_of_the_configured_index_are_found_again_for_the_downloads(shell: Shell, guarded: Index):
-    """Pip leaves them out of its report (PEP 610), and still the wheels come; nothing printed or kept has them."""
+    """Downloads work although pip's report omits credentials (PEP 610); none are printed or stored."""
     shell.environment["PIP_INDEX_URL"] = guarded.url(f"somebody:{SECRET}")
     table = shell.fetch("demo-app")
     assert set(table.rows.values()) == {"downloaded"}
@@ -45,7 +45,7 @@ def test_credentials_of_the_configured_index_are_found_again_for_the_downloads(s
 
 @pytest.mark.parametrize("how", ["option", "configuration file", "requirements file", "netrc file", "URL"])
 def test_credentials_are_found_wherever_the_user_may_have_put_them(shell: Shell, guarded: Index, how: str):
-    """On the command line, in pip's configuration, in an included requirements file, in a netrc file, in the URL."""
+    """On the command line, in pip's configuration, an included requirements file, a netrc file or the URL."""
     url = guarded.url(f"somebody:{SECRET}")
     arguments, environment = [guarded.wheel_url(LIB)], {}
     if how == "option":
@@ -69,7 +69,7 @@ def test_credentials_are_found_wherever_the_user_may_have_put_them(shell: Shell,
 
 
 def test_wrong_credentials_are_one_line_that_does_not_show_them(shell: Shell, guarded: Index):
-    """An index that refuses them, and a file server that does, each end in one line without the password."""
+    """A refusal by the index or by the file server is one line without the password."""
     shell.environment["PIP_INDEX_URL"] = guarded.url("somebody:s3cret-too")
     by_pip = shell.fetch("demo-app")
     assert (by_pip.code, by_pip.err.count("\n")) == (1, 1)
@@ -81,7 +81,7 @@ def test_wrong_credentials_are_one_line_that_does_not_show_them(shell: Shell, gu
 
 
 def test_credentials_do_not_follow_a_redirect_to_another_server(shell: Shell, server: Server):
-    """The index sends its files from elsewhere, which gets the request without the index's credentials."""
+    """The file server that the index redirects to receives no credentials of the index."""
     with Server() as storage:
         index = Index(server, [LIB], how=asks_for("somebody", PLAIN))
         target = storage.serve("/bucket/object", LIB.data)
@@ -92,7 +92,7 @@ def test_credentials_do_not_follow_a_redirect_to_another_server(shell: Shell, se
 
 
 def test_credentials_are_chosen_by_origin_and_by_the_nearest_path():
-    """One server with an index for each project: the project's own are taken, and none for another server or port."""
+    """If a server has an index for each project, the project's own credentials are used, and only on that origin."""
     found = Credentials(
         [
             "https://a:1@example.org/one/simple https://b:2@example.org/two/simple",
@@ -119,13 +119,13 @@ def test_credentials_are_chosen_by_origin_and_by_the_nearest_path():
     ],
 )
 def test_redaction_leaves_the_rest_of_a_text_as_it_is(text: str, shown: str):
-    """User names, passwords and queries go, also those with characters that should have been quoted."""
+    """User names, passwords and queries are removed, including those with unquoted special characters."""
     assert redact(text) == shown
     assert redact(shown) == shown
 
 
 def test_the_proxy_of_pip_is_used_and_its_credentials_are_kept(shell: Shell, server: Server):
-    """Pip's proxy setting, which needs no scheme, is where the download goes to; one that refuses is one line."""
+    """The proxy setting of pip, which needs no scheme, is used for downloads; its refusal is one line."""
     server.serve(f"/{LIB.filename}", LIB.data)
     url = f"http://wheels.example.org/{LIB.filename}#sha256={LIB.sha256}"
     proxy = f"somebody:{SECRET}@127.0.0.1:{server.port}"
@@ -153,7 +153,7 @@ class _TlsHandler(BaseHTTPRequestHandler):
 
 
 class _TlsServer(ThreadingHTTPServer):
-    """Serves one wheel, with a certificate that nobody trusts, and notes whether the client shows one of its own."""
+    """Serves one wheel with an untrusted certificate, and records whether the client sends a certificate."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _TlsHandler)
@@ -170,7 +170,7 @@ class _TlsServer(ThreadingHTTPServer):
 
 @pytest.fixture
 def tls_server() -> Iterator[_TlsServer]:
-    """A server that speaks TLS."""
+    """A server with TLS."""
     with _TlsServer() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -180,7 +180,7 @@ def tls_server() -> Iterator[_TlsServer]:
 
 
 def test_the_certificate_settings_of_pip_hold(shell: Shell, tls_server: _TlsServer, tmp_path: Path):
-    """An unknown certificate is refused, unless pip is told to trust it or its host; pip's own certificate is shown."""
+    """An unknown certificate is refused unless pip trusts it or its host, and pip's client certificate is sent."""
     port = tls_server.server_address[1]
     url = f"https://127.0.0.1:{port}/{LIB.filename}"
     refused = shell.fetch(url)
@@ -198,7 +198,7 @@ def test_the_certificate_settings_of_pip_hold(shell: Shell, tls_server: _TlsServ
 
 
 def test_a_certificate_setting_that_cannot_be_followed_is_one_line(shell: Shell, index: Index):
-    """A file that is not there is named, with the setting."""
+    """A missing certificate file is an error that names the file and the setting."""
     ran = shell.fetch(index.wheel_url(LIB), PIP_CERT="nowhere.pem")
     assert ran.code == 1
     assert ran.err.startswith("error: cannot apply pip's settings (cert = nowhere.pem): ")

@@ -1,4 +1,4 @@
-"""What goes wrong is one line and an exit code, and what goes on is shown to whoever watches."""
+"""Each failure is one line and an exit code, and progress is shown on terminals only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if sys.platform != "win32":
 
 
 def test_one_wheel_that_fails_does_not_stop_the_others(shell: Shell, index: Index):
-    """A URL that is not there and bytes that are not the right ones are a line each; the third wheel is fetched."""
+    """A missing URL and wrong bytes are a line each, and the third wheel is fetched."""
     gone = index.server.url(f"/gone/{APP.filename}")
     wrong = index.wheel_url(OLD_LIB).replace(OLD_LIB.sha256, "0" * 64)
     ran = shell.fetch(gone, wrong, index.wheel_url(LIB))
@@ -49,7 +49,7 @@ def test_a_url_that_is_not_a_wheel_does_not_stop_the_others(shell: Shell, index:
 
 
 def test_errors_are_in_the_json_too(shell: Shell, index: Index):
-    """A program gets the kind, the message and what was asked for, beside the wheels that came."""
+    """The JSON contains the kind, message and request of each error, and the fetched wheels."""
     wrong = index.wheel_url(OLD_LIB).replace(OLD_LIB.sha256, "0" * 64)
     ran = shell.fetch(wrong, index.wheel_url(LIB), "no-such-project", "--json")
     assert ran.code == 1
@@ -71,14 +71,14 @@ def test_errors_are_in_the_json_too(shell: Shell, index: Index):
     ids=["unknown", "conflict", "nonsense", "no file"],
 )
 def test_an_error_of_pip_is_one_line(shell: Shell, index: Index, arguments: list[str], said: str):
-    """What pip says of it, without the rest of what pip says."""
+    """The line contains pip's error message, and nothing else of its output."""
     ran = shell.fetch(*arguments)
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert ran.err.startswith("error: pip: ")
     assert said in ran.err
 
 
-# As pip 23.2 writes them.
+# As printed by pip 23.2.
 _GIT = """\
   error: subprocess-exited-with-error
 
@@ -119,12 +119,12 @@ _GIT_SAID = (
     ids=["git", "git without a word", "bug", "remark alone"],
 )
 def test_remarks_of_pip_do_not_hide_its_reason(err: str, log: str, said: str):
-    """Notes and hints stand last and say nothing; what a program said that pip ran is in pip's log."""
+    """Notes and hints of pip are omitted, and the output of a failed program is taken from pip's log."""
     assert str(pip_error(PipRun(1, "", err, log))) == f"pip: {said}"
 
 
 def test_the_reason_why_a_build_fails_is_told(shell: Shell):
-    """Pip names the step that failed, and the last line of what the build said is told with it."""
+    """The error names the step that failed, and has the last line of the build's output."""
     project = shell.folder / "project"
     project.mkdir()
     project.joinpath("pyproject.toml").write_text(
@@ -139,7 +139,7 @@ def test_the_reason_why_a_build_fails_is_told(shell: Shell):
 
 
 def test_an_index_that_fails_is_told_from_one_that_has_nothing(shell: Shell, server: Server):
-    """Pip says in the end that it found nothing; the line says why, too."""
+    """If pip finds nothing because an index fails, the error gives the reason."""
     server.serve("/simple/demo-lib/", how=status(503))
     ran = shell.fetch("demo-lib", "-i", server.url("/simple/"))
     assert (ran.code, ran.err.count("\n")) == (1, 1)
@@ -147,7 +147,7 @@ def test_an_index_that_fails_is_told_from_one_that_has_nothing(shell: Shell, ser
 
 
 def test_source_is_refused_before_it_is_built(shell: Shell):
-    """A folder, a source archive and a version control URL are no wheels, and no code of theirs is run."""
+    """A folder, a source archive and a version control URL are refused without running their code."""
     project = shell.folder / "project"
     project.mkdir()
     project.joinpath("setup.py").write_text("import pathlib; pathlib.Path('built').touch()\n")
@@ -160,7 +160,7 @@ def test_source_is_refused_before_it_is_built(shell: Shell):
 
 
 def test_what_pip_chooses_and_is_no_wheel_does_not_stop_the_wheels(shell: Shell, index: Index):
-    """A project's folder in a requirements file is an error that names it, and the rest of the file is fetched."""
+    """A project folder in a requirements file is an error that names it; the rest is fetched."""
     project = shell.folder / "project"
     project.mkdir()
     project.joinpath("pyproject.toml").write_text(
@@ -182,7 +182,7 @@ def test_what_pip_chooses_and_is_no_wheel_does_not_stop_the_wheels(shell: Shell,
 
 
 def test_without_pip_requirements_cannot_be_resolved_and_urls_can(shell: Shell, index: Index):
-    """An interpreter without pip is told what to do about it, and what needs no pip works."""
+    """Without pip, a requirement is an error with advice, and a URL is fetched."""
     code = "import sys; sys.modules['pip'] = None; from wheelcache.cli import main; sys.exit(main(sys.argv[1:]))"
     ran = shell.run([sys.executable, "-c", code, "fetch", "demo-lib", index.wheel_url(LIB)])
     assert ran.code == 1
@@ -192,7 +192,7 @@ def test_without_pip_requirements_cannot_be_resolved_and_urls_can(shell: Shell, 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra_it_says_what_to_install(shell: Shell, missing: str):
-    """One line and exit code 2, and not an ImportError."""
+    """Without the extra, the result is one line and exit code 2, not an ImportError."""
     code = f"import sys; sys.modules['{missing}'] = None; from wheelcache.cli import main; sys.exit(main())"
     ran = shell.run([sys.executable, "-c", code, "--version"])
     assert (ran.code, ran.out) == (2, "")
@@ -201,14 +201,14 @@ def test_without_the_extra_it_says_what_to_install(shell: Shell, missing: str):
 
 @pytest.mark.parametrize("arguments", [["fetch"], ["fetch", "--jobs", "0", "six"], ["nonsense"], ["--nonsense"]])
 def test_a_wrong_command_line_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
-    """The message and where to find help are on stderr."""
+    """The message and a hint to the help are on stderr."""
     assert main(arguments) == 2
     assert "Error: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fetch", "--help"]])
 def test_the_help_tells_the_exit_codes(arguments: list[str], capsys: pytest.CaptureFixture[str]):
-    """So that nobody has to try them."""
+    """The help lists the exit codes."""
     assert main(arguments) == 0
     assert "\n    130  interrupted\n" in capsys.readouterr().out
 
@@ -220,7 +220,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_folder_that_cannot_be_used_is_one_line(shell: Shell, index: Index):
-    """A cache folder below a file and a --to folder that is below one."""
+    """A cache folder or --to folder below a file is an error of one line."""
     shell.folder.joinpath("file").write_text("")
     for option in ("--cache-dir", "--to"):
         ran = shell.fetch(index.wheel_url(LIB), option, os.path.join("file", "folder"), "--json")
@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_used_is_one_line(shell: Shell, index: Index):
 
 
 def test_a_file_of_another_kind_in_the_way_of_a_link_is_left_alone(shell: Shell, index: Index):
-    """The wheel is in the cache, the file in the folder is as it was, and the exit code tells."""
+    """An existing file with other bytes is kept, the exit code is 1, and the wheel is in the cache."""
     target = shell.folder / "out" / LIB.filename
     target.parent.mkdir()
     target.write_text("mine")
@@ -241,7 +241,7 @@ def test_a_file_of_another_kind_in_the_way_of_a_link_is_left_alone(shell: Shell,
 
 
 def test_the_help_and_a_hit_import_no_more_than_they_need(shell: Shell, index: Index):
-    """Start-up stays quick: the help needs neither rich nor httpx, and a run of hits no httpx."""
+    """The help imports neither rich nor httpx, and a run of hits does not import httpx."""
     shell.fetch(index.wheel_url(LIB))
     code = (
         "import sys; from wheelcache.cli import main; code = main(sys.argv[1:]);"
@@ -255,7 +255,7 @@ def test_the_help_and_a_hit_import_no_more_than_they_need(shell: Shell, index: I
 
 
 def test_a_terminal_is_told_nothing_by_a_name(shell: Shell):
-    """Control characters of a URL are written out, and not sent to the terminal."""
+    """Control characters of a URL are escaped, not sent to the terminal."""
     ran = shell.fetch("file:///nowhere/%1B%5D0;x%07-1.0-py3-none-any.whl", "--offline")
     assert ran.code == 1
     assert "\\x1b" in ran.out
@@ -263,7 +263,7 @@ def test_a_terminal_is_told_nothing_by_a_name(shell: Shell):
 
 
 def test_times_are_read_by_people():
-    """Milliseconds below a second, one digit above."""
+    """Milliseconds are used below a second, and one decimal place above."""
     assert [format_seconds(seconds) for seconds in (0.0001, 0.04, 0.9999, 12.34)] == [
         "<1 ms",
         "40 ms",
@@ -291,7 +291,7 @@ class _Stalling:
 
 
 def test_closed_streams_change_no_exit_code(shell: Shell, monkeypatch: pytest.MonkeyPatch):
-    """Started without stdout and stderr, as services are, a command does what it does and says it to nobody."""
+    """Without stdout and stderr, as in a service, a command does its work without output."""
     monkeypatch.setenv("WHEELCACHE_DIR", str(shell.cache))
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
@@ -318,7 +318,7 @@ def test_ctrl_c_ends_the_wait_for_headers_on_a_reused_connection(shell: Shell, s
 
 @pytest.mark.parametrize("headers", [False, True], ids=["before the headers", "in the body"])
 def test_ctrl_c_ends_it_at_once_and_leaves_nothing(shell: Shell, server: Server, headers: bool):
-    """While servers stall, Ctrl-C ends the command with exit code 130 and one line, and leaves no partial file."""
+    """While servers stall, Ctrl-C ends the command with exit code 130 and one line, without a partial file."""
     stalling = [_Stalling(headers=headers) for _ in range(2)]
     urls = [
         server.serve(f"/{wheel.filename}", wheel.data, how=how) for wheel, how in zip((LIB, APP), stalling, strict=True)
@@ -337,7 +337,7 @@ def test_ctrl_c_ends_it_at_once_and_leaves_nothing(shell: Shell, server: Server,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
 def test_a_terminal_shows_bars_and_then_the_table(shell: Shell, server: Server):
-    """While a wheel comes in, its bar and that of all are drawn; a narrow table is folded, never cut."""
+    """Bars are shown during a download, and a table for a narrow terminal is folded, never truncated."""
     stalling = _Stalling()
     url = server.serve(f"/{LIB.filename}", LIB.data, how=stalling)
     ours, theirs = os.openpty()
@@ -361,12 +361,12 @@ def test_a_terminal_shows_bars_and_then_the_table(shell: Shell, server: Server):
 
 
 def _read(terminal: int, *, until: str | None) -> str:
-    """Read what a program has drawn, until there is this text in it, or until the program is gone."""
+    """Read the output of a program until it contains this text, or until the program has ended."""
     text = ""
     while until is None or until not in text:
         try:
             data = os.read(terminal, 4096)
-        except OSError:  # as Linux says that nobody is there any more
+        except OSError:  # Linux reports the end of a terminal's output as an error
             data = b""
         if not data:
             assert until is None, text

@@ -17,7 +17,7 @@ from wheelcache.cli.resolve.requests import make_request
 
 
 def test_a_requirement_comes_with_its_dependency_and_is_a_hit_the_second_time(shell: Shell, index: Index):
-    """The first run downloads each wheel once; the second says hit on every row and asks the index for no wheel."""
+    """The first run downloads each wheel once; in the second, every row is a hit and no wheel is requested."""
     first = shell.process("demo-app")
     assert (first.code, first.err) == (0, "")
     assert first.rows == {APP.filename: "downloaded", LIB.filename: "downloaded"}
@@ -32,7 +32,7 @@ def test_a_requirement_comes_with_its_dependency_and_is_a_hit_the_second_time(sh
 
 
 def test_json_tells_all_that_a_program_needs(shell: Shell, index: Index):
-    """One object, whose paths lead to the very bytes, and nothing else on stdout."""
+    """The output is one JSON object and nothing else, and its paths lead to the right bytes."""
     ran = shell.fetch("demo-app", "--json", "--to", "out")
     assert (ran.code, ran.err) == (0, "")
     assert ran.json["errors"] == []
@@ -52,7 +52,7 @@ def test_json_tells_all_that_a_program_needs(shell: Shell, index: Index):
 
 @pytest.mark.parametrize("installer", ["pip", pytest.param("uv", marks=with_uv)])
 def test_installers_take_what_was_linked_out(installer: str, shell: Shell, index: Index):
-    """Pip and uv install from the folder of --to without any index."""
+    """Both pip and uv install from the folder of --to without an index."""
     shell.fetch("demo-app", "--to", "out")
     arguments = ["install", "--no-index", "--find-links", "out", "--target", "installed", "demo-app"]
     command = [installer, *arguments] if installer == "pip" else ["uv", "pip", *arguments, "--python", sys.executable]
@@ -60,7 +60,7 @@ def test_installers_take_what_was_linked_out(installer: str, shell: Shell, index
 
 
 def test_pip_takes_what_is_in_the_cache(shell: Shell, index: Index):
-    """Pip takes a path of the cache as it is."""
+    """A path in the cache can be installed by pip directly."""
     wheels = shell.fetch("demo-app", "--json").json["wheels"]
     check_installed(
         shell, ["pip", "install", "--no-index", "--target", "installed", *[each["path"] for each in wheels]]
@@ -75,7 +75,7 @@ def check_installed(shell: Shell, command: list[str]):
 
 
 def test_requirement_files_and_constraints_are_handed_to_pip(shell: Shell, index: Index):
-    """A requirements file with a hash and a constraints file choose the wheels that pip would choose."""
+    """A requirements file with a hash and a constraints file have the same effect as with pip."""
     shell.folder.joinpath("requirements.txt").write_text("demo-app  # the application\n")
     shell.folder.joinpath("limits.txt").write_text("demo-lib<2\n")
     ran = shell.fetch("-r", "requirements.txt", "-c", "limits.txt")
@@ -86,13 +86,13 @@ def test_requirement_files_and_constraints_are_handed_to_pip(shell: Shell, index
 
 
 def test_the_index_can_be_given_and_pre_releases_asked_for(shell: Shell, server: Server):
-    """-i names the index, and --pre lets pip take a pre-release."""
+    """-i chooses the index, and --pre includes pre-releases."""
     index = Index(server, [LIB, Built("demo-lib", "3.0rc1")])
     assert list(shell.fetch("demo-lib", "-i", index.url(), "--pre").rows) == ["demo_lib-3.0rc1-py3-none-any.whl"]
 
 
 def test_wheels_of_a_local_folder_are_hits_the_second_time(shell: Shell):
-    """Wheels of a --find-links folder, which have no hash anywhere, are copied in once and known afterwards."""
+    """Wheels of a --find-links folder, which have no hash, are copied into the cache once."""
     folder = shell.folder / "wheels"
     folder.mkdir()
     for wheel in (APP, LIB):
@@ -102,7 +102,7 @@ def test_wheels_of_a_local_folder_are_hits_the_second_time(shell: Shell):
 
 
 def test_urls_and_wheel_files_are_taken_as_they_are(shell: Shell, index: Index):
-    """A URL with a hash, a file: URL and a path of a wheel need no resolver, and are hits the second time."""
+    """A URL with a hash, a file: URL and a path need no resolver, and are hits the second time."""
     local, other = Built("local", "1.0"), Built("other-local", "1.0")
     for wheel in (local, other):
         shell.folder.joinpath(wheel.filename).write_bytes(wheel.data)
@@ -117,7 +117,7 @@ def test_urls_and_wheel_files_are_taken_as_they_are(shell: Shell, index: Index):
 @pytest.mark.parametrize("data", [b"", b"P", b"<html>Please log in</html>", LIB.data[:-1]])
 @pytest.mark.parametrize("as_url", [False, True], ids=["path", "file URL"])
 def test_a_local_file_that_is_no_wheel_is_refused(shell: Shell, data: bytes, as_url: bool):
-    """What is called a wheel and is none fails every time, and neither the cache nor --to gets it."""
+    """A file that is only named like a wheel fails every time, and is added neither to the cache nor to --to."""
     file = shell.folder / LIB.filename
     file.write_bytes(data)
     for _ in range(2):
@@ -130,7 +130,7 @@ def test_a_local_file_that_is_no_wheel_is_refused(shell: Shell, data: bytes, as_
 
 
 def test_a_local_wheel_is_a_hit_under_another_name_too(shell: Shell):
-    """Bytes that the cache has are not copied in again, and stats count the hit."""
+    """Bytes that are in the cache are not copied again, and the hit is counted."""
     copy = Built(LIB.name, LIB.version, tag="py2.py3-none-any").filename
     for name in (LIB.filename, copy):
         shell.folder.joinpath(name).write_bytes(LIB.data)
@@ -140,14 +140,14 @@ def test_a_local_wheel_is_a_hit_under_another_name_too(shell: Shell):
 
 
 def test_what_is_asked_for_twice_is_fetched_once(shell: Shell, index: Index):
-    """A wheel that two arguments mean has one row."""
+    """A wheel that two arguments request has one row."""
     ran = shell.fetch(index.wheel_url(LIB), index.wheel_url(LIB))
     assert ran.out.count(LIB.filename) == 1
     assert len(index.downloads()) == 1
 
 
 def test_arguments_of_every_kind_are_mixed(shell: Shell, index: Index):
-    """A requirement, a lock file and a URL in one run."""
+    """A requirement, a lock file and a URL can be combined."""
     shell.folder.joinpath("pylock.toml").write_text(lock(package(LIB, url=index.wheel_url(LIB).partition("#")[0])))
     extra = Built("extra", "1.0")
     Index(index.server, [extra], at="/elsewhere")
@@ -158,7 +158,7 @@ def test_arguments_of_every_kind_are_mixed(shell: Shell, index: Index):
 
 
 def test_offline_takes_from_the_cache_alone(shell: Shell, index: Index):
-    """Requirements are resolved among the cached wheels, and nothing whatever is asked of the index."""
+    """Requirements are resolved among the cached wheels, without a request to the index."""
     shell.fetch("demo-app")
     index.server.forget()
     assert set(shell.fetch("demo-app", "--offline").rows.values()) == {"hit"}
@@ -170,7 +170,7 @@ def test_offline_takes_from_the_cache_alone(shell: Shell, index: Index):
 
 
 def test_a_pipe_gets_whole_file_names_however_narrow_the_terminal(shell: Shell):
-    """The table is neither cut nor folded where it is not read from a terminal."""
+    """If stdout is not a terminal, the table is neither truncated nor folded."""
     long = Built("a-project-with-" + "-".join(["a-very-long-name"] * 6), "1.0")
     shell.folder.joinpath(long.filename).write_bytes(long.data)
     ran = shell.process(long.filename, COLUMNS="20", FORCE_COLOR="1")
@@ -179,7 +179,7 @@ def test_a_pipe_gets_whole_file_names_however_narrow_the_terminal(shell: Shell):
 
 
 def test_quiet_prints_errors_only(shell: Shell, index: Index):
-    """--quiet says nothing of what went well, and what failed."""
+    """--quiet prints errors only."""
     assert shell.fetch(index.wheel_url(LIB), "--quiet") == Ran(0, "", "")
     failed = shell.fetch("missing.whl", "--quiet")
     assert (failed.code, failed.out) == (1, "")
@@ -187,7 +187,7 @@ def test_quiet_prints_errors_only(shell: Shell, index: Index):
 
 
 def test_weak_hashes_alone_are_left_out_and_kept_beside_a_strong_one():
-    """An index that knows md5 only is good enough for pip; the cache would refuse it, and computes a good one."""
+    """A wheel with only md5 in the index is fetched, and the cache computes a strong hash."""
     weak, strong = {"md5": "0" * 32}, {"sha256": "0" * 64}
     url = f"https://example.org/{LIB.filename}"
     assert make_request(url, weak).hashes is None
@@ -211,7 +211,7 @@ def lock(*packages: str) -> str:
 
 
 def test_a_lock_file_is_read_without_a_resolver(shell: Shell, index: Index):
-    """The wheels of a lock file come from a path beside it or else by URL; what its markers leave out does not."""
+    """Wheels are read from the lock file's path or URL, and packages are excluded by their markers."""
     folder = shell.folder / "project" / "wheels"
     folder.mkdir(parents=True)
     folder.joinpath(APP.filename).write_bytes(APP.data)
@@ -229,7 +229,7 @@ def test_a_lock_file_is_read_without_a_resolver(shell: Shell, index: Index):
 
 
 def test_a_package_that_is_locked_as_source_does_not_stop_the_wheels(shell: Shell, index: Index):
-    """Each of them is an error that names it; the others are fetched, also a wheel that is locked as an archive."""
+    """Each source is an error that names it; wheels are fetched, even if locked as archives."""
     sdist = (
         "[[packages]]\nname = 'from-source'\nversion = '1.0'\n[packages.sdist]\nname = 'from_source-1.0.tar.gz'\n"
         f"url = '{index.url()}from_source-1.0.tar.gz'\nhashes = {{ sha256 = '{'0' * 64}' }}\n"
@@ -263,7 +263,7 @@ def test_a_package_that_is_locked_as_source_does_not_stop_the_wheels(shell: Shel
     ids=["no toml", "incomplete", "from the future", "for another Python", "no text", "not there"],
 )
 def test_a_lock_file_that_is_of_no_use_is_one_line(shell: Shell, content: str | bytes | None, said: str):
-    """Whatever is wrong with a lock file, it is said in one line, with exit code 1."""
+    """Any problem with a lock file is one line, with exit code 1."""
     if content is not None:
         shell.folder.joinpath("pylock.toml").write_bytes(content if isinstance(content, bytes) else content.encode())
     ran = shell.fetch("pylock.toml")

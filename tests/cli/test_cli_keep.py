@@ -1,4 +1,4 @@
-"""The commands that keep a cache: what they print, what they change, and how they end."""
+"""The commands other than fetch: their output, their effects, and their exit codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WHEELS = [Wheel(wheel_filename(f"proj_{n}"), make_wheel(f"proj_{n}", size=4000))
 
 @pytest.fixture
 def filled(shell: Shell) -> Shell:
-    """A cache of three wheels, used long ago in this order."""
+    """A cache of three wheels, last used long ago in this order."""
     with Cache(shell.cache) as cache:
         for number, wheel in enumerate(WHEELS):
             source = shell.folder / wheel.filename
@@ -41,14 +41,14 @@ def run(shell: Shell, *arguments: str) -> Ran:
 
 
 def test_dir_says_where(filled: Shell) -> None:
-    """The path alone, for shells and for programs."""
+    """The output is the path alone, as text or JSON."""
     assert run(filled, "dir").out == f"{filled.cache}\n"
     assert run(filled, "dir", "--json").json == {"path": str(filled.cache)}
 
 
 @pytest.mark.parametrize("place", [("missing",), ("file", "below")], ids=["not there", "where nothing can be made"])
 def test_dir_makes_nothing(shell: Shell, place: tuple[str, ...]) -> None:
-    """A folder that is not there, and one that cannot be, is where the cache would be."""
+    """The path of a missing or impossible cache folder is printed, and nothing is created."""
     shell.folder.joinpath("file").write_bytes(b"")
     folder = shell.folder.joinpath(*place)
     before = sorted(shell.folder.rglob("*"))
@@ -59,7 +59,7 @@ def test_dir_makes_nothing(shell: Shell, place: tuple[str, ...]) -> None:
 
 
 def test_ls_lists_all_or_those_that_are_named(filled: Shell) -> None:
-    """Projects in any spelling, digests and file names choose; a name that nothing has is an error."""
+    """Wheels are selected by project in any spelling, digest or file name; an unknown name is an error."""
     everything = run(filled, "ls")
     assert all(wheel.filename in everything.out for wheel in WHEELS)
     assert everything.out.splitlines()[-1] == "3 wheels, 12.0 kB"
@@ -73,7 +73,7 @@ def test_ls_lists_all_or_those_that_are_named(filled: Shell) -> None:
 
 
 def test_digests_are_taken_as_ls_prints_them(filled: Shell) -> None:
-    """The beginning of a digest means its wheel in each command, with and without the algorithm; 7 digits do not."""
+    """Every command accepts the start of a digest, with or without the algorithm, from 8 digits on."""
     printed = {line.split()[0]: line.split()[-1] for line in run(filled, "ls").out.splitlines()[1:-1]}
     short = printed[WHEELS[1].filename]
     assert WHEELS[1].digest.startswith(short)
@@ -88,7 +88,7 @@ def test_digests_are_taken_as_ls_prints_them(filled: Shell) -> None:
 
 
 def test_a_beginning_of_several_digests_is_an_error_that_names_them(shell: Shell) -> None:
-    """Neither of the wheels is shown or removed, and a longer beginning means one."""
+    """An ambiguous start of a digest shows and removes nothing; a longer one selects one wheel."""
     one, other = twins()
     with Cache(shell.cache) as cache:
         for wheel in (one, other):
@@ -104,7 +104,7 @@ def test_a_beginning_of_several_digests_is_an_error_that_names_them(shell: Shell
 
 
 def twins() -> tuple[Wheel, Wheel]:
-    """Return two wheels whose digests begin with the same 8 digits: among 2**16 and some there are two."""
+    """Return two wheels whose digests begin with the same 8 digits: a search among many candidates finds a pair."""
     data = make_wheel("proj_0", size=4000)
     begun, seen = hashlib.sha256(data), dict[str, bytes]()
     for number in itertools.count():
@@ -117,7 +117,7 @@ def twins() -> tuple[Wheel, Wheel]:
 
 
 def test_info_tells_all(filled: Shell) -> None:
-    """Size, path and hashes, for people and for programs."""
+    """The output has size, path and hashes, as text or JSON."""
     out = run(filled, "info", "proj-0").out
     assert "4.0 kB (4000 bytes)" in out
     assert WHEELS[0].hex() in out
@@ -126,14 +126,14 @@ def test_info_tells_all(filled: Shell) -> None:
 
 
 def test_stats_count(filled: Shell) -> None:
-    """Wheels and bytes, as people read them and as numbers."""
+    """The output has the number and the size of the wheels, as text or JSON."""
     assert "12.0 kB" in run(filled, "stats").out
     stats = run(filled, "stats", "--json").json
     assert (stats["wheels"], stats["wheel_bytes"], stats["path"]) == (3, 12_000, str(filled.cache))
 
 
 def test_prune_cuts_to_a_size_that_people_write(filled: Shell) -> None:
-    """A dry run says what goes and leaves it; the run takes it; ages and digests to keep work as well."""
+    """A dry run shows the wheels and keeps them; the run removes them; ages and --keep work as well."""
     before = files_in(filled.cache)
     plan = run(filled, "prune", "--max-size", "8kB", "--dry-run")
     assert WHEELS[0].filename in plan.out
@@ -154,7 +154,7 @@ def test_prune_cuts_to_a_size_that_people_write(filled: Shell) -> None:
     ids=lambda arguments: arguments[0],
 )
 def test_a_mistyped_folder_is_told_and_not_made(filled: Shell, arguments: tuple[str, ...]) -> None:
-    """What is about the contents of a cache makes none."""
+    """Commands on the contents of a cache do not create its folder."""
     missing = filled.folder / "mistyped"
     ran = run(filled, *arguments, "--cache-dir", str(missing))
     assert ran.code == 2
@@ -179,7 +179,7 @@ def test_a_mistyped_folder_is_told_and_not_made(filled: Shell, arguments: tuple[
     ids=str,
 )
 def test_bad_input_removes_nothing(filled: Shell, arguments: tuple[str, ...], code: int) -> None:
-    """It is said on stderr, and everything stays."""
+    """Bad input is an error on stderr, and nothing is removed."""
     before = files_in(filled.cache)
     ran = run(filled, *arguments)
     assert (ran.code, ran.out) == (code, "")
@@ -191,20 +191,20 @@ def test_bad_input_removes_nothing(filled: Shell, arguments: tuple[str, ...], co
     ("text", "size"), [("0", 0), ("1500", 1500), ("1.5kB", 1500), ("10 GB", 10**10), ("2GiB", 2**31), ("1m", 10**6)]
 )
 def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
-    """Powers of 1000, and of 1024 where it says so."""
+    """Units are powers of 1000, or of 1024 with an "i"."""
     assert parse_size(text) == size
     assert parse_age("30d") == 2 * parse_age("360h") == 2_592_000
 
 
 def test_rm_takes_projects_and_digests(filled: Shell) -> None:
-    """A dry run leaves them; the run takes these and no others."""
+    """A dry run keeps the named wheels; the run removes these and no others."""
     assert WHEELS[0].filename in run(filled, "rm", "-n", "proj-0").out
     assert run(filled, "rm", "PROJ.0", WHEELS[2].digest).code == 0
     assert [wheel["filename"] for wheel in run(filled, "ls", "--json").json["wheels"]] == [WHEELS[1].filename]
 
 
 def test_rm_takes_file_names_and_all_names_of_their_bytes(filled: Shell) -> None:
-    """A wheel goes by its file name, with the other names of its bytes; where one name is unknown, nothing goes."""
+    """A file name removes all names of the same bytes; if one name is unknown, nothing is removed."""
     with Cache(filled.cache) as cache:
         alias = cache.put(filled.folder / WHEELS[0].filename, filename=wheel_filename("alias")).filename
     before = files_in(filled.cache)
@@ -218,7 +218,7 @@ def test_rm_takes_file_names_and_all_names_of_their_bytes(filled: Shell) -> None
 
 
 def test_rm_takes_damaged_wheels_by_project_and_digest(filled: Shell) -> None:
-    """What ls does not list can be taken away all the same."""
+    """Damaged wheels, which ls does not list, can be removed."""
     for wheel in WHEELS[:2]:
         (path,) = filled.cache.rglob(wheel.filename)
         path.write_bytes(b"damaged")
@@ -227,7 +227,7 @@ def test_rm_takes_damaged_wheels_by_project_and_digest(filled: Shell) -> None:
 
 
 def test_clear_takes_all_when_told_so(filled: Shell) -> None:
-    """--dry-run leaves everything, --yes takes it."""
+    """--dry-run keeps everything, and --yes removes it."""
     assert len(run(filled, "clear", "--dry-run", "--json").json["removed"]) == 3
     assert len(run(filled, "ls", "--json").json["wheels"]) == 3
     assert run(filled, "clear", "--yes").out.splitlines()[-1].startswith("freed 12.0 kB: 3 wheels")
@@ -235,7 +235,7 @@ def test_clear_takes_all_when_told_so(filled: Shell) -> None:
 
 
 def test_clear_asks_a_person(filled: Shell) -> None:
-    """On a terminal it says how much would go; no is no, and yes is yes."""
+    """On a terminal, the prompt shows the size, and the answer decides."""
     pytest.importorskip("termios", reason="there are no such terminals here")
     import pty
 
@@ -258,7 +258,7 @@ def test_clear_asks_a_person(filled: Shell) -> None:
 
 
 def test_verify_ends_with_1_until_it_is_repaired(filled: Shell) -> None:
-    """It names what is wrong; with --repair it is put aside."""
+    """The problem is listed, and --repair quarantines the file."""
     assert run(filled, "verify").out.splitlines()[-1] == "3 checked, 0 problems"
     (path,) = filled.cache.rglob(WHEELS[1].filename)
     path.write_bytes(b"damaged")
@@ -272,7 +272,7 @@ def test_verify_ends_with_1_until_it_is_repaired(filled: Shell) -> None:
 
 
 def test_export_makes_a_wheelhouse(filled: Shell) -> None:
-    """All, or those that are named, in any mode."""
+    """All wheels, or the named ones, are exported in any mode."""
     assert run(filled, "export", "out").out == "3 wheels in out\n"
     assert files_in(filled.folder / "out") == {wheel.filename: wheel.data for wheel in WHEELS}
     paths = run(filled, "export", "one", "proj-2", "--mode", "copy", "--json").json["paths"]
@@ -280,7 +280,7 @@ def test_export_makes_a_wheelhouse(filled: Shell) -> None:
 
 
 def test_export_says_which_wheels_to_leave_out(filled: Shell) -> None:
-    """Every two wheels of one name are told, nothing is put anywhere, and a digest that is named chooses one."""
+    """All wheels with the same name are listed and nothing is written; naming a digest chooses one."""
     others = [Wheel(wheel.filename, make_wheel(f"proj_{n}", size=5000)) for n, wheel in enumerate(WHEELS[:2])]
     with Cache(filled.cache) as cache:
         for wheel in others:

@@ -1,8 +1,8 @@
-"""Archives made by hand, byte by byte: wheels as no honest tool writes them, and odd ones that are right all the same.
+"""Archives built byte by byte: wheels that no honest tool would write, and unusual but correct ones.
 
     hostile = wheel([Entry("demo/../../evil.py", b"")])
 
-Every field of every header can be set to anything; what is not set is what an honest tool would write.
+Every field of every header can be set to any value. The others have the values that an honest tool would write.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Entry:
     """One member.
 
     Attributes:
-        name: text, or bytes that are none.
+        name: text, or bytes that cannot be decoded.
         data: its contents.
-        method: how it is packed.
-        flags: the general purpose bits; that for UTF-8 is set where the name needs it, unless ``plain``.
+        method: the compression method.
+        flags: the general purpose bit flags; the one for UTF-8 is set if the name needs it, unless ``plain``.
         mode: its type and permissions.
-        packed: the packed bytes, if not those of the data.
-        local, central: fields of its two headers that are not what they should be.
-        extra: of the central directory; ``local_extra`` of its own header.
-        after: bytes behind its contents, a descriptor for instance.
+        packed: the compressed bytes, if they are not those of the data.
+        local, central: fields of its two headers that have wrong values.
+        extra: the extra field of the central directory; ``local_extra`` is that of its own header.
+        after: the bytes after its contents, such as a descriptor.
         recorded: whether RECORD lists it.
     """
 
@@ -82,7 +82,7 @@ def deflate(data: bytes) -> bytes:
 
 
 def descriptor(entry: Entry, *, signature: bool = True, wide: bool = False) -> bytes:
-    """Return what stands behind an entry whose header tells no sizes."""
+    """Return the data descriptor of an entry whose header gives no sizes."""
     form = "<LQQ" if wide else "<LLL"
     text = struct.pack(form, zlib.crc32(entry.data), len(entry.contents()), len(entry.data))
     return b"PK\7\x08" * signature + text
@@ -117,8 +117,8 @@ def archive(
 ) -> bytes:
     """Return an archive.
 
-    ``before`` comes first, ``between`` behind the first member, ``tail`` before the central directory, ``after`` last;
-    ``end`` sets fields of the end record; ``zip64`` writes its longer forms although nothing needs them.
+    The bytes ``before`` are first, ``between`` follows the first member, ``tail`` precedes the central directory, and
+    ``after`` is last. ``end`` sets fields of the end record; ``zip64`` writes the longer forms although none is needed.
     """
     data = bytearray(before)
     offsets = []
@@ -151,7 +151,7 @@ def urlsafe(data: bytes, algorithm: str = "sha256") -> str:
 
 
 def record_of(entries: Sequence[Entry], info: str = INFO, algorithm: str = "sha256") -> str:
-    """Return the text of a RECORD that lists them."""
+    """Return the text of a RECORD that lists these entries."""
     rows = []
     for entry in entries:
         name = entry.name if isinstance(entry.name, str) else entry.name.decode("utf-8", "replace")
@@ -164,7 +164,7 @@ def record_of(entries: Sequence[Entry], info: str = INFO, algorithm: str = "sha2
 def wheel_entries(
     entries: Sequence[Entry] = (), *, info: str = INFO, record: str | None = None, algorithm: str = "sha256"
 ) -> list[Entry]:
-    """Return entries with those that make them a wheel."""
+    """Return these entries together with the others that a wheel requires."""
     name, version = info.removesuffix(".dist-info").rsplit("-", 1)
     every = [
         *entries,
@@ -176,5 +176,5 @@ def wheel_entries(
 
 
 def wheel(entries: Sequence[Entry] = (), *, record: str | None = None, **how: object) -> bytes:
-    """Return a wheel with these entries, and those that make it one."""
+    """Return a wheel with these entries, and the others that a wheel requires."""
     return archive(wheel_entries(entries, record=record), **how)  # type: ignore[arg-type]

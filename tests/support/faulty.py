@@ -1,7 +1,7 @@
-"""A file layer that records, refuses or dies at a chosen call.
+"""A file layer that records, refuses or ends the process at a chosen call.
 
-It stands at the seam that :mod:`wheelcache._os.files` offers, around the real file layer, and sees every call of the
-stations, those on open files included. What happens at a call is the plan's to say; without one, nothing does.
+It implements the contract of :mod:`wheelcache._os.files` around the real file layer, and receives every call of the
+library, including those on open files. The plan decides the effect of each call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wheelcache._os.files import FileSystem, native
 Code = str | int
 """The name of an errno (``"EACCES"``), or the number of a Windows error (``32``)."""
 
-# What Windows' C library makes of its error codes, where that is not EINVAL.
+# The errno to which the C library of Windows maps each error code, unless it is EINVAL.
 _ERRNO_OF_WINERROR = {
     2: errno.ENOENT,
     3: errno.ENOENT,
@@ -37,7 +37,7 @@ _ERRNO_OF_WINERROR = {
 
 
 def os_error(code: Code, path: str = "", target: str | None = None) -> OSError:
-    """Return the error that the system would raise: of Windows for a number, on other systems too."""
+    """Return the error that the system would raise; a number is a Windows code, on other systems too."""
     if isinstance(code, str):
         number = getattr(errno, code)
         return OSError(number, os.strerror(number), path, None, target)
@@ -52,7 +52,7 @@ def os_error(code: Code, path: str = "", target: str | None = None) -> OSError:
 
 
 def code_text(code: Code) -> str:
-    """Return the code as wheelcache's errors write it."""
+    """Return the code in the form that wheelcache's errors use."""
     return f"errno {getattr(errno, code)}" if isinstance(code, str) else f"winerror {code}"
 
 
@@ -61,11 +61,11 @@ class FileCall:
     """One call of the file layer.
 
     Attributes:
-        number: its place in the order of calls, from 1.
-        operation: the method's name; ``file.write`` and so on for one of an open file.
-        path: what it is done to.
-        target: the second path, where there is one.
-        half: does half of it, where it can be done by halves: a write, a copy, a clone.
+        number: its position in the order of calls, from 1.
+        operation: the method's name; ``file.write`` and so on for a method of an open file.
+        path: the path that it is called with.
+        target: the second path, if any.
+        half: does half of the work, if the operation can be divided: a write, a copy, a clone.
     """
 
     number: int
@@ -76,19 +76,19 @@ class FileCall:
 
 
 class Plan:
-    """What happens at each call: nothing here."""
+    """Decides the effect of each call. This one has no effect."""
 
     def before(self, call: FileCall) -> None:
-        """Called instead of the call when it raises, else before it."""
+        """Called before the call; if this raises, the call is not made."""
 
     def after(self, call: FileCall) -> None:
-        """Called when it was done."""
+        """Called after the call."""
 
 
 class FailNth(Plan):
-    """Refuse the Nth call, and with ``forever`` all that come after it.
+    """Refuse the Nth call, and with ``forever`` all later ones.
 
-    A write that is refused has written half of what it was given: that is how a volume runs full.
+    A refused write has written half of its data, as on a volume that becomes full.
 
     Attributes:
         met: whether there was such a call.
@@ -105,7 +105,7 @@ class FailNth(Plan):
     def before(self, call: FileCall) -> None:
         self.met = self.met or call.number == self.number
         if self.code == 2 and call.operation.startswith("file."):
-            return  # no system says of an open file that it is not there
+            return  # no system reports an open file as missing
         if call.number == self.number or (self.forever and call.number > self.number):
             self.hit.append(call)
             if call.operation in {"file.write", "copy"}:
@@ -115,14 +115,14 @@ class FailNth(Plan):
 
 @dataclass
 class Refuse:
-    """Refuse the calls of some operations on some paths, the first ``times`` of them or all.
+    """Refuse the calls of some operations on some paths: the first ``times`` of them, or all.
 
     Attributes:
-        operations: names, with ``*`` for any.
-        code: with which error.
-        path: a pattern for the path, or for the second one where there is one.
-        times: how often; ``None`` for ever.
-        count: how often it was done.
+        operations: the names of the operations; ``*`` means any.
+        code: the code of the error.
+        path: a pattern for the path, or for the second one if any.
+        times: the number of refusals; ``None`` means all calls.
+        count: the number of refusals so far.
     """
 
     operations: str
@@ -140,7 +140,7 @@ class Refuse:
 
 
 class Refusing(Plan):
-    """Refuse what one of the rules names."""
+    """Refuse the calls that match one of the rules."""
 
     def __init__(self, *rules: Refuse) -> None:
         self.rules = rules
@@ -153,7 +153,7 @@ class Refusing(Plan):
 
 
 class Doing(Plan):
-    """Do something once, before the first call of an operation on a path, or with ``after`` behind it."""
+    """Run an action once, before the first call of an operation on a path, or with ``after`` behind it."""
 
     def __init__(self, operation: str, action: Callable[[FileCall], object], *, path: str = "*", after: bool = False):
         self.operation = operation
@@ -179,7 +179,7 @@ class Doing(Plan):
 
 
 class Both(Plan):
-    """Several plans, one after the other."""
+    """Combine several plans, applied in order."""
 
     def __init__(self, *plans: Plan) -> None:
         self.plans = plans
@@ -194,7 +194,7 @@ class Both(Plan):
 
 
 class RenumberingFiles:
-    """A file layer as FAT's: a file gets another number when it gets another name. Goes below :class:`FaultyFiles`."""
+    """A file layer like FAT's: a renamed file gets another number. Belongs below :class:`FaultyFiles`."""
 
     def __init__(self, inner: FileSystem | None = None) -> None:
         self._inner = inner or native()
@@ -213,23 +213,23 @@ class RenumberingFiles:
 
     def stat(self, path: str) -> os.stat_result:
         stat = self._inner.stat(path)
-        # As Windows gives it: fields that have only names are kept.
+        # As on Windows: fields that have only names are kept.
         fields, named = stat.__reduce__()[1]
         return os.stat_result((fields[0], stat.st_ino + self._renamed.get(path, 0), *fields[2:]), named)
 
 
 class Dead(BaseException):
-    """The process is no more. Not an ``Exception``: nothing that is written for errors must catch it."""
+    """The process has ended. Not an ``Exception``, so that no error handler catches it."""
 
 
 MOMENTS = ("before", "half", "after")
 
 
 class Die(Plan):
-    """End the process at the Nth call: before it is done, when half of it is, or after it.
+    """End the process at the Nth call: before it, halfway through it, or after it.
 
-    ``kill`` does it. By default it is played: from then on no call does anything but raise :class:`Dead`, so that no
-    clean-up of Python's comes through that a killed process would not have done.
+    ``kill`` ends it. By default, the end is simulated: from then on every call raises :class:`Dead`, so that no cleanup
+    has an effect that a killed process could not have had.
     """
 
     def __init__(self, number: int, moment: str, kill: Callable[[], None] | None = None) -> None:
@@ -258,7 +258,7 @@ class Die(Plan):
 
 
 class FaultyHandle:
-    """An open file whose calls go by the plan."""
+    """An open file whose calls follow the plan."""
 
     def __init__(self, files: FaultyFiles, inner, path: str) -> None:
         self._files = files
@@ -297,7 +297,7 @@ class FaultyHandle:
         self.inner.flush()
 
     def close(self) -> None:
-        """Close it. One that fails has closed the file all the same, as on Linux; closing it again does nothing."""
+        """Close the file. A failing close has closed it all the same, as on Linux; a second close does nothing."""
         if self.inner.closed:
             return
         try:
@@ -317,7 +317,7 @@ class FaultyHandle:
 
 
 class FaultyFolder:
-    """An open folder whose calls go by the plan."""
+    """An open folder whose calls follow the plan."""
 
     def __init__(self, files: FaultyFiles, inner, path: str) -> None:
         self._files = files
@@ -360,13 +360,13 @@ class FaultyFolder:
 
 
 class FaultyFiles:
-    """A file layer whose calls go by a plan.
+    """A file layer whose calls follow a plan.
 
     Attributes:
-        plan: what happens; may be changed at any time.
+        plan: the plan, which can be replaced at any time.
         trace: the calls so far.
         open_handles: the files that were opened and not closed.
-        volumes: other volumes than the real ones, by the name of a folder.
+        volumes: simulated volumes, by the name of a folder.
     """
 
     def __init__(self, plan: Plan | None = None, inner: FileSystem | None = None) -> None:
@@ -388,12 +388,12 @@ class FaultyFiles:
         return result
 
     def count(self, operations: str = "*", path: str = "*") -> int:
-        """Return how many calls there were of these operations on such paths."""
+        """Return the number of calls of these operations on matching paths."""
         rule = Refuse(operations, 0, path)
         return sum(rule.wants(call) for call in self.trace)
 
     def close_all(self) -> None:
-        """Close what a dead process had open, as its system would."""
+        """Close the files that a dead process had open, as its system would."""
         for handle in list(self.open_handles):
             handle._close()
 
@@ -407,7 +407,7 @@ class FaultyFiles:
         try:
             return self.perform(operation, path, open_it)
         except Exception:
-            # A plan that fails behind the call hands out nothing that could be closed.
+            # If the plan fails after the call, the caller gets no file that it could close.
             for handle in opened:
                 handle._close()
             raise
@@ -445,7 +445,7 @@ class FaultyFiles:
         return self.volumes.get(os.path.basename(path), number)
 
     def is_dir(self, path: str) -> bool:
-        # No system has an error for this question, so no plan has one either.
+        # This call cannot fail on any system, so no plan refuses it.
         return self.inner.is_dir(path)
 
     def scan(self, path: str) -> list[os.DirEntry[str]]:

@@ -1,4 +1,4 @@
-"""Looking at folders from outside, as no part of the library does it."""
+"""Examine folders without the library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return every file and folder below a folder with its size and time stamp: equal where nothing was written."""
+    """Return every file and folder below a folder with size and time stamp, to show that nothing was written."""
     found = {path.relative_to(folder).as_posix(): path.lstat() for path in folder.rglob("*")}
     return {
         name: (stat.st_size if folder.joinpath(name).is_file() else 0, stat.st_mtime_ns) for name, stat in found.items()
@@ -21,14 +21,14 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def unfinished(cache: Cache) -> list[str]:
-    """Return what was begun and not finished or not cleaned up: partial and temporary files, and locks."""
-    # By name alone: on Windows somebody may hold them so that they cannot be read.
+    """Return the unfinished files: partial and temporary files, and locks."""
+    # By name alone: on Windows they may be held without sharing, and cannot be read.
     names = (path.relative_to(cache.path).as_posix() for path in cache.path.rglob("*") if path.is_file())
     return [name for name in names if name.startswith(("v1/partial/", "v1/tmp/", "v1/locks/"))]
 
 
 def assert_nothing_came(cache: Cache) -> None:
-    """See that a cache shows no wheel, and that nothing is left of any that was not to be."""
+    """Check that a cache has no wheel and no leftovers."""
     assert list(cache.entries()) == []
     assert unfinished(cache) == []
     assert [name for name in files_in(cache.path) if name.startswith("v1/") and name != "v1/tally.log"] == []
@@ -45,5 +45,5 @@ def records(cache: Cache) -> list[Path]:
 
 
 def quarantined(cache: Cache) -> list[Path]:
-    """Return what was put aside."""
+    """Return the files in quarantine."""
     return sorted((cache.path / "v1" / "quarantine").glob("*"))

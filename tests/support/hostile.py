@@ -1,4 +1,4 @@
-"""Wheels that must be refused, and odd ones that must not, each made by a function.
+"""Wheels that must be refused, and unusual ones that must be accepted, each made by a function.
 
 ``NAMES`` are the names of members that make a wheel unsafe. ``STRUCTURES`` and ``INVALID`` are whole wheels that are
 refused: as unsafe or ambiguous, and as broken. ``ODD`` are unusual wheels that are correct.
@@ -41,19 +41,19 @@ def deflated(name: str, data: bytes = b"x = 1\n" * 100, **how) -> Entry:
 
 
 def late(name: str, *, method: int = DEFLATED, signature: bool = True, wide: bool = False) -> Entry:
-    """A member whose sizes stand behind it."""
+    """A member whose sizes are in a descriptor after it."""
     entry = Entry(name, b"x = 1\n" * 100, method, DESCRIPTOR, local={"crc": 0, "packed": 0, "size": 0})
     entry.after = descriptor(entry, signature=signature, wide=wide)
     return entry
 
 
 def two_wheels() -> bytes:
-    """One file, two archives: a reader that looks for the first end record sees another one than who takes the last."""
+    """One file with two archives: readers that search the end record from opposite ends see different ones."""
     return wheel([Entry("demo.py", b"good\n")]) + wheel([Entry("demo.py", b"evil\n")])
 
 
 def newer_format() -> bytes:
-    """A member that asks for version 6.4 of the format to be read."""
+    """A member that requires version 6.4 of the format."""
     data = bytearray(wheel([Entry("demo.py")]))
     data[data.index(b"PK\1\2") + 6] = 64
     return bytes(data)

@@ -1,12 +1,12 @@
-"""Machines that tests run caches on: a clock that does not wait, a boot that can happen, file calls that are counted.
+"""Simulated machines for caches: a clock that never waits, reboots, and counted file operations.
 
-They stand at the seam that the library has for it: ``Cache._system``.
+They replace ``Cache._system``, the test hook of the library.
 
     machine = Machine()
     cache = machine.cache(folder, offline=True)     # a Cache of this machine
     machine.reboot()
     machine.files.calls("open_read")                # the paths that were opened for reading, oldest first
-    machine.clock.slept                             # the seconds of each sleep, none of which took any
+    machine.clock.slept                             # the seconds of each simulated sleep
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wheelcache._os.volume import Environment, Volume
 
 
 class FakeClock:
-    """A clock that stands still but for sleeping, which takes no time."""
+    """A clock that advances only by sleeping, which takes no real time."""
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self.slept: list[float] = []
@@ -38,7 +38,7 @@ class FakeClock:
             self._passed += seconds
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         with self._lock:
             self._passed += seconds
 
@@ -50,7 +50,7 @@ class FakeClock:
 
 
 class TickingClock(FakeClock):
-    """A clock on which whatever is timed takes a hundredth of a second: the disk seems to be a slow one."""
+    """A clock that advances by 10 ms per reading, so that the disk appears to be slow."""
 
     def monotonic(self) -> float:
         self.advance(0.01)
@@ -58,7 +58,7 @@ class TickingClock(FakeClock):
 
 
 class CountingFiles:
-    """A file layer that writes down every call before it passes it on."""
+    """A file layer that records every call and then makes it."""
 
     def __init__(self, files: FileSystem) -> None:
         self._files = files
@@ -80,26 +80,26 @@ class CountingFiles:
         return counted
 
     def calls(self, name: str, ending: str = "") -> list[str]:
-        """Return the paths of the calls of this name, those that end so."""
+        """Return the paths of the calls whose names are or end with this one."""
         return [path for called, path in self.log if called == name and path.endswith(ending)]
 
     def forget(self) -> None:
-        """Count from zero again."""
+        """Forget all calls."""
         self.log.clear()
 
 
 class Machine:
-    """One machine: its files are counted, its clock never waits, and it boots when it is told.
+    """One machine: its file operations are counted, its clock never waits, and a test can reboot it.
 
     Attributes:
-        holders: who is named when it is asked who holds a file, and ``asked`` when that was, and about which files.
-        pid_namespace: within what process numbers mean something.
-        volume: what is known of every volume.
-        environment: what this process runs in.
+        holders: the reported holders of every file; ``asked`` has the time and the files of each query.
+        pid_namespace: the process space.
+        volume: the description of every volume.
+        environment: the environment of this process.
 
     Args:
-        files: the file layer below the counting, if not this machine's own.
-        clock: if not one that stands still.
+        files: the file layer below the counting; by default that of the real machine.
+        clock: the clock; by default a :class:`FakeClock`.
     """
 
     def __init__(self, files: FileSystem | None = None, clock: FakeClock | None = None) -> None:
@@ -137,5 +137,5 @@ class Machine:
         return self.cache_class(path, **options)
 
     def reboot(self) -> None:
-        """Start again: what was trusted for this boot is not any more."""
+        """Change the boot identity, so that the trust of the last boot ends."""
         self.boot = f"{self.boot} and again"

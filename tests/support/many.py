@@ -1,4 +1,4 @@
-"""Caches of many entries, made at once: real records beside tiny blobs, with marks a minute apart."""
+"""Make caches of many entries fast: real records with tiny blobs, last used a minute apart."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TINY_SIZE = len(Tiny(0).data)
 
 
 def build(root: Path, count: int, boot: str | None) -> None:
-    """Make a cache of this many entries, trusted within a boot."""
+    """Make a cache of this many entries, which are trusted in this boot."""
     layout = Layout(str(root))
     made: set[str] = set()
     for tiny in map(Tiny, range(count)):

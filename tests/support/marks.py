@@ -1,4 +1,4 @@
-"""Marks for what cannot hold everywhere, with the reason. There are few."""
+"""Marks for tests that cannot run everywhere, with the reason. There are few."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def not_on_windows(reason: str) -> pytest.MarkDecorator:
-    """Leave a test out on Windows, and say why."""
+    """Skip a test on Windows, and give the reason."""
     return pytest.mark.skipif(sys.platform == "win32", reason=reason)
 
 

@@ -1,4 +1,4 @@
-"""What must hold of a cache whatever happened to it, found out without trusting the cache's own word for it."""
+"""Invariants of a cache, checked without trusting the cache's own results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wheelcache._fs.tempnames import OwnerTag
 
 
 def check_sound(machine: Machine, root: str | os.PathLike[str], wheels: Mapping[str, bytes]) -> None:
-    """Look at a cache with a fresh object: nothing wrong is to be seen, and none of these entries is lost.
+    """Check a cache with a fresh object: it has no problems, and none of these entries is lost.
 
     ``wheels`` maps the file names of entries to their bytes.
     """
@@ -36,7 +36,7 @@ def check_sound(machine: Machine, root: str | os.PathLike[str], wheels: Mapping[
 
 
 def leftovers(root: str | os.PathLike[str]) -> list[str]:
-    """Return the unfinished files of a cache; each must say in its name whose it is and since when."""
+    """Return the unfinished files of a cache, and check that each name states its owner and age."""
     found = []
     for folder in ("tmp", "partial", "quarantine", "wheels"):
         for parent, _, names in os.walk(os.path.join(root, "v1", folder)):
@@ -50,7 +50,7 @@ def leftovers(root: str | os.PathLike[str]) -> list[str]:
 
 
 def check_error(error: BaseException, *codes: str) -> None:
-    """An error says what was done, to what, how often and for how long, with one of these codes, and pickles."""
+    """Check that an error has the operation, paths, attempts, duration and one of these codes, and can be pickled."""
     assert isinstance(error, WheelCacheError), f"a raw {type(error).__name__} came out: {error!r}"
     text = str(error)
     assert error.operation, text

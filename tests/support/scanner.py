@@ -1,9 +1,9 @@
-"""The antivirus of the tests: a Windows process that opens files and folders and keeps others from them.
+"""The scanner of the tests: a Windows process that opens files and folders and denies sharing.
 
     with holding(path, share="r") as scanner: ...       # these, now
     with watching(folder, share="none") as scanner: ...  # all that appears below a folder, as it appears
 
-What it holds, it holds until the block ends: an operation that comes to its end before has not waited for it.
+It holds the files until the block ends, so an operation that ends earlier has not waited for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BACKSTOP_SECONDS = 300
 
 
 class Scanner:
-    """A scanner that runs.
+    """A running scanner.
 
     Attributes:
         pid: its process.
@@ -36,18 +36,18 @@ class Scanner:
         self.pid = process.pid
 
     def lines(self) -> list[str]:
-        """Return what it has said so far, a line for each file: ``held PATH``."""
+        """Return its output so far, a line for each file: ``held PATH``."""
         return self._log.read_text("utf-8").splitlines()
 
     def wait_for(self, line: str) -> None:
-        """Wait until it has said a line."""
+        """Wait until it has printed a line."""
         deadline = time.monotonic() + _STARTS_WITHIN
         while line not in self.lines():
             assert time.monotonic() < deadline, f"no {line!r} in {self.lines()}"
             time.sleep(0.005)
 
     def held(self) -> list[str]:
-        """Return the paths that it has held up to now."""
+        """Return the paths that it has held so far."""
         return [line.removeprefix("held ") for line in self.lines() if line.startswith("held ")]
 
 
@@ -55,7 +55,7 @@ class Scanner:
 def _running(*arguments: str) -> Iterator[Scanner]:
     with tempfile.TemporaryDirectory(prefix="scanner") as folder:
         log, stop = Path(folder, "log"), Path(folder, "stop")
-        # A file, since a pipe that nobody reads would fill and stop the scanner.
+        # A file, because a pipe that is not read would fill up and block the scanner.
         with log.open("wb") as out:
             command = [os.environ["WHEELCACHE_SCANNER"], *arguments, "--stop-file", str(stop)]
             process = subprocess.Popen([*command, "--seconds", str(_BACKSTOP_SECONDS)], stdout=out)
@@ -68,7 +68,7 @@ def _running(*arguments: str) -> Iterator[Scanner]:
 
 @contextmanager
 def holding(*paths: str | Path, share: str, ms: int | str = "forever", access: str = "read") -> Iterator[Scanner]:
-    """Hold files or folders; the block begins when all are."""
+    """Hold files or folders; the block begins once all are held."""
     with _running("hold", *map(str, paths), "--share", share, "--ms", str(ms), "--access", access) as scanner:
         for path in paths:
             scanner.wait_for(f"held {path}")
@@ -77,9 +77,9 @@ def holding(*paths: str | Path, share: str, ms: int | str = "forever", access: s
 
 @contextmanager
 def watching(folder: str | Path, *, share: str, ms: int | str = "forever", only: str = "both") -> Iterator[Scanner]:
-    """Hold all that appears below a folder from now on, but for what appears in folders that are there already.
+    """Hold everything that appears below a folder from now on, except in folders that existed before.
 
-    Of those Wine tells nothing: https://gitlab.winehq.org/wine/wine/-/blob/wine-8.0/server/change.c.
+    Wine does not report the latter: https://gitlab.winehq.org/wine/wine/-/blob/wine-8.0/server/change.c.
     """
     with _running("watch", str(folder), "--share", share, "--ms", str(ms), "--only", only) as scanner:
         scanner.wait_for("ready")

@@ -1,4 +1,4 @@
-"""The operations that are put through faults and killed: each with the cache it finds and what must hold afterwards."""
+"""The operations that the fault and kill tests run, each with an initial cache and the expected state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wheels import hex_of, make_wheel, wheel_filename
 
 from wheelcache import Cache, CachedWheel, LinkMode, Status
 
-# With the drive that Wine has it on.
+# With the drive letter under which Wine has the folder.
 _IN_MEMORY = os.path.abspath("/dev/shm")
 
 OLD, NEW = wheel_filename("old"), wheel_filename("new")
@@ -27,13 +27,13 @@ HASHES = {"sha256": hex_of(NEW_DATA), "sha512": hex_of(NEW_DATA, "sha512")}
 
 @contextmanager
 def quick_folder() -> Iterator[Path]:
-    """A temporary folder, in memory where that can be: some thousand caches are made in it, and deleted again."""
+    """Return a temporary folder, in memory if possible: thousands of caches are made in it."""
     with tempfile.TemporaryDirectory(dir=_IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None) as folder:
         yield Path(folder)
 
 
 class World:
-    """One cache folder on one machine, with what a scenario needs around it."""
+    """One cache folder on one machine, with everything that a scenario needs."""
 
     def __init__(self, folder: Path, url: str, client: httpx.Client) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ class World:
         scenario.before(self)
 
     def put(self, data: bytes, filename: str) -> Path:
-        """Put a wheel in, and return where its bytes are."""
+        """Put a wheel into the cache, and return the path of its blob."""
         source = self.folder / filename
         source.write_bytes(data)
         with self.cache() as cache:
@@ -72,16 +72,16 @@ def nothing(world: World) -> None:
 
 @dataclass(frozen=True)
 class Scenario:
-    """An operation, and the cache that it finds.
+    """An operation, and the cache that it starts from.
 
     Attributes:
-        act: the operation; sees that what it returns is right.
-        before: makes the cache ready, with no faults.
-        options: of the cache that the operation is done on.
-        kept: the entries that must be there afterwards, whatever happened.
-        gained: the entries that must be there when it was a success.
-        documented: what it may raise besides, of the caller's own paths.
-        sure: whether a success with a fault in it has made the entry; else the next one does.
+        act: runs the operation, and checks its result.
+        before: prepares the cache, without faults.
+        options: the options of the cache on which the operation runs.
+        kept: the entries that must exist afterwards in any case.
+        gained: the entries that must exist after a success.
+        documented: other exceptions that it may raise, about the caller's own paths.
+        sure: whether a success in spite of a fault has created the entry; otherwise the next call creates it.
     """
 
     act: Callable[[Cache, World], None]
@@ -94,7 +94,7 @@ class Scenario:
 
 
 def seen(path: object, data: bytes = NEW_DATA) -> None:
-    """See that these are the bytes of a file."""
+    """Check that a file has these bytes."""
     assert Path(path).read_bytes() == data  # type: ignore[arg-type]
 
 
@@ -217,9 +217,9 @@ SCENARIOS = {
 
 
 def deaths(world: World, scenario: Scenario) -> list[tuple[int, str]]:
-    """Do an operation unharmed, and return every moment that a process which does it can be killed at.
+    """Run an operation without faults, and return every moment at which its process can be killed.
 
-    That is before each call, and half-way through those that can be half done; after a call is before the next.
+    These are before each call, and halfway through those that can be divided. After a call is before the next one.
     """
     world.make_ready(scenario)
     begun = len(world.files.trace)

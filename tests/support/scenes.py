@@ -1,7 +1,7 @@
-"""Scenes of cancellation: every public call, the cache it finds, and what must hold after it was cancelled.
+"""Scenes of cancellation: every public call, its initial cache, and the invariants after a cancellation.
 
-A scene has a moment. :class:`Pause` stops the call at its Nth file operation; :class:`Hold` refuses an operation for
-ever, as a holder does, so that the call waits. When the moment has come, the test cancels the call.
+A scene has a moment. :class:`Pause` pauses the call at its Nth file operation; :class:`Hold` refuses an operation
+forever, as a holder does, so that the call waits. At that moment, the test cancels the call.
 
     scene = Scene(tmp_path, server)
     call = CALLS["put"]
@@ -48,9 +48,9 @@ class Moment(Plan):
     """A moment of a call.
 
     Attributes:
-        reached: set when the call is there.
+        reached: set when the call reaches the moment.
         told: set by the test when it has cancelled the call.
-        calls: the number of file operations up to then.
+        calls: the number of file operations before the moment.
     """
 
     def __init__(self) -> None:
@@ -59,13 +59,13 @@ class Moment(Plan):
         self.calls = 0
 
     def tell(self, scene: Scene) -> None:
-        """Let the call go on, now that it was cancelled."""
+        """Let the call continue, now that it was cancelled."""
         self.calls = len(scene.files.trace)
         self.told.set()
 
 
 class Hold(Moment):
-    """Refuse some operations for ever, as a holder without share-delete does; the moment is the third refusal."""
+    """Refuse some operations forever, as a holder without share-delete does. The moment is the third refusal."""
 
     def __init__(self, operations: str) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Hold(Moment):
 
 
 class Pause(Moment):
-    """Stop before the Nth operation of some names until the call was cancelled, and then go on.
+    """Pause before the Nth operation with one of these names until the call is cancelled, then continue.
 
     Attributes:
         hit: that operation, if there was one.
@@ -112,10 +112,10 @@ class Call:
         name: the method.
         arguments: its positional arguments.
         options: its keyword arguments.
-        held: a file operation whose refusal it waits out; empty if it waits for no holder.
-        asks: whether it asks a server.
+        held: a file operation that it retries while it is refused; empty if it waits for no holder.
+        asks: whether it sends requests to a server.
         removes: whether it removes entries.
-        busy: the operation that it repeats, and how often it has done so at the moment of cancelling.
+        busy: the operation that it repeats, and the number of repetitions at the moment of cancelling.
     """
 
     name: str
@@ -134,12 +134,12 @@ class Call:
         return method(*self.arguments(scene), **options)
 
     def on(self, cache: Cache, scene: Scene) -> object:
-        """Make it."""
+        """Make the call."""
         result = self._prepare(cache, scene)
         return list(result) if self.name == "entries" else result
 
     async def awaited_on(self, cache: AsyncCache, scene: Scene) -> object:
-        """Make it, awaited."""
+        """Make the call, and await it."""
         result = self._prepare(cache, scene)
         return [each async for each in result] if self.name == "entries" else await result
 
@@ -248,7 +248,7 @@ class Scene:
         return self._class()(self.root, io_timeout=PATIENCE, lock_timeout=PATIENCE)
 
     def async_cache(self) -> AsyncCache:
-        """Open the cache on the file layer of the scene, for tasks."""
+        """Open the asynchronous cache on the file layer of the scene."""
 
         class SceneAsyncCache(AsyncCache):
             _cache_class = self._class()
@@ -256,7 +256,7 @@ class Scene:
         return SceneAsyncCache(self.root, io_timeout=PATIENCE, lock_timeout=PATIENCE)
 
     def check(self, call: Call, *, torn: bool = False) -> None:
-        """See that nothing is lost, left open, locked, half there or running, and that the call can be made now.
+        """Check that nothing is lost, open, locked, incomplete or running, and that the call now succeeds.
 
         Args:
             call: the call that was cancelled.
@@ -290,12 +290,12 @@ class Scene:
             assert gone >= set(reported)
             # Ctrl-C can hit the main thread between the removal of an entry and its event.
             assert len(gone) - len(reported) <= torn
-            # Names of entries that are gone already are an error.
+            # Names of entries that were already removed are an error.
             if not self.many and not (gone and call.name == "remove"):
                 call.on(again, self)
 
     def _check_leftovers(self) -> None:
-        """See that each unfinished file belongs to somebody or can be resumed, and that nobody holds a lock."""
+        """Check that each unfinished file has an owner or can be resumed, and that no lock is held."""
         version = self.root / "v1"
         for name in ("tmp", "partial"):
             for path in version.joinpath(name).rglob("*"):

@@ -1,4 +1,4 @@
-"""A real HTTP/1.1 server on loopback that serves given bytes, and misbehaves as it is told.
+"""A real HTTP/1.1 server on loopback that serves given bytes, and misbehaves on request.
 
     with Server() as server:
         url = server.serve("/demo-1.0-py3-none-any.whl", wheel)
@@ -6,11 +6,11 @@
         ...
         server.count(url), server.sent(url), server.requests(url)[0].headers["accept"]
 
-How a request is answered is a function of an :class:`Exchange`: :func:`plain` is the right one, the others are faults.
-``script`` lists those of the next requests of a path; ``serve(..., how=...)`` says how all others go. What waits waits
-for an event, never for a time, and ``close`` lets it go.
+A response is made by a function of an :class:`Exchange`: :func:`plain` is the correct one, the others are faults.
+``script`` lists those for the next requests of a path; ``serve(..., how=...)`` sets the one for all other requests.
+Functions that wait do so for an event, never for a time, and ``close`` ends the wait.
 
-:func:`plain` knows ranges and validators as RFC 9110 has them: ``Range`` (one range), ``If-Range``, ``If-None-Match``,
+:func:`plain` supports ranges and validators of RFC 9110: ``Range`` (one range), ``If-Range``, ``If-None-Match``,
 ``If-Modified-Since``, ``ETag``, ``Last-Modified``, 206, 304 and 416.
 """
 
@@ -36,7 +36,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Self
 from urllib.parse import urlsplit
 
-# Nobody waits for a client that is gone: a backstop, not a means.
+# A safeguard against a client that has ended, never reached in a passing test.
 _BACKSTOP_SECONDS = 60
 _POLL_SECONDS = 0.05
 _CHUNK = 1 << 16
@@ -44,7 +44,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Request:
-    """What came in: the target as it was written, and the headers, with names in lower case."""
+    """A received request: its target as sent, and its headers, with lowercase names."""
 
     method: str
     target: str
@@ -53,7 +53,7 @@ class Request:
 
 @dataclass
 class File:
-    """What is served at a path; ``how`` answers every request that has no fault of its own."""
+    """The file at a path; ``how`` answers every request without a scripted fault."""
 
     body: bytes
     how: Answer
@@ -81,7 +81,7 @@ class Exchange:
         return self.file.body
 
     def right_answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Return the status, headers and body that are due."""
+        """Return the status, headers and body of the correct response."""
         headers = {
             "ETag": self.file.etag,
             "Last-Modified": formatdate(self.file.modified, usegmt=True),
@@ -112,7 +112,7 @@ class Exchange:
         return condition in {None, self.file.etag, formatdate(self.file.modified, usegmt=True)}
 
     def start(self, status: int, headers: dict[str, str] | None = None, *, length: int | None = None) -> None:
-        """Send the head; without a length, the body ends with the connection, unless ``headers`` say otherwise."""
+        """Send the head. Without a length, the body ends with the connection unless ``headers`` say otherwise."""
         headers = {"Content-Type": "application/octet-stream", **(headers or {})}
         if length is not None and status != HTTPStatus.NOT_MODIFIED:
             headers["Content-Length"] = str(length)
@@ -135,20 +135,20 @@ class Exchange:
             self._handler.wfile.write(part)
 
     def write_raw(self, data: bytes) -> None:
-        """Send bytes that are none of the body's."""
+        """Send bytes that do not belong to the body."""
         self._handler.wfile.write(data)
 
     def send(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
-        """Send a whole answer."""
+        """Send a whole response."""
         self.start(status, headers, length=len(body))
         self.write(body)
 
     def hang_up(self) -> None:
-        """Close the connection after this answer."""
+        """Close the connection after this response."""
         self._handler.close_connection = True
 
     def reset(self) -> None:
-        """Drop the connection now, so that the other side sees a reset."""
+        """Drop the connection now, so that the client sees a reset."""
         self.hang_up()
         linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
         self._handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -163,12 +163,12 @@ Answer = Callable[[Exchange], None]
 
 
 def plain(exchange: Exchange) -> None:
-    """The right answer."""
+    """The correct response."""
     exchange.send(*exchange.right_answer())
 
 
 def truncated(at: int) -> Answer:
-    """The right head, the first bytes of the body, and an orderly end of the connection."""
+    """The correct head, the first bytes of the body, and an orderly close of the connection."""
 
     def answer(exchange: Exchange) -> None:
         code, headers, body = exchange.right_answer()
@@ -180,7 +180,7 @@ def truncated(at: int) -> Answer:
 
 
 def reset(at: int | None = None) -> Answer:
-    """The first bytes of the body, or not even a head, and a reset of the connection."""
+    """The first bytes of the body, or not even a head, and then a reset of the connection."""
 
     def answer(exchange: Exchange) -> None:
         if at is not None:
@@ -193,7 +193,7 @@ def reset(at: int | None = None) -> Answer:
 
 
 def stalled(at: int | None, until: threading.Event) -> Answer:
-    """The first bytes of the body, or not even a head; the rest when an event is set."""
+    """The first bytes of the body, or not even a head; the rest once an event is set."""
 
     def answer(exchange: Exchange) -> None:
         code, headers, body = exchange.right_answer()
@@ -209,7 +209,7 @@ def stalled(at: int | None, until: threading.Event) -> Answer:
 
 
 def paced(parts: int, gate: threading.Semaphore) -> Answer:
-    """The body in so many parts, each sent when the gate is released once more."""
+    """The body in this many parts, each sent when the gate is released."""
 
     def answer(exchange: Exchange) -> None:
         code, headers, body = exchange.right_answer()
@@ -223,17 +223,17 @@ def paced(parts: int, gate: threading.Semaphore) -> Answer:
 
 
 def wrong_bytes(body: bytes) -> Answer:
-    """Another file, with everything else in order."""
+    """The bytes of another file in an otherwise correct response."""
     return lambda exchange: exchange.send(200, {}, body)
 
 
 def html(exchange: Exchange) -> None:
-    """A login page in the place of the file."""
+    """A login page instead of the file."""
     exchange.send(200, {"Content-Type": "text/html"}, b"<!doctype html><title>Log in</title><p>Who are you?")
 
 
 def wrong_length(by: int) -> Answer:
-    """A Content-Length that is wrong by so many bytes; the body ends where it really does."""
+    """A Content-Length that is wrong by this many bytes; the body has its true length."""
 
     def answer(exchange: Exchange) -> None:
         exchange.hang_up()
@@ -244,18 +244,18 @@ def wrong_length(by: int) -> Answer:
 
 
 def status(code: int, retry_after: str | None = None) -> Answer:
-    """A status with a body of its own, and a Retry-After header if it is given."""
+    """A status with a body, and a Retry-After header if given."""
     headers = {"Content-Type": "text/plain"} | ({} if retry_after is None else {"Retry-After": retry_after})
     return lambda exchange: exchange.send(code, headers, b"not this time")
 
 
 def redirect(to: str, code: int = 302) -> Answer:
-    """A redirect, with the Location as it is given."""
+    """A redirect to the given Location."""
     return lambda exchange: exchange.send(code, {"Location": to}, b"over there")
 
 
 def gzipped(exchange: Exchange) -> None:
-    """The body with a Content-Encoding that nobody asked for."""
+    """The body with a Content-Encoding that was not requested."""
     exchange.send(200, {"Content-Encoding": "gzip"}, gzip.compress(exchange.body, 1))
 
 
@@ -271,7 +271,7 @@ def chunked(exchange: Exchange) -> None:
 
 
 def chunked_cut(at: int) -> Answer:
-    """The body in chunks, which end with the connection in the middle of one."""
+    """The body in chunks, with the connection closed in the middle of one."""
 
     def answer(exchange: Exchange) -> None:
         exchange.hang_up()
@@ -283,37 +283,37 @@ def chunked_cut(at: int) -> Answer:
 
 
 def until_closed(exchange: Exchange) -> None:
-    """The body as HTTP/1.0 has it: it ends with the connection."""
+    """The body as in HTTP/1.0: it ends with the connection."""
     exchange.start(200)
     exchange.write(exchange.body)
 
 
 def endless(exchange: Exchange) -> None:
-    """A body that goes on until the client has had enough."""
+    """A body that continues until the client closes the connection."""
     exchange.start(200)
     while True:
         exchange.write(b"x" * _CHUNK)
 
 
 def not_http(exchange: Exchange) -> None:
-    """Bytes that are no HTTP."""
+    """Bytes that are not HTTP."""
     exchange.hang_up()
     exchange.write_raw(b"220 mail.example.org ESMTP\r\n")
 
 
 def without_ranges(exchange: Exchange) -> None:
-    """The whole body, whatever range was asked for."""
+    """The whole body, ignoring any requested range."""
     exchange.send(200, {"ETag": exchange.file.etag}, exchange.body)
 
 
 def without_validators(exchange: Exchange) -> None:
-    """The right answer without ETag and Last-Modified."""
+    """The correct response without ETag and Last-Modified."""
     code, headers, body = exchange.right_answer()
     exchange.send(code, {k: v for k, v in headers.items() if k not in {"ETag", "Last-Modified"}}, body)
 
 
 def wrong_range(by: int) -> Answer:
-    """A 206 that says honestly that it begins so many bytes from where it was asked to; a plain answer to no range."""
+    """A 206 that begins this many bytes after the requested offset, and says so; otherwise the correct response."""
 
     def answer(exchange: Exchange) -> None:
         code, headers, body = exchange.right_answer()
@@ -327,7 +327,7 @@ def wrong_range(by: int) -> Answer:
 
 
 def refused_range(exchange: Exchange) -> None:
-    """416 to any range; a plain answer to none."""
+    """416 to any range; otherwise the correct response."""
     if "range" in exchange.request.headers:
         exchange.send(416, {"Content-Range": f"bytes */{len(exchange.body)}"})
     else:
@@ -335,7 +335,7 @@ def refused_range(exchange: Exchange) -> None:
 
 
 def asks_for(user: str, password: str, then: Answer = plain) -> Answer:
-    """401 to whoever does not come with these credentials."""
+    """401 to requests without these credentials."""
     due = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
 
     def answer(exchange: Exchange) -> None:
@@ -348,7 +348,7 @@ def asks_for(user: str, password: str, then: Answer = plain) -> Answer:
 
 
 class Server:
-    """The server, in a thread of its own. Paths are without query; every method takes a URL in their place, too."""
+    """The server, in a thread of its own. Paths have no query; every method also accepts a URL."""
 
     def __init__(self) -> None:
         self._files: dict[str, File] = {}
@@ -371,7 +371,7 @@ class Server:
         self.close()
 
     def serve(self, path: str, body: bytes = b"", *, how: Answer = plain, **headers: str) -> str:
-        """Serve bytes at a path, in the place of what was there; return the URL. ``Cache_Control=...`` is a header."""
+        """Serve bytes at a path, replacing others, and return the URL. ``Cache_Control=...`` is a header."""
         path = _path(path)
         with self._lock:
             self._files[path] = File(
@@ -380,37 +380,37 @@ class Server:
         return self.origin + path
 
     def script(self, path: str, *answers: Answer) -> None:
-        """Say how the next requests of a path are answered, one each."""
+        """Set the responses to the next requests of a path, one each."""
         with self._lock:
             self._scripts[_path(path)] += answers
 
     def url(self, path: str, *, host: str = "127.0.0.1", userinfo: str = "") -> str:
-        """Return a URL of this server: under another name of this machine, or with user name and password."""
+        """Return a URL of this server, optionally with another host name, or with credentials."""
         return f"http://{userinfo}{'@' if userinfo else ''}{host}:{self.port}{path}"
 
     def requests(self, path: str | None = None) -> list[Request]:
-        """Return the requests that came, of one path or of all, oldest first."""
+        """Return the received requests of one path or of all, oldest first."""
         with self._lock:
             wanted = self._requests
             return [request for request in wanted if path is None or _path(request.target) == _path(path)]
 
     def count(self, path: str | None = None) -> int:
-        """Return how many requests came."""
+        """Return the number of received requests."""
         return len(self.requests(path))
 
     def sent(self, path: str | None = None) -> int:
-        """Return how many bytes of bodies were sent."""
+        """Return the number of body bytes that were sent."""
         with self._lock:
             return sum(self._sent.values()) if path is None else self._sent[_path(path)]
 
     def forget(self) -> None:
-        """Count from zero again."""
+        """Forget all requests."""
         with self._lock:
             self._requests.clear()
             self._sent.clear()
 
     def close(self) -> None:
-        """Stop: what waits goes on, what is open is closed, and no thread is left."""
+        """Stop the server: end all waits and connections, and join all threads."""
         with self._lock:
             self._closing = True
             for event in self._events:
@@ -430,7 +430,7 @@ class Server:
 
     def _count(self, request: Request, count: int) -> None:
         with self._lock:
-            # Who is still sending what was asked for before it was all forgotten is not counted.
+            # A response to a request from before the reset does not count.
             if any(known is request for known in self._requests):
                 self._sent[_path(request.target)] += count
 
@@ -449,7 +449,7 @@ def _path(target: str) -> str:
 class _Listener(socketserver.ThreadingMixIn, HTTPServer):
     # Threads are joined when the server closes, after hang_up_all has ended what they wait for.
     daemon_threads = False
-    # A full queue of connections would be a fault that nobody asked for.
+    # A full queue of connections would be an unintended fault.
     request_queue_size = 128
 
     def __init__(self, owner: Server) -> None:
@@ -460,7 +460,7 @@ class _Listener(socketserver.ThreadingMixIn, HTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def server_bind(self) -> None:
-        # HTTPServer's own looks up the name of this machine, which can take long.
+        # HTTPServer's own method looks up the name of this machine, which can take long.
         socketserver.TCPServer.server_bind(self)
 
     @contextmanager
@@ -482,7 +482,7 @@ class _Listener(socketserver.ThreadingMixIn, HTTPServer):
                 _hang_up(connection)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        # A client that goes away is what these tests are about; anything else is a bug of the server.
+        # Clients that disconnect are part of these tests; any other error is a bug of the server.
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -491,14 +491,14 @@ def _hang_up(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # the client was quicker
+        pass  # the client disconnected first
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Listener
     protocol_version = "HTTP/1.1"
     timeout = _BACKSTOP_SECONDS
-    # Head and body go out in one piece each, with nothing waiting for an acknowledgement.
+    # Head and body are sent at once, without waiting for an acknowledgement.
     disable_nagle_algorithm = True
 
     def handle(self) -> None:
@@ -511,7 +511,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_asked(self) -> bool:
         """Wait for the next request; tell whether there is one, and not the end of the connection or of the server.
 
-        It looks now and then, since not every system ends a recv() when another thread shuts the socket down.
+        Polls, because not every system ends a recv() when another thread shuts down the socket.
         """
         self.connection.settimeout(_POLL_SECONDS)
         while not self.server.hanging_up:
@@ -533,7 +533,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_CONNECT(self) -> None:
-        # As a proxy that refuses: what it is asked for is "host:port".
+        # Act as a proxy that refuses: the target of the request is "host:port".
         self.do_GET()
 
     def log_message(self, *_: object) -> None:

@@ -1,6 +1,6 @@
-"""Tiny wheels that are true ones: the same arguments give the same bytes, on every machine.
+"""Tiny but valid wheels: the same arguments give the same bytes on every machine.
 
-Filled up to an exact size where one is asked for, so that a test can cut, count and compare them.
+They are padded to an exact size if one is given, so that a test can cut, count and compare them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def wheel_filename(name: str = "demo", version: str = "1.0") -> str:
 
 
 def make_wheel(name: str = "demo", version: str = "1.0", size: int | None = None) -> bytes:
-    """Return the bytes of a wheel that installs one module; exactly ``size`` of them, where it is given."""
+    """Return the bytes of a wheel that installs one module, with exactly ``size`` bytes if given."""
     if size is None:
         return _archive(name, version, None)
     padding = size - len(_archive(name, version, b""))
@@ -38,7 +38,7 @@ def make_wheel(name: str = "demo", version: str = "1.0", size: int | None = None
 
 
 def sha256(data: bytes) -> str:
-    """Return ``"sha256:<hex>"`` of some bytes, as ``hashes=`` takes it."""
+    """Return ``"sha256:<hex>"`` of some bytes, in the form for ``hashes=``."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
@@ -49,7 +49,7 @@ def hex_of(data: bytes, algorithm: str = "sha256") -> str:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel: its bytes, and what is known of them."""
+    """A wheel: its bytes, file name and hashes."""
 
     filename: str
     data: bytes
@@ -72,7 +72,7 @@ class Wheel:
         return hex_of(self.data, algorithm)
 
     def on(self, server: Server, **how: Any) -> str:
-        """Serve it; return the URL."""
+        """Serve the wheel, and return its URL."""
         return server.serve(self.path, self.data, **how)
 
 
@@ -89,7 +89,7 @@ def _archive(name: str, version: str, padding: bytes | None) -> bytes:
     }
     if padding is not None:
         files[f"{name}.bin"] = padding
-    # With leading zeros, each byte of padding makes the wheel longer by one, and every size can be had.
+    # With leading zeros, each byte of padding makes the wheel one byte longer, so every size is possible.
     record = "".join(f"{path},sha256={_urlsafe(content)},{len(content):010d}\n" for path, content in files.items())
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     buffer = io.BytesIO()

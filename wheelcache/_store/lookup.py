@@ -115,7 +115,7 @@ class Lookup:
     def _mark_used(self, fs: RobustIO, entry: Entry) -> Entry:
         """Mark an entry as used, unless that was done within a day: pruning needs no finer order."""
         now = fs.system.now()
-        # A mark from the future was set by a wrong clock, and would keep the entry for ever.
+        # A mark from the future was set by a wrong clock, and would keep the entry forever.
         if not self._writable or abs(now - entry.used) < _DAY:
             return entry
         fs.touch(self._layout.record(entry.record.sha256, entry.record.filename), now)

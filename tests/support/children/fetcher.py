@@ -1,7 +1,7 @@
-"""A process with a cache: it says when it is ready, does what it is told when it is told to, and writes what happened.
+"""A process with a cache: it reports when it is ready, obeys commands, and prints the results.
 
 Its only argument is JSON: ``root``, ``fetch`` (pairs of URL and digest) or ``put`` (paths), ``options`` of the cache,
-``refuse`` (rules for the file layer: operations, code and path) and ``tell`` (whether it writes its events, too).
+``refuse`` (rules for the file layer: operations, code and path) and ``tell`` (whether it prints its events, too).
 Each line that it writes is JSON.
 """
 

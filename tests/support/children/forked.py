@@ -1,7 +1,7 @@
-"""A process that forks while one of its threads downloads a wheel, and whose child wants the same wheel.
+"""A process that forks while one of its threads downloads a wheel, and whose child fetches the same wheel.
 
-Its arguments are whose client downloads, the folder, and pairs of URL and digest: of a wheel that comes at once, of the
-one that stalls, and of another that comes at once. Each line that it writes is a name, a status and a digest.
+Its arguments are the owner of the HTTP client, the folder, and three pairs of URL and digest: a wheel that is served at
+once, one that stalls, and another that is served at once. Each line that it prints is a name, a status and a digest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A process that does an operation of :mod:`scenarios` and is killed in the middle of it.
+"""A process that runs an operation of :mod:`scenarios` and is killed in the middle of it.
 
-``killed.py all FOLDER URL NAME...`` does each of these operations again and again, each time in a process of its own
-(by fork) that is killed at the next moment that there is, and looks at what is left. It writes how often.
+``killed.py all FOLDER URL NAME...`` runs each of these operations again and again, each time in a forked process that
+is killed at the next possible moment, checks the remaining cache, and prints the number of runs.
 ``killed.py one FOLDER URL NAME NUMBER MOMENT`` is one such process, for systems without fork; it finds the cache made.
 """
 
@@ -24,12 +24,12 @@ SURVIVED = 7
 
 
 def kill() -> None:
-    """End this process so that nothing of it runs any more: 9 is SIGKILL, and TerminateProcess on Windows."""
+    """End this process at once, without any cleanup: 9 is SIGKILL, and TerminateProcess on Windows."""
     os.kill(os.getpid(), 9)
 
 
 def live(world: World, scenario: Scenario, number: int, moment: str) -> None:
-    """Do the operation; the process ends in here, one way or the other."""
+    """Run the operation; the process ends inside this function in any case."""
     try:
         world.files.plan = Die(len(world.files.trace) + number, moment, kill)
         with world.cache(**scenario.options) as cache:
@@ -42,7 +42,7 @@ def live(world: World, scenario: Scenario, number: int, moment: str) -> None:
 
 
 def look(world: World, scenario: Scenario) -> None:
-    """See that nothing is wrong or lost, and that the operation can be done now."""
+    """Check that nothing is damaged or lost, and that the operation now succeeds."""
     leftovers(world.root)
     check_sound(world.machine, world.root, scenario.kept)
     with world.cache(**scenario.options) as cache:
@@ -51,14 +51,14 @@ def look(world: World, scenario: Scenario) -> None:
 
 
 def die_every_death(folder: Path, url: str, client: httpx.Client, scenario: Scenario) -> int:
-    """Return how many there are."""
+    """Kill the operation at every moment, and return the number of moments."""
     moments = deaths(World(folder / "unharmed", url, client), scenario)
     for number, moment in moments:
         world = World(folder / "killed", url, client)
         world.make_ready(scenario)
         pid = os.fork()
         if pid == 0:
-            # The parent's connections are the parent's.
+            # The parent's connections must not be used here.
             world.client = httpx.Client(trust_env=False)
             live(world, scenario, number, moment)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -1,4 +1,4 @@
-"""One of many processes that want the same wheels, in an order of its own, until it is killed or has all.
+"""One of many processes that fetch the same wheels in random orders, until killed or finished.
 
 python storm.py CACHE SEED URL#sha256=... ...
 """

@@ -1,4 +1,4 @@
-"""Fetches and reads tiny wheels in random order until it is told to stop; says what it used and what went wrong.
+"""Fetch and read tiny wheels in random order until stopped, and print the used ones and the errors.
 
 python use_while_pruned.py CACHE SOURCES COUNT SEED STOP-FILE
 """
@@ -18,7 +18,7 @@ from many import Tiny  # noqa: E402  - the path to it is known from here on
 
 from wheelcache import Cache  # noqa: E402
 
-# On Windows, a file that is just being deleted cannot be opened in Python's way, which does not share deleting.
+# On Windows, Python's open() does not share deleting, so it cannot open a file that is being deleted.
 GONE = (FileNotFoundError, PermissionError) if sys.platform == "win32" else FileNotFoundError
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     wrong: list[str] = []
     with Cache(root) as cache:
         while not wrong and not Path(stop).exists():
-            # A third is used by nobody, however many uses there are meanwhile: of those the oldest must go.
+            # A third of the wheels is never used: the oldest of these must be removed.
             number = chance.randrange(int(count))
             tiny = Tiny(number - 1 if number % 3 == 2 else number)
             used.add(tiny.number)
@@ -40,7 +40,7 @@ def main() -> None:
                 try:
                     data = wheel.path.read_bytes()
                 except GONE:
-                    outcomes["pruned before it was read"] += 1  # a path is good until its wheel is pruned
+                    outcomes["pruned before it was read"] += 1  # a path is valid until its wheel is pruned
                     continue
                 if data != tiny.data:
                     wrong.append(f"{tiny}: {data!r}")
