@@ -13,11 +13,22 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from server import Server
+from server import Server, status
 from wheels import Wheel, make_wheel
 
 import wheelcache
-from wheelcache import Cache, CachedWheel, Cause, Phase, ProgressEvent, Status, WheelCacheError, WheelRequest
+from wheelcache import (
+    Cache,
+    CachedWheel,
+    Cause,
+    CommitError,
+    HashMismatchError,
+    Phase,
+    ProgressEvent,
+    Status,
+    WheelCacheError,
+    WheelRequest,
+)
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -106,6 +117,47 @@ def test_the_first_example_installs(server: Server, tmp_path: Path, monkeypatch:
     assert statuses == ["downloaded", "hit"]
     assert [path.name for path in (tmp_path / "wheelhouse").iterdir()] == [wheel.filename]
     assert (tmp_path / "site-packages" / "six.py").exists()
+
+
+HANDLERS = [example for example in EXAMPLES if "except" in example]
+
+
+@pytest.mark.parametrize("example", HANDLERS)
+def test_the_examples_handle_a_failed_download(
+    example: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The examples of error handling print the URL of a wheel that the server does not have."""
+    monkeypatch.setenv("WHEELCACHE_DIR", str(tmp_path / "cache"))
+    for url in WHEEL_URL.findall(example):
+        server.script(urlsplit(url).path, status(404))
+    run(example, server)
+    assert server.origin in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        HashMismatchError(expected={"sha256": "the requested hash"}, actual={}),
+        CommitError(path="the requested hash", holders=("scanner.exe (pid 7)",)),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_example_handles_each_error(
+    error: WheelCacheError,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The example of error handling prints the details of each error that it names."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setenv("WHEELCACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(Cache, "fetch", fail)
+    run(HANDLERS[0], server)
+    assert "the requested hash" in capsys.readouterr().out
 
 
 def test_no_example_is_overlooked() -> None:
