@@ -120,6 +120,12 @@ def test_a_connection_attempt_is_interrupted(monkeypatch: pytest.MonkeyPatch) ->
         assert started.wait(60)
 
 
+def test_a_name_that_cannot_be_encoded_is_an_error_of_the_connection() -> None:
+    """A host name that is too long, which a redirect may contain, is reported like one that does not exist."""
+    with pytest.raises(httpcore.ConnectError):
+        InterruptibleBackend().connect_tcp(f"{'a' * 70}.example.org", 80, 60)
+
+
 def test_without_threads_a_name_is_looked_up_directly(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """If no thread can be started, the name lookup blocks, and works."""
 

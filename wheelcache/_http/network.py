@@ -219,7 +219,8 @@ def _translated_errors(timeout: type[Exception], other: type[Exception]) -> Iter
         yield
     except TimeoutError as error:
         raise timeout(str(error)) from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        # A host name with a label that is empty or too long cannot be encoded.
         raise other(str(error)) from error
 
 
