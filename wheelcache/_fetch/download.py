@@ -55,13 +55,13 @@ _FAILURES = (FailedRequestError, *_MISMATCHES)
 
 
 @dataclass(frozen=True)
-class Answer:
+class ResponseHead:
     """The response of a server without the body.
 
     Attributes:
         modified: whether there was a body; otherwise the bytes that the request's conditions name are still current.
         headers: the headers of the last response, with lowercase names; empty if no request was needed.
-        asked: when the last request was sent, in seconds since the epoch.
+        requested_at: when the last request was sent, in seconds since the epoch.
         url: the URL of the last request, before redirects.
         hops: the headers of the redirects that were followed.
         place: the key of the URL that the redirects led to, see :func:`place_of`.
@@ -69,7 +69,7 @@ class Answer:
 
     modified: bool
     headers: Mapping[str, str]
-    asked: float
+    requested_at: float
     url: str
     hops: tuple[Mapping[str, str], ...] = ()
     place: str = ""
@@ -119,7 +119,7 @@ class Downloader:
 
     def fill(
         self, partial: PartialDownload, request: ResolvedRequest, fs: RobustIO, conditions: Conditions | None = None
-    ) -> Answer:
+    ) -> ResponseHead:
         """Write the bytes of a wheel into its partial file, and check the requested hashes.
 
         With ``conditions``, the server may respond that the file is unchanged.
@@ -162,7 +162,7 @@ class _Download:
         self._tried: list[str] = []
         self._mismatch: HashMismatchError | SizeMismatchError | InvalidWheelError | None = None
 
-    def run(self) -> Answer:
+    def run(self) -> ResponseHead:
         with suppress(*_FAILURES):
             # Most downloads succeed at once, and do not need the import of the retry loop.
             return self._attempt()
@@ -186,7 +186,7 @@ class _Download:
         self._turn %= len(self._routes)
         return self._routes[self._turn]
 
-    def _attempt(self) -> Answer:
+    def _attempt(self) -> ResponseHead:
         """Request the wheel from the next source. If that fails, choose the source of the next attempt."""
         route = self._next_route()
         before, remaining = self._partial.most_written, self._partial.remaining
@@ -264,25 +264,25 @@ class _Download:
             self._op.report(Phase.WAITING, detail=f"{failure.problem}, again in {seconds:.1f} s")
             self._op.sleep(seconds)
 
-    def _download_from(self, route: _Route) -> Answer:
+    def _download_from(self, route: _Route) -> ResponseHead:
         self._attempts += 1
         partial, stage = self._partial, self._partial.stage
         if self._request.hashes and stage.written and stage.written in {partial.total, self._request.size}:
             # The file is complete, and only its digest is still to be checked. Without a requested hash, the bytes
             # after the last one are requested instead, since the file may have changed.
             stage.check()
-            return Answer(modified=True, headers={}, asked=self._system.now(), url=route.source.url)
-        asked = self._system.now()
+            return ResponseHead(modified=True, headers={}, requested_at=self._system.now(), url=route.source.url)
+        requested_at = self._system.now()
         headers = self._headers(route)
         with self._client.get(self._op, route.source, headers) as response:
             hops = tuple(map(_lowercase_headers, response.history))
             modified, place = response.status_code != HTTPStatus.NOT_MODIFIED, place_of(response)
-            answer = Answer(modified, _lowercase_headers(response), asked, route.source.url, hops, place)
+            head = ResponseHead(modified, _lowercase_headers(response), requested_at, route.source.url, hops, place)
             if self._begin(route, response, headers):
                 _receive(self._op, response, partial)
-        if answer.modified:
+        if head.modified:
             stage.check()
-        return answer
+        return head
 
     def _headers(self, route: _Route) -> dict[str, str]:
         """Return the header fields that request the missing bytes, if they can be appended; else the whole file."""

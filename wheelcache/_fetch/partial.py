@@ -181,9 +181,8 @@ class PartialDownloads:
         leftovers = self._find_leftovers(fs, request)
         partial = self._resume(fs, request, leftovers)
         if partial is None:
-            partial = PartialDownload(
-                fs, self._layout, request, _create_stage(fs, request, self._new_path(fs, request))
-            )
+            stage = _create_stage(fs, request, self._new_path(fs, request))
+            partial = PartialDownload(fs, self._layout, request, stage)
         with partial.stage:
             try:
                 yield partial
@@ -206,9 +205,8 @@ class PartialDownloads:
         found: PartialDownload | None = None
         for leftover in leftovers:
             if found is None and _MIN_BYTES <= leftover.size <= (request.size or leftover.size):
-                found = (
-                    self._claim(fs, request, leftover) if leftover.is_abandoned else self._copy(fs, request, leftover)
-                )
+                take_over = self._claim if leftover.is_abandoned else self._copy
+                found = take_over(fs, request, leftover)
             if leftover.is_abandoned or (leftover.is_idle and found is not None):
                 self._discard(fs, leftover.path)
         return found
@@ -242,7 +240,7 @@ class PartialDownloads:
             return self._copy(fs, request, leftover)
         fs.discard(self._layout.origin_file(leftover.path))
         try:
-            # Not cancellable: the file has our name by now. Resuming it is cancelled, and releases it.
+            # Not cancellable, because the file already has our name. A cancelled _resume_stage releases it.
             file = fs.system.files.open_write(path)
         except OSError:
             fs.discard(path)
@@ -281,7 +279,7 @@ class PartialDownloads:
             stage.__exit__(None, None, None)
             return None
         except BaseException:
-            partial.release()  # as it was, whatever part of it was hashed
+            partial.release()  # the file is unchanged, although only a part of it was hashed
             raise
         partial.resumed = partial.doubtful = True
         partial.most_written = stage.written

@@ -19,7 +19,7 @@ from .._operation import Operation, OperationCancelledError
 from .._request import ResolvedRequest
 from .._store.layers import LayeredStore, to_wheel
 from .._store.staging import StagedFile
-from .download import Answer
+from .download import ResponseHead
 from .revalidate import conditional_headers, remember_response
 
 
@@ -70,7 +70,7 @@ class Passthrough:
             try:
                 self._remember(self.wheel, headers, modified=False)
             except OperationCancelledError:
-                pass  # the cache was closed: the client gets its response all the same
+                pass  # the cache was closed, which must not affect the client
 
     def begin_body(self, headers: Mapping[str, str]) -> BodyWriter:
         """Return a writer for the body of a response with these headers."""
@@ -102,7 +102,7 @@ class Passthrough:
             self._remember(wheel, headers, modified=True)
 
     def _remember(self, wheel: CachedWheel, headers: Mapping[str, str], *, modified: bool) -> None:
-        response = Answer(modified, headers, self._requested_at, self._request.url)
+        response = ResponseHead(modified, headers, self._requested_at, self._request.url)
         sha256 = wheel.hashes["sha256"]
         remember_response(
             self._store.index, self._fs, self._request.url, sha256=sha256, response=response, previous=self._known

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .._fs.robustio import RobustIO
 from .._http.cache_control import KEPT, freshness
 from .._store.index import Index, UrlEntry
-from .download import Answer
+from .download import ResponseHead
 
 
 def conditional_headers(known: UrlEntry, *, refresh: bool) -> dict[str, str]:
@@ -17,7 +17,7 @@ def conditional_headers(known: UrlEntry, *, refresh: bool) -> dict[str, str]:
 
 
 def remember_response(
-    index: Index, fs: RobustIO, url: str, *, sha256: str, response: Answer, previous: UrlEntry | None
+    index: Index, fs: RobustIO, url: str, *, sha256: str, response: ResponseHead, previous: UrlEntry | None
 ) -> None:
     """Store the response for a URL in the index, or remove the URL if the server forbids storing it.
 
@@ -36,7 +36,7 @@ def remember_response(
         # The Age field describes only the response that contained it.
         headers.pop("age", None)
     headers.update({name: response.headers[name] for name in KEPT if name in response.headers})
-    fresh = freshness(headers, response.asked, fs.system.now(), response.hops)
+    fresh = freshness(headers, response.requested_at, fs.system.now(), response.hops)
     if fresh.storable:
         index.write_url(fs, url, UrlEntry(sha256, fresh.until, fresh.may_be_stale, headers, response.place))
     else:

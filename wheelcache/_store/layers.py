@@ -183,7 +183,7 @@ class LayeredStore:
         was_damaged = self._lookup.remember(entry)
         for name, value in finished.hashes.items():
             if name != "sha256" and _hashes.is_strong(name):
-                # Not cancellable: the entry exists by now, and its bytes must be counted.
+                # Not cancellable, because the entry exists and its bytes must be counted.
                 self.index.write_digest(fs.for_cleanup(), f"{name}:{value}", entry.record.sha256)
         self._on_growth(fs, entry.record.size if entry.is_new else 0, entry.record.sha256)
         return to_wheel(entry, Status.REPAIRED if was_damaged else status)
