@@ -1,6 +1,6 @@
 """The public :class:`Cache`: checks arguments, delegates to the parts of :mod:`._core`, and documents the contract.
 
-Modules that a hit does not need are imported when a method is called: the start of a process counts.
+Modules that a hit does not need are imported when a method is called, since start-up time matters.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ class Cache:
     Any number of ``Cache`` objects, in any number of threads, processes and machines, may use one folder at once. One
     object may be used from many threads, and after a fork. Closing it leaves nothing running or locked.
 
-    :meth:`close` from another thread, and Ctrl-C, end every call at its next file operation, and end what it waits for
-    within a second. Three things end by themselves: a request through a ``client`` of yours ends at that client's own
-    timeouts, a file object of yours at its next read, and a name lookup or a file call that is blocked in the system.
+    :meth:`close` from another thread, and Ctrl-C, end every call at its next file operation, and every wait within a
+    second. They cannot end a read from a file object of yours, or a name lookup or a file call that is blocked in the
+    system. A request through a ``client`` of yours may last until that client's own timeouts.
 
     Args:
         path: the cache folder. ``None`` for the one in the environment variable ``WHEELCACHE_DIR``, else the user's
-            cache folder on this platform. A relative path is made absolute now, and links in it are not resolved. The
-            folder is created if it is missing.
+            cache folder on this platform. A relative path is made absolute at once, and links in it are not resolved.
+            The folder is created if it is missing.
         client: the :class:`httpx.Client` to download with, used as it is and never closed. Without one, the cache
-            creates its own at the first download, by the proxies, the netrc file and the certificate settings of the
-            environment. With a client of yours, the child of a fork cannot download: the connections are its parent's.
-        layers: folders of further caches, such as one in an image or on a share. They are looked in, in this order, if
-            a wheel is not in this cache, and are never written to, not even for a lock or a time stamp.
+            creates its own at the first download, with the proxies, the netrc file and the certificate settings of the
+            environment. With a client of yours, the child of a fork cannot download: the parent owns the connections.
+        layers: folders of further caches, such as one in an image or on a share. If a wheel is not in this cache, they
+            are searched in this order. They are never written to, not even for a lock or a time stamp.
         offline: never use the network; a missing wheel is an :class:`OfflineError`. The last response of a URL is used
             even if it is stale, unless the server forbade that (``must-revalidate``, ``no-cache``).
         read_only: never write to the cache folder, which must exist.
-        verify: ``"auto"`` hashes a wheel again if it may have changed since it was hashed last: after a reboot, when it
-            was restored from an archive, or when it was touched. ``"full"`` hashes it on every hit.
-        max_size: the bytes of wheels and trees to keep to, ``None`` for no limit. When a new wheel exceeds it, the
+        verify: ``"auto"`` hashes a wheel again if it may have changed since it was hashed last: after a reboot, after
+            it was restored from an archive, or after it was touched. ``"full"`` hashes it on every hit.
+        max_size: the limit in bytes for all wheels and trees, ``None`` for no limit. When a new wheel exceeds it, the
             least recently used ones are removed, down to nine tenths of the limit: allow more than you use at a time.
         io_timeout: the seconds that the contended file operations of one call may wait in total for other processes to
             close the files. Each request of :meth:`fetch_all` counts as a call.
@@ -76,7 +76,7 @@ class Cache:
     """
 
     _system: System = System()
-    """The machine that the cache runs on: the one hook for tests, which set it in a subclass."""
+    """The machine that the cache runs on. Tests may replace it in a subclass; there is no other hook."""
 
     def __init__(
         self,
@@ -120,28 +120,28 @@ class Cache:
     ) -> CachedWheel:
         """Return a wheel: from the cache if it is there, else from its URL.
 
-        With a strong hash (sha256 or better), the URL is only a place to get the bytes: a hit needs no network,
-        whatever the origin of the wheel. Without one, the last response of the URL is used while it is fresh (RFC
-        9111); after that, the server is asked whether it is still current. A wheel becomes an entry as a whole or not
-        at all. An interrupted download is resumed: in the same run, in the next one, and by another process.
+        With a strong hash (sha256 or better), the URL is only a source of the bytes: a hit needs no network, whatever
+        the origin of the wheel. Without a strong hash, the last response of the URL is used while it is fresh (RFC
+        9111). After that, the server is asked whether it is still current. A wheel becomes an entry as a whole or not
+        at all. An interrupted download is resumed, in the same run or a later one, even by another process.
 
         Args:
             url: an ``https:``, ``http:`` or ``file:`` URL. A ``#sha256=<hex>`` fragment counts as a hash. Credentials
-                in it are sent to its origin only, and appear in no error, log line, record or file name of wheelcache.
+                in it are sent to its origin only. wheelcache never writes them to errors, logs, records or file names.
             hashes: ``"sha256:<hex>"``, ``"sha256=<hex>"``, ``{"sha256": hex}``, or several of the strings, of which one
                 must be strong. The bytes must match all of them.
             size: the size in bytes that the wheel must have.
             filename: the wheel's file name, if the URL does not end in it.
-            mirrors: URLs of the same file elsewhere, asked in this order if the ones before do not deliver it.
-            refresh: ask the server even if its last response is fresh; without effect if a hash is given.
-            progress: called with a :class:`ProgressEvent` now and then. An exception that it raises stops this fetch
-                cleanly and propagates unchanged.
+            mirrors: other URLs of the same file, tried in this order if the URLs before them fail.
+            refresh: ask the server even if its last response is fresh; has no effect if a hash is given.
+            progress: called with each :class:`ProgressEvent`. An exception that it raises stops this fetch cleanly and
+                propagates unchanged.
 
         Raises:
             ValueError: for an invalid URL, hash or size, and for a closed cache.
             InvalidWheelError: for a file name that is not a wheel's, or bytes that are not a wheel if no hash is given.
             HashMismatchError, SizeMismatchError: if the bytes do not match the request.
-            DownloadError: if no source delivers them.
+            DownloadError: if every URL fails.
             OfflineError, ReadOnlyError: if the wheel is missing and may not be fetched.
             CommitError: if the file system refuses.
         """
@@ -183,11 +183,11 @@ class Cache:
         memory needed does not grow with the wheels. Ctrl-C ends all of them; partial downloads can be resumed.
 
         Args:
-            requests: each one a URL, a :class:`WheelRequest`, or any object with the attributes ``url`` and ``hashes``
-                and optionally ``size``, ``filename`` and ``mirrors``: a ``packaging.pylock.PackageWheel`` works.
+            requests: each is a URL, a :class:`WheelRequest`, or any object with the attributes ``url`` and ``hashes``
+                and optionally ``size``, ``filename`` and ``mirrors``, such as a ``packaging.pylock.PackageWheel``.
             jobs: the number of parallel downloads; ``None`` for 8.
-            progress: as for :meth:`fetch`, called by one thread at a time. ``event.request`` and ``event.index`` say
-                which request an event belongs to. The last event of a request is ``done`` or ``failed``.
+            progress: as for :meth:`fetch`, called by one thread at a time. ``event.request`` and ``event.index``
+                identify the request of an event. The last event of a request is ``done`` or ``failed``.
             return_exceptions: return the outcome of each request in its position, a wheel or an :class:`Exception`, as
                 :func:`asyncio.gather` does; an invalid URL, hash or file name is an outcome too.
 
@@ -198,7 +198,7 @@ class Cache:
 
         Example::
 
-            # A wheel that a lock file names by its path, and not by a URL, is added with put.
+            # If a lock file gives the path of a wheel instead of a URL, add that wheel with put.
             lock = packaging.pylock.Pylock.from_dict(tomllib.loads(text))
             wheels = cache.fetch_all(wheel for package in lock.packages for wheel in package.wheels or ())
         """
@@ -223,7 +223,7 @@ class Cache:
             hashes: as for :meth:`fetch`.
 
         Raises:
-            FileNotFoundError: if the file does not exist; other reasons why it cannot be read propagate unchanged.
+            FileNotFoundError: if the file does not exist; other errors of reading it propagate unchanged, too.
             InvalidWheelError: if the file name is not a wheel's, or no hash is given and the bytes are not a wheel.
             HashMismatchError: if the bytes do not have the requested hashes.
             ReadOnlyError: if the cache is read-only.
@@ -242,9 +242,9 @@ class Cache:
     def metadata(self, url: str, *, hashes: Hashes | None = None, metadata_hashes: Hashes | None = None) -> bytes:
         """Return the METADATA of a wheel, without downloading the wheel if possible.
 
-        It is read from the wheel if that is in the cache. Otherwise these are downloaded: the ``.metadata`` file of the
-        index (PEP 658), else the part of the wheel that contains it, by range requests, else the whole wheel. METADATA
-        that was requested with a strong hash is kept. ``hashes`` can be checked only if the whole wheel is there.
+        METADATA is read from the wheel if that is in the cache. Otherwise one of these is downloaded: the ``.metadata``
+        file of the index (PEP 658), else the part of the wheel that contains METADATA, by range requests, else the
+        whole wheel. METADATA requested with a strong hash is kept. Only a whole wheel is checked against ``hashes``.
 
         Args:
             url: the URL of the wheel, as for :meth:`fetch`.
@@ -253,8 +253,8 @@ class Cache:
 
         Raises:
             ValueError, InvalidWheelError: for an invalid URL or hash, or a file that is not a wheel.
-            HashMismatchError: if the metadata does not have the hashes from the index, whatever its origin.
-            DownloadError, OfflineError: if it cannot be downloaded.
+            HashMismatchError: if METADATA, from any of these sources, does not have the hashes from the index.
+            DownloadError, OfflineError: if METADATA cannot be downloaded.
         """
         request = parse_request(url, hashes, None, None)
         expected = _hashes.parse_hashes(metadata_hashes)
@@ -267,7 +267,7 @@ class Cache:
 
         Args:
             digest: ``"sha256:<hex>"``, or another strong hash.
-            filename: the file name that its path must end in; ``None`` for that of any of its entries.
+            filename: the file name that the wheel's path must end in; ``None`` for any of its file names.
 
         Raises:
             ValueError: if the digest is not a strong hash.
@@ -286,7 +286,7 @@ class Cache:
     def entries(self) -> Iterator[CachedWheel]:
         """Yield every wheel of this cache, without its layers, in no particular order.
 
-        A damaged wheel is never yielded. One that is added or removed meanwhile may be yielded or not.
+        A damaged wheel is never yielded. A wheel that is added or removed meanwhile may or may not be yielded.
         """
         with self._core.begin() as op:
             yield from self._core.store.entries(RobustIO(op))
@@ -299,17 +299,17 @@ class Cache:
     def link(
         self, wheel: CachedWheel, dest: str | os.PathLike[str], *, mode: LinkMode | str = LinkMode.AUTO
     ) -> LinkMode:
-        """Put a wheel into a folder by clone, hard link or copy, and return which one was used.
+        """Put a wheel into a folder by clone, hard link or copy, and return the mode that was used.
 
         The target appears as a whole or not at all. A target that exists with the same bytes is a success.
 
         Args:
             wheel: a wheel that this cache returned.
-            dest: an existing folder, or a path that ends in a separator: the file gets the wheel's own name there.
-                Otherwise the path of the file.
-            mode: ``"auto"`` uses the first that works of clone (shares blocks, independent), hard link (shares the
-                file: editing one edits both) and copy. Files of a layer or a read-only cache are not hard-linked, since
-                that writes to the file. A named mode is used or fails.
+            dest: an existing folder or a path that ends in a separator, for a file with the wheel's own name in that
+                folder; otherwise the path of the file.
+            mode: ``"auto"`` uses the first of these that works: clone (shares blocks, independent), hard link (shares
+                the file: editing one edits both), copy. It never hard-links files of a layer or a read-only cache,
+                since that changes their link count. Any other mode is used, or the call fails.
 
         Raises:
             FileExistsError: if the target exists with other bytes.
@@ -334,11 +334,11 @@ class Cache:
 
         Args:
             dest: the folder.
-            wheels: the wheels to export; ``None`` for all of this cache, without its layers.
+            wheels: the wheels to export; ``None`` for all wheels of this cache, without its layers.
             mode: as for :meth:`link`.
 
         Raises:
-            ValueError: if two different wheels have one file name; nothing is written then.
+            ValueError: if two different wheels have the same file name; nothing is written then.
             FileExistsError: if a file with other bytes has the name of a wheel.
             FileNotFoundError: if a given wheel is no longer in the cache.
             CommitError: if the file system refuses.
@@ -353,9 +353,9 @@ class Cache:
     ) -> Unpacked:
         """Unpack a wheel: once into the cache, and from there into a folder at the speed of links.
 
-        Every file is checked against the archive and against ``RECORD`` when it is unpacked. The tree that the cache
-        keeps is checked before it is used, and made again if a file is missing or damaged. A refused wheel leaves
-        nothing in the folder. A call that was killed halfway leaves only whole files, and a second call adds the rest.
+        Every file is checked against the archive and against ``RECORD`` when it is unpacked. The tree in the cache is
+        checked before it is used, and unpacked again if a file is missing or damaged. A refused wheel leaves nothing in
+        the folder. A call that was killed leaves only complete files, and another call adds the rest.
 
         Args:
             wheel: a wheel that this cache returned.
@@ -363,19 +363,19 @@ class Cache:
                 to a folder in it is followed. ``None`` for the tree in the cache: read it, never write to it. ``.data``
                 folders are unpacked as they are; to install them, see :class:`TreeSource`. Files get the permissions
                 that the umask allows, and programs can be executed by everybody who can read them.
-            mode: ``"auto"`` uses the first that works of clone (shares blocks, independent), hard link (shares the
-                file; on POSIX it is read-only, and an edit would change the cache's file too, which is noticed) and
-                copy. Files of a layer or a read-only cache are not hard-linked, as for :meth:`link`. On Windows,
-                programs and libraries are copied, since a loaded one cannot be deleted under any of its names. A named
-                mode is used for every file or fails.
+            mode: ``"auto"`` uses the first of these that works: clone (shares blocks, independent), hard link (shares
+                the file, which is read-only on POSIX; an edit would change the tree in the cache too, and be detected),
+                copy. It never hard-links files of a layer or a read-only cache, as for :meth:`link`. On Windows, it
+                copies programs and libraries, since a loaded one cannot be deleted under any of its names. Any other
+                mode is used for every file, or the call fails.
 
         Raises:
             UnsafeWheelError: if the archive would write outside the folder, or two readers could read it differently.
-            InvalidWheelError: if it is broken, or a file does not have the hash in ``RECORD``.
-            FileExistsError: if a file with other bytes is in the way; the error names it.
+            InvalidWheelError: if the archive is damaged, or a file does not have the hash in ``RECORD``.
+            FileExistsError: if a file with other bytes exists at a path of the wheel; the error names that file.
             FileNotFoundError: if neither the wheel nor its tree is in the cache any more.
-            ReadOnlyError: if the cache is read-only, has no tree of this wheel, and one is needed: for ``dest=None``,
-                and to clone or hard-link from.
+            ReadOnlyError: if the cache is read-only and has no tree of this wheel, but needs one: for ``dest=None``,
+                or to clone or hard-link its files.
             CommitError: if the file system refuses.
         """
         mode = LinkMode(mode)
@@ -393,21 +393,21 @@ class Cache:
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> PruneReport:
-        """Remove old wheels until this cache keeps to a size or an age, least recently used first; sweep leftovers.
+        """Remove old wheels by size or age, least recently used first, and sweep leftovers.
 
-        Entries are removed as a whole: wheel, tree and pointers. Entries in use are kept, reported, and not waited for.
-        Any number of prunes may run at once, and beside anything else. Without a limit and ``keep``, only leftovers are
-        removed: temporary files older than a day whose owner is gone, partial downloads older than a week, quarantine
-        and kept METADATA older than a month, locks that nobody holds, and pointers to missing entries.
+        Entries are removed as a whole: wheel, tree and pointers. Entries in use are kept and reported, without waiting.
+        Any number of prunes may run at once, and together with any other call. Without a limit and ``keep``, only
+        leftovers are removed: temporary files older than a day whose owner has ended, partial downloads older than a
+        week, quarantine and kept METADATA older than a month, locks that nobody holds, and pointers to missing entries.
 
         Args:
             max_size: the bytes of wheels and trees to keep.
-            max_age: seconds, or a :class:`~datetime.timedelta`, since the last use, which is a fetch, put or get; it is
-                known to the day.
-            keep: keep these whatever their age: digests, wheels, paths of ``pylock.toml`` files. Without a limit, all
+            max_age: seconds, or a :class:`~datetime.timedelta`, since the last fetch, put or get. The time of the last
+                use is known to the day.
+            keep: the wheels to keep at any age: digests, wheels, paths of ``pylock.toml`` files. Without a limit, all
                 others are removed: ``cache.prune(keep="pylock.toml")`` leaves a CI job the wheels for its next run.
-            dry_run: report what would be removed, and remove nothing.
-            progress: called with one event for each removed wheel. An exception that it raises ends the prune there.
+            dry_run: only report the files that would be removed.
+            progress: called with one event for each removed wheel. An exception that it raises ends the prune at once.
 
         Raises:
             ValueError: for an invalid limit or digest, or a lock file that does not parse; nothing is removed.
@@ -419,18 +419,18 @@ class Cache:
             return self._core.prune(op, limits, keep, dry_run=dry_run)
 
     def remove(self, *names: str | CachedWheel, dry_run: bool = False, progress: Progress | None = None) -> PruneReport:
-        """Remove wheels from this cache, with their trees and pointers. Layers keep theirs.
+        """Remove wheels from this cache, with their trees and pointers. Layers are not changed.
 
         Never waits: wheels in use are kept and reported.
 
         Args:
-            names: digests ``"sha256:<hex>"`` or wheels, which are removed under all of their file names, or names of
-                projects, of which every wheel is removed.
-            dry_run: report what would be removed, and remove nothing.
+            names: digests ``"sha256:<hex>"`` or wheels, to remove all file names of each; or names of projects, to
+                remove all wheels of each.
+            dry_run: only report the files that would be removed.
             progress: as for :meth:`prune`.
 
         Raises:
-            ValueError: for an invalid name, or a name without a wheel in this cache. Nothing is removed then.
+            ValueError: for an invalid name, or if this cache has no wheel of that name. Nothing is removed then.
             ReadOnlyError: if the cache is read-only, and this is not a dry run.
         """
         with self._core.begin(progress=progress) as op:
@@ -442,7 +442,7 @@ class Cache:
         Never waits: wheels in use and running downloads are kept and reported.
 
         Args:
-            dry_run: report what would be removed, and remove nothing.
+            dry_run: only report the files that would be removed.
             progress: as for :meth:`prune`.
 
         Raises:
@@ -455,8 +455,8 @@ class Cache:
         """Hash everything in this cache again, trusted or not, and report every problem.
 
         Args:
-            repair: quarantine damaged and foreign files, give wheels without a record a new one, and remove damaged
-                trees, second copies, and records and pointers that lead nowhere.
+            repair: quarantine damaged and foreign files, write the missing records of intact wheels, and remove damaged
+                trees, duplicates, and records and pointers without a target.
             progress: as for :meth:`fetch`, called by one thread at a time.
 
         Raises:
@@ -467,16 +467,16 @@ class Cache:
             return self._core.verify(op, repair=repair)
 
     def doctor(self) -> DoctorReport:
-        """Try in this cache's folder what the cache does there, and report each probe with result, code and time.
+        """Try the file operations of a cache in this cache's folder, and report each result with its code and time.
 
-        It creates and deletes files of its own, a few hundred kilobytes in total, unless the cache is read-only. It
-        waits a few seconds at most for processes that hold them. Problems are reported and never raised.
+        The probes create and delete their own files, a few hundred kilobytes in total, unless the cache is read-only.
+        They wait a few seconds at most for processes that hold these files. Problems are reported, never raised.
         """
         with self._core.begin() as op:
             return self._core.doctor(op)
 
     def close(self) -> None:
-        """End running calls, write the counters, and close the connections. Calling it twice is fine.
+        """End running calls, write the counters, and close the connections. A second call does nothing.
 
         Calls in other threads end with the ``ValueError`` of a closed cache. Paths that were returned remain valid.
         """
@@ -496,5 +496,5 @@ class Cache:
 
 
 def core_of(cache: Cache) -> Core:
-    """Return the parts of an open cache, for the other entrances to the library."""
+    """Return the parts of a cache, for the other public entry points of the library."""
     return cache._core  # noqa: SLF001 - the one place that reaches into a Cache

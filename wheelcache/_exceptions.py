@@ -1,7 +1,7 @@
-"""Exceptions: every error that wheelcache raises.
+"""All exceptions of wheelcache.
 
-An error holds data (the operation, absolute paths, the redacted URL, the error code, attempts, elapsed seconds, advice)
-and derives its message from it. Programs can use the data, people can use the message, and both survive pickling.
+An error holds data: the operation, absolute paths, the redacted URL, the error code, attempts, elapsed seconds and
+advice. The message is derived from the data. Both survive pickling.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class WheelCacheError(Exception):
     Attributes:
         problem: a short description of the error.
         operation: the operation that failed: ``"download"``, ``"rename"``, ``"read"``, ...
-        path: the absolute path that it failed on, or ``None``.
+        path: the absolute path of the file or folder, or ``None``.
         target: the second absolute path, if the operation has two, or ``None``.
         url: the URL, without credentials and query, or ``None``.
         attempts: the number of attempts.
         elapsed: seconds from the first attempt to the error.
-        advice: suggests what to do next; may be empty.
+        advice: a suggestion for the user; may be empty.
         tried: one line for each failed attempt of a download, oldest first; empty for other operations.
     """
 
@@ -86,7 +86,7 @@ class WheelCacheError(Exception):
         }
 
     def _details(self) -> str:
-        """Return the details that stand in brackets in the message, such as ``"winerror 32"``; may be empty."""
+        """Return the details that the message shows in brackets, such as ``"winerror 32"``; may be empty."""
         return ""
 
     def __reduce__(self) -> tuple[Callable[..., WheelCacheError], tuple[type[WheelCacheError], dict[str, Any]]]:
@@ -110,7 +110,7 @@ class WheelCacheError(Exception):
 
 
 class HashMismatchError(WheelCacheError):
-    """The content does not have the requested hashes. Nothing of it is stored or returned.
+    """The content does not have the requested hashes, and is neither stored nor returned.
 
     Attributes:
         expected: the requested hashes, by algorithm, in hex.
@@ -242,7 +242,7 @@ class CommitError(WheelCacheError, OSError):
         code = f"winerror {self.winerror}" if self.winerror is not None else ""
         if not code and self.errno is not None:
             code = f"errno {self.errno}"
-        tried = ", ".join(f"{step}: {answer}" for step, answer in self.steps)
+        tried = ", ".join(f"{method}: {refusal}" for method, refusal in self.steps)
         text = "; tried ".join(part for part in (code, tried) if part)
         return "; held by ".join(part for part in (text, ", ".join(self.holders)) if part)
 

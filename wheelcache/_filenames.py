@@ -1,4 +1,4 @@
-"""Wheel file names: a cheap check for every name, and a complete one for names that are new to the cache."""
+"""Check wheel file names: every name cheaply, and names that are new to the cache completely."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _DIST_INFO = ".dist-info"
 
 
 def check_filename(filename: str, *, operation: str, url: str | None = None) -> None:
-    """Check the form of a wheel file name. This is cheap, and done before any path is formed.
+    """Check the form of a wheel file name. This check is cheap, and precedes the use of the name in any path.
 
     Raises:
-        InvalidWheelError: if the name has another form, or characters that wheel file names cannot have.
+        InvalidWheelError: if the name does not have the form of a wheel file name, or is too long.
     """
     if len(filename) > _MAX_LENGTH or not _WHEEL_NAME.fullmatch(filename):
         raise _invalid(filename, operation, url, "")
 
 
 def check_wheel_name(filename: str, *, operation: str, url: str | None = None) -> None:
-    """Parse a wheel file name completely. This is done on a miss only: the names in the cache have been checked.
+    """Check a wheel file name completely. Needed on a miss only: the names in the cache were checked before.
 
     Raises:
         InvalidWheelError: if ``packaging`` cannot parse the name.
     """
-    with import_lock:  # importing packaging takes 30 ms, which a hit must not pay for
+    with import_lock:  # importing packaging takes 30 ms, and a hit does not need it
         from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:
@@ -64,17 +64,17 @@ def check_project(
     """Check that the ``.dist-info`` folder of a wheel names the same project as its file name.
 
     Raises:
-        UnsafeWheelError: if it names another project.
+        UnsafeWheelError: if the folder names another project.
     """
-    # Old tools left dashes in the project name of the folder. File names never had them.
+    # Old tools kept dashes in the project name of the folder. The project name in a file name has none.
     project = dist_info[: -len(_DIST_INFO)].rpartition("-")[0]
     if not _is_same_project(project, filename.partition("-")[0]):
         raise UnsafeWheelError(
-            f"its {dist_info} belongs to another project than its file name",
+            f"its {dist_info} names another project than its file name",
             operation=operation,
             path=path,
             url=url,
-            advice="Check the file name, the URL and the hash of the wheel: they do not belong together.",
+            advice="Check that the file name, the URL and the hash belong to the same wheel.",
         )
 
 

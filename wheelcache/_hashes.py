@@ -1,4 +1,4 @@
-"""Hashes: parsing those that a caller passes, and computing several of one stream.
+"""Parse the hashes that a caller passes, and compute several hashes of one stream.
 
 An entry of the cache is named by its sha256. Other hashes that a caller passes are verified too, and stored in the
 record: a later caller that knows only the sha512 finds the same entry.
@@ -62,7 +62,7 @@ def parse_hash(text: str) -> tuple[str, str]:
 
 
 def normalize_hash(algorithm: str, value: str) -> tuple[str, str]:
-    """Return an algorithm and its digits in lowercase, without surrounding blanks, and with ``_`` for ``-``.
+    """Return an algorithm and its digits in lowercase, without surrounding spaces, and with ``_`` for ``-``.
 
     Raises:
         ValueError: if the algorithm is unknown, or the digits are not a digest of it.
@@ -70,7 +70,7 @@ def normalize_hash(algorithm: str, value: str) -> tuple[str, str]:
     name = algorithm.strip().lower().replace("-", "_")
     digits = value.strip().lower()
     if name not in _DIGEST_BYTES:
-        raise ValueError(f"unknown hash algorithm {algorithm!r}; the known ones are {', '.join(_DIGEST_BYTES)}")
+        raise ValueError(f"unknown hash algorithm {algorithm!r}; known algorithms: {', '.join(_DIGEST_BYTES)}")
     if len(digits) != 2 * _DIGEST_BYTES[name] or not _HEX.fullmatch(digits):
         raise ValueError(f"a {name} hash must have {2 * _DIGEST_BYTES[name]} hexadecimal digits, not {value!r}")
     return name, digits
@@ -110,14 +110,14 @@ def require_strong(hashes: Mapping[str, str]) -> None:
     """Check that hashes, if there are any, identify a wheel.
 
     Raises:
-        ValueError: if there are hashes and all of them are weak.
+        ValueError: if hashes are given and all of them are weak.
     """
     if hashes and not any(map(is_strong, hashes)):
         raise ValueError(f"{', '.join(hashes)} alone is too weak to identify a wheel: add a sha256 or stronger hash")
 
 
 def naming_hash(hashes: Mapping[str, str]) -> str | None:
-    """Return the hash that an entry is found by, as ``"<algorithm>:<hex>"``, or ``None`` if all are weak."""
+    """Return the hash to look an entry up by, as ``"<algorithm>:<hex>"``, or ``None`` if all are weak."""
     for algorithm in _PREFERENCE:
         if algorithm in hashes:
             return f"{algorithm}:{hashes[algorithm]}"
@@ -133,7 +133,7 @@ class MultiHash:
     """Computes several hashes of one stream of bytes at once; sha256 is always among them."""
 
     def __init__(self, algorithms: Iterable[str] = ()) -> None:
-        # FIPS builds refuse md5 and sha1 unless usedforsecurity is False. They are used beside a strong hash only.
+        # FIPS builds refuse md5 and sha1 unless usedforsecurity is False. A strong hash is always used beside them.
         self._hashers = {
             name: hashlib.new(name, usedforsecurity=False) for name in dict.fromkeys(("sha256", *algorithms))
         }

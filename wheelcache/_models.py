@@ -1,4 +1,4 @@
-"""The values that callers receive and pass: wheels, unpacked trees, link modes and progress events."""
+"""The values that callers pass and receive: wheels, unpacked trees, link modes and progress events."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class CachedWheel:
     It is an :class:`os.PathLike`: pip, ``installer``, :mod:`zipfile` and ``open`` accept it.
 
     Attributes:
-        path: the absolute path, which ends in the wheel's file name. It is valid until the wheel is pruned or removed.
-            The file must only be read, never written to.
+        path: the absolute path, which ends in the wheel's file name. The path is valid until the wheel is pruned or
+            removed. The file must never be written to.
         filename: the wheel's file name.
         digest: ``"sha256:<hex>"``.
         size: the size in bytes.
         hashes: every hash that has been computed for the wheel, by algorithm, in hex.
-        url: the URL that it was first fetched from, without credentials and query, or ``None``. The content may have
-            been downloaded from a mirror.
-        status: how it was obtained.
+        url: the URL that the wheel was first fetched from, without credentials and query, or ``None``. The content may
+            have been downloaded from a mirror.
+        status: how the wheel was obtained.
     """
 
     path: Path
@@ -75,7 +75,7 @@ Keep: TypeAlias = str | CachedWheel | os.PathLike[str]
 
 
 class LinkMode(StrEnum):
-    """How a file leaves the cache."""
+    """How a file of the cache is put into a folder."""
 
     AUTO = "auto"
     """The first of the other modes that works."""
@@ -94,8 +94,8 @@ class Unpacked:
     Attributes:
         path: the absolute path of the folder: the given destination, or the tree in the cache.
         mode: ``hardlink`` if any of the files shares its content with the cache, so that a change of one changes both;
-            else how the files left the cache. ``None`` if the folder is the tree in the cache. Files that existed
-            before count by what they are: a hard link, or else a copy.
+            else the mode that was used. ``None`` if the folder is the tree in the cache. A file that existed before
+            counts as a hard link if it is one, else as a copy.
         files: the names of the wheel's files, relative to ``path``, with slashes.
     """
 
@@ -117,8 +117,8 @@ class Phase(StrEnum):
     CHECKING = "checking"
     """Hashing a cached wheel again: ``done`` of ``total`` bytes."""
     REMOVING = "removing"
-    """A wheel was deleted by ``prune``, ``remove`` or ``clear``: ``done`` is the number of bytes deleted so far in all,
-    and ``detail`` the digest of the wheel."""
+    """``prune``, ``remove`` or ``clear`` deleted a wheel: ``done`` is the total number of bytes deleted so far, and
+    ``detail`` the digest of the wheel."""
     DONE = "done"
     """The wheel is in the cache. This is the last event of every request that does not fail."""
     FAILED = "failed"
@@ -149,4 +149,4 @@ class ProgressEvent:
 
 
 Progress: TypeAlias = Callable[[ProgressEvent], object]
-"""A progress listener. It is called from the thread that does the work; an exception it raises ends that operation."""
+"""A progress listener. The thread that does the work calls it, and an exception that it raises ends the operation."""

@@ -1,13 +1,12 @@
-"""One public call: what can cancel it, how long it may wait, and who is told of its progress.
+"""One public call: its cancellation, its retry budget and its progress.
 
-An :class:`Operation` lies below every file operation and every request of a call. Each of them checks it first, and
-every wait goes through :meth:`Operation.sleep`, so that cancelling, closing and Ctrl-C end the call at its next step.
-Cleaning up runs on :meth:`Operation.for_cleanup`, which cannot be cancelled.
+Every file operation and every request of a call checks its :class:`Operation` first, and every wait uses
+:meth:`Operation.sleep`. So cancelling, closing and Ctrl-C end the call at its next step. Cleaning up uses
+:meth:`Operation.for_cleanup`, which cannot be cancelled.
 
-The retry budget is that of the whole call: a tree of 5,000 held files does not wait 5,000 times, and operations that
-wait side by side in several threads spend the same seconds once. An operation that is refused spends all the time that
-passes until it succeeds, not only the sleep between two attempts: a server that is gone lets every attempt hang for
-20 s before it fails.
+The whole call has one retry budget: a tree of 5,000 held files does not wait 5,000 times. If several threads wait at
+once, these seconds are counted once. A refused file operation spends all the time until it succeeds, not only the sleep
+between two attempts: if a file server is down, every attempt hangs for 20 s before it fails.
 """
 
 from __future__ import annotations
@@ -28,18 +27,19 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# Full jitter, from 1 ms to 100 ms: most holders let go within milliseconds, and many waiters must not act in step.
+# Full jitter, up to 1 ms at first and 100 ms later: most holders close the file within milliseconds, and many waiters
+# must not retry at the same moment.
 _FIRST_WAIT = 0.001
 _LONGEST_WAIT = 0.1
-# A rest of the budget that is smaller than the clock's resolution would be waited for without end.
+# A smaller remainder counts as spent: below the clock's resolution, waiting might never use it up.
 _SHORTEST_WAIT = 1e-6
 
 
 class OperationCancelledError(BaseException):
     """The operation was cancelled.
 
-    Not an ``Exception``, for the reason that ``KeyboardInterrupt`` is none: no handler on the way may take it for a
-    failure. Leaving the ``with`` block of the operation turns it into the error of the token, where that has one.
+    Like ``KeyboardInterrupt``, this is not an ``Exception``, so no handler on the way mistakes it for a failure. At the
+    end of the operation's ``with`` block, the error of the token replaces it if the token has one.
 
     Attributes:
         token: the token that was cancelled.
@@ -58,7 +58,7 @@ class CancelToken:
     """Cancels operations from another thread.
 
     Args:
-        error: creates the exception that the caller of a cancelled operation gets; ``None`` for
+        error: creates the exception for the caller of a cancelled operation; ``None`` for
             :class:`OperationCancelledError` itself.
     """
 
@@ -71,7 +71,8 @@ class CancelToken:
     def cancel(self) -> None:
         """Cancel the operations of this token, and interrupt those that are blocked in a read.
 
-        A caller that waits for them to end repeats this: an operation that was just about to block was not interrupted.
+        A caller that waits for the operations to end must cancel repeatedly: an operation that is just about to block
+        is not interrupted.
         """
         with self._lock:
             self.is_cancelled = True
@@ -112,22 +113,22 @@ class RetryBudget:
 
     def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._left = seconds
+        self._remaining = seconds
         self._lock = threading.Lock()
         self._spenders = 0
         self._since = 0.0
         self._until = monotonic()
 
     @property
-    def left(self) -> float:
-        """The seconds that are left."""
+    def remaining(self) -> float:
+        """The seconds that may still be spent."""
         with self._lock:
-            left = self._left - (self._monotonic() - self._since if self._spenders else 0.0)
-        return left if left > _SHORTEST_WAIT else 0.0
+            remaining = self._remaining - (self._monotonic() - self._since if self._spenders else 0.0)
+        return remaining if remaining > _SHORTEST_WAIT else 0.0
 
     @contextmanager
     def spending(self, since: float) -> Iterator[None]:
-        """Spend the time from ``since``, which may have passed, to the end of the block.
+        """Spend the time from ``since``, which may lie in the past, to the end of the block.
 
         Seconds that several threads spend at once are counted once.
         """
@@ -142,20 +143,20 @@ class RetryBudget:
                 self._spenders -= 1
                 if self._spenders == 0:
                     self._until = self._monotonic()
-                    self._left -= self._until - self._since
+                    self._remaining -= self._until - self._since
 
 
 class Operation:
     """One public call.
 
-    As a context manager, it turns the cancellation of a token into the error of that token: the caller of a method of
-    a closed cache gets a :class:`ClosedError`.
+    As a context manager, it replaces :class:`OperationCancelledError` by the error of the token, such as the
+    :class:`ClosedError` of a closed cache.
 
     Args:
         system: the machine that it runs on.
         io_timeout: the seconds that its contended file operations may wait in total.
-        tokens: cancel it.
-        wheel: the file name of the wheel that it is about; empty if there is none yet.
+        tokens: each of them can cancel the operation.
+        wheel: the file name of its wheel; empty if it has no wheel, or no wheel yet.
         progress: the caller's listener, or ``None``.
     """
 
@@ -192,13 +193,13 @@ class Operation:
                 raise OperationCancelledError(token)
 
     def sleep(self, seconds: float) -> None:
-        """Wait, until the operation is cancelled at the longest."""
+        """Wait for some seconds. Cancelling the operation ends the wait."""
         self.system.sleep(seconds, self.check)
 
     def report(self, phase: Phase, done: int = 0, total: int | None = None, detail: str = "") -> None:
-        """Tell the listener how far the operation is.
+        """Report the progress of the operation to the listener.
 
-        An exception of the listener propagates unchanged: that is how a caller stops an operation.
+        An exception of the listener propagates unchanged, so that a caller can stop the operation by raising one.
         """
         self.check()
         if self.progress is not None:
@@ -224,7 +225,7 @@ class Operation:
         return self._copy(tokens=(*self.tokens, token))
 
     def about(self, wheel: str) -> Operation:
-        """Return the same operation for a part of it that is about this wheel."""
+        """Return the same operation, reporting progress for this wheel."""
         return self._copy(wheel=wheel)
 
     def with_progress(self, progress: Progress | None) -> Operation:
@@ -238,11 +239,11 @@ class Operation:
         return self.waiting_at_most(0.0)
 
     def waiting_at_most(self, seconds: float) -> Operation:
-        """Return the same operation with a retry budget of its own."""
+        """Return the same operation with its own retry budget of this many seconds."""
         return self._copy(budget=RetryBudget(seconds, self.system.monotonic))
 
     def for_cleanup(self) -> Operation:
-        """Return the same operation for tidying up: it cannot be cancelled, and reports nothing."""
+        """Return the same operation for cleaning up: it cannot be cancelled, and reports no progress."""
         return self._copy(tokens=()).with_progress(None)
 
     def retry_within_budget(
@@ -256,10 +257,10 @@ class Operation:
         """Repeat an attempt while its error is transient and the retry budget lasts; then raise the last error.
 
         Args:
-            attempt: what to do.
-            is_transient: whether another attempt may succeed.
-            while_waiting: called before each wait but the first, while the cause of the refusal can still be observed.
-            since: when the first attempt began, if it was made by the caller.
+            attempt: the action.
+            is_transient: returns whether another attempt may succeed after this error.
+            while_waiting: called before each wait but the first, when the cause of the refusal can still be observed.
+            since: when the first attempt began, if the caller made it already; seconds of the monotonic clock.
         """
         budget, monotonic = self.budget, self.system.monotonic
         begun = monotonic() if since is None else since
@@ -269,21 +270,21 @@ class Operation:
             if not is_transient(error):
                 raise
             with budget.spending(begun):
-                if budget.left <= 0:
+                if budget.remaining <= 0:
                     raise
 
         def wait(seconds: float) -> None:
             if while_waiting is not None:
                 while_waiting()
-            self.sleep(min(seconds, budget.left))
+            self.sleep(min(seconds, budget.remaining))
 
         with budget.spending(monotonic()):
-            self.sleep(min(_FIRST_WAIT, budget.left))
+            self.sleep(min(_FIRST_WAIT, budget.remaining))
             return retry(
                 attempt,
                 can_retry=is_transient,
                 wait=_full_jitter,
-                stop=lambda _: budget.left <= 0,
+                stop=lambda _: budget.remaining <= 0,
                 sleep=wait,
             )
 
@@ -292,7 +293,7 @@ def _full_jitter(number: int) -> float:
     with import_lock:
         import random
 
-    # Which of the possible waits it is need not be a secret.
+    # The jitter need not be unpredictable.
     return random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(number - 1, 30)))  # noqa: S311
 
 
@@ -304,16 +305,16 @@ def retry(
     stop: Callable[[int], bool],
     sleep: Callable[[float], None],
 ) -> _T:
-    """Repeat an attempt until it succeeds, its error is final, or ``stop`` says so; then raise the last error.
+    """Repeat an attempt until it succeeds, its error is permanent, or ``stop`` returns true; then raise the last error.
 
-    This is the only retry loop: files, downloads and metadata differ in these functions alone.
+    This is the only retry loop: files, downloads and metadata pass different functions to it.
 
     Args:
-        attempt: what to do.
-        can_retry: whether an error allows another attempt.
-        wait: the seconds to wait after the attempt of this number, which starts at 1.
-        stop: whether no attempt is to follow the one of this number.
-        sleep: waits.
+        attempt: the action.
+        can_retry: returns whether another attempt may follow this error.
+        wait: returns the seconds to wait after the attempt of this number. The first attempt has the number 1.
+        stop: returns whether the attempt of this number was the last.
+        sleep: waits for a number of seconds.
     """
     with import_lock:
         # Most processes never retry, and the import takes milliseconds.
@@ -325,7 +326,7 @@ def retry(
     def seconds(state: RetryCallState) -> float:
         return wait(state.attempt_number)
 
-    again = tenacity.Retrying(
+    retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(can_retry), wait=seconds, stop=should_stop, sleep=sleep, reraise=True
     )
-    return again(attempt)
+    return retrying(attempt)

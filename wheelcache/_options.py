@@ -1,4 +1,4 @@
-"""Options: checks of the arguments of ``Cache`` and of the limits of ``prune``."""
+"""Check the arguments of ``Cache`` and the limits of ``prune``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENVIRONMENT_VARIABLE = "WHEELCACHE_DIR"
 
 
 def choose_cache_folder(path: str | os.PathLike[str] | None) -> str:
-    """Return the absolute path of the cache folder: the argument, else ``WHEELCACHE_DIR``, else the user's own.
+    """Return the absolute path of the cache folder: the argument, else ``WHEELCACHE_DIR``, else the user's default.
 
     Links are not resolved, so a path through a mount or a junction remains as the user wrote it.
 
@@ -36,7 +36,7 @@ def choose_cache_folder(path: str | os.PathLike[str] | None) -> str:
 
 
 def check_options(*, layers: object, verify: str, io_timeout: float, lock_timeout: float) -> None:
-    """Check the options of a cache when it is opened, and not in the middle of a fetch.
+    """Check the options of a cache when it is opened, so that no error is raised in the middle of a fetch.
 
     Raises:
         ValueError: if an option cannot have this value.
@@ -52,17 +52,17 @@ def check_options(*, layers: object, verify: str, io_timeout: float, lock_timeou
 
 
 def check_client(client: object, *, is_async: bool) -> None:
-    """Check that an HTTP client can be used, when a cache is opened and not at the first download.
+    """Check that an HTTP client can be used. This is called when a cache is opened, not at the first download.
 
     The client is recognised by its attributes, not by its class: any object with the right methods is accepted, and
     httpx need not be imported.
 
     Raises:
-        TypeError: if it is not a client, or is synchronous instead of asynchronous, or the reverse.
+        TypeError: if the object is not a client, or is synchronous instead of asynchronous, or the reverse.
     """
     if client is None:
         return
-    # httpx.Client has close(), AsyncClient has aclose(). An object with both or neither may be either kind.
+    # httpx.Client has close(), AsyncClient has aclose(). An object with both or neither is accepted as either.
     closers = {name for name in ("close", "aclose") if hasattr(client, name)}
     usable = all(hasattr(client, name) for name in ("auth", "build_request", "send"))
     if not usable or closers == {"close" if is_async else "aclose"}:
@@ -82,8 +82,8 @@ class PruneLimits(NamedTuple):
     Attributes:
         max_size: bytes of wheels and trees.
         max_age: seconds since the last use.
-        keep: the sha256 digests of wheels that are kept whatever their age, or ``None``. Without the other limits, all
-            other wheels are removed.
+        keep: the sha256 digests of wheels to keep at any age, or ``None``. Without the other limits, all other wheels
+            are removed.
     """
 
     max_size: int | None = None
@@ -122,7 +122,7 @@ def _is_duration(value: object) -> bool:
 
 def _seconds_of(value: object) -> float:
     """Return the seconds of a timedelta, or NaN for anything else."""
-    with import_lock:  # importing datetime would slow every start down
+    with import_lock:  # importing datetime at the top would slow every start down
         from datetime import timedelta
 
     return value.total_seconds() if isinstance(value, timedelta) else math.nan

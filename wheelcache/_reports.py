@@ -21,10 +21,10 @@ class Stats:
         partial_bytes: the size of partial downloads and temporary files.
         quarantine_bytes: the size of the damaged files in quarantine.
         hits: the number of fetched wheels that were in the cache, since it was created.
-        misses: the number of fetched wheels that were not.
+        misses: the number of fetched wheels that were not in the cache.
         bytes_saved: the size of the fetched wheels that were in the cache.
 
-    A process records the last three after a miss and when it closes the cache; the last hits of a killed process are
+    A process writes the last three after a miss and when it closes the cache. The last hits of a killed process are
     lost.
     """
 
@@ -45,10 +45,10 @@ class Check:
 
     Attributes:
         name: the subject, such as ``"hard link"`` or ``"free space"``.
-        ok: whether the result is good, or makes no difference to the cache.
+        ok: whether the result is good, or does not matter to the cache.
         detail: the result in words.
-        code: the error code if the system refused, such as ``"winerror 50"`` or ``"errno 95"``; else empty.
-        seconds: the duration, including waits for the holder of a file.
+        code: the error code of a refused operation, such as ``"winerror 50"`` or ``"errno 95"``; else empty.
+        seconds: the duration, including waits for holders.
     """
 
     name: str
@@ -60,10 +60,10 @@ class Check:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """How well a cache folder works in its place.
+    """How well a cache works in its folder.
 
     Attributes:
-        checks: the checks in order; the last ones say which methods the cache will use.
+        checks: the checks in order; the last ones show which methods the cache will use.
         advice: recommended actions, the most useful first; may be empty.
         ok: whether every check is ``ok``.
     """
@@ -90,7 +90,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """Which files were removed, or would be. Sizes are in bytes.
+    """The files that ``prune``, ``remove`` or ``clear`` removed, or would remove. Sizes are in bytes.
 
     Attributes:
         removed: the wheels, least recently used first; their paths no longer exist.
@@ -98,7 +98,7 @@ class PruneReport:
         freed: the size of all removed files, leftovers included.
         swept: the leftovers: temporary files, old partial downloads and quarantine, stale locks, pointers to missing
             entries.
-        dry_run: whether nothing was removed.
+        dry_run: whether this was a dry run, which removes nothing.
     """
 
     removed: tuple[CachedWheel, ...]
@@ -122,13 +122,13 @@ class ProblemKind(StrEnum):
     ORPHANED = "orphaned"
     """A wheel has no record, a tree has had no marker for over a day, or a pointer points to a missing wheel."""
     FOREIGN = "foreign"
-    """wheelcache did not make this file or folder. A foreign folder is never moved."""
+    """wheelcache did not create this file or folder. A foreign folder is never moved."""
     UNREADABLE = "unreadable"
     """The file or folder cannot be read: it is held open, or access is denied."""
 
 
 class Action(StrEnum):
-    """What ``verify`` did about a problem."""
+    """The action that ``verify`` took on a problem."""
 
     NONE = "none"
     """Nothing: a repair was not requested, or was refused."""

@@ -1,4 +1,4 @@
-"""Threads: a group that shares one piece of work, and the worker threads of an event loop."""
+"""Threads: a group of threads for one piece of work, and the worker threads of an event loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POLL_INTERVAL = 0.2
 
 
 def one_at_a_time(listener: Callable[[_T], object] | None) -> Callable[[_T], object] | None:
-    """Return a listener that several threads may call: it passes their events on one after another."""
+    """Return a listener that several threads may call: it passes on one event at a time."""
     if listener is None:
         return None
     lock = threading.Lock()
@@ -40,7 +40,7 @@ class ThreadGroup:
     (https://github.com/python/cpython/issues/90882).
 
     Args:
-        work: the function that each thread runs. It must not raise: its errors are recorded by whoever shares the work.
+        work: the function that each thread runs. It must not raise, but record its errors.
         count: the number of threads.
         name: the prefix of their names, which end in a number.
     """
@@ -61,10 +61,10 @@ class ThreadGroup:
         """Start the threads, and wait until all of them have ended.
 
         Args:
-            stop: makes the threads end early. It receives an exception that was raised in the calling thread, such as
-                KeyboardInterrupt, which is raised again once the threads have ended.
+            stop: makes the threads end early. It receives the exception that was raised in the calling thread, such as
+                KeyboardInterrupt. That exception is raised again when the threads have ended.
             in_caller: a share of the work that the calling thread does first.
-            poll: is called every 0.2 s during the wait.
+            poll: called every 0.2 s during the wait.
         """
         try:
             self._start()
@@ -83,7 +83,7 @@ class ThreadGroup:
             try:
                 thread.start()
             except BaseException:
-                # A thread that did not start cannot report its end; those before it are still waited for.
+                # A thread that did not start cannot report its end. The threads that did start are still waited for.
                 if thread.ident is None:
                     self._thread_ended()
                 raise
@@ -117,7 +117,7 @@ class ThreadLimiter:
 
     Each kind of work needs its own limit. By default, anyio shares one limit per event loop among all libraries and the
     application (https://anyio.readthedocs.io/en/stable/threads.html#adjusting-the-default-maximum-worker-thread-count).
-    Long waits would use it up for everybody; and work that waits for the event loop, which in turn waits for a thread,
+    Long waits would use it up for all of them. Work that waits for the event loop, which in turn waits for a thread,
     would deadlock.
 
     Args:

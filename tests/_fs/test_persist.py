@@ -305,7 +305,7 @@ def test_threads_that_hang_together_spend_it_once(machine: Machine) -> None:
     for thread in threads:
         thread.join()
     assert tries == [2, 2]
-    assert op.budget.left == pytest.approx(40.0, abs=0.1)
+    assert op.budget.remaining == pytest.approx(40.0, abs=0.1)
 
 
 # Permanent errors
@@ -364,7 +364,7 @@ def test_a_full_volume_while_copying(
     assert half.done
     assert error.cause is Cause.FULL
     assert error.steps == (("rename", "winerror 32"), ("link", "winerror 50"), ("copy", code_text(code)))
-    assert "room" in error.advice
+    assert "Free space" in error.advice
     assert machine.clock.slept == []
     assert list(cache.path.rglob("*.whl")) == []
     assert leftovers(cache.path) == []

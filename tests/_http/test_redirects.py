@@ -91,22 +91,22 @@ def test_one_more_is_a_download_error(server: Server, machine: Machine, cache: C
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])
-def test_a_circle_is_a_download_error(
+def test_a_redirect_loop_is_a_download_error(
     length: int, server: Server, machine: Machine, cache: Cache, wheel: Wheel
 ) -> None:
-    """Redirects in a circle end as soon as it closes."""
+    """A redirect loop ends at the first URL that is repeated."""
     paths = [f"/hop{number}/{wheel.filename}" for number in range(length)]
     for path, following in zip(paths, paths[1:] + paths[:1], strict=True):
         server.serve(path, how=redirect(following))
     with pytest.raises(DownloadError) as caught:
         cache.fetch(server.url(paths[0]), hashes=wheel.digest)
-    assert "circle" in caught.value.problem
+    assert "redirect loop" in caught.value.problem
     assert server.count() == length
     assert machine.clock.slept == []
     assert_nothing_came(cache)
 
 
-def test_a_way_back_with_a_cookie_is_no_circle(server: Server, cache: Cache, wheel: Wheel) -> None:
+def test_a_redirect_back_with_a_cookie_is_not_a_loop(server: Server, cache: Cache, wheel: Wheel) -> None:
     """A server that sends to where a cookie is given, and from there back, is followed to the wheel."""
 
     def door(exchange: Exchange) -> None:

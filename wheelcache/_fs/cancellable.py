@@ -10,9 +10,9 @@ from .._os.files import FileSystem, OpenFolder
 
 
 class CancellableFiles:
-    """A :class:`FileSystem` each of whose calls raises :class:`OperationCancelledError` for a cancelled operation.
+    """A :class:`FileSystem` whose calls raise :class:`OperationCancelledError` if the operation was cancelled.
 
-    An open folder is handed out as it is: loops over its files check the operation themselves.
+    The calls of an open folder do not check: loops over its files check the operation themselves.
     """
 
     __slots__ = ("_check", "_files")

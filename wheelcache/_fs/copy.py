@@ -1,7 +1,7 @@
 """Copy the contents of an open file.
 
-Every copy of the library is made here: in chunks, so that a cancellation ends it soon, and with a comparison of sizes
-at the end, because a copy can be short without an error.
+All copying of the library is done here. It proceeds in chunks, so that a cancellation ends it soon. It compares the
+sizes at the end, because a copy can be short without an error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import BinaryIO
 from .._hashes import MultiHash
 from .robustio import RobustIO, write_all
 
-# The kernel copies these without our seeing the bytes, and a cancellation waits for one of them.
+# The kernel copies such a chunk in one call, which a cancellation cannot interrupt.
 _COPY_CHUNK = 8 << 20
 _READ_CHUNK = 1 << 20
 
@@ -27,11 +27,11 @@ def copy_contents(
         fs: the file system of the operation.
         reader: the file to read.
         writer: the empty file to write.
-        size: the number of bytes that there must be, if that is known.
-        hasher: hashes the bytes as they pass. Without it, the system copies them by its fastest means.
+        size: the expected number of bytes, if known.
+        hasher: hashes the bytes that are copied. Without it, the system copies them by its fastest method.
 
     Raises:
-        OSError: if a file refuses, or the copy does not have the right size.
+        OSError: if a read or a write fails, or the copy does not have the expected size.
         OperationCancelledError: if the operation was cancelled.
     """
     if hasher is None:
@@ -42,9 +42,9 @@ def copy_contents(
             copied += _copy_by_reading(fs, reader, writer, None)
     else:
         copied = _copy_by_reading(fs, reader, writer, hasher)
-    right = copied if size is None else size
-    if _size(writer) != right:
-        raise OSError(errno.EIO, f"the copy has {_size(writer)} bytes instead of {right}")
+    expected = copied if size is None else size
+    if _size(writer) != expected:
+        raise OSError(errno.EIO, f"the copy has {_size(writer)} bytes instead of {expected}")
 
 
 def _size(file: BinaryIO) -> int:

@@ -1,7 +1,7 @@
 """Classify the errors of file operations, and find their cause and advice.
 
 Windows errors are classified by ``winerror``, never by ``errno``, which folds a dozen of them into EACCES. A code alone
-does not always tell: "access denied" is a scanner as well as a permission, and "not supported" is a file system, a
+can be ambiguous: "access denied" may be due to a scanner or to permissions, and "not supported" to a file system, a
 container's mapped folder or a cloud service. The functions of the second half look at the file system for evidence.
 They run once for an operation that was refused, and never for one that succeeds.
 """
@@ -80,11 +80,11 @@ _BY_ERRNO = {
     errno.ENOSPC: ErrorKind.NO_SPACE,
     errno.EDQUOT: ErrorKind.NO_SPACE,
 }
-# These concern one file and not its volume: too many owners of a block, too many links.
+# Errors of one file and not of its volume: too many owners of a block, too many links.
 _WINERRORS_OF_ONE_FILE = {347, 1142}
 # Errors of the cloud files driver: the contents are not on this machine, or the service does not run.
 _WINERRORS_OF_CLOUD_FILES = range(358, 405)
-# Transient only on file systems whose files are on another machine.
+# Transient only on file systems that pass on errors of another machine or program.
 _TRANSIENT_ON_FOREIGN = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ESTALE, errno.ETXTBSY}
 
 
@@ -115,8 +115,8 @@ def classify(error: OSError, path: str) -> ErrorKind:
 def can_be_transient(error: OSError, path: str) -> bool:
     """Return whether a POSIX error can end by itself.
 
-    A local EACCES is a matter of permissions, and waiting does not help. Only the file systems of other machines report
-    their holders by it.
+    On a local file system, EACCES means that a permission is missing, and waiting does not help. Only file systems that
+    pass on errors of another machine or program use it for a file that is held.
     """
     if sys.platform == "win32" or error.errno not in _TRANSIENT_ON_FOREIGN:
         return False
@@ -148,7 +148,7 @@ def is_delete_pending(error: OSError) -> bool:
 
 
 def is_access_denied(error: OSError) -> bool:
-    """Return whether the error is "access denied" and not a sharing violation. Python has one class for both."""
+    """Return whether the error is "access denied". Python raises the same class for a sharing violation."""
     return isinstance(error, PermissionError) and winerror_of(error) in {None, _ACCESS_DENIED}
 
 
@@ -187,7 +187,7 @@ _ADVICE = {
     Cause.UNSUPPORTED: "Choose a cache folder on another volume: this one lacks a feature that is needed.",
     Cause.REMOVED: "Check the log of the security software, and allow this wheel or the cache folder.",
     Cause.IN_THE_WAY: "Move or delete the file or folder at this path.",
-    Cause.FULL: "Make room on the volume, or remove wheels from the cache.",
+    Cause.FULL: "Free space on the volume, or remove wheels from the cache.",
     Cause.TOO_LONG: "Choose a cache folder with a shorter path.",
     Cause.BROKEN: "Check the volume that holds the cache folder.",
 }
@@ -226,7 +226,7 @@ def advice_for(error: OSError, cause: Cause) -> str:
 def observed_cause(system: System, error: OSError, path: str, *, reading: bool = False) -> Cause:
     """Return the cause of an error, judged by its code and by the volume of the path.
 
-    With ``reading``, "access denied" is a permission: a holder prevents reading with another code.
+    With ``reading``, "access denied" means that a permission is missing: reading a held file fails with another code.
     """
     cause = cause_of(error, path)
     denied = cause is Cause.HELD and is_access_denied(error)
@@ -239,25 +239,25 @@ def observed_cause(system: System, error: OSError, path: str, *, reading: bool =
     return Cause.DENIED if denied and reading else cause
 
 
-def permanent_cause(system: System, path: str, *, making: bool, folder: bool = False) -> Cause | None:
+def permanent_cause(system: System, path: str, *, creating: bool, folder: bool = False) -> Cause | None:
     """Return the cause if "access denied" at this path is permanent, or ``None`` if it can be transient.
 
     Args:
         system: the machine.
         path: a file, or a folder that was to be created.
-        making: whether a name was to be created, which the permissions of the parent folder may forbid. Otherwise an
+        creating: whether a name was to be created, which the permissions of the parent folder may forbid. Otherwise an
             existing file was to be opened.
         folder: whether a folder was to be created.
     """
     if not folder and system.files.is_dir(path):
         return Cause.IN_THE_WAY
-    if making and not probe_writable(system, os.path.dirname(path), folder=folder):
+    if creating and not probe_writable(system, os.path.dirname(path), folder=folder):
         return Cause.DENIED
     return None
 
 
 def probe_writable(system: System, parent: str, *, folder: bool = False) -> bool:
-    """Return whether a file, or with ``folder`` a folder, can be created here. If not, permissions are the cause."""
+    """Return whether permissions allow creating a file, or with ``folder`` a folder, in this folder."""
     probe = os.path.join(parent, OwnerTag.new(system.now(), system.boot()) + ".tmp")
     try:
         if folder:
@@ -273,5 +273,5 @@ def probe_writable(system: System, parent: str, *, folder: bool = False) -> bool
     try:
         (system.files.rmdir if folder else system.files.unlink)(probe)
     except OSError:
-        pass  # its name has an owner tag, and it is swept later
+        pass  # it is swept later: its name has an owner tag
     return True

@@ -3,9 +3,9 @@
 A refusal that the volume would repeat for every file is remembered, so that the next file and the next call skip the
 method. Refusals that are transient or concern one file (too many links) are never remembered.
 
-The key of the memory is the pair of volumes, not the folder: an environment is a new folder each time, and 50 of them
-on one volume ask once. Two refusals hold for a folder and not for its volume, and are remembered for the destination
-that the caller gave:
+Refusals are remembered per pair of volumes, not per folder: each environment is a new folder, and one attempt is enough
+for 50 of them on one volume. Two kinds of refusals apply to a folder and not to its volume, and are remembered for the
+destination that the caller gave:
 
 - A cloud service refuses hard links in its own folders only (winerror 396).
 - "Another device", although both folders report the same volume, means a bind mount or a project quota:
@@ -56,8 +56,8 @@ class LinkStrategy:
     """The methods that destinations do not support, for one cache.
 
     Args:
-        never_hardlink_from: caches whose files are only hard-linked if the caller names that mode: a link is written to
-            the file itself, and layers and read-only caches are never written.
+        never_hardlink_from: caches whose files are only hard-linked if the caller names that mode. A hard link changes
+            the link count of the file, and layers and read-only caches must not be changed.
     """
 
     def __init__(self, never_hardlink_from: Sequence[_Root] = ()) -> None:
@@ -88,7 +88,7 @@ class LinkStrategy:
         return False
 
     def remember(self, key: object) -> None:
-        """Remember a key, and forget the one that was unused for the longest time if there are too many."""
+        """Remember a key. If there are too many, forget the least recently used one."""
         with self._lock:
             self._unsupported[key] = None
             if len(self._unsupported) > _MAX_REMEMBERED:
@@ -118,13 +118,13 @@ class Destination:
 
     def supports(self, method: str) -> bool:
         """Return whether a method may work here: no refusal of it is remembered."""
-        # The volumes are only looked up if something is remembered at all.
+        # Do not look the volumes up unless something is remembered.
         if not self._strategy.remembered:
             return True
         return not self._strategy.is_remembered((method, self._volume_ids()), (method, self._dest))
 
     def mark_unsupported(self, method: str, error: OSError) -> None:
-        """Remember that a method does not work here, if the error says that it never will."""
+        """Remember that a method does not work here, if the error means that it never will."""
         if not is_permanently_unsupported(error):
             return
         source, dest = volumes = self._volume_ids()

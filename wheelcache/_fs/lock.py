@@ -1,4 +1,4 @@
-"""Lock a file that this module creates and names itself. No other module uses filelock.
+"""Locks between processes, as files that this module creates. No other module uses filelock.
 
 Locks save work, and correctness never depends on them. If the lock file cannot be created, or the file system has no
 locks, the caller continues without one.
@@ -30,7 +30,7 @@ class FileLock:
         """Acquire the lock if it is free, and return whether it was. Never waits.
 
         Raises:
-            OSError: if no lock can be had here at all.
+            OSError: if the lock file cannot be opened, or the file system has no locks.
         """
         with import_lock:
             from filelock import lock_descriptor
@@ -38,7 +38,8 @@ class FileLock:
         try:
             file = self._open()
         except OSError as error:
-            # Windows refuses to open a lock file that its last holder is deleting. A moment later it can be created.
+            # Windows refuses to open a lock file that its last holder is deleting. A moment later, a new one can be
+            # created.
             self._refusals += 1
             if classify(error, self._path) is ErrorKind.TRANSIENT and self._refusals <= _MAX_REFUSALS:
                 return False

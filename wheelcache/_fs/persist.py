@@ -35,12 +35,13 @@ def persist_noclobber(
 
     Args:
         fs: the file system of the operation.
-        source: the finished file. Afterwards it no longer exists, or is left to be swept if another process holds it.
+        source: the finished file. Afterwards it no longer exists, unless another process holds it; then it is swept
+            later.
         target: its final name.
         destination: remembers the methods that do not work there.
         sha256: the hash of the file, in hex; a copy is verified against it.
-        keep: keep the source; it is not renamed.
-        source_read_only: only read the source: it is neither renamed nor linked, and it is kept.
+        keep: do not rename or delete the source.
+        source_read_only: do not rename, link or delete the source.
 
     Raises:
         FileExistsError: if the target exists.
@@ -110,12 +111,12 @@ class _Persisting:
             # A deleted file keeps its name for as long as its last reader has it open.
             raise FileExistsError(*error.args) from error
         if kind is ErrorKind.MISSING:
-            self._explain_missing(error)
+            self._handle_missing(error)
         if kind is ErrorKind.BLOCKED:
             raise commit_error(error, "commit", self._source, target=self._target) from error
 
-    def _explain_missing(self, error: OSError) -> None:
-        """Find out what is missing: our own finished file, or the folder of the target, which is created again."""
+    def _handle_missing(self, error: OSError) -> None:
+        """Raise if our finished file is missing. Otherwise create the folder of the target again."""
         if self._fs.stat(self._source) is None:
             raise commit_error(error, "commit", self._source, target=self._target, cause=Cause.REMOVED) from error
         self._fs.make_folder(os.path.dirname(self._target))
@@ -149,7 +150,7 @@ def _transient(refused: AllRefusedError, target: str) -> list[OSError]:
 
 
 def _can_be_transient(refused: AllRefusedError, target: str) -> bool:
-    """Return whether another round may succeed. On a full volume it would not."""
+    """Return whether another round may succeed; never on a full volume."""
     is_full = classify(refused.refusals[-1][1], target) is ErrorKind.NO_SPACE
     return bool(_transient(refused, target)) and not is_full
 
@@ -157,8 +158,8 @@ def _can_be_transient(refused: AllRefusedError, target: str) -> bool:
 def _most_telling(refused: AllRefusedError, target: str) -> OSError:
     """Return the error to report.
 
-    The first transient refusal says more than the last one: the holder is the reason, and that links are not supported
-    here is only why it mattered.
+    If a file is held, the first transient refusal explains more than the last refusal, which may only say that the
+    volume lacks a feature.
     """
     if _can_be_transient(refused, target):
         return _transient(refused, target)[0]
@@ -168,12 +169,12 @@ def _most_telling(refused: AllRefusedError, target: str) -> OSError:
 def checked_copy(fs: RobustIO, source: str, target: str, sha256: str) -> None:
     """Copy a file to a name that does not exist, and verify the bytes that were read.
 
-    A failed copy is deleted if possible. Otherwise it remains without a record, and is no entry.
+    A failed copy is deleted if possible. Otherwise it remains without a record, and does not count as an entry.
 
     Raises:
         FileExistsError: if the target exists.
         OSError: if the copy is refused.
-        CommitError: if the source does not have this hash. No other method may then give it the name.
+        CommitError: if the source does not have this hash. Then no other method may be tried.
     """
     with reading(fs.files.open_read(source)) as reader:
         writer = fs.files.create(target)
@@ -190,7 +191,7 @@ def checked_copy(fs: RobustIO, source: str, target: str, sha256: str) -> None:
             _discard_own(fs, target, inode)
             raise
     if fs.files.stat(target).st_ino != inode:
-        # Another process took the unfinished file for a damaged one, moved it away, and put its own there.
+        # Another process mistook the unfinished copy for a damaged file, moved it away, and put its own there.
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
 
 
@@ -208,7 +209,7 @@ def _discard_own(fs: RobustIO, path: str, inode: int) -> None:
         if fs.system.files.stat(path).st_ino == inode:
             fs.discard(path)
     except OSError:
-        pass  # without a record it is no entry
+        pass  # without a record, it does not count as an entry
 
 
 def _refuse_altered(source: str, target: str) -> NoReturn:

@@ -1,8 +1,8 @@
-"""File operations that wait for a holder to let go, and errors that say what happened.
+"""File operations that wait until a holder closes the file, and errors that describe the refusal.
 
-:class:`RobustIO` is the file system as one operation sees it. Each call checks for cancellation, is retried while its
-refusal is transient and the retry budget lasts, and raises a :class:`CommitError` with everything that is known of the
-refusal. A missing or an existing file is an answer, not a refusal, and is raised as it came.
+:class:`RobustIO` is the file system of one operation. Each call checks for cancellation, and is retried while its
+refusal is transient and the retry budget lasts. It raises a :class:`CommitError` with everything that is known about
+the refusal. A missing or an existing file is an answer, not a refusal: its error is raised unchanged.
 
 Giving a finished file its final name has more than one method, and is done in :mod:`.persist`.
 """
@@ -36,10 +36,10 @@ from .tempnames import OwnerTag
 
 _T = TypeVar("_T")
 
-# Most holders let go at once, and a query takes longer than that.
+# Most holders close the file sooner than a query would take.
 _FIRST_POLL = 0.25
 _MAX_INTERVAL = 8.0
-# A folder that was created and is missing again was pruned in between. More than a few times in a row is no accident.
+# Another process may prune a folder between its creation and its use. More failures in a row than this are not a race.
 _FOLDER_ATTEMPTS = 5
 # The operations whose "access denied" is investigated, and whether they create a new name.
 _INVESTIGATED = {"create": True, "mkdir": True, "replace": True, "open": False, "read": False}
@@ -47,7 +47,7 @@ _CHUNK = 1 << 20
 
 
 class HolderPoll:
-    """Finds out which processes have a file open while an operation waits for them: afterwards they may be gone.
+    """Finds the processes that have a file open, while an operation waits for them: later, they may have ended.
 
     Args:
         query: returns the processes that have any of some files open.
@@ -55,7 +55,7 @@ class HolderPoll:
         paths: the files; empty ones are left out.
 
     Attributes:
-        holders: the processes that were named last.
+        holders: the result of the last query that found any.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class RobustIO:
         """Perform a file operation, and repeat it while its refusal is transient and the retry budget lasts.
 
         Raises:
-            OSError: as it came, if the file is missing or exists.
+            OSError: unchanged, if the file is missing or exists.
             CommitError: for every other refusal.
             OperationCancelledError: if the operation was cancelled, before an attempt or while waiting.
         """
@@ -137,7 +137,7 @@ class RobustIO:
             if isinstance(error, CommitError) or is_answer(error, path):
                 raise
             first = error
-        # Made only now: refusals are rare, and hits and walks are counted in microseconds.
+        # Created only after a refusal: on hits and walks, every microsecond counts.
         return self._retry(_Attempts(self, operation, path, target, started), action, first)
 
     def _retry(self, attempts: _Attempts, action: Callable[[], _T], first: OSError) -> _T:
@@ -191,7 +191,7 @@ class RobustIO:
         """Create a folder and those above it. An existing folder is a success.
 
         Raises:
-            CommitError: if the creation is refused, or a file is in the way.
+            CommitError: if the creation is refused, or the path is a file.
         """
         for _ in range(_FOLDER_ATTEMPTS):
             try:
@@ -216,8 +216,8 @@ class RobustIO:
         try:
             self.files.mkdir(path)
         except OSError as error:
-            # Asked only now, and answered by the folder itself: Windows denies creating the root of a drive, and a link
-            # to a folder will do.
+            # Checked after the attempt, which usually succeeds, and not by the error code: Windows denies creating the
+            # root of a drive. A link to a folder is accepted.
             if self.files.is_dir(path):
                 return
             parent = os.path.dirname(path)
@@ -255,14 +255,14 @@ class RobustIO:
             raise
 
     def touch(self, path: str, seconds: float) -> None:
-        """Set the time stamp of a file, best effort: readers can use an older one. Never waits or is cancelled."""
+        """Set the time stamp of a file; readers accept an older one. Never waits or fails; cannot be cancelled."""
         try:
             self.system.files.touch(path, seconds)
         except OSError:
             pass
 
     def remove_folder(self, path: str) -> bool:
-        """Delete an empty folder, and return whether it no longer exists. Never waits, fails or is cancelled."""
+        """Delete an empty folder, and return whether it no longer exists. Never waits or fails; cannot be cancelled."""
         try:
             self.system.files.rmdir(path)
         except OSError as error:
@@ -270,9 +270,9 @@ class RobustIO:
         return True
 
     def discard(self, path: str) -> bool:
-        """Delete a file, and return whether it no longer exists. Never waits, fails or is cancelled.
+        """Delete a file, and return whether it no longer exists. Never waits or fails; cannot be cancelled.
 
-        A temporary file that cannot be deleted carries its owner and age in its name, and is swept later (rule 8).
+        A temporary file that cannot be deleted is swept later: its name contains its owner and age.
         """
         try:
             self.system.files.unlink(path)
@@ -281,7 +281,7 @@ class RobustIO:
         return True
 
     def write_small(self, path: str, data: bytes, temporary: str) -> None:
-        """Write a small file as a whole, replacing an existing one.
+        """Write a small file, replacing an existing one.
 
         The file need not appear atomically, since readers accept only content with a valid checksum. It is created in
         place first: nobody can hold a name that did not exist. If it exists, ``temporary`` is written and renamed over
@@ -294,7 +294,7 @@ class RobustIO:
             self.create_small(path, data)
         except FileExistsError:
             try:
-                # Once, and not for each attempt: a scanner may hold it by then, and a held file can be renamed later.
+                # Written once and not for each attempt: a scanner may hold it by then, which only delays the rename.
                 self.create_small(temporary, data)
                 self.perform("replace", temporary, lambda: self._put_in_place(path, data, temporary), target=path)
             except BaseException as error:
@@ -309,7 +309,7 @@ class RobustIO:
         except OSError as error:
             if classify(error, path) is not ErrorKind.TRANSIENT:
                 raise
-            # Truncated last: the old content stays valid until it is overwritten, and overwriting needs no free space.
+            # Truncated last: the old content is valid until it is overwritten, and overwriting needs no free space.
             with self.files.open_write(path) as file:
                 write_all(file, data)
                 file.truncate()
@@ -344,21 +344,21 @@ class _Attempts:
         self._target = target
         self._cause: Cause | None = None
         self._is_investigated = False
-        # Made at the first refusal, for the reason that this object is.
+        # Created at the first transient refusal: other errors need no query.
         self._poll: HolderPoll | None = None
 
     def is_transient(self, error: BaseException) -> bool:
         """Return whether another attempt may succeed."""
         if isinstance(error, CommitError) or not isinstance(error, OSError):
-            return False  # a CommitError has been waited for already
+            return False  # the operation behind a CommitError was retried already
         if classify(error, self.path) is not ErrorKind.TRANSIENT:
             return False
         self._poll = self._poll or self._fs.holder_poll(self.path, self._target)
         if is_access_denied(error) and self._operation in _INVESTIGATED and not self._is_investigated:
             self._is_investigated = True
-            making, folder = _INVESTIGATED[self._operation], self._operation == "mkdir"
+            creating, folder = _INVESTIGATED[self._operation], self._operation == "mkdir"
             at = self._target or self.path
-            self._cause = permanent_cause(self._fs.system, at, making=making, folder=folder)
+            self._cause = permanent_cause(self._fs.system, at, creating=creating, folder=folder)
         return self._cause is None
 
     def poll_holders(self) -> None:
@@ -367,7 +367,7 @@ class _Attempts:
             self._poll.poll()
 
     def to_error(self, error: OSError) -> CommitError:
-        """Return the error for the caller, with everything that is known."""
+        """Return the error for the caller, with all known facts."""
         if self._poll is not None and self.count > 1:
             self._poll.poll(final=True)
         reading = _INVESTIGATED.get(self._operation) is False
@@ -418,14 +418,14 @@ def hash_file(fs: RobustIO, path: str, algorithms: Collection[str], total: int) 
     file = fs.open_read(path)
     if file is None:
         return None
-    running = MultiHash(algorithms)
+    hasher = MultiHash(algorithms)
     with reading(file):
         done = 0
         while chunk := fs.perform("read", path, lambda: file.read(_CHUNK)):
-            running.update(chunk)
+            hasher.update(chunk)
             done += len(chunk)
             fs.op.report(Phase.CHECKING, done, total)
-    return running.hexdigests()
+    return hasher.hexdigests()
 
 
 def is_missing(error: OSError, path: str) -> bool:
@@ -450,7 +450,7 @@ def commit_error(
     steps: tuple[tuple[str, str], ...] = (),
     holders: tuple[str, ...] = (),
 ) -> CommitError:
-    """Return the error for a refusal with all that is known of it; a :class:`CommitError` is returned unchanged."""
+    """Return the error for a refusal, with all known facts; a :class:`CommitError` is returned unchanged."""
     if isinstance(error, CommitError):
         return error
     cause = cause or cause_of(error, path)

@@ -1,4 +1,4 @@
-"""Names of temporary files, which carry the owner and the age of the file.
+"""Names of temporary files, which contain the owner and the age of the file.
 
 A process can tell from the name alone whether a file may be swept: whether its owner still runs, and how old it is.
 """
@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 from .._request import text_key
 
+SPARE = ".wheelcache-"
+"""The prefix of temporary names in folders of the caller."""
+
 _SPACE_DIGITS = 8
 
 _STAMP_FORM = r"(?P<time>\d{10,})-(?P<boot>[0-9a-f]{8})-(?P<pid>\d+)-(?P<nonce>[0-9a-f]{8})"
@@ -22,10 +25,10 @@ class OwnerTag(NamedTuple):
 
     Attributes:
         time: seconds since the epoch.
-        boot: the first digits of the hash of the boot identity. A process number is only valid within one boot.
-        pid: the process number of the owner, or 0 if it abandoned the file.
-        space: the first digits of the hash of the process namespace, within which the number is valid; ``None`` if the
-            name does not contain it.
+        boot: the first digits of the hash of the boot ID. A process ID is only valid within one boot.
+        pid: the process ID of the owner, or 0 if the owner abandoned the file.
+        space: the first digits of the hash of the PID namespace in which the process ID is valid; ``None`` if the name
+            does not contain it.
     """
 
     time: int
@@ -35,23 +38,23 @@ class OwnerTag(NamedTuple):
 
     @classmethod
     def of(cls, name: str) -> OwnerTag | None:
-        """Return the tag in a file name, or ``None`` if there is none."""
+        """Return the tag in a file name, or ``None`` if the name has no tag."""
         found = _STAMP.search(name)
         return None if found is None else cls(int(found["time"]), found["boot"], int(found["pid"]), found["space"])
 
     @staticmethod
     def new(now: float, boot: str | None, *, owned: bool = True) -> str:
-        """Return a new tag as text, of this process or, without ``owned``, of no process. No two are the same."""
+        """Return a new, unique tag as text: of this process or, without ``owned``, of no process."""
         return f"{int(now):010d}-{boot_tag(boot)}-{os.getpid() if owned else 0}-{os.urandom(4).hex()}"
 
 
 def boot_tag(boot: str | None) -> str:
-    """Return the part of a tag that stands for a boot identity."""
+    """Return the part of a tag that stands for a boot ID."""
     return text_key(boot or "")[:8]
 
 
 def space_tag(space: str) -> str:
-    """Return the part of a name that stands for a process namespace."""
+    """Return the part of a name that stands for a PID namespace."""
     return text_key(space)[:_SPACE_DIGITS]
 
 
@@ -63,6 +66,3 @@ def spare_name(owner: str) -> str:
 def is_spare(name: str) -> bool:
     """Return whether a name in a folder of the caller is one of our temporary names."""
     return name.startswith(SPARE) and name.endswith(".tmp")
-
-
-SPARE = ".wheelcache-"

@@ -1,7 +1,7 @@
 """Use the caller's ``httpx.AsyncClient`` from the worker threads that do the work.
 
-Requests and chunks are awaited in the event loop that the client belongs to, by way of anyio. Cancelling the task that
-waits for the thread, or closing the cache, cancels the scope in which the thread's request is awaited.
+anyio awaits requests and chunks in the event loop that the client belongs to. Cancelling the task that waits for the
+thread, or closing the cache, cancels the scope in which the thread's request is awaited.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class BlockingAsyncClient:
         return self._client.build_request(method, url, headers=headers)
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """Send a request, and return its response as a synchronous one."""
+        """Send a request, and return a synchronous response."""
         with import_lock:
             from .library import httpx
 
-        # It interrupts clients that block, and would be awaited here.
+        # This callback interrupts synchronous clients. An asynchronous client would await its result.
         request.extensions.pop("trace", None)
         received = self.wait_for(lambda: self._client.send(request, **options))
         with self._lock:
@@ -59,7 +59,7 @@ class BlockingAsyncClient:
             name: received.extensions[name] for name in ("http_version", "reason_phrase") if name in received.extensions
         }
         if received.is_stream_consumed:
-            # An event hook of the caller's has read the body. It is in memory, decoded.
+            # An event hook of the caller's client has read the body, which is now in memory, decoded.
             response = httpx.Response(
                 received.status_code, headers=headers, content=received.content, extensions=extensions
             )
@@ -73,10 +73,10 @@ class BlockingAsyncClient:
         return response
 
     def wait_for(self, action: Callable[[], Awaitable[_R]]) -> _R:
-        """Await something in the event loop, from a worker thread.
+        """Call ``action`` in the event loop, and wait for its result in a worker thread.
 
         Raises:
-            OperationCancelledError: if the operation was or is cancelled.
+            OperationCancelledError: if the operation is cancelled before or during the wait.
         """
         with import_lock:
             from anyio import CancelScope, from_thread
@@ -84,15 +84,15 @@ class BlockingAsyncClient:
         tokens = self._tokens()
 
         async def wait() -> _R:
-            # anyio cancels this if it is waiting when the task is cancelled. Under asyncio, a later wait is not
-            # cancelled, so the tokens are checked here, too.
+            # anyio cancels a wait that is under way when the task is cancelled. Under asyncio, it does not cancel a
+            # wait that begins later, so on_cancel() checks the tokens first.
             with CancelScope() as scope, ExitStack() as callbacks:
                 for token in tokens:
                     callbacks.enter_context(token.on_cancel(scope.cancel))
                 return await action()
             for token in tokens:
                 token.check()
-            raise AssertionError("the scope is cancelled by tokens only")
+            raise AssertionError("only a token cancels the scope")
 
         return from_thread.run(wait)
 
@@ -105,7 +105,7 @@ class BlockingAsyncClient:
         self._closing.cancel()
 
     def forget(self, response: httpx.Response) -> None:
-        """Note that a response is closed."""
+        """Stop tracking a response that was closed."""
         with self._lock:
             self._open.pop(response, None)
 

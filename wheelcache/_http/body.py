@@ -1,4 +1,4 @@
-"""Iterate the body of a response. Knows no file."""
+"""Iterate over the body of a response. The caller stores it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def iter_body(op: Operation, response: httpx.Response) -> Iterator[bytes]:
         FailedRequestError: if the body breaks off. Errors of the code that consumes the chunks are not translated.
         OperationCancelledError: if the operation is cancelled.
     """
-    # An event hook or a transport of the caller's may have read the body. It is in memory then, decoded.
+    # An event hook or a transport of the caller's client may have read the body, which is then in memory, decoded.
     plain = not is_encoded(response.headers) and not response.is_stream_consumed
     chunks = response.iter_raw() if plain else response.iter_bytes()
     while True:

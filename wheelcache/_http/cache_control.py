@@ -1,12 +1,13 @@
-"""How long a response stays fresh, by RFC 9111, for the cache of one user.
+"""How long a response is fresh, by RFC 9111, in a private cache.
 
-For a response that is a file the rules are few: Cache-Control, Expires, Date, Age and Vary. hishel 2.0, a library that
-implements all of them, was considered. It works on entries with complete requests and responses, reads the clock itself
-(tests replace ours), and requires msgpack, a compiled package, for a storage that wheelcache does not use.
+Only a few rules apply to files: those of Cache-Control, Expires, Date, Age and Vary. hishel 2.0, a library that
+implements the whole RFC, was considered. It works on entries with complete requests and responses, reads the clock
+itself (tests replace the clock of a cache), and requires msgpack, a compiled package, for a storage that wheelcache
+does not use.
 
-Two rules are stricter than the RFC, to avoid surprises. A response is fresh only if the server says so: there are no
-heuristics. A response that varies with any header but Accept-Encoding, which wheelcache always sends alike, is
-revalidated each time. So no request header needs to be stored, and some of them are secret.
+Two rules are stricter than the RFC, to avoid surprises. A response is fresh only if the server says so: heuristic
+freshness is not used. A response that varies with any header but Accept-Encoding, whose value never changes, is
+revalidated each time. So no request headers, which may be secret, need to be stored.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Freshness:
 
     Attributes:
         storable: whether it may be stored.
-        until: seconds since the epoch until which it may be used without asking the server.
-        may_be_stale: whether it may be used after that if the server cannot be asked.
+        until: the time until which it may be used without revalidation, in seconds since the epoch.
+        may_be_stale: whether it may be used after that time if the server cannot be reached.
     """
 
     storable: bool
@@ -41,17 +42,17 @@ class Freshness:
 
 
 def freshness(
-    headers: Mapping[str, str], asked: float, came: float, hops: Sequence[Mapping[str, str]] = ()
+    headers: Mapping[str, str], sent_at: float, received_at: float, hops: Sequence[Mapping[str, str]] = ()
 ) -> Freshness:
     """Return how a response may be used.
 
     Args:
-        headers: its header fields, with lowercase names.
-        asked: when the request was sent, in seconds since the epoch.
-        came: when the response was received, in seconds since the epoch.
-        hops: the header fields of the redirects that led to it. It is fresh no longer than any of them.
+        headers: the header fields of the response, with lowercase names.
+        sent_at: when the request was sent, in seconds since the epoch.
+        received_at: when the response was received, in seconds since the epoch.
+        hops: the header fields of the redirects that led to the response, which is fresh no longer than any of them.
     """
-    responses = [_freshness_of_one(fields, asked, came) for fields in (headers, *hops)]
+    responses = [_freshness_of_one(fields, sent_at, received_at) for fields in (headers, *hops)]
     return Freshness(
         storable=all(response.storable for response in responses),
         until=min(response.until for response in responses),
@@ -59,14 +60,14 @@ def freshness(
     )
 
 
-def _freshness_of_one(headers: Mapping[str, str], asked: float, came: float) -> Freshness:
+def _freshness_of_one(headers: Mapping[str, str], sent_at: float, received_at: float) -> Freshness:
     directives = _parse_directives(headers.get("cache-control", ""))
     must_revalidate = bool(directives.keys() & {"no-cache", "must-revalidate"})
     varies = {name.strip().lower() for name in headers.get("vary", "").split(",")} - {"", "accept-encoding"}
     lifetime = 0.0 if "no-cache" in directives or varies else _lifetime(headers, directives)
     return Freshness(
         storable="no-store" not in directives,
-        until=came + lifetime - _age(headers, asked, came) if lifetime > 0 else 0.0,
+        until=received_at + lifetime - _age(headers, sent_at, received_at) if lifetime > 0 else 0.0,
         may_be_stale=not must_revalidate,
     )
 
@@ -81,19 +82,19 @@ def _parse_directives(field: str) -> dict[str, str]:
 
 
 def _lifetime(headers: Mapping[str, str], directives: Mapping[str, str]) -> float:
-    """Return the seconds of freshness from the creation of the response; 0 if they cannot be parsed."""
+    """Return how long a response is fresh after its creation, in seconds; 0 if that cannot be parsed."""
     if "max-age" in directives:
         return _parse_seconds(directives["max-age"])
     expires, date = parse_date(headers.get("expires")), parse_date(headers.get("date"))
     return 0.0 if expires is None or date is None else max(0.0, expires - date)
 
 
-def _age(headers: Mapping[str, str], asked: float, came: float) -> float:
+def _age(headers: Mapping[str, str], sent_at: float, received_at: float) -> float:
     """Return the seconds since the creation of the response: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.3."""
     date = parse_date(headers.get("date"))
-    apparent = 0.0 if date is None else max(0.0, came - date)
-    # If there are several ages, which is an error, the first counts: https://www.rfc-editor.org/rfc/rfc9111#section-5.1
-    return max(apparent, _parse_seconds(headers.get("age", "").partition(",")[0]) + (came - asked))
+    apparent = 0.0 if date is None else max(0.0, received_at - date)
+    # Several ages are an error, and the first one counts: https://www.rfc-editor.org/rfc/rfc9111#section-5.1
+    return max(apparent, _parse_seconds(headers.get("age", "").partition(",")[0]) + (received_at - sent_at))
 
 
 def _parse_seconds(text: str) -> float:

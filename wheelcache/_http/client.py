@@ -1,6 +1,6 @@
 """The HTTP client of a cache: the caller's, or one of its own.
 
-This module is on the path of a hit, so it does not import the HTTP library. The first request does.
+This module is on the path of a hit, so it does not import the HTTP library. The first request imports it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CLOSE_ATTEMPTS, _CLOSE_WAIT_SECONDS = 50, 0.02
 
 
 class Client(Protocol):
-    """The methods of :class:`httpx.Client` that are used. :class:`BlockingAsyncClient` has the same."""
+    """The methods of :class:`httpx.Client` that wheelcache uses. ``BlockingAsyncClient`` has the same methods."""
 
     @property
     def auth(self) -> httpx.Auth | None:
@@ -59,12 +59,12 @@ class HttpClient:
     Args:
         client: the caller's client; ``None`` for one of our own, created at the first request and closed by
             :meth:`close`.
-        wake: interrupts a read from a socket that blocks another thread.
+        interrupt_read: ends a read from a socket that blocks another thread.
     """
 
-    def __init__(self, client: Client | None, wake: Callable[[socket.socket], None]) -> None:
+    def __init__(self, client: Client | None, interrupt_read: Callable[[socket.socket], None]) -> None:
         self._client = client
-        self._wake = wake
+        self._interrupt_read = interrupt_read
         self._own: httpx.Client | None = None
         self._active = 0
         self._lock = threading.Lock()
@@ -72,10 +72,13 @@ class HttpClient:
         self.closing = _closing_token()
 
     def after_fork(self) -> None:
-        """Leave the connections to the parent: create a new client of our own, and refuse to use the caller's."""
+        """Forget the connections, which belong to the parent of this process.
+
+        The next request creates a new client of our own. A caller's client is refused from now on.
+        """
         self._own = None
         self._active = 0
-        # A thread of the parent's may have held the lock when the process was forked.
+        # A thread of the parent may have held the lock when the process was forked.
         self._lock = threading.Lock()
         self.closing = _closing_token()
 
@@ -88,13 +91,13 @@ class HttpClient:
         Raises:
             FailedRequestError: if there is no response, or our own client cannot be created.
             OperationCancelledError: if the operation is cancelled.
-            ValueError: if the client is the caller's and was passed before this process was forked.
+            ValueError: if the caller's client was passed to the cache before this process was forked.
         """
         with import_lock:
             from .redirects import RequestSender
 
         with self._borrow() as client:
-            interrupter = None if self._client is None else ReadInterrupter(self._wake)
+            interrupter = None if self._client is None else ReadInterrupter(self._interrupt_read)
             with RequestSender(client, interrupter).get(op, source, headers) as response:
                 yield response
 
@@ -131,18 +134,18 @@ class HttpClient:
     def close(self, sleep: Callable[[float], None]) -> None:
         """Cancel the requests, wait up to a second for them to end, and close our own client.
 
-        If a request has not ended by then, because a listener blocks, our own client is closed when it ends. The
-        caller's client remains open.
+        If a request has not ended by then, for example because a listener blocks, our own client is closed when the
+        request ends. The caller's client remains open.
 
         Args:
-            sleep: waits for some seconds.
+            sleep: waits for a number of seconds.
         """
         self.closing.cancel()
         for _ in range(_CLOSE_ATTEMPTS):
             if not self._active:
                 break
             sleep(_CLOSE_WAIT_SECONDS)
-            # A thread that was just about to read was not interrupted.
+            # The first cancellation does not interrupt a thread that is just about to read.
             self.closing.cancel()
         with self._lock:
             self._close_if_unused()

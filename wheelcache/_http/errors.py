@@ -1,4 +1,4 @@
-"""Errors of one request: translated from those of the HTTP library, with advice, and whether a retry can help.
+"""Translate the errors of one request, add advice, and decide whether a retry can help.
 
 The texts of the HTTP library may quote URLs with credentials. Only the few known to contain nothing but numbers are
 passed on.
@@ -13,7 +13,7 @@ from http import HTTPStatus
 from .headers import parse_retry_after
 from .library import httpx
 
-# If a server asks to wait longer than this, the download fails, and its error has the figure.
+# If a server requests a longer delay than this, the download fails, and its error contains the delay.
 _LONGEST_RETRY_AFTER = 60.0
 
 _TRANSIENT_STATUSES = {
@@ -24,7 +24,7 @@ _TRANSIENT_STATUSES = {
     HTTPStatus.BAD_GATEWAY,
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
-    # Not registered: Cloudflare's errors of the server behind it.
+    # Unregistered: Cloudflare responds with these if the server behind it fails.
     # https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
     *range(520, 525),
 }
@@ -46,7 +46,7 @@ _PROXY_ADVICE: dict[int, str] = {
         "The proxy requires credentials: put them into its URL, in HTTPS_PROXY or in the client."
     ),
 }
-_CHECK_PROXY = "Check the proxy that the environment or the client names."
+_CHECK_PROXY = "Check the proxy settings of the environment or the client."
 _CHECK_CERTIFICATE = (
     "Check the certificate of the server. If a private authority issued it, name that authority's file in "
     "SSL_CERT_FILE or, in Python, pass client=httpx.Client(verify=...)."
@@ -66,11 +66,11 @@ class FailedRequestError(Exception):
     Attributes:
         problem: the reason.
         is_transient: whether another attempt may succeed.
-        pause: whether to wait before it.
+        pause: whether to wait before the next attempt.
         status: the HTTP status; ``None`` if there was no response.
-        retry_after: the seconds that the server asks to wait.
-        hint: advice, if the status does not determine it; may be empty.
-        at: the redacted URL that redirects led to.
+        retry_after: the delay in seconds that the server requested, or ``None``.
+        hint: advice for this error; if it is empty, the status determines the advice.
+        at: the redacted URL that failed, which redirects may have led to.
     """
 
     def __init__(
@@ -94,17 +94,17 @@ class FailedRequestError(Exception):
 
     @property
     def excessive_wait(self) -> float | None:
-        """The seconds that the server asks to wait, if that is longer than wheelcache waits."""
+        """The delay in seconds that the server requested, if it is longer than wheelcache waits; else ``None``."""
         return self.retry_after if (self.retry_after or 0.0) > _LONGEST_RETRY_AFTER else None
 
     @property
     def can_retry(self) -> bool:
-        """Whether to send the request again, after a wait that is not too long."""
+        """Whether the request may be sent again, after a wait of acceptable length."""
         return self.is_transient and self.excessive_wait is None
 
     @property
     def advice(self) -> str:
-        """What the caller can do about it."""
+        """A suggestion for the user."""
         if self.excessive_wait is not None:
             return f"The server asks to wait {self.excessive_wait:.0f} s: try again after that."
         return self.hint or _ADVICE.get(self.status or 0, "Check the network and the server, and try again.")
@@ -132,14 +132,14 @@ def to_failure(error: Exception, received: int = 0) -> FailedRequestError:
 
     Args:
         error: the error.
-        received: the bytes of the body that were received before.
+        received: the number of bytes of the body that were received before the error.
     """
-    # httpx gives the status with which a proxy refuses to connect in the message only. SOCKS proxies have none.
+    # If a proxy refuses to connect, httpx gives its status in the message only. SOCKS proxies send no status.
     refused = re.match(r"\d{3}\b", str(error), re.ASCII) if isinstance(error, httpx.ProxyError) else None
     if refused is not None:
         status = int(refused[0])
         return FailedRequestError(
-            f"ProxyError: the proxy refuses to connect with {status}",
+            f"ProxyError: the proxy refuses to connect, with status {status}",
             is_transient=status in _TRANSIENT_STATUSES,
             status=status,
             hint=_PROXY_ADVICE.get(status, _CHECK_PROXY),
@@ -163,7 +163,7 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def explain(error: Exception, received: int = 0) -> str:
-    """Return a description without secrets: that of the operating system, else of the class of the error."""
+    """Return a description without secrets: the operating system's, else that of the error's class."""
     kind = type(error)
     system = system_error(error)
     if _SAFE_MESSAGE.fullmatch(str(error)):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
-from .._imports import import_lock
-
-# int() refuses thousands of digits, and no file has a size of more than 18.
+# int() refuses numbers with thousands of digits. No file size has more than 18.
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
 
@@ -29,7 +29,7 @@ class ContentRange:
 
     @property
     def length(self) -> int:
-        """The number of bytes in the range; zero or less if there is none."""
+        """The number of bytes in the range; zero or less if the server refused the range or its ends are reversed."""
         return 0 if self.first is None or self.last is None else self.last + 1 - self.first
 
 
@@ -51,11 +51,6 @@ def parse_date(value: str | None) -> float | None:
     """Return the time of an HTTP date, in seconds since the epoch."""
     if value is None:
         return None
-    # A hit without a network parses no dates, and loads this module for the freshness of a URL.
-    with import_lock:
-        from datetime import UTC
-        from email.utils import parsedate_to_datetime
-
     try:
         date = parsedate_to_datetime(value)
         # The zone "-0000" gives a naive date. Windows refuses to convert naive dates before 1970.
@@ -65,10 +60,10 @@ def parse_date(value: str | None) -> float | None:
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds that a Retry-After field asks to wait.
+    """Return the delay in seconds that a Retry-After field requests.
 
     Args:
-        value: the field, a number of seconds or a date.
+        value: a number of seconds or a date.
         now: seconds since the epoch.
     """
     if value is None:
@@ -84,7 +79,7 @@ def strong_validator(headers: Mapping[str, str]) -> str | None:
     """Return the validator to use in If-Range: https://www.rfc-editor.org/rfc/rfc9110#section-8.8.2.2."""
     etag = headers.get("ETag", "").strip()
     if etag:
-        # With a weak ETag there is no strong validator. The date is only for responses without an ETag:
+        # A response with a weak ETag has no strong validator. The date is only used if there is no ETag:
         # https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5
         return etag if len(etag) > 1 and etag.startswith('"') and etag.endswith('"') and etag.isascii() else None
     modified_field = headers.get("Last-Modified")
@@ -94,5 +89,5 @@ def strong_validator(headers: Mapping[str, str]) -> str | None:
 
 
 def is_encoded(headers: Mapping[str, str]) -> bool:
-    """Whether the body is transferred in another form than it is stored in."""
+    """Return whether the body has a content encoding, such as gzip."""
     return headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}

@@ -1,6 +1,6 @@
 """Interrupt requests when their operation is cancelled.
 
-Our own client has a transport that checks the running operation between short waits (:mod:`.network`). It finds the
+Our own client has a transport that checks the running operation between short waits (:mod:`.network`), and finds that
 operation in a context variable.
 
 A caller's client blocks in its own reads, up to its own timeouts. Its public API allows two interruptions, both over
@@ -8,11 +8,11 @@ HTTP/1.1 only, by shutting the socket down from the cancelling thread:
 
 - The body: a response names its socket (https://www.encode.io/httpcore/extensions/#network_stream).
 - The response headers, on a connection that was created for this request: the ``trace`` extension names it
-  (https://www.encode.io/httpcore/extensions/#trace). The extension does not say which connection of the pool is used
-  again, so there the wait ends by the client's read timeout.
+  (https://www.encode.io/httpcore/extensions/#trace). The extension does not identify a connection that is reused, so
+  the wait for its response headers ends with the client's read timeout.
 
-A helper thread for the client's ``send`` would let the call return earlier, but would go on using the client after the
-cache was closed, when the caller may close the client, too.
+A helper thread for the client's ``send`` would let the call return earlier. It would also keep using the client after
+the cache was closed, when the caller may close the client.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class ReadInterrupter:
     """Interrupts the reads of a caller's client.
 
     Args:
-        wake: interrupts a read from a socket that blocks another thread.
+        interrupt_read: ends a read from a socket that blocks another thread.
     """
 
-    def __init__(self, wake: Callable[[socket.socket], None]) -> None:
-        self._wake = wake
+    def __init__(self, interrupt_read: Callable[[socket.socket], None]) -> None:
+        self._interrupt_read = interrupt_read
 
     @contextmanager
     def waiting(self, op: Operation, request: httpx.Request) -> Iterator[None]:
@@ -100,4 +100,4 @@ class ReadInterrupter:
         connection = None if stream is None else stream.get_extra_info("socket")
         if isinstance(connection, socket.socket):
             for token in op.tokens:
-                interruptions.enter_context(token.on_cancel(lambda: self._wake(connection)))
+                interruptions.enter_context(token.on_cancel(lambda: self._interrupt_read(connection)))

@@ -1,8 +1,8 @@
-"""Connections whose every wait can be interrupted, on every platform.
+"""Connections that can be interrupted at every wait, on every platform.
 
-A blocking call of a socket cannot be: neither by another thread nor, on Windows, by Ctrl-C
+A blocking socket call cannot be interrupted on every platform. On Windows, even Ctrl-C does not end it
 (https://github.com/python/cpython/issues/85609). So each wait is divided into short ones, and the running operation is
-checked between them. Only name lookups have no timeout. They run in a daemon thread that is left behind when the
+checked between them. Only name lookups have no timeout. They run in a daemon thread that is abandoned when the
 operation is cancelled.
 
 TLS runs over memory buffers (:class:`ssl.MemoryBIO`), so that the same code serves TLS over a socket and, with a proxy
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 # The longest wait without a check of the operation.
 _WAIT_SECONDS = 0.25
-# The size of a read from the socket below TLS. OpenSSL itself reads each record of 16 KiB with two calls.
+# The size of a read from the socket below TLS. OpenSSL itself would make two calls for each record of 16 KiB.
 _TLS_READ_SIZE = 1 << 18
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)}
 
@@ -49,7 +49,7 @@ class InterruptibleBackend(httpcore.NetworkBackend):
         """Connect to the first address of a host that accepts the connection.
 
         Raises:
-            httpcore.ConnectError, httpcore.ConnectTimeout: if there is none.
+            httpcore.ConnectError, httpcore.ConnectTimeout: if no address accepts the connection.
         """
         with _translated_errors(httpcore.ConnectTimeout, httpcore.ConnectError):
             first_error: OSError | None = None
@@ -75,7 +75,7 @@ class _Stream(httpcore.NetworkStream):
         raise NotImplementedError
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return the next bytes; none at the end."""
+        """Return the next bytes, or no bytes at the end of the stream."""
         with _translated_errors(httpcore.ReadTimeout, httpcore.ReadError):
             return self.receive(max_bytes, _TimeBudget(timeout))
 
@@ -87,7 +87,7 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        """Return a TLS connection over this one. If there is an error, this one is closed."""
+        """Return a TLS connection over this one. If that fails, this connection is closed."""
         try:
             with _translated_errors(httpcore.ConnectTimeout, httpcore.ConnectError):
                 return TlsStream(self, ssl_context, server_hostname, _TimeBudget(timeout))
@@ -117,7 +117,7 @@ class SocketStream(_Stream):
         self._socket.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what the HTTP library asks about the connection."""
+        """Return a property of the connection, by the name that httpcore uses."""
         match info:
             case "socket":
                 return self._socket
@@ -142,7 +142,7 @@ class TlsStream(_Stream):
         self._run(self._tls.do_handshake, budget)
 
     def _run(self, step: Callable[[], _T], budget: _TimeBudget) -> _T:
-        """Run a step of TLS, with the reads and writes below that it needs."""
+        """Run a step of TLS, with the reads and writes that it needs of the connection below."""
         while True:
             try:
                 result = step()
@@ -153,11 +153,11 @@ class TlsStream(_Stream):
                 else:
                     self._incoming.write_eof()
             except ssl.SSLError:
-                # The peer learns the reason, such as a certificate that is not trusted.
+                # Send the alert: it gives the peer the reason, such as a certificate that is not trusted.
                 try:
                     self._flush(budget)
                 except OSError:
-                    pass  # it has closed the connection already: the error of TLS is the reason
+                    pass  # the peer has closed the connection already: the error of TLS is the reason
                 raise
             else:
                 self._flush(budget)
@@ -171,7 +171,7 @@ class TlsStream(_Stream):
         try:
             return self._run(partial(self._tls.read, max_bytes), budget)
         except ssl.SSLEOFError:
-            # Many servers close without the notice that TLS asks for. HTTP declares the length of a body itself.
+            # Many servers close without the alert that TLS requires. HTTP declares the length of each body itself.
             return b""
 
     def send(self, data: bytes, budget: _TimeBudget) -> None:
@@ -184,7 +184,7 @@ class TlsStream(_Stream):
         self._below.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what the HTTP library asks about the connection."""
+        """Return a property of the connection, by the name that httpcore uses."""
         return self._tls if info == "ssl_object" else self._below.get_extra_info(info)
 
 
@@ -192,7 +192,7 @@ class _TimeBudget:
     """The time that one call may wait, spent in short waits. Only waits without any progress are counted."""
 
     def __init__(self, seconds: float | None) -> None:
-        self._left = seconds
+        self._remaining = seconds
 
     def spend(self, wait: Callable[[], _T]) -> _T:
         """Repeat a wait of at most ``_WAIT_SECONDS`` until it succeeds.
@@ -206,9 +206,9 @@ class _TimeBudget:
             try:
                 return wait()
             except TimeoutError:
-                if self._left is not None:
-                    self._left -= _WAIT_SECONDS
-                    if self._left <= 0:
+                if self._remaining is not None:
+                    self._remaining -= _WAIT_SECONDS
+                    if self._remaining <= 0:
                         raise
 
 
@@ -229,12 +229,12 @@ def _look_up(host: str, port: int) -> list[Any]:
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
-        pass  # a name
+        pass  # not an address, but a name
     return _run_interruptibly(partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM))
 
 
 def _run_interruptibly(action: Callable[[], _T]) -> _T:
-    """Run a blocking action in a daemon thread, which is left behind if the running operation is cancelled."""
+    """Run a blocking action in a daemon thread, which is abandoned if the running operation is cancelled."""
     results: list[_T] = []
     errors: list[Exception] = []
     done = threading.Event()
@@ -285,9 +285,9 @@ def _wait_until_connected(connection: socket.socket) -> None:
 if sys.platform == "win32":
 
     def _is_ready(connection: socket.socket, seconds: float, *, write: bool = False) -> bool:
-        """Whether a socket becomes ready within some seconds."""
+        """Return whether a socket becomes ready within this time."""
         connections = [connection]
-        # Windows reports a connection that was refused as an exceptional condition only.
+        # Windows reports a refused connection as an exceptional condition only.
         return any(select.select([] if write else connections, connections if write else [], connections, seconds))
 
     def _check_connected(code: int) -> None:
@@ -297,7 +297,7 @@ if sys.platform == "win32":
 else:
 
     def _is_ready(connection: socket.socket, seconds: float, *, write: bool = False) -> bool:
-        """Whether a socket becomes ready within some seconds."""
+        """Return whether a socket becomes ready within this time."""
         # select() refuses descriptors above 1023.
         poll = select.poll()
         poll.register(connection, select.POLLOUT if write else select.POLLIN)

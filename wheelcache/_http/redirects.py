@@ -1,6 +1,6 @@
 """Send a request, follow its redirects, and choose the credentials of each.
 
-Redirects are followed here and not by the client: at most 20, never from https to http, and with credentials for their
+This module and not the client follows redirects: at most 20, never from https to http, and with credentials for their
 own origin only. URLs in errors are redacted.
 """
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 _MAX_REDIRECTS = 20
-# A pool with fewer connections than there are jobs is no failure: a request waits up to an hour for one. The waits are
-# short, since cancelling the operation does not end them.
+# A pool may have fewer connections than there are jobs, so a request waits up to an hour for one. Each wait is short,
+# since cancelling the operation does not end it.
 _POOL_WAITS, _POOL_SECONDS = 3600, 1.0
 
 
@@ -33,7 +33,8 @@ class RequestSender:
 
     Args:
         client: the HTTP client.
-        interrupter: interrupts the reads of a caller's client; ``None`` for our own client, which does it by itself.
+        interrupter: interrupts the reads of a caller's client; ``None`` for our own client, whose
+            connections check for cancellation themselves.
     """
 
     def __init__(self, client: Client, interrupter: ReadInterrupter | None) -> None:
@@ -69,22 +70,22 @@ class RequestSender:
             response = self._send(op, request, auth)
             response.history = hops
             try:
-                following = response.next_request
-                if following is None:
+                next_request = response.next_request
+                if next_request is None:
                     with self._reading(op, response):
                         yield response
                     return
             finally:
                 response.close()
             hops.append(response)
-            _check_redirect(response, following, visited)
-            visited.add(_identity(following))
-            locations.append(redact(str(following.url)))
-            if _origin(following.url) != _origin(request.url):
+            _check_redirect(response, next_request, visited)
+            visited.add(_identity(next_request))
+            locations.append(redact(str(next_request.url)))
+            if _origin(next_request.url) != _origin(request.url):
                 # The credentials belong to the first origin. httpx keeps the header when http redirects to https.
-                following.headers.pop("Authorization", None)
+                next_request.headers.pop("Authorization", None)
                 auth = _default_auth(use_netrc=self._is_own)
-            request = following
+            request = next_request
 
     def _build(self, source: Source, headers: Mapping[str, str]) -> httpx.Request:
         try:
@@ -93,12 +94,12 @@ class RequestSender:
             request = self._client.build_request("GET", source.url, headers=fields)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise to_failure(error) from system_error(error)
-        # The client's own limit is meant for short requests. Downloads keep their connections for long.
+        # The client's own limit is meant for short requests, and downloads keep their connections for a long time.
         request.extensions["timeout"] = {**request.extensions.get("timeout", {}), "pool": _POOL_SECONDS}
         return request
 
     def _send(self, op: Operation, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
-        """Send one request, once the client's pool has a connection for it."""
+        """Send one request as soon as the client's pool has a connection for it."""
         waits = 0
         while True:
             op.check()
@@ -140,27 +141,29 @@ class RequestSender:
     def _auth(self, source: Source) -> httpx.Auth | None:
         """Return the credentials: the client's own (``None``), else those in the URL, else those of the netrc file.
 
-        They are not left in the URL, since httpx logs the URLs of requests.
+        Credentials are removed from the URL, since httpx logs the URLs of requests.
         """
         if self._client.auth is None and source.auth is not None:
             return httpx.BasicAuth(*source.auth)
         return _default_auth(use_netrc=True) if self._is_own else None
 
 
-def _check_redirect(response: httpx.Response, following: httpx.Request, visited: set[tuple[str, str | None]]) -> None:
+def _check_redirect(
+    response: httpx.Response, next_request: httpx.Request, visited: set[tuple[str, str | None]]
+) -> None:
     """Remove credentials from the location of a redirect, and check that it may be followed.
 
     Raises:
         FailedRequestError: if it must not be followed.
     """
-    target, status = redact(str(following.url)), response.status_code
-    if following.url.userinfo:
+    target, status = redact(str(next_request.url)), response.status_code
+    if next_request.url.userinfo:
         # A server must not choose the credentials, and httpx logs the URLs of requests.
-        following.url = following.url.copy_with(userinfo=b"")
-    if response.request.url.scheme == "https" and following.url.scheme != "https":
+        next_request.url = next_request.url.copy_with(userinfo=b"")
+    if response.request.url.scheme == "https" and next_request.url.scheme != "https":
         raise FailedRequestError(f"redirected from https to {target}", is_transient=False, status=status)
-    if _identity(following) in visited:
-        raise FailedRequestError(f"redirected in a circle, last to {target}", is_transient=False, status=status)
+    if _identity(next_request) in visited:
+        raise FailedRequestError(f"redirect loop, last to {target}", is_transient=False, status=status)
     if len(visited) > _MAX_REDIRECTS:
         problem = f"redirected more than {_MAX_REDIRECTS} times, last to {target}"
         raise FailedRequestError(problem, is_transient=False, status=status)
@@ -169,8 +172,8 @@ def _check_redirect(response: httpx.Response, following: httpx.Request, visited:
 def _response_of(error: httpx.HTTPStatusError, request: httpx.Request) -> httpx.Response:
     """Return the response that an event hook of the caller's client rejected, without its body.
 
-    httpx documents such a hook: https://www.python-httpx.org/advanced/event-hooks/. The status decides here as usual: a
-    503 is transient, and a mirror may have a file that is 404.
+    httpx documents such a hook: https://www.python-httpx.org/advanced/event-hooks/. The status decides as usual: a 503
+    is transient, and a mirror may have the file if the status is 404.
     """
     rejected = error.response
     headers = [(name, text) for name, text in rejected.headers.raw if name.lower() != b"content-encoding"]
@@ -180,20 +183,20 @@ def _response_of(error: httpx.HTTPStatusError, request: httpx.Request) -> httpx.
 
 
 def _default_auth(*, use_netrc: bool) -> httpx.Auth:
-    """Return no credentials or, with our own client, those of the user's netrc file for the host of each request."""
+    """Return no credentials or, with ``use_netrc``, those in the user's netrc file for the host of each request."""
     if use_netrc:
         path = os.environ.get("NETRC")
-        # pip looks in the same places. Python's own default file must not be readable by others.
+        # pip reads the same files. They are named here because Python refuses its default if others can read it.
         for candidate in [path] if path else ["~/.netrc", "~/_netrc"]:
             try:
                 return httpx.NetRCAuth(os.path.expanduser(candidate))
             except (OSError, ValueError, NetrcParseError):
-                continue  # most users have no such file, and an unreadable one is not an error of this request
+                continue  # most users have no such file, and a bad one must not fail the request
     return httpx.Auth()
 
 
 def _identity(request: httpx.Request) -> tuple[str, str | None]:
-    """Return the parts of a request that decide its response. The same URL with another cookie is no circle."""
+    """Return the parts of a request that decide its response. The same URL with another cookie is not a loop."""
     return str(request.url), request.headers.get("Cookie")
 
 

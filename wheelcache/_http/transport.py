@@ -1,7 +1,7 @@
 """Our own HTTP client: httpx over a transport whose connections can be interrupted (:mod:`.network`).
 
-The client follows the environment as httpx's own does: https://www.python-httpx.org/environment_variables/. httpx reads
-the proxies only for its own transports, so they are read here.
+The client uses the same environment variables as httpx: https://www.python-httpx.org/environment_variables/. httpx
+reads the proxies only for its own transports, so this module reads them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .network import InterruptibleBackend
 
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
-# httpx's defaults. The number of connections is not limited, since the callers limit their jobs, and a wait for the
-# pool could not be interrupted.
+# httpx's defaults. The number of connections is not limited: callers limit their jobs, and a wait for the pool could
+# not be interrupted.
 _KEPT_CONNECTIONS, _KEPT_SECONDS = 20, 5.0
 
 # httpx's errors do not name these variables, and may quote the value of a proxy, with its password.
@@ -61,13 +61,13 @@ def create_client() -> httpx.Client:
 
 
 def environment_proxies() -> dict[str, str | None]:
-    """Return the proxies of the environment, or else of the system, as mounts: a proxy's URL by pattern of URLs.
+    """Return the proxies of the environment, else those of the system, as mounts: the proxy's URL for each pattern.
 
     ``None`` stands for no proxy: https://www.python-httpx.org/advanced/proxies/#routing
     """
     settings = getproxies()
     mounts: dict[str, str | None] = {}
-    # Other schemes are variables that only look like those of a proxy.
+    # getproxies() also returns other variables with names like these, such as "foo_proxy".
     for scheme in ("http", "https", "all"):
         if proxy := settings.get(scheme):
             mounts[f"{scheme}://"] = proxy if "://" in proxy else f"http://{proxy}"
@@ -94,7 +94,7 @@ class PoolTransport(httpx.BaseTransport):
     """Sends requests over a pool of connections that can be interrupted.
 
     Args:
-        context: the trusted authorities.
+        context: the TLS settings, with the trusted authorities.
         proxy: the proxy for all requests, if any.
     """
 
@@ -152,7 +152,7 @@ def _create_pool(context: ssl.SSLContext, proxy: httpx.Proxy | None) -> httpcore
         return httpcore.HTTPProxy(proxy_headers=proxy.headers.raw, proxy_ssl_context=proxy.ssl_context, **options)
     if find_spec("socksio") is None:
         raise FailedRequestError(
-            "the environment names a SOCKS proxy, and the package for SOCKS is not installed",
+            "the environment names a SOCKS proxy, but the package socksio is not installed",
             is_transient=False,
             hint="Install it: pip install httpx[socks].",
         )

@@ -3,7 +3,7 @@
 The file system requires (https://learn.microsoft.com/windows/win32/fileio/block-cloning) that both files are on one
 volume, that both or neither are sparse, and that both have the same integrity setting. Each cloned region must be
 smaller than 4 GiB and begin and end at a cluster. The last region may end beyond the end of the file. The size of the
-new file must be set before.
+new file must be set beforehand.
 
 :class:`BlockClone` receives the function that sends control codes, since no test machine has such a volume: the tests
 check which codes are sent, and in which order.
@@ -30,7 +30,7 @@ _NEW_INTEGRITY = struct.Struct("<HHI")
 
 
 def regions(size: int, cluster: int) -> Iterator[tuple[int, int]]:
-    """Yield the offset and the length of each region of a file. All lengths are whole clusters, even the last."""
+    """Yield the offset and the length of each region of a file. All lengths are multiples of the cluster size."""
     step = _MAX_REGION // cluster * cluster
     for offset in range(0, size, step):
         length = min(step, size - offset)

@@ -1,11 +1,10 @@
 """The file layer: :class:`FileSystem`, the contract that the library's file operations are written against.
 
 :mod:`.posix` and :mod:`.windows` implement the same names. An implementation makes one attempt. It never retries, waits
-or decides: it either does the operation or raises the system's own :class:`OSError`. Retries, and the meaning of an
-error, are the business of :mod:`wheelcache._fs`. Tests replace the file layer by one that fails, or kills its process,
-at the Nth call.
+or decides: it either does the operation or raises the system's own :class:`OSError`. :mod:`wheelcache._fs` retries
+operations and interprets errors. Tests replace the file layer by one that fails, or kills its process, at the Nth call.
 
-Every implementation keeps these rules:
+Every implementation follows these rules:
 
 - Paths are absolute ``str``. If the system limits their length, the implementation works around the limit.
 - Files are unbuffered. An open file of ours never blocks another process: on Windows, it shares reading, writing and
@@ -89,9 +88,9 @@ class FileSystem(Protocol):
         ...
 
     def with_modes_of(self, root: str) -> FileSystem | None:
-        """Return a file layer that creates files below ``root`` as shared, private and owned as ``root`` itself.
+        """Return a file layer that gives new files below ``root`` the owner and the sharing permissions of ``root``.
 
-        Returns ``None`` if the default permissions are right.
+        Returns ``None`` if the default owner and permissions are right.
 
         Raises:
             FileNotFoundError: if ``root`` does not exist.
@@ -119,7 +118,7 @@ class FileSystem(Protocol):
         ...
 
     def open_append(self, path: str) -> BinaryIO:
-        """Open a file so that every write is appended, whoever else writes. Create it if it is missing."""
+        """Open a file so that every write is appended, even if others write too. Create it if it is missing."""
         ...
 
     def read(self, path: str) -> bytes:
@@ -143,7 +142,7 @@ class FileSystem(Protocol):
     def touch(self, path: str, seconds: float) -> None:
         """Set the time of modification, in seconds since the epoch.
 
-        A user who may write to a file but does not own it can only set the present time; the present is set then.
+        A user who may write to a file but does not own it can only set the present time, and this method sets that.
         """
         ...
 
@@ -188,7 +187,7 @@ class FileSystem(Protocol):
         ...
 
     def replace(self, source: str, target: str) -> None:
-        """Rename a file within its volume. Replaces ``target`` if that is a file."""
+        """Rename a file within its volume, replacing ``target`` if that is a file."""
         ...
 
     def link(self, source: str, target: str) -> None:
@@ -219,7 +218,7 @@ class FileSystem(Protocol):
         ...
 
     def make_read_only(self, path: str, *, executable: bool) -> None:
-        """Remove all write permissions of a file, and set or clear execution for everybody who can read it.
+        """Remove all write permissions of a file, and set or clear execution for every user who can read it.
 
         Does nothing on Windows.
         """

@@ -1,7 +1,7 @@
 """Find the processes that have a file open, with the Restart Manager of Windows.
 
 https://learn.microsoft.com/windows/win32/rstmgr/about-restart-manager. It reports names and process IDs without special
-rights. It may refuse, and then no process is named. It knows files, not folders. A query that includes a folder or an
+rights. If it refuses, no process is named. It does not support folders. A query that includes a folder or an
 inaccessible file fails as a whole, so each file is queried by itself.
 """
 

@@ -210,8 +210,9 @@ class Modes(NamedTuple):
         owner = (root.st_uid, root.st_gid) if os.geteuid() == 0 and root.st_uid != 0 else None
         if not (shared or private or owner):
             return None
-        # Never writable by everybody, even in such a folder: a user who can write there decides what others install.
-        # Always writable by the owner: new files must not stay read-only when the folder is read-only only for a while.
+        # Never writable by everybody, even if the folder is: a user who can write to the files decides what others
+        # install.
+        # Always writable by the owner: the folder may be read-only for a while, and new files must not remain so.
         return cls(mode & 0o664 | 0o600, mode & 0o2775 | 0o700, owner)
 
     def apply(self, handle: int, mode: int, folder: int) -> None:
@@ -220,7 +221,7 @@ class Modes(NamedTuple):
         Errors are ignored: without its mode, the file still works for the user who created it.
         """
         try:
-            # The path may lead through a link that the owner planted: only files in the owner's folders are given away.
+            # The owner may have put a link into the path, so the owner is only set in folders that the owner has.
             if self.owner is not None and os.fstat(folder).st_uid == self.owner[0]:
                 os.fchown(handle, *self.owner)
             # The mode is set last: a change of the owner clears the setgid bit.
@@ -232,8 +233,8 @@ class Modes(NamedTuple):
 class _FilesWithModes(PosixFiles):
     """The file layer of this machine, which gives new files below a cache folder the modes of that folder.
 
-    The modes are set after the creation, since the umask reduces the ones passed to ``open`` and ``mkdir``. Existing
-    files are left alone: other users who can write to the cache choose what they are, and root must not give them away.
+    The modes are set after the creation, since the umask reduces those passed to ``open`` and ``mkdir``. Existing files
+    remain unchanged: another user may have put any file there, and root must not give that file to the owner.
     """
 
     def __init__(self, root: str, modes: Modes) -> None:
@@ -260,7 +261,7 @@ class _FilesWithModes(PosixFiles):
         return _FolderWithModes(path, self._modes) if path.startswith(self._prefix) else super().open_folder(path)
 
     def _in_folder(self, path: str, action: Callable[[_FolderWithModes, str], _T]) -> _T:
-        """Call ``action`` with the open parent folder of a path, which another user may redirect a moment later."""
+        """Call ``action`` with the open parent folder of a path, since another user may redirect the path meanwhile."""
         parent, name = os.path.split(path)
         try:
             with _FolderWithModes(parent, self._modes) as folder:
@@ -283,7 +284,7 @@ class _FolderWithModes(PosixFolder):
         return file
 
     def open_or_create(self, name: str, flags: int) -> int:
-        """Open a file, and create it if it is missing. Return its descriptor."""
+        """Open a file, creating it if it is missing, and return its descriptor."""
         try:
             return os.open(name, flags, dir_fd=self._handle)
         except FileNotFoundError:
@@ -302,7 +303,7 @@ class _FolderWithModes(PosixFolder):
         try:
             handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._handle)
         except OSError:
-            return  # pruned by another process, or it keeps the modes of the umask
+            return  # another process pruned the folder, or it keeps the modes of the umask
         try:
             self._apply_modes(handle, self._modes.folder)
         finally:
@@ -329,7 +330,7 @@ def _share_blocks(source: str, writer: BinaryIO, target: str) -> None:
         fcntl.ioctl(writer.fileno(), _FICLONE, reader)
     except OSError as error:
         os.unlink(target)
-        # The ioctl reports no path, and EINVAL, ENOTTY or EOPNOTSUPP if the file system cannot clone:
+        # The error has no path, and is EINVAL, ENOTTY or EOPNOTSUPP if the file system cannot clone:
         # https://man7.org/linux/man-pages/man2/ioctl_ficlone.2.html
         code = errno.ENOTSUP if error.errno in {errno.EINVAL, errno.ENOTTY} else error.errno
         raise OSError(code, os.strerror(code or 0), source, None, target) from None
@@ -339,7 +340,7 @@ def _share_blocks(source: str, writer: BinaryIO, target: str) -> None:
 
 @cache
 def _exclusive_rename() -> Callable[[str, str], None]:
-    """Return a rename that never replaces, from the C library of Linux or macOS: Python does not offer it."""
+    """Return a rename that never replaces, from the C library of Linux or macOS: Python has no such function."""
     with import_lock:  # not needed for a hit
         import ctypes
 

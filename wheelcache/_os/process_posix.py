@@ -53,7 +53,7 @@ def process_alive(pid: int) -> bool:
 
 
 def pid_namespace() -> str:
-    """Return an identifier of the PID namespace: containers of one boot have one each. Empty if there is none."""
+    """Return an identifier of the PID namespace, of which each container has its own. Empty if it is unknown."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:

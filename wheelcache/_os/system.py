@@ -1,6 +1,6 @@
-"""System: everything that the library needs of the machine, injected so that tests can replace it.
+"""System: everything that the library needs from the machine, injected so that tests can replace it.
 
-This module also chooses between POSIX and Windows for everything but files, which :func:`.files.native` does.
+This module also chooses between POSIX and Windows, except for files: :func:`.files.native` chooses their layer.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ def _sleep(seconds: float, check: Callable[[], object] = lambda: None) -> None:
         time.sleep(min(remaining, _CHECK_INTERVAL))
 
 
-# A hit needs it, and it does not change while this process runs.
+# A hit needs the boot ID, which does not change while this process runs.
 _boot = cache(boot_id)
 
 
 def holders_of(paths: Sequence[str]) -> tuple[str, ...]:
     """Return the processes that have any of these files open, as ``"name.exe (pid 4711)"``.
 
-    Returns an empty tuple on POSIX systems. There an open file does not prevent any operation; if a network drive
-    refuses one, the process to blame runs on another machine.
+    Returns an empty tuple on POSIX systems, where an open file does not prevent any operation. If a network drive
+    refuses an operation, the holder runs on another machine.
     """
     if sys.platform == "win32":
         with import_lock:  # needed only after a refusal
@@ -93,7 +93,7 @@ class System:
         sleep: waits, and can be ended early; see :class:`Sleep`.
         boot: returns a string that changes with every boot, or ``None`` if the system has none.
         process_alive: returns whether a process with this ID exists in our PID namespace.
-        pid_namespace: returns an identifier of the PID namespace of this process; empty if there is none.
+        pid_namespace: returns an identifier of the PID namespace of this process; empty if unknown.
         interrupt_read: ends a blocked read of a socket in another thread; the socket cannot be used afterwards.
         holders: returns the processes that have any of these files open; see :func:`holders_of`.
         volume: returns the facts about the volume behind a path.

@@ -1,8 +1,8 @@
 """Facts about the volume behind a path, and about the environment of this process.
 
-They are looked up after an operation was refused, and by ``doctor``: never on the path of an operation that succeeds.
-Nothing here fails: a fact that the system does not report is empty. :mod:`.volume_windows` and :mod:`.volume_posix`
-find the facts, and :mod:`.system` chooses between the two.
+They are looked up by ``doctor`` and after a refusal, never for an operation that succeeds. The lookup never fails: a
+fact that the system does not report is empty. :mod:`.volume_windows` and :mod:`.volume_posix` find the facts, and
+:mod:`.system` chooses between the two.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Volume:
         file_system: the system's name for its type, ``"NTFS"`` or ``"ext4"``; empty if unknown.
         mount: its mount point, ``"C:\\"`` or ``"/home"``; empty if unknown.
         remote: True if the files are on another machine, or on the host of this virtual machine.
-        mapped: True if it shows a part of another volume, mapped into a container or to a drive letter.
-        cloud: the name of the cloud service that synchronises these files; empty if there is none.
+        mapped: True if it is a part of another volume that is mapped into a container or to a drive letter.
+        cloud: the name of the cloud service that synchronises these files; empty if no service does.
         free: the bytes that this user may still write, or ``None`` if unknown.
         size: its capacity in bytes, or ``None`` if unknown.
         code: the error code with which the system refused to report more; empty if it did not refuse.
@@ -62,7 +62,7 @@ _CLOUD_FOLDERS = {
 
 
 def cloud_by_name(path: str) -> str:
-    """Return the cloud service that a path belongs to, by the names of its folders; empty if there is none."""
+    """Return the cloud service that a path belongs to, by the names of its folders; empty if no name matches."""
     for part in path.replace("\\", "/").lower().split("/"):
         for prefix, service in _CLOUD_FOLDERS.items():
             if part == prefix or part.startswith((f"{prefix} ", f"{prefix}-")):

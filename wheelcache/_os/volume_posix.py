@@ -20,7 +20,7 @@ _NETWORK = {"cifs", "smb3", "smbfs", "nfs", "nfs4", "afs", "ceph", "glusterfs", 
 # Folders of the host, shared with this virtual machine, container or subsystem.
 _HOST = {"9p", "drvfs", "lxfs", "wslfs", "vboxsf", "vmhgfs", "virtiofs", "prl_fs", "grpcfuse", "osxfs", "fakeowner"}
 _USER_SPACE = {"fuse", "fuseblk"}
-# Mounts of these types normally show a part of a volume: that alone does not make them mapped.
+# A mount of these types normally shows a part of a volume, and does not count as mapped for that alone.
 _SUBVOLUMES = {"btrfs", "overlay", "zfs"}
 
 FOREIGN = _NETWORK | _HOST | _USER_SPACE

@@ -28,7 +28,7 @@ _REMOTE_DRIVE = 4
 # A file with such a reparse point, or with one of these attributes, may have its content in the cloud only:
 # https://learn.microsoft.com/windows/win32/fileio/reparse-point-tags and .../file-attribute-constants.
 # 0x00040000 is omitted: it means "recall on open" in listings of folders only. In the attributes of a single file, the
-# same bit means that it has extended attributes, as all files that were created from WSL have.
+# same bit means that the file has extended attributes, as every file created from WSL has.
 _CLOUD_TAG, _CLOUD_TAG_MASK = 0x9000001A, 0xFFFF0FFF
 _CLOUD_ATTRIBUTES = {
     0x00001000: "offline",
@@ -66,11 +66,11 @@ def volume_of(path: str) -> Volume:
 def _space_of(path: str) -> tuple[int | None, int | None]:
     """Return the free bytes and the size of a volume."""
     number = ctypes.POINTER(ctypes.c_uint64)
-    ask = function("GetDiskFreeSpaceExW", _PATH, number, number, number)
+    query = function("GetDiskFreeSpaceExW", _PATH, number, number, number)
     free, size = ctypes.c_uint64(), ctypes.c_uint64()
     # The name of a share must end in a backslash: https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-getdiskfreespaceexw
     folder = extended(path).rstrip("\\") + "\\"
-    return (free.value, size.value) if ask(folder, free, size, None) else (None, None)
+    return (free.value, size.value) if query(folder, free, size, None) else (None, None)
 
 
 def _existing(path: str) -> str:
@@ -86,9 +86,9 @@ def _code() -> str:
 
 def _mount(path: str) -> tuple[str, str]:
     """Return the mount point of a path, and the code of the error if that is unknown."""
-    ask = function("GetVolumePathNameW", _PATH, _TEXT, _NUMBER)
+    query = function("GetVolumePathNameW", _PATH, _TEXT, _NUMBER)
     text = ctypes.create_unicode_buffer(_BUFFER_SIZE)
-    if not ask(extended(path), text, _BUFFER_SIZE):
+    if not query(extended(path), text, _BUFFER_SIZE):
         return "", _code()
     return text.value.rstrip("\\") + "\\", ""
 
@@ -96,9 +96,9 @@ def _mount(path: str) -> tuple[str, str]:
 def _file_system(mount: str) -> tuple[str, str]:
     """Return the type of the file system at a mount point, and the code of the error if that is unknown."""
     number = ctypes.POINTER(_NUMBER)
-    ask = function("GetVolumeInformationW", _PATH, _TEXT, _NUMBER, number, number, number, _TEXT, _NUMBER)
+    query = function("GetVolumeInformationW", _PATH, _TEXT, _NUMBER, number, number, number, _TEXT, _NUMBER)
     name = ctypes.create_unicode_buffer(_BUFFER_SIZE)
-    return (name.value, "") if ask(mount, None, 0, None, None, None, name, _BUFFER_SIZE) else ("", _code())
+    return (name.value, "") if query(mount, None, 0, None, None, None, name, _BUFFER_SIZE) else ("", _code())
 
 
 def _drive_type(root: str) -> int:
@@ -108,24 +108,24 @@ def _drive_type(root: str) -> int:
 
 def _is_substituted(drive: str) -> bool:
     """Return whether a drive letter is a substitute for a folder of another drive."""
-    ask = function("QueryDosDeviceW", _PATH, _TEXT, _NUMBER, result=_NUMBER)
+    query = function("QueryDosDeviceW", _PATH, _TEXT, _NUMBER, result=_NUMBER)
     text = ctypes.create_unicode_buffer(_BUFFER_SIZE)
-    return bool(ask(drive, text, _BUFFER_SIZE)) and text.value.startswith("\\??\\") and ":" in text.value[4:]
+    return bool(query(drive, text, _BUFFER_SIZE)) and text.value.startswith("\\??\\") and ":" in text.value[4:]
 
 
 def _final_path(path: str) -> str:
     """Return the path with every link followed; empty if it cannot be resolved."""
-    ask = function("GetFinalPathNameByHandleW", wintypes.HANDLE, _TEXT, _NUMBER, _NUMBER, result=_NUMBER)
+    query = function("GetFinalPathNameByHandleW", wintypes.HANDLE, _TEXT, _NUMBER, _NUMBER, result=_NUMBER)
     text = ctypes.create_unicode_buffer(32768)
     try:
         with Handle(path, win32.READ_ATTRIBUTES, flags=win32.FOLDERS_TOO) as handle:
-            return text.value if ask(handle.number, text, len(text), 0) else ""
+            return text.value if query(handle.number, text, len(text), 0) else ""
     except OSError:
         return ""
 
 
 def _cloud(path: str) -> str:
-    """Return the cloud service that synchronises a path or the nearest folder above it; empty if there is none."""
+    """Return the cloud service that synchronises a path or the nearest folder above it; empty if no service does."""
     for folder in _with_parents(path):
         try:
             stat = os.lstat(extended(folder))

@@ -1,6 +1,6 @@
 """ctypes bindings to the calls of Windows that Python lacks, or whose error code Python loses.
 
-Each call raises an :class:`OSError` with its ``winerror``. Nothing here decides anything.
+Each call raises an :class:`OSError` with its ``winerror``. This module decides nothing.
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ def control(handle: int, code: int, given: bytes, room: int, *, path: str, targe
 
     The paths are for the error only.
     """
-    answer = ctypes.create_string_buffer(room) if room else None
+    output = ctypes.create_string_buffer(room) if room else None
     length = wintypes.DWORD()
-    if not _DeviceIoControl(handle, code, given, len(given), answer, room, ctypes.byref(length), None):
+    if not _DeviceIoControl(handle, code, given, len(given), output, room, ctypes.byref(length), None):
         raise last_error(path, target)
-    return answer.raw[: length.value] if answer is not None else b""
+    return output.raw[: length.value] if output is not None else b""

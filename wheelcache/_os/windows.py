@@ -1,7 +1,7 @@
 """The file layer on Windows. :class:`.files.FileSystem` documents the operations.
 
 Every handle shares reading, writing and deleting, so that our processes never block each other. Python's ``open`` does
-not share deleting: nobody can rename or delete a file that it has open.
+not share deleting: while a file is open with it, nobody can rename or delete that file.
 
 Deleting and replacing use POSIX semantics if the volume has them (NTFS since Windows 10 1709, other file systems
 later). The name is then free at once, even if readers still have the file open, and read-only files can be deleted
@@ -30,7 +30,7 @@ from . import win32
 from .win32 import ACCESS_DENIED, Handle, extended, function, last_error
 
 _READ_WRITE = win32.GENERIC_READ | win32.GENERIC_WRITE
-_APPEND = 0x0004 | 0x00100000  # FILE_APPEND_DATA | SYNCHRONIZE: every write is appended, whoever else writes
+_APPEND = 0x0004 | 0x00100000  # FILE_APPEND_DATA | SYNCHRONIZE: every write is appended, even if others write
 
 _PATH = wintypes.LPCWSTR
 _MoveFileExW = function("MoveFileExW", _PATH, _PATH, wintypes.DWORD)
@@ -118,7 +118,7 @@ class WindowsFiles:
     """The file layer of this machine.
 
     Args:
-        set_information: replaces :meth:`.win32.Handle.set` in tests, to respond as other volumes do.
+        set_information: replaces :meth:`.win32.Handle.set` in tests that imitate other volumes.
         control: replaces :func:`.win32.control` in the same way.
     """
 
@@ -133,7 +133,7 @@ class WindowsFiles:
         self._drives_without_posix: set[tuple[int, str]] = set()
 
     def with_modes_of(self, root: str) -> None:
-        os.stat(extended(root))  # raises if it is missing; access lists are inherited without our help
+        os.stat(extended(root))  # raises if it is missing; new files inherit access lists anyway
 
     def create(self, path: str) -> BinaryIO:
         return _File(path, _READ_WRITE, win32.CREATE_NEW, os.O_RDWR, "r+")
@@ -267,7 +267,7 @@ def _delete(set_information: _SetInformation, path: str, flags: int) -> None:
         with Handle(path, win32.DELETE, flags=flags) as handle:
             set_information(handle, _DISPOSITION, b"\1", None)
     except OSError as error:
-        # Error 5 has other causes too: making the file writable would replace them by its own error.
+        # Error 5 has other causes, too: an attempt to make the file writable could fail and hide this error.
         if error.winerror != ACCESS_DENIED or not _is_read_only(path):
             raise
     else:
@@ -278,12 +278,12 @@ def _delete(set_information: _SetInformation, path: str, flags: int) -> None:
         try:
             set_information(handle, _DISPOSITION, b"\1", None)
         finally:
-            # The attribute belongs to the file, not to its name: other hard links must stay read-only.
+            # The attribute belongs to the file, not to its name: other hard links must remain read-only.
             _ignore_errors(partial(set_information, handle, _BASIC, _basic_information(attributes), None))
 
 
 def _ignore_errors(action: Callable[[], None]) -> None:
-    """Call ``action`` for cleaning up after another operation, whose result matters more."""
+    """Call ``action``, which cleans up after another operation, and ignore its errors: they matter less."""
     try:
         action()
     except OSError:
