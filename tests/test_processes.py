@@ -219,7 +219,7 @@ def halt(child: Child) -> None:
 @pytest.mark.parametrize(
     "stop", [False, pytest.param(True, marks=not_on_windows("SIGSTOP is POSIX only; the other case runs there"))]
 )
-def test_an_owner_who_stands_still(
+def test_an_owner_without_progress(
     family: Family, server: Server, machine: Machine, stalling: Stalled, stop: bool
 ) -> None:
     """Others wait for an owner who is stopped or stalls, then go on without; it finishes rightly when it goes on."""
@@ -255,7 +255,7 @@ def test_an_owner_who_is_killed(family: Family, server: Server, machine: Machine
     assert leftovers(family.root) == []
 
 
-def test_an_owner_who_moves(family: Family, server: Server, wheel: Wheel) -> None:
+def test_an_owner_with_progress(family: Family, server: Server, wheel: Wheel) -> None:
     """An owner who is slow but moves is waited for, so that there is one download."""
     gate = threading.Semaphore(0)
     listening = threading.Event()

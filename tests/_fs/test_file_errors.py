@@ -77,7 +77,7 @@ def test_a_refusal_that_passes_is_not_remembered(
 
 
 @pytest.mark.parametrize("code", UNSUPPORTED)
-def test_what_a_volume_lacks_is_remembered(
+def test_an_unsupported_method_is_remembered(
     code: int, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
 ) -> None:
     """A method that the volume does not support is tried once: the second wheel skips it."""
@@ -118,9 +118,7 @@ def test_the_holder_is_asked_for_during_the_wait(
     assert machine.asked[0][1] == (caught.value.path, caught.value.target)
 
 
-def test_who_lets_go_soon_is_never_asked_about(
-    files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
-) -> None:
+def test_a_short_wait_queries_no_holder(files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path) -> None:
     """A file that is free again after two attempts causes no query, since a query takes longer than most waits."""
     files.plan = Refusing(Refuse("rename link", 32, times=4), Refuse("open_read", 32, "*.tmp", times=2))
     put(cache, tmp_path)
@@ -128,7 +126,7 @@ def test_who_lets_go_soon_is_never_asked_about(
     assert machine.asked == []
 
 
-def test_a_question_that_fails_changes_nothing(files: FaultyFiles, machine: Machine, tmp_path: Path) -> None:
+def test_a_failed_query_for_the_holder_is_ignored(files: FaultyFiles, machine: Machine, tmp_path: Path) -> None:
     """If the holder cannot be determined, the error is the same without a name."""
 
     def fail(paths: object) -> tuple[str, ...]:
@@ -218,7 +216,7 @@ def test_a_folder_that_is_pruned_while_it_is_made_is_made_again(
 
 
 @pytest.mark.parametrize("code", ["EEXIST", 183, "ENOENT", 3])
-def test_a_folder_that_never_comes_is_told(
+def test_a_folder_that_can_never_be_created_is_an_error(
     code: str | int, files: FaultyFiles, machine: Machine, tmp_path: Path
 ) -> None:
     """If a folder can neither be created nor found, the attempts end with an error."""
@@ -233,7 +231,7 @@ def test_a_folder_that_never_comes_is_told(
     assert machine.clock.slept == []
 
 
-def test_what_is_no_folder_is_told_at_once(files: FaultyFiles, machine: Machine, tmp_path: Path) -> None:
+def test_a_file_instead_of_a_folder_is_an_error_at_once(files: FaultyFiles, machine: Machine, tmp_path: Path) -> None:
     """A file with the name of the folder is an error at once, without another attempt."""
     path = tmp_path / "folder"
     path.write_bytes(b"")

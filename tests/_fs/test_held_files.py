@@ -98,7 +98,7 @@ def test_without_links_a_file_that_can_be_read_is_copied_at_once(
 @pytest.mark.parametrize(
     "ms", [2000, pytest.param(12_000, marks=pytest.mark.slow), pytest.param(46_000, marks=pytest.mark.slow)]
 )
-def test_what_is_let_go_is_waited_for(
+def test_a_commit_waits_for_a_holder_that_closes_the_file(
     ms: int, files: FaultyFiles, wheel: Wheel, scanners: ExitStack, tmp_path: Path
 ) -> None:
     """Without hard links, the commit waits for a holder that shares nothing, and succeeds when the file is closed."""
@@ -110,7 +110,7 @@ def test_what_is_let_go_is_waited_for(
         assert unfinished(cache) == []
 
 
-def test_what_is_never_let_go_is_an_error_at_the_deadline(
+def test_a_file_that_is_held_forever_is_an_error_at_the_timeout(
     files: FaultyFiles, machine: Machine, cache: Cache, wheel: Wheel, scanners: ExitStack, tmp_path: Path
 ) -> None:
     """After 60 s the error has both paths, the code, the rounds, the seconds, every method, and the holder."""

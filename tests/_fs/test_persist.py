@@ -198,7 +198,9 @@ def test_a_minute_by_default(machine: Machine, files: FaultyFiles, source: Path,
         assert refused(cache, source).elapsed == pytest.approx(60.0)
 
 
-def test_no_patience(machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path) -> None:
+def test_a_timeout_of_zero_tries_every_method_once(
+    machine: Machine, files: FaultyFiles, source: Path, tmp_path: Path
+) -> None:
     """With a timeout of 0, every method is tried exactly once."""
     with machine.cache(tmp_path / "cache", io_timeout=0) as cache:
         files.plan = refuse_all(32)
@@ -388,7 +390,7 @@ def test_an_error_that_is_no_refusal(
 
 
 @pytest.mark.parametrize("code", LACKING)
-def test_what_a_volume_cannot_do_is_remembered(
+def test_an_unsupported_method_is_not_tried_for_the_second_wheel(
     cache: Cache, files: FaultyFiles, source: Path, other_wheel: Wheel, code: Code
 ) -> None:
     """A method that the volume does not support is not tried for the second wheel."""
@@ -808,7 +810,7 @@ def test_out_by_what_works(
 
 
 @pytest.mark.parametrize("code", LACKING)
-def test_what_a_folder_outside_cannot_do_is_remembered(
+def test_modes_that_a_target_does_not_support_are_remembered(
     cache: Cache, files: FaultyFiles, cached: CachedWheel, code: Code
 ) -> None:
     """The second wheel into a folder without clones and links is copied directly; another volume is tried."""

@@ -123,7 +123,7 @@ def test_a_closed_cache_is_a_value_error(tmp_path: Path) -> None:
         ("replace", 5, {"replace"}, ("rename", "hardlink")),
     ],
 )
-def test_what_a_volume_lacks_is_told_with_its_code(
+def test_an_unsupported_operation_is_reported_with_its_code(
     operation: str, code: int, bad: set[str], ways: tuple[str, str], files: FaultyFiles, cache: Cache
 ) -> None:
     """A refused operation is reported with its code, and with the methods that are used instead."""
@@ -247,7 +247,7 @@ def test_a_python_that_does_not_answer_is_told(
         (Volume(free=1 << 20, size=1 << 40), Environment(), "free space", "Free space"),
     ],
 )
-def test_where_it_is_matters(
+def test_an_unsuitable_location_is_reported(
     volume: Volume, around: Environment, bad: str, word: str, machine: Machine, cache: Cache
 ) -> None:
     """A network drive, a cloud folder, a Windows drive under WSL and a full volume are reported with advice."""
@@ -270,7 +270,7 @@ def test_where_it_is_matters(
         (Volume(), Environment(), "volume", "unknown file system at unknown mount point"),
     ],
 )
-def test_where_it_is_may_be_no_matter(
+def test_an_unknown_location_is_no_fault(
     volume: Volume, around: Environment, probe: str, said: str, machine: Machine, cache: Cache
 ) -> None:
     """Good or unknown facts are reported in a few words, and are not faults."""
@@ -295,7 +295,7 @@ def test_a_machine_without_a_boot_is_told(machine: Machine, cache: Cache) -> Non
         (1, True, "not tried: the other process failed (exit code 1)"),
     ],
 )
-def test_what_the_other_process_sees_of_a_lock_is_told(
+def test_the_result_of_the_lock_probe_is_reported(
     code: int, good: bool, said: str, machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child that cannot take the lock is good, one that takes it is not, and a failing one says nothing."""

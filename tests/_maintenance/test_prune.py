@@ -133,7 +133,7 @@ def test_a_mark_that_cannot_be_made_is_no_matter(tmp_path: Path) -> None:
         assert cache.get(wheel.digest) == wheel
 
 
-def test_what_is_held_stays_whole_and_is_reported(tmp_path: Path) -> None:
+def test_a_held_entry_is_kept_whole_and_reported(tmp_path: Path) -> None:
     """A wheel that cannot be deleted is skipped with the reason, without waiting, and is still a hit."""
     files = FaultyFiles()
     machine = Machine(files)
@@ -167,7 +167,7 @@ class BeingTakenAway(Plan):
             shutil.rmtree(self.folder)
 
 
-def test_what_another_prune_is_just_taking_away_counts_as_gone(tmp_path: Path) -> None:
+def test_an_entry_that_another_prune_is_removing_counts_as_gone(tmp_path: Path) -> None:
     """An entry that is refused while another prune removes it does not cause a newer one to be removed."""
     files = FaultyFiles()
     machine = Machine(files)
@@ -407,7 +407,7 @@ def test_the_estimate_follows_what_comes_and_goes(machine: Machine, cache: Cache
     assert estimate() == 0
 
 
-def test_two_who_find_the_same_put_the_estimate_right_once(tmp_path: Path) -> None:
+def test_two_walks_correct_the_estimate_once(tmp_path: Path) -> None:
     """If one prune runs while another walks, the difference that both find is applied once."""
     files = FaultyFiles()
     machine = Machine(files)
@@ -421,7 +421,7 @@ def test_two_who_find_the_same_put_the_estimate_right_once(tmp_path: Path) -> No
             assert size_of_tally(machine, cache) == len(wheels) * SIZE
 
 
-def test_what_comes_while_another_walks_is_never_left_out(tmp_path: Path) -> None:
+def test_a_wheel_added_during_a_walk_is_counted(tmp_path: Path) -> None:
     """The estimate includes a wheel that was added during a walk that did not see it."""
     files = FaultyFiles()
     machine = Machine(files)
@@ -436,7 +436,7 @@ def test_what_comes_while_another_walks_is_never_left_out(tmp_path: Path) -> Non
         assert size_of_tally(machine, cache) == cache.stats().wheel_bytes == 3 * SIZE
 
 
-def test_a_walk_that_was_refused_somewhere_does_not_lower_the_estimate(tmp_path: Path) -> None:
+def test_an_incomplete_walk_does_not_lower_the_estimate(tmp_path: Path) -> None:
     """A folder that cannot be read still counts."""
     files = FaultyFiles()
     machine = Machine(files)
@@ -448,7 +448,7 @@ def test_a_walk_that_was_refused_somewhere_does_not_lower_the_estimate(tmp_path:
         assert size_of_tally(machine, cache) == 3 * SIZE
 
 
-def test_clear_takes_off_what_went_only(tmp_path: Path) -> None:
+def test_clear_subtracts_only_removed_wheels(tmp_path: Path) -> None:
     """A wheel that is held open is kept when the cache is cleared, and counts in the estimate."""
     files = FaultyFiles()
     machine = Machine(files)
@@ -460,7 +460,7 @@ def test_clear_takes_off_what_went_only(tmp_path: Path) -> None:
         assert size_of_tally(machine, cache) == SIZE
 
 
-def test_what_comes_out_of_a_layer_counts(machine: Machine, tmp_path: Path) -> None:
+def test_wheels_copied_from_a_layer_count(machine: Machine, tmp_path: Path) -> None:
     """Wheels that are copied from a layer under another name count towards the size limit."""
     with machine.cache(tmp_path / "layer") as layer:
         wheels = fill(machine, layer, tmp_path, 8)
@@ -499,7 +499,7 @@ def test_a_wheel_that_gets_a_record_again_counts(machine: Machine, cache: Cache,
         assert size_of_tally(machine, cache) == cache.stats().wheel_bytes == SIZE
 
 
-def test_less_than_nothing_is_no_size(machine: Machine, tmp_path: Path) -> None:
+def test_a_negative_estimate_causes_a_walk(machine: Machine, tmp_path: Path) -> None:
     """If the estimate is negative, the next wheel causes a walk, and the cache keeps to its size."""
     with machine.cache(tmp_path / "cache", max_size=5 * SIZE) as cache:
         fill(machine, cache, tmp_path, 5)
@@ -690,7 +690,9 @@ LOCKED = '[[packages]]\nname = "demo"\n[[packages.wheels]]\nname = "demo-1.0-py3
     ],
     ids=["digits", "two values", "large number", "deep", "url"],
 )
-def test_what_is_wrong_in_a_lock_file_names_it(machine: Machine, cache: Cache, tmp_path: Path, content: str) -> None:
+def test_an_invalid_lock_file_is_an_error_with_its_path(
+    machine: Machine, cache: Cache, tmp_path: Path, content: str
+) -> None:
     """A lock file that cannot be parsed is a ValueError with its path, and nothing is removed."""
     fill(machine, cache, tmp_path, 1)
     lock = tmp_path / "pylock.toml"

@@ -137,7 +137,7 @@ def test_trees_are_as_open_as_the_cache(tmp_path: Path, root_mode: int, mode: in
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in root.rglob("*") if folder.is_dir()} == {root_mode}
 
 
-def test_what_does_not_belong_to_a_tree_is_told(cache: Cache, wheels: list[CachedWheel]) -> None:
+def test_foreign_files_in_trees_are_reported(cache: Cache, wheels: list[CachedWheel]) -> None:
     """Foreign files in a tree and between trees are reported; a repair keeps the trees."""
     folder = tree(cache, wheels[0])
     foreign = [

@@ -214,7 +214,7 @@ def test_a_sound_cache_has_no_problems(cache: Cache, tmp_path: Path) -> None:
     assert Cache(tmp_path / "empty").verify().checked == 0
 
 
-def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_wheel_is_reported(tmp_path: Path) -> None:
     """A wheel that cannot be read because it is held open is reported as such, and kept."""
     files = FaultyFiles()
     machine = Machine(files)
@@ -440,7 +440,7 @@ def test_it_is_stopped_with_a_listener_as_without(cache: Cache, tmp_path: Path) 
         CURRENT_TOKEN.reset(token)
 
 
-def test_what_is_just_being_written_is_no_damage(tmp_path: Path) -> None:
+def test_a_record_that_is_being_written_is_no_damage(tmp_path: Path) -> None:
     """A record that another process is writing is torn at the first check, and complete at the second."""
     machine = Machine()
     whole = b""

@@ -62,7 +62,7 @@ def test_a_hit_is_one_read_and_one_stat(folder: Path, machine: Machine, server: 
         assert machine.files.log == [("stat", str(blob))]
 
 
-def test_what_was_just_fetched_costs_one_stat(machine: Machine, server: Server, wheel: Wheel, tmp_path: Path) -> None:
+def test_a_wheel_of_this_object_costs_one_stat(machine: Machine, server: Server, wheel: Wheel, tmp_path: Path) -> None:
     """A wheel that this object committed itself is not read again."""
     with machine.cache(tmp_path / "cache") as cache:
         cache.fetch(wheel.on(server), hashes=wheel.digest)

@@ -187,7 +187,7 @@ def test_a_failure_is_each_waiters_own(tmp_path: Path, server: Server, wheel: Wh
 # Other processes
 
 
-def test_whom_it_waits_for(cache: Cache, owner: Owner, server: Server, wheel: Wheel) -> None:
+def test_a_waiter_reports_the_owner(cache: Cache, owner: Owner, server: Server, wheel: Wheel) -> None:
     """A waiter reports the number of the process that it waits for, once that has a partial file."""
 
     def at(wait: int) -> None:
@@ -204,7 +204,7 @@ def test_whom_it_waits_for(cache: Cache, owner: Owner, server: Server, wheel: Wh
     assert listener.events[-1].phase is Phase.DONE
 
 
-def test_an_owner_who_stands_still(cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel) -> None:
+def test_an_owner_without_progress(cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel) -> None:
     """After lock_timeout seconds without progress, a waiter continues without the lock and keeps the owner's files."""
     owner.writes(b"begun, and then no more")
     found = cache.fetch(wheel.on(server), hashes=wheel.digest)
@@ -215,7 +215,7 @@ def test_an_owner_who_stands_still(cache: Cache, machine: Machine, owner: Owner,
     check_sound(machine, cache.path, {wheel.filename: wheel.data})
 
 
-def test_an_owner_who_moves(cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel) -> None:
+def test_an_owner_with_progress(cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel) -> None:
     """A waiter waits for as long as the owner's file grows."""
 
     def at(wait: int) -> None:
@@ -230,7 +230,9 @@ def test_an_owner_who_moves(cache: Cache, machine: Machine, owner: Owner, server
     assert server.count(url) == 1
 
 
-def test_an_owner_who_stops_moving(cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel) -> None:
+def test_an_owner_whose_progress_ends(
+    cache: Cache, machine: Machine, owner: Owner, server: Server, wheel: Wheel
+) -> None:
     """The timeout counts from the owner's last progress."""
     listener = Listener(lambda wait: owner.writes(b"more") if wait == 100 else None)
     assert cache.fetch(wheel.on(server), hashes=wheel.digest, progress=listener).status is Status.DOWNLOADED

@@ -60,7 +60,7 @@ def test_two_wheels_of_one_name_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_pruned_meanwhile_does_not_stop_the_rest(tmp_path: Path) -> None:
+def test_a_wheel_that_is_pruned_meanwhile_is_omitted(tmp_path: Path) -> None:
     """A wheel that is pruned between listing and linking is omitted; one that was named is an error."""
     files = FaultyFiles()
     with Machine(files).cache(tmp_path / "cache") as cache:

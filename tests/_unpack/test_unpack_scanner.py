@@ -61,7 +61,7 @@ def test_everything_new_is_held(share: str, tmp_path: Path) -> None:
         assert lasting(site.path) == everything
 
 
-def test_who_shares_nothing_keeps_nobody_from_unpacking(tmp_path: Path) -> None:
+def test_a_scanner_that_shares_nothing_does_not_prevent_unpacking(tmp_path: Path) -> None:
     """If every new file and folder is held without sharing, the tree is made without a wait."""
     machine = Machine()
     with machine.cache(tmp_path / "cache") as cache:
@@ -76,7 +76,7 @@ def test_who_shares_nothing_keeps_nobody_from_unpacking(tmp_path: Path) -> None:
         assert after.unpack(found).path == tree.path
 
 
-def test_who_shares_nothing_is_waited_for_where_it_must_be_read(tmp_path: Path) -> None:
+def test_reading_a_held_marker_waits_for_its_holder(tmp_path: Path) -> None:
     """If the marker is held without sharing, the call waits, and does not make the tree again."""
     entries = [*MODULES, LIBRARY]
     files = FaultyFiles()

@@ -159,7 +159,7 @@ def test_source_is_refused_before_it_is_built(shell: Shell):
     assert not project.joinpath("built").exists()
 
 
-def test_what_pip_chooses_and_is_no_wheel_does_not_stop_the_wheels(shell: Shell, index: Index):
+def test_a_source_that_pip_chooses_does_not_stop_the_wheels(shell: Shell, index: Index):
     """A project folder in a requirements file is an error that names it; the rest is fetched."""
     project = shell.folder / "project"
     project.mkdir()

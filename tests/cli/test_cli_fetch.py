@@ -139,7 +139,7 @@ def test_a_local_wheel_is_a_hit_under_another_name_too(shell: Shell):
         assert (cache.stats().hits, cache.stats().misses) == (1, 1)
 
 
-def test_what_is_asked_for_twice_is_fetched_once(shell: Shell, index: Index):
+def test_a_wheel_requested_twice_is_fetched_once(shell: Shell, index: Index):
     """A wheel that two arguments request has one row."""
     ran = shell.fetch(index.wheel_url(LIB), index.wheel_url(LIB))
     assert ran.out.count(LIB.filename) == 1
