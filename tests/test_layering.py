@@ -209,7 +209,7 @@ def who_imports(package: str) -> set[str]:
         ("fcntl", {"_os.posix"}),
         ("shutil", set()),
         ("tempfile", set()),
-        ("logging", set()),
+        ("logging", {"_imports"}),
         ("signal", set()),
         ("atexit", set()),
     ],

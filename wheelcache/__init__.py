@@ -71,7 +71,7 @@ from ._exceptions import (
     WheelCacheError,
 )
 from ._hashes import Hashes
-from ._imports import import_lock as _import_lock
+from ._imports import third_party_import_lock as _import_lock
 from ._models import CachedWheel, Keep, LinkMode, Phase, Progress, ProgressEvent, Status, Unpacked
 from ._request import WheelRequest
 

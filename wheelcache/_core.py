@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ._fs.link import LinkStrategy
 from ._fs.robustio import RobustIO
 from ._http.client import HttpClient
-from ._imports import import_lock
+from ._imports import third_party_import_lock
 from ._maintenance.size_limit import SizeLimit
 from ._models import CachedWheel, Keep, LinkMode, Phase, Progress
 from ._operation import CURRENT_TOKEN, Operation
@@ -142,7 +142,7 @@ class Core:
     def fetcher(self) -> Fetcher:
         """Return the pipeline. It is imported on the first miss, since a hit does not need it."""
         if self._fetcher is None:
-            with import_lock:
+            with third_party_import_lock:
                 from ._fetch.fetcher import Fetcher
 
             self._fetcher = Fetcher(self.store, self.http, self.single_flight, self.counters, offline=self.offline)
@@ -158,7 +158,7 @@ class Core:
         require_all: bool,
     ) -> list[Path]:
         """Link or copy wheels to one folder. See ``Cache.export``."""
-        with import_lock:
+        with third_party_import_lock:
             from ._unpack import export
 
         return export.export(RobustIO(op), self.exporter, wheels, dest, mode, require_all=require_all)
@@ -167,7 +167,7 @@ class Core:
 
     def stats(self, op: Operation) -> Stats:
         """Return the size of the cache. See ``Cache.stats``."""
-        with import_lock:
+        with third_party_import_lock:
             from ._maintenance import stats
 
         fs = RobustIO(op)
@@ -177,7 +177,7 @@ class Core:
         self, op: Operation, limits: PruneLimits, keep: Keep | Iterable[Keep] | None, *, dry_run: bool
     ) -> PruneReport:
         """Remove old wheels and leftovers. See ``Cache.prune``."""
-        with import_lock:
+        with third_party_import_lock:
             from ._maintenance import select
 
         fs = RobustIO(op)
@@ -188,7 +188,7 @@ class Core:
 
     def remove(self, op: Operation, names: Iterable[str | CachedWheel], *, dry_run: bool) -> PruneReport:
         """Remove wheels by name. See ``Cache.remove``."""
-        with import_lock:
+        with third_party_import_lock:
             from ._maintenance import select
 
         if not dry_run:
@@ -204,7 +204,7 @@ class Core:
         return self._pruner().clear(RobustIO(op), dry_run=dry_run)
 
     def _pruner(self) -> Pruner:
-        with import_lock:
+        with third_party_import_lock:
             from ._maintenance.prune import Pruner
 
         return Pruner(self.layout, self.counters)
@@ -216,7 +216,7 @@ class Core:
 
     def verify(self, op: Operation, *, repair: bool) -> VerifyReport:
         """Hash every file in the cache. See ``Cache.verify``."""
-        with import_lock:
+        with third_party_import_lock:
             from ._maintenance.verify import Verifier
 
         if repair:
@@ -225,7 +225,7 @@ class Core:
 
     def doctor(self, op: Operation) -> DoctorReport:
         """Test the operations of the cache in its folder. See ``Cache.doctor``."""
-        with import_lock:
+        with third_party_import_lock:
             from ._maintenance.doctor import examine
 
         return examine(op, self.layout, writable=not self.store.read_only)

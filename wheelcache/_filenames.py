@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ._exceptions import InvalidWheelError, UnsafeWheelError
-from ._imports import import_lock
+from ._imports import third_party_import_lock
 
 # The characters of projects, versions (with epoch and local version), build tags and compatibility tags:
 # https://packaging.python.org/en/latest/specifications/binary-distribution-format/#file-name-convention
@@ -32,7 +32,7 @@ def check_wheel_name(filename: str, *, operation: str, url: str | None = None) -
     Raises:
         InvalidWheelError: if ``packaging`` cannot parse the name.
     """
-    with import_lock:  # importing packaging takes 30 ms, and a hit does not need it
+    with third_party_import_lock:  # importing packaging takes 30 ms, and a hit does not need it
         from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:
@@ -82,6 +82,6 @@ def _is_same_project(name: str, other: str) -> bool:
     """Return whether two project names are the same after PEP 503 normalisation."""
     if name == other:
         return True  # the usual case, without importing packaging
-    with import_lock:
+    with third_party_import_lock:
         from packaging.utils import canonicalize_name
     return canonicalize_name(name) == canonicalize_name(other)

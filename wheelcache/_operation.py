@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from ._imports import import_lock
+from ._imports import third_party_import_lock
 from ._models import Phase, Progress, ProgressEvent
 from ._os.system import System
 
@@ -290,7 +290,7 @@ class Operation:
 
 
 def _full_jitter(number: int) -> float:
-    with import_lock:
+    with third_party_import_lock:
         import random
 
     # The jitter need not be unpredictable.
@@ -316,7 +316,7 @@ def retry(
         stop: returns whether the attempt of this number was the last.
         sleep: waits for a number of seconds.
     """
-    with import_lock:
+    with third_party_import_lock:
         # Most processes never retry, and the import takes milliseconds.
         import tenacity
 

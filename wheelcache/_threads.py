@@ -7,7 +7,7 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
-from ._imports import import_lock
+from ._imports import third_party_import_lock
 
 if TYPE_CHECKING:
     from anyio import CapacityLimiter
@@ -133,14 +133,14 @@ class ThreadLimiter:
 
         Cancellation before the function starts returns at once; after that, waits for the function to return.
         """
-        with import_lock:
+        with third_party_import_lock:
             from anyio import to_thread
 
         return await to_thread.run_sync(work, limiter=self._limiter())
 
     def _limiter(self) -> CapacityLimiter:
         """Return the limiter of the running event loop: no two loops may share one."""
-        with import_lock:
+        with third_party_import_lock:
             from anyio import CapacityLimiter, to_thread
 
         # anyio's default limiter identifies the event loop: there is one per loop, and it is freed with the loop.

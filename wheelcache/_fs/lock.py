@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
-from .._imports import import_lock
+from .._imports import third_party_import_lock
 from .errors import ErrorKind, classify
 from .robustio import RobustIO, close_quietly
 
@@ -32,7 +32,7 @@ class FileLock:
         Raises:
             OSError: if the lock file cannot be opened, or the file system has no locks.
         """
-        with import_lock:
+        with third_party_import_lock:
             from filelock import lock_descriptor
 
         try:
@@ -79,7 +79,7 @@ class FileLock:
         if self._file is None:
             return
         file, self._file = self._file, None
-        with import_lock:
+        with third_party_import_lock:
             from filelock import unlock_descriptor
 
         # Deleted before it is unlocked: a process that opens the path afterwards creates a new file, and one that has

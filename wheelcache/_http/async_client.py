@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._imports import import_lock
+from .._imports import third_party_import_lock
 from .._operation import CancelToken, ClosedError
 from .interrupt import running_operation
 
@@ -46,7 +46,7 @@ class BlockingAsyncClient:
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request, and return a synchronous response."""
-        with import_lock:
+        with third_party_import_lock:
             from .library import httpx
 
         # This callback interrupts synchronous clients. An asynchronous client would await its result.
@@ -78,7 +78,7 @@ class BlockingAsyncClient:
         Raises:
             OperationCancelledError: if the operation is cancelled before or during the wait.
         """
-        with import_lock:
+        with third_party_import_lock:
             from anyio import CancelScope, from_thread
 
         tokens = self._tokens()
@@ -120,7 +120,7 @@ class BlockingAsyncClient:
 
 
 def _create_body(client: BlockingAsyncClient, response: httpx.Response) -> httpx.SyncByteStream:
-    with import_lock:
+    with third_party_import_lock:
         from anyio import from_thread
 
         from .library import httpx

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from .._imports import import_lock
+from .._imports import third_party_import_lock
 from .._operation import CancelToken, ClosedError, Operation
 from .._request import Source
 from .interrupt import ReadInterrupter
@@ -93,7 +93,7 @@ class HttpClient:
             OperationCancelledError: if the operation is cancelled.
             ValueError: if the caller's client was passed to the cache before this process was forked.
         """
-        with import_lock:
+        with third_party_import_lock:
             from .redirects import RequestSender
 
         with self._borrow() as client:
@@ -125,7 +125,7 @@ class HttpClient:
                 )
             return self._client
         if self._own is None:
-            with import_lock:
+            with third_party_import_lock:
                 from .transport import create_client
 
             self._own = create_client()

@@ -11,6 +11,7 @@ that speaks TLS itself, TLS over TLS.
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  - getaddrinfo would import it later, without the import lock
 import errno
 import os
 import select

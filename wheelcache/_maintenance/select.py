@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from .. import _hashes
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, hash_file
-from .._imports import import_lock
+from .._imports import third_party_import_lock
 from .._models import CachedWheel, Keep
 from .._store.layout import Layout
 from .._store.records import decode_record
@@ -210,7 +210,7 @@ def _read_lock_file(fs: RobustIO, path: str) -> list[_KeepRequest]:
 
 def _parse_wheels(data: bytes, path: str) -> list[tuple[str, Mapping[str, str]]]:
     """Return the file names and hashes of the wheels in a lock file."""
-    with import_lock:
+    with third_party_import_lock:
         # A prune by size or age needs neither of these.
         import tomllib
 

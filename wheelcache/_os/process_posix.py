@@ -19,7 +19,7 @@ def boot_id() -> str | None:
     """Return a string that changes with every boot of this machine, or ``None`` if the system has none."""
     if sys.platform == "linux":
         try:
-            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
                 return file.read().strip()
         except OSError:
             return None
