@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from wheelcache._http import network
+from wheelcache._http.client import HttpClient
 from wheelcache._http.interrupt import running
 from wheelcache._http.network import InterruptibleBackend
 from wheelcache._http.transport import PoolTransport, environment_proxies
@@ -298,3 +299,16 @@ def test_a_closed_connection_does_not_hide_an_untrusted_certificate() -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         network.TlsStream(below, ssl.create_default_context(), "127.0.0.1", network._TimeBudget(60))
     assert below.sent == 2
+
+
+def test_a_client_that_was_in_use_at_a_fork_is_closed_in_the_child() -> None:
+    """A request that the child inherits within a listener is not counted twice, so closing neither waits nor leaks."""
+    waits: list[float] = []
+    client = HttpClient(None, lambda _: None)
+    with client._borrow():
+        client.after_fork()
+    with client._borrow() as own:
+        assert isinstance(own, httpx.Client)
+    client.close(waits.append)
+    assert own.is_closed
+    assert waits == []

@@ -108,11 +108,14 @@ class HttpClient:
             self.closing.check()
             client = self._require_client()
             self._active += 1
+            closing = self.closing
         try:
             yield client
         finally:
             with self._lock:
-                self._active -= 1
+                # A listener may fork: in the child, after_fork has reset the count.
+                if self.closing is closing:
+                    self._active -= 1
                 self._close_if_unused()
 
     def _require_client(self) -> Client:
