@@ -2,7 +2,7 @@
 
 python benchmarks/cancel.py [rounds]             the default is 5, which takes two minutes
 
-Each call waits for a file that is never closed, waits for a server that never answers, or is in the middle of much work.
+Each call waits for a file that is never closed, or for a server that never answers, or is in the middle of much work.
 The time is from the moment of cancelling to the end of the call. It should be below one second (rule 16 of the design).
 On Windows, Ctrl-C is left out: it cannot be sent from within the process.
 """

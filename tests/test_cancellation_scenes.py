@@ -202,17 +202,16 @@ def cancelled_run(cause: str, backend: str, scene: Scene, call: Call, moment: Mo
 
 def some_of(table: Iterable[Call], windows: Iterable[str] = ()) -> list[object]:
     """Return calls as parameters; on Windows, where each file operation costs a lot here, these alone."""
-    return [
-        pytest.param(call, id=call.name, marks=[] if call.name in windows else [not_on_windows("three are enough")])
-        for call in table
-    ]
+    return [pytest.param(call, id=call.name) for call in table if sys.platform != "win32" or call.name in windows]
 
 
-# Where Ctrl-C cannot be sent to the main thread of a test, it is sent through a terminal: tests/test_ctrl_c_windows.py.
-CAUSES = ["close", "cancel", pytest.param("interrupt", marks=not_on_windows("see test_ctrl_c_windows.py"))]
+# On Windows, Ctrl-C cannot be sent to the main thread of a test: tests/test_ctrl_c_windows.py presses it in a terminal.
+CAUSES = ["close", "cancel"] if sys.platform == "win32" else ["close", "cancel", "interrupt"]
 HELD = some_of((call for call in CALLS.values() if call.held), ("fetch", "put", "unpack"))
 ASKING = some_of((call for call in CALLS.values() if call.asks), ("fetch", "fetch_all"))
 BUSY = some_of(call for call in CALLS.values() if call.busy[1] > 1 or call.busy[0] != "*")
+
+many_file_operations = not_on_windows("thousands of file operations, each of which costs half a millisecond there")
 
 
 @pytest.fixture
@@ -294,6 +293,7 @@ def stop_in_the_middle(call: Call, cause: str, scene: Scene, run: Callable[[Mome
     scene.check(call, torn=cause == "interrupt")
 
 
+@many_file_operations
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("call", BUSY)
 def test_a_call_that_has_much_to_do(call: Call, cause: str, server: Server, tmp_path: Path) -> None:
@@ -302,6 +302,7 @@ def test_a_call_that_has_much_to_do(call: Call, cause: str, server: Server, tmp_
     stop_in_the_middle(call, cause, scene, lambda moment: cancelled(cause, scene, call, moment))
 
 
+@many_file_operations
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("call", BUSY)
@@ -316,6 +317,7 @@ _MOMENTS = 12
 _FEW_MOMENTS = 3
 
 
+@many_file_operations
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("call", some_of(CALLS.values()))
 def test_at_any_moment(call: Call, cause: str, server: Server, tmp_path: Path) -> None:
