@@ -108,3 +108,22 @@ def test_a_shared_listener_is_called_by_one_thread_at_a_time() -> None:
 def test_no_listener_stays_none() -> None:
     """Without a listener the result is ``None``, so that no events are created."""
     assert one_at_a_time(None) is None
+
+
+def test_a_thread_that_starts_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If Ctrl-C interrupts the start of a thread, and the thread runs later all the same, it does no work."""
+    start, late, done = threading.Thread.start, [], []
+
+    def interrupted(thread: threading.Thread) -> None:
+        late.append(thread)
+        raise KeyboardInterrupt
+
+    def start_late(_: BaseException) -> None:
+        monkeypatch.undo()
+        start(late[0])
+        late[0].join()
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ThreadGroup(lambda: done.append(1), 2, "late").run(start_late)
+    assert done == []

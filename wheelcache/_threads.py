@@ -48,7 +48,8 @@ class ThreadGroup:
     def __init__(self, work: Callable[[], object], count: int, name: str) -> None:
         self._work = work
         self._threads = [threading.Thread(target=self._run, name=f"{name}-{number}") for number in range(count)]
-        self._running = 0
+        self._started = self._admitted = self._finished = 0
+        self._is_stopped = False
         self._changed = threading.Condition()
 
     def run(
@@ -70,28 +71,24 @@ class ThreadGroup:
             self._start()
             if in_caller is not None:
                 in_caller()
-            self._wait(poll)
+            self._wait(lambda: self._finished == self._started, poll)
         except BaseException as error:
+            with self._changed:
+                self._is_stopped = True
             stop(error)
-            self._wait(poll)
+            self._wait(lambda: self._finished == self._admitted, poll)
             raise
 
     def _start(self) -> None:
         for thread in self._threads:
-            with self._changed:
-                self._running += 1
-            try:
-                thread.start()
-            except BaseException:
-                # A thread that did not start cannot report its end. The threads that did start are still waited for.
-                if thread.ident is None:
-                    self._thread_ended()
-                raise
+            # An interrupt in here leaves open whether the thread will run: it is admitted only if it runs in time.
+            thread.start()
+            self._started += 1
 
-    def _wait(self, poll: Callable[[], object] | None) -> None:
+    def _wait(self, is_over: Callable[[], bool], poll: Callable[[], object] | None) -> None:
         while True:
             with self._changed:
-                ended = self._changed.wait_for(lambda: self._running == 0, _POLL_INTERVAL)
+                ended = self._changed.wait_for(is_over, _POLL_INTERVAL)
             if ended:
                 break
             if poll is not None:
@@ -101,15 +98,16 @@ class ThreadGroup:
                 thread.join()  # returns at once: the thread's work has ended
 
     def _run(self) -> None:
+        with self._changed:
+            if self._is_stopped:
+                return
+            self._admitted += 1
         try:
             self._work()
         finally:
-            self._thread_ended()
-
-    def _thread_ended(self) -> None:
-        with self._changed:
-            self._running -= 1
-            self._changed.notify_all()
+            with self._changed:
+                self._finished += 1
+                self._changed.notify_all()
 
 
 class ThreadLimiter:
