@@ -45,13 +45,20 @@ class _ThirdPartyImportLock:
         self._is_prepared = sys.platform == "win32" or "logging" in sys.modules
 
     def __enter__(self) -> None:
-        import_lock.acquire()
         if not self._is_prepared:
-            self._is_prepared = True
-            with import_lock:
-                import logging  # noqa: F401  - imported first, so that the lock can be registered after it
+            self._prepare()
+        import_lock.acquire()
 
-            _register()
+    def _prepare(self) -> None:
+        with import_lock:
+            import logging
+
+            if not self._is_prepared:
+                _register()
+                self._is_prepared = True
+        # A fork that began before the registration may hold the lock of logging, and wait for the import lock. This
+        # call waits for the lock of logging, and so for that fork, while the import lock is free.
+        logging.getLogger("wheelcache")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
