@@ -322,7 +322,7 @@ class _Work(Generic[_R]):
         finally:
             self.cancel()
             with anyio.CancelScope(shield=True):
-                # Cancelled again, since a thread that was just about to wait for a socket was not interrupted.
+                # The cancellation is repeated: it does not interrupt a thread that is about to block on a socket.
                 while self.is_running:
                     await anyio.sleep(_POLL_SECONDS)
                     self.cancel()

@@ -94,7 +94,7 @@ def _is_too_long(name: str) -> bool:
 
 
 def _folded(name: str) -> str:
-    """Return the form that is equal for names that are the same on some system: Windows and macOS ignore case."""
+    """Fold the case of a name and normalise it: names that collide on Windows or macOS give equal results."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())

@@ -413,7 +413,7 @@ def _required_progress(remaining: int | None) -> int:
 
 
 def _full_jitter(number: int) -> float:
-    """Return a random pause in seconds, up to a limit that doubles each round, so that clients do not act in step."""
+    """Return a random pause in seconds: its limit doubles each round, and clients do not retry at the same time."""
     # The choice is not a secret.
     return random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** max(0, number - 1)))  # noqa: S311
 

@@ -168,7 +168,7 @@ class Fetcher:
                 operation="fetch",
                 url=request.display_url,
                 path=self._store.layout.root,
-                advice="Fetch it once without offline=True, or add the file with put.",
+                advice="Fetch the wheel once without offline=True, or add the file with Cache.put().",
             )
 
 

@@ -31,7 +31,7 @@ from .._store.staging import StagedFile
 _MIN_BYTES = 1 << 14
 # From this size on, the origin file is written during the download, so that it also exists if the process is killed.
 _ORIGIN_FILE_FROM = 1 << 20
-# A leftover of an unknown owner is deleted after it was copied, if it has not been written to for this long.
+# After a leftover of an unknown owner was copied, the original is deleted if it has been idle for this long.
 _IDLE_SECONDS = 600.0
 
 

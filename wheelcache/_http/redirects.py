@@ -94,7 +94,7 @@ class RequestSender:
             request = self._client.build_request("GET", source.url, headers=fields)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise to_failure(error) from system_error(error)
-        # The client's own limit is meant for short requests, and downloads keep their connections for a long time.
+        # The client's pool timeout is too short here: downloads keep their connections for a long time.
         request.extensions["timeout"] = {**request.extensions.get("timeout", {}), "pool": _POOL_SECONDS}
         return request
 

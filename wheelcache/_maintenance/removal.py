@@ -130,7 +130,7 @@ class Remover:
         return self._remove_trees(entry.sha256) if is_gone else len(gone) == len(to_remove)
 
     def _remove_wheel(self, entry: EntryFolder, name: str, outcomes: dict[str, Outcome]) -> bool:
-        """Delete the blobs and then the record of a wheel, and note each outcome. Return whether the wheel is gone."""
+        """Delete the blobs and then the record of a wheel. Return whether the wheel no longer exists."""
         blobs = [blob.path for blob in entry.blobs if blob.filename == name]
         for path in (*blobs, self.layout.record(entry.sha256, name)):
             outcomes[path] = self._remove_file(path, entry.sha256)

@@ -34,7 +34,7 @@ class Sweeper:
 
     Args:
         remover: deletes them, and collects the report.
-        everything: whether age does not matter, so that only files of running processes are kept.
+        everything: ignore the age of files, and keep only those of running processes.
     """
 
     def __init__(self, remover: Remover, *, everything: bool = False) -> None:

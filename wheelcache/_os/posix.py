@@ -34,7 +34,7 @@ _RENAME_EXCL = 4
 _WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_CREAT | os.O_EXCL
-# The descriptor only serves to look names up, and on Linux O_PATH is cheaper.
+# Used only to resolve names. O_PATH is cheaper, and exists on Linux.
 _LOOKUP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _SMALL_FILE = 1 << 16
 

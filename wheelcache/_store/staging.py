@@ -90,7 +90,7 @@ class StagedFile:
         """Hash the existing contents of the file, through the handle that will continue to write it.
 
         Raises:
-            CommitError: if it cannot be read.
+            CommitError: if the file cannot be read.
         """
         while chunk := self._fs.perform("read", self.path, lambda: self._file.read(_READ_CHUNK)):
             self._running.update(chunk)

@@ -101,7 +101,7 @@ class TreeStore:
         self._layout = layout
         self._writable = writable
         self._full = full
-        # By marker, the manifests of trees that were hashed and whose marker cannot be renewed, as in a layer.
+        # Manifests of trees that were hashed but whose marker cannot be renewed, such as in a layer; by marker.
         self._hashed: dict[str, Manifest] = {}
 
     def find(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
@@ -341,7 +341,7 @@ class _CheckedFolder:
         self.stamps[number] = stat.st_mtime_ns
 
     def _check_small(self, path: str, number: int) -> os.stat_result | None:
-        """Return the status of a small, intact file. :meth:`_check_large` then checks any other."""
+        """Return the ``stat`` result of a small file if it is intact, else ``None``."""
         size, files = self._folder.sizes[number], self._fs.files
         if size > _SMALL:
             return None
