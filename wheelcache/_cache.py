@@ -223,7 +223,7 @@ class Cache:
             hashes: as for :meth:`fetch`.
 
         Raises:
-            FileNotFoundError: if the file does not exist; other errors of reading it propagate unchanged, too.
+            FileNotFoundError, OSError: if the file does not exist or cannot be read, as raised by the system.
             InvalidWheelError: if the file name is not a wheel's, or no hash is given and the bytes are not a wheel.
             HashMismatchError: if the bytes do not have the requested hashes.
             ReadOnlyError: if the cache is read-only.

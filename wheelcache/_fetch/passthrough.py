@@ -1,7 +1,7 @@
 """Look up a request of another HTTP client, and add the response to the store while that client reads it.
 
-:class:`~wheelcache.CacheTransport` uses this for each request that it handles. A failure of the cache does not affect
-the other client; the body is not stored then.
+:class:`~wheelcache.CacheTransport` uses this for each request that it handles. If the cache fails, the
+body is not stored, and the other client is not affected.
 """
 
 from __future__ import annotations

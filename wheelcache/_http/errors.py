@@ -52,7 +52,7 @@ _CHECK_CERTIFICATE = (
     "SSL_CERT_FILE or, in Python, pass client=httpx.Client(verify=...)."
 )
 
-# httpx's messages for the most frequent failures. They contain nothing but numbers.
+# httpx's messages for the most frequent failures. Their only variable parts are numbers.
 _SAFE_MESSAGE = re.compile(
     r"peer closed connection without sending complete message body"
     r" \((?:received \d+ bytes, expected \d+|incomplete chunked read)\)"

@@ -283,7 +283,7 @@ def _delete(set_information: _SetInformation, path: str, flags: int) -> None:
 
 
 def _ignore_errors(action: Callable[[], None]) -> None:
-    """Call ``action``, which cleans up after another operation, and ignore its errors: they matter less."""
+    """Call ``action``, which cleans up after another operation, and ignore its errors."""
     try:
         action()
     except OSError:

@@ -83,7 +83,7 @@ class Layout:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        # os.path.join for each entry would take a tenth of a walk over a million of them.
+        # os.path.join for each entry would take a tenth of the time of a walk.
         self._wheels = os.path.join(root, VERSION, "wheels", "")
         self.version = os.path.join(root, VERSION)
         self.wheels = os.path.join(self.version, "wheels")

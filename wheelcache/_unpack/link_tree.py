@@ -211,7 +211,7 @@ class _LinkRun:
             raise self._error
 
     def _is_slow(self, remaining: Iterator[_Task]) -> bool:
-        """Do the first tasks, and return whether the rest is worth threads."""
+        """Do the first tasks, and return whether threads would speed up the others."""
         clock = self._fs.system.monotonic
         start, done = clock(), 0
         for task in remaining:
