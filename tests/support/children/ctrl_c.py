@@ -46,7 +46,7 @@ def main(name: str, how: str, folder: str) -> None:
                 outcome = "returned"
             except BaseException as error:
                 outcome = type(error).__name__
-        print(f"{outcome} after {time.monotonic() - began[0]:.2f} s", flush=True)
+        print(f"outcome: {outcome} after {time.monotonic() - began[0]:.2f} s", flush=True)
         for new in scene.new:
             new.on(server)
         scene.check(call)
