@@ -197,9 +197,9 @@ def who_imports(package: str) -> set[str]:
     ("package", "only"),
     [
         ("filelock", {"_fs.lock"}),
-        ("httpx", {"_http.library", "_transport"}),
-        ("httpcore", {"_http.library"}),
-        ("anyio", {"_async_cache", "_http.async_client", "_threads"}),
+        ("httpx", {"_http.adapters.library", "_transport"}),
+        ("httpcore", {"_http.adapters.library"}),
+        ("anyio", {"_async_cache", "_http.adapters.async_client", "_threads"}),
         ("tenacity", {"_operation"}),
         ("packaging", {"_filenames", "_maintenance.select"}),
         ("platformdirs", {"_options"}),

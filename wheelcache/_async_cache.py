@@ -20,7 +20,7 @@ import anyio.lowlevel
 
 from ._cache import Cache, core_of
 from ._fetch.batch import Batch, BatchItem, Request
-from ._http.async_client import BlockingAsyncClient, EventLoopToken
+from ._http.adapters.async_client import BlockingAsyncClient, EventLoopToken
 from ._models import CachedWheel, Progress
 from ._operation import CURRENT_TOKEN, CancelToken
 from ._options import check_client

@@ -35,7 +35,7 @@ from wheelcache import (
     Status,
     WheelCacheError,
 )
-from wheelcache._http import transport
+from wheelcache._http.default_client import create as transport
 
 LARGE, MEDIUM = (
     Wheel(wheel_filename(name), make_wheel(name, size=size)) for name, size in (("large", 2 << 20), ("medium", 300_000))

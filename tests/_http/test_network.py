@@ -16,11 +16,12 @@ import httpcore
 import httpx
 import pytest
 
-from wheelcache._http import network
 from wheelcache._http.client import HttpClient
+from wheelcache._http.default_client import network
+from wheelcache._http.default_client.network import InterruptibleBackend
+from wheelcache._http.default_client.pool import PoolTransport
+from wheelcache._http.default_client.proxies import environment_proxies
 from wheelcache._http.interrupt import running
-from wheelcache._http.network import InterruptibleBackend
-from wheelcache._http.transport import PoolTransport, environment_proxies
 from wheelcache._operation import CancelToken, Operation, OperationCancelledError
 from wheelcache._os.system import System
 

@@ -36,7 +36,7 @@ from .._request import ResolvedRequest, Source, text_key
 from .partial import Origin, PartialDownload
 
 if TYPE_CHECKING:
-    from .._http.library import httpx
+    from .._http.adapters.library import httpx
 
 
 # Attempts in a row without progress, for each source.

@@ -21,7 +21,7 @@ from .._operation import Operation
 from .._request import ResolvedRequest
 
 if TYPE_CHECKING:
-    from .._http.library import httpx
+    from .._http.adapters.library import httpx
 
 # Status codes that concern the file, not the range.
 _ABOUT_THE_FILE = {

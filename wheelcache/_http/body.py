@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .._operation import Operation
+from .adapters.library import httpx
 from .errors import system_error, to_failure
 from .headers import is_encoded
 from .interrupt import running
-from .library import httpx
 
 
 def iter_body(op: Operation, response: httpx.Response) -> Iterator[bytes]:

@@ -19,10 +19,10 @@ from .interrupt import ReadInterrupter
 if TYPE_CHECKING:
     import socket
 
-    from .library import httpx
+    from .adapters.library import httpx
 
 
-# Each request of our own client ends within one wait of its connection (see :mod:`.network`).
+# Each request of our own client ends within one wait of its connection (see :mod:`.default_client.network`).
 _CLOSE_ATTEMPTS, _CLOSE_WAIT_SECONDS = 50, 0.02
 
 
@@ -129,7 +129,7 @@ class HttpClient:
             return self._client
         if self._own is None:
             with third_party_import_lock:
-                from .transport import create_client
+                from .default_client.create import create_client
 
             self._own = create_client()
         return self._own

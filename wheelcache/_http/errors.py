@@ -10,8 +10,8 @@ import re
 import ssl
 from http import HTTPStatus
 
+from .adapters.library import httpx
 from .headers import parse_retry_after
-from .library import httpx
 
 # If a server requests a longer delay than this, the download fails, and its error contains the delay.
 _LONGEST_RETRY_AFTER = 60.0

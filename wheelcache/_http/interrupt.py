@@ -1,7 +1,7 @@
 """Interrupt requests when their operation is cancelled.
 
-Our own client has a transport that checks the running operation between short waits (:mod:`.network`), and finds that
-operation in a context variable.
+Our own client has a transport that checks the running operation between short waits
+(:mod:`.default_client.network`), and finds that operation in a context variable.
 
 A caller's client blocks in its own reads, up to its own timeouts. Its public API allows two interruptions, both over
 HTTP/1.1 only, by shutting the socket down from the cancelling thread:
@@ -28,7 +28,7 @@ from .._operation import Operation
 if TYPE_CHECKING:
     import socket
 
-    from .library import httpx
+    from .adapters.library import httpx
 
 
 _CREATED = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")

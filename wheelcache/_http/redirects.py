@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from .._operation import Operation
 from .._request import Source, redact
+from .adapters.library import httpx
 from .errors import FailedRequestError, system_error, to_failure
 from .interrupt import ReadInterrupter, running
-from .library import httpx
 
 if TYPE_CHECKING:
     from .client import Client

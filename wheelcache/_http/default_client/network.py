@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from .interrupt import check_running
-from .library import httpcore
+from ..adapters.library import httpcore
+from ..interrupt import check_running
 
 _T = TypeVar("_T")
 

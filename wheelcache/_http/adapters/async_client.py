@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._imports import third_party_import_lock
-from .._operation import CancelToken, ClosedError
-from .interrupt import running_operation
+from ..._imports import third_party_import_lock
+from ..._operation import CancelToken, ClosedError
+from ..interrupt import running_operation
 
 if TYPE_CHECKING:
     from .library import httpx

@@ -1,0 +1,1 @@
+"""The HTTP client of a cache whose caller passes none."""
