@@ -22,6 +22,7 @@ from .._exceptions import CommitError, HashMismatchError, InvalidWheelError, Siz
 from .._fs.copy import copy_contents
 from .._fs.robustio import RobustIO, close_quietly, reading
 from .._fs.tempnames import OwnerTag, boot_tag
+from .._http.headers import is_file_size, sendable_value
 from .._request import ResolvedRequest, text_key
 from .._store.layout import Layout
 from .._store.records import decode, encode
@@ -334,7 +335,8 @@ def _read_origin(fs: RobustIO, path: str) -> tuple[Origin | None, int | None]:
             "total": int() | None as total,
             "place": str(place),
         }:
-            return Origin(url, validator, place), total
+            # Another program or an older version may have written it.
+            return Origin(url, sendable_value(validator), place), total if is_file_size(total) else None
     return None, None
 
 

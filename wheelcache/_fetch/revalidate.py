@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from .._fs.robustio import RobustIO
-from .._http.cache_control import KEPT, freshness
+from .._http.cache_control import KEPT, freshness, stored_fields
 from .._store.index import Index, UrlEntry
 from .download import ResponseHead
 
 
 def conditional_headers(known: UrlEntry, *, refresh: bool) -> dict[str, str]:
     """Return the header fields that ask a server whether its last response is still current."""
-    validators = {"If-None-Match": known.headers.get("etag"), "If-Modified-Since": known.headers.get("last-modified")}
+    fields = stored_fields(known.headers)
+    validators = {"If-None-Match": fields.get("etag"), "If-Modified-Since": fields.get("last-modified")}
     headers = {name: text for name, text in validators.items() if text}
     # Caches in between must revalidate, too: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4
     return {**headers, "Cache-Control": "no-cache"} if headers and refresh else headers
@@ -31,13 +32,14 @@ def remember_response(
     """
     if response.url != url:
         return
-    headers = {} if response.modified or previous is None else dict(previous.headers)
+    headers = {} if response.modified or previous is None else stored_fields(previous.headers)
     if not response.modified:
         # The Age field describes only the response that contained it.
         headers.pop("age", None)
     headers.update({name: response.headers[name] for name in KEPT if name in response.headers})
     fresh = freshness(headers, response.requested_at, fs.system.now(), response.hops)
     if fresh.storable:
-        index.write_url(fs, url, UrlEntry(sha256, fresh.until, fresh.may_be_stale, headers, response.place))
+        entry = UrlEntry(sha256, fresh.until, fresh.may_be_stale, stored_fields(headers), response.place)
+        index.write_url(fs, url, entry)
     else:
         index.remove(fs, url)

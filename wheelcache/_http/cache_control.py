@@ -16,10 +16,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .headers import parse_date
+from .headers import parse_date, sendable_value
 
 # The header fields that are stored: those that revalidation needs, and those that a 304 response may change.
 KEPT = ("cache-control", "expires", "date", "age", "vary", "etag", "last-modified")
+# Lists of which a part must not be lost: a value that is too long is replaced by the most careful one.
+_CAREFUL = {"cache-control": "no-cache", "vary": "*"}
+_UNPRINTABLE = re.compile(r"[^ -~]")
 
 _DIRECTIVE = re.compile(r'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,;"]*))?')
 # Larger values count as this one: https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2
@@ -39,6 +42,27 @@ class Freshness:
     storable: bool
     until: float
     may_be_stale: bool
+
+
+def stored_fields(headers: Mapping[str, object]) -> dict[str, str]:
+    """Return the fields of a response, or of an index entry, that may be stored and sent.
+
+    Other programs and older versions write index entries too, so their fields are filtered like those of a response.
+    All values are printable ASCII of bounded length. A validator, date or age with other characters is left out. In a
+    list, each other character is replaced, so that the other directives remain.
+
+    Args:
+        headers: fields with lowercase names.
+    """
+    fields: dict[str, str] = {}
+    for name in KEPT:
+        value = headers.get(name)
+        if name in _CAREFUL and isinstance(value, str) and value.strip():
+            printable = _UNPRINTABLE.sub("?", value.replace("\t", " "))
+            fields[name] = sendable_value(printable) or _CAREFUL[name]
+        elif (text := sendable_value(value)) is not None:
+            fields[name] = text
+    return fields
 
 
 def freshness(

@@ -10,6 +10,12 @@ from email.utils import parsedate_to_datetime
 
 # int() refuses numbers with thousands of digits. No file size has more than 18.
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
+# A validator is received once and sent many times. HTTP allows only these characters in a field that is sent:
+# https://www.rfc-editor.org/rfc/rfc9110#section-5.5
+_PRINTABLE = re.compile(r"[ -~]+")
+_STRONG_ETAG = re.compile(r'"[ !#-~]*"')
+# Servers refuse requests whose fields have some thousands of bytes.
+_LONGEST_VALUE = 1024
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
 
 
@@ -33,6 +39,11 @@ class ContentRange:
         return 0 if self.first is None or self.last is None else self.last + 1 - self.first
 
 
+def is_file_size(number: int | None) -> bool:
+    """Return whether a number can be the size of a file in bytes, and is no larger than a header field may declare."""
+    return type(number) is int and 0 <= number < 10**18
+
+
 def parse_content_length(value: str | None) -> int | None:
     """Return the number of bytes that a Content-Length field declares."""
     return int(value) if value is not None and _LENGTH.fullmatch(value) else None
@@ -47,9 +58,19 @@ def parse_content_range(value: str | None) -> ContentRange | None:
     return ContentRange(first, last, total)
 
 
+def sendable_value(value: object) -> str | None:
+    """Return the value of a received or stored field without surrounding spaces, or ``None`` if it cannot be sent.
+
+    It can be sent if it is printable ASCII with at most 1024 characters.
+    """
+    text = value.strip(" ") if isinstance(value, str) else ""
+    return text if len(text) <= _LONGEST_VALUE and _PRINTABLE.fullmatch(text) else None
+
+
 def parse_date(value: str | None) -> float | None:
     """Return the time of an HTTP date, in seconds since the epoch."""
-    if value is None:
+    # Python would accept the digits of every script.
+    if value is None or not value.isascii():
         return None
     try:
         date = parsedate_to_datetime(value)
@@ -81,8 +102,8 @@ def strong_validator(headers: Mapping[str, str]) -> str | None:
     if etag:
         # A response with a weak ETag has no strong validator. The date is only used if there is no ETag:
         # https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5
-        return etag if len(etag) > 1 and etag.startswith('"') and etag.endswith('"') and etag.isascii() else None
-    modified_field = headers.get("Last-Modified")
+        return sendable_value(etag) if _STRONG_ETAG.fullmatch(etag) else None
+    modified_field = sendable_value(headers.get("Last-Modified"))
     modified, date = parse_date(modified_field), parse_date(headers.get("Date"))
     # A file may change twice within one second.
     return modified_field if modified is not None and date is not None and date - modified >= 1 else None
