@@ -6,8 +6,8 @@
         wheel = cache.fetch("https://example.org/six-1.17.0-py2.py3-none-any.whl", hashes="sha256:...")
         cache.link(wheel, "wheelhouse/")
 
-Architecture, for contributors. Packages import only from the lines below their own. Those on one line do not know each
-other. A test checks both::
+Architecture, for contributors. A package imports only from the lines below its own. Packages on one line do not import
+each other. A test checks both rules::
 
     cli                     the command line, which uses the public API only
     _installer, _transport  adapters for pypa/installer and for httpx
@@ -18,12 +18,12 @@ other. A test checks both::
     _store | _archive       the cache folder on disk | a strict reader of wheels
     _fs | _http             file operations with retries | requests, redirects and bodies
     _operation              one public call: its cancel tokens, retry budget and progress
-    _os                     the operating system, called once and without retries; tests replace it
+    _os                     calls of the operating system, without retries; tests replace them
     _models, _reports, _request, _exceptions, _hashes, _filenames, _options, _threads, _imports
                             values, checks of arguments, threads, and the lock for imports
 
-``Cache.fetch`` parses the request, opens an ``Operation`` and looks the wheel up. A hit ends here, after one record and
-one ``stat``, and imports nothing that only a download needs::
+``Cache.fetch`` parses the request, opens an ``Operation`` and looks the wheel up. A hit reads one record and makes one
+``stat`` call. It imports no module that only a download needs::
 
     _request.parse_request      the URL, hashes, size and file name; credentials are separated from the URL
     _store.layers               the writable store, then its layers; without a hash, by the URL in _store.index
@@ -44,13 +44,13 @@ A miss continues in ``_fetch.fetcher``::
     _unpack.unpacker            the whole sequence, repeated if another process removes the tree
     _archive.wheel, .zip        reads the archive, and refuses an ambiguous one
     _unpack.extract             writes the files into a folder of its own, and checks them against RECORD
-    _unpack.trees               writes the marker, which makes the folder a tree; checks a tree before it is used
+    _unpack.trees               writes the marker, which makes the folder a tree; checks the tree before each use
     _unpack.link_tree           links the files into the caller's folder
     _fs.link                    chooses clone, hard link or copy, and remembers what a destination does not support
 
 All file operations pass through ``_fs.robustio.RobustIO``. It checks for cancellation before each operation, repeats an
-operation that another process prevents, and raises errors that say what happened. Code that only Windows needs is in
-the modules of ``_os`` with ``win`` in their names. Only ``_store.layout`` forms paths inside the cache folder.
+operation that another process prevents, and raises errors that describe the refusal. Code that only Windows needs is
+in the modules of ``_os`` with ``win`` in their names. Only ``_store.layout`` forms paths inside the cache folder.
 """
 
 __version__ = "0.1.0"
@@ -118,8 +118,8 @@ __all__ = [
     "WheelRequest",
 ]
 
-# Imported on first use: the start of a process counts, and most processes need none of these. CacheTransport is also a
-# subclass of an httpx class, and importing wheelcache must not import httpx.
+# Imported on first use: most processes need none of these names, and importing them would slow every start down.
+# Importing CacheTransport also imports httpx, because it is a subclass of an httpx class.
 _LAZY_NAMES = {
     "_async_cache": ["AsyncCache"],
     "_installer": ["LinkDestination", "TreeSource"],

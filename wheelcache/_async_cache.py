@@ -1,8 +1,8 @@
 """AsyncCache: the methods of :class:`Cache`, awaitable, on asyncio and trio.
 
-There is one implementation, the synchronous one: each method runs as a whole in a worker thread. Cancellation ends it
-at its next file operation, and ends its wait for a server. The awaiting task continues once the thread has cleaned up,
-so that nothing is locked or incomplete afterwards.
+The only implementation is the synchronous one. Each of its methods runs as a whole in a worker thread. Cancellation
+ends a method at its next file operation, and ends its wait for a server. The awaiting task continues after the thread
+has cleaned up, so that nothing is locked or incomplete afterwards.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _R = TypeVar("_R")
 # Seconds between checks whether a cancelled thread has ended.
 _POLL_SECONDS = 0.002
 
-# The number of threads for methods that may wait for a server. Each needs a connection, and an httpx client has 100 of
-# them (https://www.python-httpx.org/advanced/resource-limits/). More threads would wait for a connection, and a client
-# of the caller's fails after waiting for one for five seconds.
+# The number of threads for methods that may wait for a server. Each thread needs a connection. An httpx client has 100
+# connections (https://www.python-httpx.org/advanced/resource-limits/). More threads would wait for a connection. With a
+# client of the caller, that wait fails after five seconds.
 _NETWORK_THREADS = 100
 _NETWORK_METHODS = (Cache.fetch, Cache.metadata)
-# The other methods only use the disk, and never wait behind downloads. This is anyio's default number of threads.
+# The other methods only use the disk, and must not wait behind downloads. anyio allows this many threads by default.
 _DISK_THREADS = 40
 
 
@@ -66,15 +66,15 @@ def _run_in_thread(
 class AsyncCache:
     """A :class:`Cache` whose methods are awaited, on asyncio or trio.
 
-    The parameters are those of :class:`Cache`, and the methods do, return and raise the same. Many tasks may use one
-    object. At most 100 calls that may use the network and 40 others run at a time, in worker threads that do not count
-    against anyio's default limiter. Progress listeners are called in these threads.
+    The parameters, methods, results and errors are those of :class:`Cache`. Many tasks may use one object. At most 100
+    calls that may use the network run at a time, and 40 others. Their worker threads do not count against anyio's
+    default limiter. Progress listeners are called in these threads.
 
     Cancelling a call ends it at its next file operation, ends its wait for the network, and leaves nothing locked.
 
     Args:
-        client: an :class:`httpx.AsyncClient`, which is used as it is and never closed. ``None``, which is faster, lets
-            the cache use a client of its own.
+        client: an :class:`httpx.AsyncClient`, which is used as it is and never closed. With ``None``, which is faster,
+            the cache creates its own client.
 
     Example::
 
@@ -101,7 +101,7 @@ class AsyncCache:
         self._client = None if client is None else BlockingAsyncClient(client)
         self._cache = self._cache_class(
             path,
-            # It has the methods of httpx.Client that the cache uses.
+            # The adapter has the methods of httpx.Client that the cache uses.
             client=cast("httpx.Client | None", self._client),
             layers=layers,
             offline=offline,
@@ -170,7 +170,7 @@ class AsyncCache:
                 for _ in range(batch.jobs):
                     group.start_soon(work)
         except BaseExceptionGroup as errors:
-            # The tasks do not raise. Trio raised KeyboardInterrupt in this task, and the task group wrapped it.
+            # The child tasks do not raise. Trio raised KeyboardInterrupt in this task, and the task group wrapped it.
             raise errors.exceptions[0] from None
         return batch.outcomes() if return_exceptions else batch.wheels()
 
@@ -188,7 +188,7 @@ class AsyncCache:
     async def entries(self) -> AsyncIterator[CachedWheel]:
         """Like :meth:`Cache.entries`."""
         entries = self._cache.entries()
-        # The operation is created by the first step, with the token of that step.
+        # The first step creates the operation with its token, so every step must use that token.
         token = EventLoopToken()
         while (wheel := await self._run(lambda _: next(entries, None), self._disk_threads, token)) is not None:
             yield wheel
@@ -228,7 +228,7 @@ class AsyncCache:
         """Like :meth:`Cache.close`."""
         if self._client is not None:
             self._client.close()
-        # Closing ends the running calls, so it must not wait for one of their threads.
+        # Closing ends the running calls, so it must not wait for one of their threads to become free.
         await self._run(Cache.close, self._close_threads)
 
     async def __aenter__(self) -> Self:
@@ -246,7 +246,7 @@ class AsyncCache:
         return f"AsyncCache({str(self.path)!r})"
 
     async def _run(self, action: Callable[[Cache], _R], threads: ThreadLimiter, token: CancelToken | None = None) -> _R:
-        """Run a function in a worker thread. If the task is cancelled, cancel the thread and wait for its end."""
+        """Run a function in a worker thread. If the task is cancelled, cancel the function and wait for its end."""
         work = _Work(action, self._cache, token or EventLoopToken())
         ended = anyio.Event()
 
@@ -264,7 +264,8 @@ class AsyncCache:
                 await ended.wait()
                 group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
-            # The thread does not raise: this is the one exception that was raised in this task while it waited.
+            # The worker thread does not raise. The group contains the one exception that was raised in this task while
+            # it waited.
             raise errors.exceptions[0] from None
         finally:
             work.cancel()
@@ -299,7 +300,8 @@ class _Work(Generic[_R]):
     def __call__(self) -> None:
         # The thread runs in a copy of the task's context, so this does not affect other calls.
         CURRENT_TOKEN.set(self.token)
-        # The order matters: a canceller cancels the token and then reads is_running, and a thread may start late.
+        # Set before the token is checked. A canceller cancels the token before it reads is_running, so a thread that
+        # starts late is not missed.
         self.is_running = True
         try:
             self.token.check()
@@ -311,7 +313,7 @@ class _Work(Generic[_R]):
             self.is_running = False
 
     def cancel(self) -> None:
-        """Cancel the token, unless the function has ended: its successor may use the same token."""
+        """Cancel the token, unless the function has ended. The next function may use the same token."""
         if not self._has_ended:
             self.token.cancel()
 
@@ -322,7 +324,7 @@ class _Work(Generic[_R]):
         finally:
             self.cancel()
             with anyio.CancelScope(shield=True):
-                # The cancellation is repeated: it does not interrupt a thread that is about to block on a socket.
+                # Repeated, because one cancellation does not interrupt a thread that is about to block on a socket.
                 while self.is_running:
                     await anyio.sleep(_POLL_SECONDS)
                     self.cancel()

@@ -39,26 +39,28 @@ class Cache:
     Any number of ``Cache`` objects, in any number of threads, processes and machines, may use one folder at once. One
     object may be used from many threads, and after a fork. Closing it leaves nothing running or locked.
 
-    :meth:`close` from another thread, and Ctrl-C, end every call at its next file operation, and every wait within a
-    second. They cannot end a read from a file object of yours, or a name lookup or a file call that is blocked in the
-    system. A request through a ``client`` of yours may last until that client's own timeouts.
+    A :meth:`close` in another thread or Ctrl-C ends every call at its next file operation, and every wait within a
+    second. Neither can end a read from your own file object, or a name lookup or file operation that is blocked in the
+    operating system. A request through your own ``client`` may last until the timeouts of that client.
 
     Args:
         path: the cache folder. ``None`` for the one in the environment variable ``WHEELCACHE_DIR``, else the user's
-            cache folder on this platform. A relative path is made absolute at once, and links in it are not resolved.
+            cache folder on this platform. A relative path is made absolute at once. Links in the path are not resolved.
             The folder is created if it is missing.
         client: the :class:`httpx.Client` to download with, used as it is and never closed. Without one, the cache
             creates its own at the first download, with the proxies, the netrc file and the certificate settings of the
-            environment. With a client of yours, the child of a fork cannot download: the parent owns the connections.
-        layers: folders of further caches, such as one in an image or on a share. If a wheel is not in this cache, they
-            are searched in this order. They are never written to, not even for a lock or a time stamp.
-        offline: never use the network; a missing wheel is an :class:`OfflineError`. The last response of a URL is used
-            even if it is stale, unless the server forbade that (``must-revalidate``, ``no-cache``).
+            environment. After a fork, the child process cannot download through your client, because its connections
+            belong to the parent.
+        layers: folders of further caches, such as one in an image or on a share. If a wheel is not in this cache, the
+            layers are searched in this order. The cache never writes to a layer, not even a lock or a time stamp.
+        offline: never use the network, and raise :class:`OfflineError` for a missing wheel. The last response of a URL
+            is used even if it is stale, unless the server forbade that (``must-revalidate``, ``no-cache``).
         read_only: never write to the cache folder, which must exist.
-        verify: ``"auto"`` hashes a wheel again if it may have changed since it was hashed last: after a reboot, after
+        verify: ``"auto"`` hashes a wheel again if it may have changed since it was last hashed: after a reboot, after
             it was restored from an archive, or after it was touched. ``"full"`` hashes it on every hit.
-        max_size: the limit in bytes for all wheels and trees, ``None`` for no limit. When a new wheel exceeds it, the
-            least recently used ones are removed, down to nine tenths of the limit: allow more than you use at a time.
+        max_size: the limit in bytes for all wheels and trees, ``None`` for no limit. When a new wheel exceeds the
+            limit, the least recently used wheels are removed until nine tenths of the limit are in use. Choose a limit
+            above the size of the wheels that you use at the same time.
         io_timeout: the seconds that the contended file operations of one call may wait in total for other processes to
             close the files. Each request of :meth:`fetch_all` counts as a call.
         lock_timeout: the seconds to wait for another process that downloads the same wheel and makes no progress.
@@ -66,7 +68,7 @@ class Cache:
     Raises:
         CommitError: if the folder cannot be created.
         ReadOnlyError: if ``read_only`` or a layer names a folder that does not exist.
-        ValueError, TypeError: for an invalid option.
+        ValueError, TypeError: if an option is invalid.
 
     Example::
 
@@ -118,32 +120,34 @@ class Cache:
         refresh: bool = False,
         progress: Progress | None = None,
     ) -> CachedWheel:
-        """Return a wheel: from the cache if it is there, else from its URL.
+        """Return a wheel from the cache, or fetch it from its URL if it is missing.
 
-        With a strong hash (sha256 or better), the URL is only a source of the bytes: a hit needs no network, whatever
-        the origin of the wheel. Without a strong hash, the last response of the URL is used while it is fresh (RFC
-        9111). After that, the server is asked whether it is still current. A wheel becomes an entry as a whole or not
-        at all. An interrupted download is resumed, in the same run or a later one, even by another process.
+        With a strong hash (sha256 or better), the URL is only a source of the bytes. A hit needs no network, even if
+        the wheel was fetched from another URL. Without a strong hash, the last response of the URL is used while it is
+        fresh (RFC 9111). A stale response is revalidated with the server. A wheel becomes an entry as a whole or not at
+        all. An interrupted download is resumed, in the same run or a later one, even by another process.
 
         Args:
             url: an ``https:``, ``http:`` or ``file:`` URL. A ``#sha256=<hex>`` fragment counts as a hash. Credentials
-                in it are sent to its origin only. wheelcache never writes them to errors, logs, records or file names.
+                in the URL are sent to its origin only. wheelcache never writes them to errors, logs, records or file
+                names.
             hashes: ``"sha256:<hex>"``, ``"sha256=<hex>"``, ``{"sha256": hex}``, or several of the strings, of which one
                 must be strong. The bytes must match all of them.
             size: the size in bytes that the wheel must have.
             filename: the wheel's file name, if the URL does not end in it.
             mirrors: other URLs of the same file, tried in this order if the URLs before them fail.
-            refresh: ask the server even if its last response is fresh; has no effect if a hash is given.
+            refresh: revalidate with the server even if its last response is fresh. Has no effect if a hash is given.
             progress: called with each :class:`ProgressEvent`. An exception that it raises stops this fetch cleanly and
                 propagates unchanged.
 
         Raises:
-            ValueError: for an invalid URL, hash or size, and for a closed cache.
-            InvalidWheelError: for a file name that is not a wheel's, or bytes that are not a wheel if no hash is given.
+            ValueError: if the URL, a hash or the size is invalid, or the cache is closed.
+            InvalidWheelError: if the file name is not a valid wheel file name, or if no hash is given and the bytes are
+                not a wheel.
             HashMismatchError, SizeMismatchError: if the bytes do not match the request.
             DownloadError: if every URL fails.
             OfflineError, ReadOnlyError: if the wheel is missing and may not be fetched.
-            CommitError: if the file system refuses.
+            CommitError: if the file system refuses an operation.
         """
         request = parse_request(url, hashes, size, filename, mirrors)
         with self._core.begin(request.filename, progress) as op:
@@ -179,8 +183,9 @@ class Cache:
     ) -> list[CachedWheel] | list[CachedWheel | Exception]:
         """Fetch many wheels in parallel, and return them in the order of the requests.
 
-        The largest wheels are fetched first if sizes are known. All downloads share one pool of connections, and the
-        memory needed does not grow with the wheels. Ctrl-C ends all of them; partial downloads can be resumed.
+        The largest wheels are fetched first if sizes are known. All downloads share one pool of connections. The memory
+        use does not depend on the size of the wheels. Ctrl-C ends all downloads. A later call resumes the partial
+        downloads.
 
         Args:
             requests: each is a URL, a :class:`WheelRequest`, or any object with the attributes ``url`` and ``hashes``
@@ -189,12 +194,14 @@ class Cache:
             progress: as for :meth:`fetch`, called by one thread at a time. ``event.request`` and ``event.index``
                 identify the request of an event. The last event of a request is ``done`` or ``failed``.
             return_exceptions: return the outcome of each request in its position, a wheel or an :class:`Exception`, as
-                :func:`asyncio.gather` does; an invalid URL, hash or file name is an outcome too.
+                :func:`asyncio.gather` does. The error of an invalid URL, hash or file name is an outcome too.
 
         Raises:
-            TypeError: for an object that is not a request, before any is fetched.
-            ValueError, InvalidWheelError: without ``return_exceptions``, for an invalid request, before any is fetched.
-            ExceptionGroup: of the errors of :meth:`fetch`, after all other requests have finished.
+            TypeError: if an object is not a request. Nothing is fetched then.
+            ValueError, InvalidWheelError: if a request is invalid, unless ``return_exceptions`` is true. Nothing is
+                fetched then.
+            ExceptionGroup: if requests fail, unless ``return_exceptions`` is true. It contains the errors of
+                :meth:`fetch`, and is raised after all other requests have finished.
 
         Example::
 
@@ -215,19 +222,21 @@ class Cache:
     def put(
         self, source: str | os.PathLike[str] | BinaryIO, *, filename: str | None = None, hashes: Hashes | None = None
     ) -> CachedWheel:
-        """Copy a wheel from a local file into the cache. It becomes an entry as a whole or not at all.
+        """Copy a wheel from a local file into the cache. The wheel becomes an entry as a whole or not at all.
 
         Args:
-            source: a path, or a file that is open for reading in binary mode, from its position on.
+            source: a path, or a file that is open for reading in binary mode. An open file is read from its current
+                position to its end.
             filename: the wheel's file name, if ``source`` is not a path that ends in it.
             hashes: as for :meth:`fetch`.
 
         Raises:
-            FileNotFoundError, OSError: if the file does not exist or cannot be read, as raised by the system.
-            InvalidWheelError: if the file name is not a wheel's, or no hash is given and the bytes are not a wheel.
+            FileNotFoundError: if the file does not exist.
+            InvalidWheelError: if the file name is not a valid wheel file name, or if no hash is given and the bytes are
+                not a wheel.
             HashMismatchError: if the bytes do not have the requested hashes.
             ReadOnlyError: if the cache is read-only.
-            CommitError: if the file system refuses.
+            CommitError: if the file system refuses an operation.
         """
         expected = _hashes.parse_hashes(hashes)
         _hashes.require_strong(expected)
@@ -242,9 +251,10 @@ class Cache:
     def metadata(self, url: str, *, hashes: Hashes | None = None, metadata_hashes: Hashes | None = None) -> bytes:
         """Return the METADATA of a wheel, without downloading the wheel if possible.
 
-        METADATA is read from the wheel if that is in the cache. Otherwise one of these is downloaded: the ``.metadata``
-        file of the index (PEP 658), else the part of the wheel that contains METADATA, by range requests, else the
-        whole wheel. METADATA requested with a strong hash is kept. Only a whole wheel is checked against ``hashes``.
+        METADATA is read from the wheel if the wheel is in the cache. Otherwise, three downloads are tried in this
+        order: the ``.metadata`` file of the index (PEP 658), the part of the wheel that contains METADATA (by range
+        requests), and the whole wheel. METADATA that was requested with a strong hash is kept in the cache. Only a
+        whole wheel is checked against ``hashes``.
 
         Args:
             url: the URL of the wheel, as for :meth:`fetch`.
@@ -252,7 +262,7 @@ class Cache:
             metadata_hashes: the hashes of the ``.metadata`` file, from the index.
 
         Raises:
-            ValueError, InvalidWheelError: for an invalid URL or hash, or a file that is not a wheel.
+            ValueError: if the URL or a hash is invalid.
             HashMismatchError: if METADATA, from any of these sources, does not have the hashes from the index.
             DownloadError, OfflineError: if METADATA cannot be downloaded.
         """
@@ -301,20 +311,21 @@ class Cache:
     ) -> LinkMode:
         """Put a wheel into a folder by clone, hard link or copy, and return the mode that was used.
 
-        The target appears as a whole or not at all. A target that exists with the same bytes is a success.
+        The target appears as a whole or not at all. An existing target with the same bytes is accepted.
 
         Args:
             wheel: a wheel that this cache returned.
-            dest: an existing folder or a path that ends in a separator, for a file with the wheel's own name in that
-                folder; otherwise the path of the file.
-            mode: ``"auto"`` uses the first of these that works: clone (shares blocks, independent), hard link (shares
-                the file: editing one edits both), copy. It never hard-links files of a layer or a read-only cache,
-                since that changes their link count. Any other mode is used, or the call fails.
+            dest: the path of the file, or the folder for a file with the wheel's own name. A path means a folder if
+                that folder exists or if the path ends in a separator.
+            mode: ``"auto"`` uses the first of these that works: clone, hard link, copy. A clone is a separate file that
+                shares its blocks with the wheel in the cache. A hard link is the same file, so an edit changes both.
+                ``"auto"`` never hard-links files of a layer or a read-only cache, since that changes their link count.
+                Any other mode is used, or the call fails.
 
         Raises:
             FileExistsError: if the target exists with other bytes.
             FileNotFoundError: if the wheel is no longer in the cache.
-            CommitError: if the file system refuses.
+            CommitError: if the file system refuses an operation.
         """
         mode = LinkMode(mode)
         require_wheel(wheel)
@@ -338,10 +349,10 @@ class Cache:
             mode: as for :meth:`link`.
 
         Raises:
-            ValueError: if two different wheels have the same file name; nothing is written then.
+            ValueError: if two different wheels have the same file name. Nothing is written then.
             FileExistsError: if a file with other bytes has the name of a wheel.
             FileNotFoundError: if a given wheel is no longer in the cache.
-            CommitError: if the file system refuses.
+            CommitError: if the file system refuses an operation.
         """
         mode = LinkMode(mode)
         chosen = self.entries() if wheels is None else wheels
@@ -351,32 +362,34 @@ class Cache:
     def unpack(
         self, wheel: CachedWheel, dest: str | os.PathLike[str] | None = None, *, mode: LinkMode | str = LinkMode.AUTO
     ) -> Unpacked:
-        """Unpack a wheel: once into the cache, and from there into a folder at the speed of links.
+        """Unpack a wheel once into the cache, and link or copy its files from there into a folder.
 
         Every file is checked against the archive and against ``RECORD`` when it is unpacked. The tree in the cache is
-        checked before it is used, and unpacked again if a file is missing or damaged. A refused wheel leaves nothing in
-        the folder. A call that was killed leaves only complete files, and another call adds the rest.
+        checked before it is used. If a file is missing or damaged, the wheel is unpacked again. A refused wheel leaves
+        no files in the folder. A killed call leaves only complete files there. Another call adds the rest.
 
         Args:
             wheel: a wheel that this cache returned.
-            dest: the folder for the files, which may contain other packages. It is created if it is missing, and a link
-                to a folder in it is followed. ``None`` for the tree in the cache: read it, never write to it. ``.data``
-                folders are unpacked as they are; to install them, see :class:`TreeSource`. Files get the permissions
-                that the umask allows, and programs can be executed by everybody who can read them.
-            mode: ``"auto"`` uses the first of these that works: clone (shares blocks, independent), hard link (shares
-                the file, which is read-only on POSIX; an edit would change the tree in the cache too, and be detected),
-                copy. It never hard-links files of a layer or a read-only cache, as for :meth:`link`. On Windows, it
-                copies programs and libraries, since a loaded one cannot be deleted under any of its names. Any other
-                mode is used for every file, or the call fails.
+            dest: the folder for the files, which may contain other packages. The folder is created if it is missing.
+                Links to folders inside it are followed. ``None`` for the tree in the cache, which the caller must never
+                write to. ``.data`` folders are unpacked as they are. To install them, see :class:`TreeSource`. The
+                files have the permissions that the umask allows. Programs are executable for every user who can read
+                them.
+            mode: ``"auto"`` uses the first of these that works: clone, hard link, copy. A clone is a separate file that
+                shares its blocks with the tree. A hard link is the same file, and is read-only on POSIX. An edit of a
+                hard link would change the tree in the cache too, and be detected. ``"auto"`` never hard-links files of
+                a layer or a read-only cache, as for :meth:`link`. On Windows, ``"auto"`` copies programs and libraries,
+                since a loaded one cannot be deleted under any of its names. Any other mode is used for every file, or
+                the call fails.
 
         Raises:
             UnsafeWheelError: if the archive would write outside the folder, or two readers could read it differently.
             InvalidWheelError: if the archive is damaged, or a file does not have the hash in ``RECORD``.
-            FileExistsError: if a file with other bytes exists at a path of the wheel; the error names that file.
+            FileExistsError: if a file with other bytes exists at a path of the wheel. The error names that file.
             FileNotFoundError: if neither the wheel nor its tree is in the cache any more.
-            ReadOnlyError: if the cache is read-only and has no tree of this wheel, but needs one: for ``dest=None``,
-                or to clone or hard-link its files.
-            CommitError: if the file system refuses.
+            ReadOnlyError: if the cache is read-only, and lacks the tree that ``dest=None`` or the mode "clone" or
+                "hardlink" needs.
+            CommitError: if the file system refuses an operation.
         """
         mode = LinkMode(mode)
         require_wheel(wheel)
@@ -396,22 +409,24 @@ class Cache:
         """Remove old wheels by size or age, least recently used first, and sweep leftovers.
 
         Entries are removed as a whole: wheel, tree and pointers. Entries in use are kept and reported, without waiting.
-        Any number of prunes may run at once, and together with any other call. Without a limit and ``keep``, only
-        leftovers are removed: temporary files older than a day whose owner has ended, partial downloads older than a
-        week, quarantine and kept METADATA older than a month, locks that nobody holds, and pointers to missing entries.
+        Any number of prunes and other calls may run at once. Without a limit and ``keep``,
+        only leftovers are removed: temporary files older than a day whose owner has ended, partial downloads older than
+        a week, quarantine and kept METADATA older than a month, locks that nobody holds, and pointers to missing
+        entries.
 
         Args:
             max_size: the bytes of wheels and trees to keep.
             max_age: seconds, or a :class:`~datetime.timedelta`, since the last fetch, put or get. The time of the last
                 use is known to the day.
             keep: the wheels to keep at any age: digests, wheels, paths of ``pylock.toml`` files. Without a limit, all
-                others are removed: ``cache.prune(keep="pylock.toml")`` leaves a CI job the wheels for its next run.
+                others are removed. For example, ``cache.prune(keep="pylock.toml")`` keeps the wheels that the next run
+                of a CI job needs.
             dry_run: only report the files that would be removed.
             progress: called with one event for each removed wheel. An exception that it raises ends the prune at once.
 
         Raises:
-            ValueError: for an invalid limit or digest, or a lock file that does not parse; nothing is removed.
-            OSError: if a lock file cannot be read; nothing is removed.
+            ValueError: if a limit or a digest is invalid, or a lock file cannot be parsed. Nothing is removed then.
+            OSError: if a lock file cannot be read. Nothing is removed then.
             ReadOnlyError: if the cache is read-only, and this is not a dry run.
         """
         limits = PruneLimits(_options.check_size("max_size", max_size), _options.check_age(max_age))
@@ -424,13 +439,13 @@ class Cache:
         Never waits: wheels in use are kept and reported.
 
         Args:
-            names: digests ``"sha256:<hex>"`` or wheels, to remove all file names of each; or names of projects, to
-                remove all wheels of each.
+            names: digests ``"sha256:<hex>"``, wheels or names of projects. A digest or a wheel is removed under all of
+                its file names. A project is removed with all of its wheels.
             dry_run: only report the files that would be removed.
             progress: as for :meth:`prune`.
 
         Raises:
-            ValueError: for an invalid name, or if this cache has no wheel of that name. Nothing is removed then.
+            ValueError: if a name is invalid, or this cache has no wheel of that name. Nothing is removed then.
             ReadOnlyError: if the cache is read-only, and this is not a dry run.
         """
         with self._core.begin(progress=progress) as op:
@@ -452,7 +467,7 @@ class Cache:
             return self._core.clear(op, dry_run=dry_run)
 
     def verify(self, *, repair: bool = False, progress: Progress | None = None) -> VerifyReport:
-        """Hash everything in this cache again, trusted or not, and report every problem.
+        """Hash every wheel and tree in this cache again, even if it is trusted, and report every problem.
 
         Args:
             repair: quarantine damaged and foreign files, write the missing records of intact wheels, and remove damaged

@@ -140,7 +140,7 @@ class Core:
         return self.fetch(own, item.resolved)
 
     def fetcher(self) -> Fetcher:
-        """Return the pipeline. It is imported on the first miss, since a hit does not need it."""
+        """Return the fetcher. Its module is imported on the first miss, since a hit does not need it."""
         if self._fetcher is None:
             with third_party_import_lock:
                 from ._fetch.fetcher import Fetcher
@@ -163,7 +163,7 @@ class Core:
 
         return export.export(RobustIO(op), self.exporter, wheels, dest, mode, require_all=require_all)
 
-    # Most processes never import the modules of the methods below.
+    # The methods below import their modules locally, because most processes never call these methods.
 
     def stats(self, op: Operation) -> Stats:
         """Return the size of the cache. See ``Cache.stats``."""

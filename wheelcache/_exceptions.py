@@ -1,7 +1,7 @@
 """All exceptions of wheelcache.
 
-An error holds data: the operation, absolute paths, the redacted URL, the error code, attempts, elapsed seconds and
-advice. The message is derived from the data. Both survive pickling.
+An error has its details as attributes: the operation, absolute paths, the redacted URL, the error code, the number of
+attempts, the elapsed seconds and advice. The message is derived from these attributes. Pickling preserves both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Cause(StrEnum):
-    """Why the file system refused an operation, as far as that can be determined."""
+    """The reason why the file system refused an operation, as far as it can be determined."""
 
     HELD = "held by another process"
     DENIED = "permission denied"
@@ -44,7 +44,7 @@ class WheelCacheError(Exception):
         url: the URL, without credentials and query, or ``None``.
         attempts: the number of attempts.
         elapsed: seconds from the first attempt to the error.
-        advice: a suggestion for the user; may be empty.
+        advice: a suggestion for the user, which may be empty.
         tried: one line for each failed attempt of a download, oldest first; empty for other operations.
     """
 
@@ -86,7 +86,7 @@ class WheelCacheError(Exception):
         }
 
     def _details(self) -> str:
-        """Return the details that the message shows in brackets, such as ``"winerror 32"``; may be empty."""
+        """Return the details that the message shows in brackets, such as ``"winerror 32"``, or an empty string."""
         return ""
 
     def __reduce__(self) -> tuple[Callable[..., WheelCacheError], tuple[type[WheelCacheError], dict[str, Any]]]:
@@ -110,7 +110,7 @@ class WheelCacheError(Exception):
 
 
 class HashMismatchError(WheelCacheError):
-    """The content does not have the requested hashes, and is neither stored nor returned.
+    """The content does not have the requested hashes. It is neither stored nor returned.
 
     Attributes:
         expected: the requested hashes, by algorithm, in hex.
@@ -137,7 +137,8 @@ class SizeMismatchError(WheelCacheError):
 
     Attributes:
         expected: the requested size in bytes.
-        actual: the size that the server declared, or the bytes received when they exceeded the requested size.
+        actual: the size that the server declared, or the number of bytes that were received before the download was
+            aborted.
     """
 
     def __init__(self, problem: str = "", *, expected: int, actual: int, **facts: Any) -> None:
@@ -180,18 +181,18 @@ class DownloadError(WheelCacheError):
 
 
 class OfflineError(WheelCacheError):
-    """The wheel is not in the cache, and the cache was opened with ``offline=True``."""
+    """The wheel is not in the cache, which was opened with ``offline=True``."""
 
 
 class ReadOnlyError(WheelCacheError):
-    """The operation needs to write, and the cache was opened with ``read_only=True``."""
+    """The operation must write to a cache that was opened with ``read_only=True``."""
 
 
 class CommitError(WheelCacheError, OSError):
     """The file system refused an operation on the cache, permanently or until the timeout.
 
-    It is an :class:`OSError` too: ``errno``, ``strerror``, ``filename``, ``filename2`` and ``winerror`` (``None`` for
-    errors that do not come from Windows) are set.
+    The error is also an :class:`OSError`, with ``errno``, ``strerror``, ``filename`` and ``filename2``. On every
+    platform it has a ``winerror``, which is ``None`` unless Windows reported the error.
 
     Attributes:
         cause: why the operation was refused.
@@ -200,7 +201,7 @@ class CommitError(WheelCacheError, OSError):
             them.
     """
 
-    # Typed as Any because OSError types them differently on each system: only Windows has winerror, and as an int.
+    # Typed as Any because the types of OSError do not fit: winerror is an int and exists on Windows only.
     errno: Any
     winerror: Any
     strerror: Any
@@ -252,4 +253,4 @@ class InvalidWheelError(WheelCacheError):
 
 
 class UnsafeWheelError(InvalidWheelError):
-    """The archive would write outside its folder, or is ambiguous: two readers could read it differently."""
+    """The archive would write outside its folder, or two readers could read it differently."""

@@ -1,4 +1,4 @@
-"""Check wheel file names: every name cheaply, and names that are new to the cache completely."""
+"""Check the form of every wheel file name, and parse those that are new to the cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DIST_INFO = ".dist-info"
 
 
 def check_filename(filename: str, *, operation: str, url: str | None = None) -> None:
-    """Check the form of a wheel file name. This check is cheap, and precedes the use of the name in any path.
+    """Check the form of a wheel file name cheaply, before the name is used in any path.
 
     Raises:
         InvalidWheelError: if the name does not have the form of a wheel file name, or is too long.
@@ -27,12 +27,12 @@ def check_filename(filename: str, *, operation: str, url: str | None = None) -> 
 
 
 def check_wheel_name(filename: str, *, operation: str, url: str | None = None) -> None:
-    """Check a wheel file name completely. Needed on a miss only: the names in the cache were checked before.
+    """Check a wheel file name completely, on a miss. The names in the cache were checked when they were added.
 
     Raises:
         InvalidWheelError: if ``packaging`` cannot parse the name.
     """
-    with third_party_import_lock:  # importing packaging takes 30 ms, and a hit does not need it
+    with third_party_import_lock:  # a hit does not need packaging, whose import takes 30 ms
         from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:
@@ -66,11 +66,11 @@ def check_project(
     Raises:
         UnsafeWheelError: if the folder names another project.
     """
-    # Old tools kept dashes in the project name of the folder. The project name in a file name has none.
+    # Old tools kept dashes in the project name of the folder. The project name in a file name contains no dashes.
     project = dist_info[: -len(_DIST_INFO)].rpartition("-")[0]
     if not _is_same_project(project, filename.partition("-")[0]):
         raise UnsafeWheelError(
-            f"its {dist_info} names another project than its file name",
+            f"its {dist_info} folder names another project than its file name",
             operation=operation,
             path=path,
             url=url,
@@ -79,7 +79,7 @@ def check_project(
 
 
 def _is_same_project(name: str, other: str) -> bool:
-    """Return whether two project names are the same after PEP 503 normalisation."""
+    """Return whether two project names are equal after PEP 503 normalisation."""
     if name == other:
         return True  # the usual case, without importing packaging
     with third_party_import_lock:

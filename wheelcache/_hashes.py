@@ -1,7 +1,7 @@
 """Parse the hashes that a caller passes, and compute several hashes of one stream.
 
-An entry of the cache is named by its sha256. Other hashes that a caller passes are verified too, and stored in the
-record: a later caller that knows only the sha512 finds the same entry.
+An entry of the cache is named by its sha256. Other hashes that a caller passes are also verified and stored in the
+record. A later caller that knows only the sha512 finds the same entry.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _DIGEST_BYTES = {
     "blake2b": 64,
     "blake2s": 32,
 }
-# Algorithms of at least 256 bits are strong: https://peps.python.org/pep-0503/ recommends sha256 for the fragment.
+# Algorithms of at least 256 bits are strong. For the fragment of a URL, https://peps.python.org/pep-0503/ recommends
+# sha256.
 _STRONG_BYTES = 32
 # The order in which hashes are used to find an entry. Entries are named by their sha256.
 _PREFERENCE = ("sha256", "sha512", "sha384", "blake2b", "blake2s", "sha3_256", "sha3_512", "sha3_384")
@@ -77,7 +78,7 @@ def normalize_hash(algorithm: str, value: str) -> tuple[str, str]:
 
 
 def parse_hashes(hashes: Hashes | None) -> dict[str, str]:
-    """Return hashes in any accepted form as ``{algorithm: hex}``; an empty mapping for ``None``.
+    """Return hashes in any accepted form as ``{algorithm: hex}``, and ``None`` as an empty mapping.
 
     Raises:
         ValueError: if an algorithm is unknown, digits are malformed, or one algorithm has two different values.
@@ -97,7 +98,7 @@ def merge_hashes(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return pairs of an algorithm and its digits as a mapping.
 
     Raises:
-        ValueError: if one algorithm has two different values: no file can match both.
+        ValueError: if one algorithm has two different values, since no file can match both.
     """
     hashes: dict[str, str] = {}
     for algorithm, value in pairs:
@@ -107,7 +108,7 @@ def merge_hashes(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def require_strong(hashes: Mapping[str, str]) -> None:
-    """Check that hashes, if there are any, identify a wheel.
+    """Check that hashes identify a wheel. An empty mapping is accepted.
 
     Raises:
         ValueError: if hashes are given and all of them are weak.
@@ -117,7 +118,7 @@ def require_strong(hashes: Mapping[str, str]) -> None:
 
 
 def naming_hash(hashes: Mapping[str, str]) -> str | None:
-    """Return the hash to look an entry up by, as ``"<algorithm>:<hex>"``, or ``None`` if all are weak."""
+    """Return the hash that an entry is looked up by, as ``"<algorithm>:<hex>"``, or ``None`` if all are weak."""
     for algorithm in _PREFERENCE:
         if algorithm in hashes:
             return f"{algorithm}:{hashes[algorithm]}"
@@ -130,10 +131,10 @@ def sha256_of(data: bytes) -> str:
 
 
 class MultiHash:
-    """Computes several hashes of one stream of bytes at once; sha256 is always among them."""
+    """Computes several hashes of one stream of bytes at once, always including sha256."""
 
     def __init__(self, algorithms: Iterable[str] = ()) -> None:
-        # FIPS builds refuse md5 and sha1 unless usedforsecurity is False. A strong hash is always used beside them.
+        # FIPS builds refuse md5 and sha1 unless usedforsecurity is False. A weak hash is never the only one.
         self._hashers = {
             name: hashlib.new(name, usedforsecurity=False) for name in dict.fromkeys(("sha256", *algorithms))
         }

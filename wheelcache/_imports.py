@@ -1,17 +1,18 @@
 """The lock that keeps a fork from interrupting an import.
 
 Python holds a lock for each module that is being imported. If a process forks while another thread imports a module,
-the child inherits a locked lock that no thread will release, and hangs when it imports the same module. So every import
-inside a function of the library holds :data:`import_lock`, and a fork waits for that lock. This covers the imports at
-the top of a module that is imported in this way, too::
+the child inherits a lock that no thread will release. The child then hangs when it imports the same module. So every
+import inside a function of the library holds :data:`import_lock`, for which a fork waits. The lock also covers the
+imports at the top of a module that is imported in this way::
 
     with import_lock:
         from ._maintenance import stats
 
-Imports of other distributions hold :data:`third_party_import_lock`, which is the same lock with one precaution. The
-functions that precede a fork run in the reverse order of their registration, and :mod:`logging` registers one that
-acquires the lock of logging. Modules use that lock while they are imported. If a fork acquired it before the import
-lock, the fork and an import would wait for each other. So the import lock is registered again once logging is imported.
+Imports of other distributions hold :data:`third_party_import_lock`, which is the same lock with one precaution. Before
+a fork, registered functions run in the reverse order of their registration. One of them is registered by
+:mod:`logging`, and acquires the lock of logging. Modules use that lock while they are imported. If a fork acquired the
+lock of logging before the import lock, the fork and an import would wait for each other. So the import lock is
+registered again after logging was imported.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ import threading
 from types import TracebackType
 
 import_lock = threading.RLock()
-"""Held around every import inside a function. It is reentrant, since the imported module may import others."""
+"""The lock around every import inside a function. It is reentrant, since the imported module may import others."""
 
 
 def _release_after_fork() -> None:
-    # In the child, the forking thread still holds the lock, with the same thread identifier, and can release it.
+    # In the child, the forking thread has the same thread identifier, still holds the lock, and can release it.
     try:
         import_lock.release()
     except RuntimeError:
-        pass  # registered while this fork was waiting, which therefore did not acquire the lock once more
+        pass  # registered while this fork was waiting, so the fork did not acquire the lock a second time
 
 
 def _register() -> None:
@@ -56,8 +57,8 @@ class _ThirdPartyImportLock:
             if not self._is_prepared:
                 _register()
                 self._is_prepared = True
-        # A fork that began before the registration may hold the lock of logging, and wait for the import lock. This
-        # call waits for the lock of logging, and so for that fork, while the import lock is free.
+        # A fork that began before the registration may hold the lock of logging and wait for the import lock. This call
+        # waits for the lock of logging while the import lock is free, so that the fork can finish.
         logging.getLogger("wheelcache")
 
     def __exit__(
@@ -68,4 +69,4 @@ class _ThirdPartyImportLock:
 
 _register()
 third_party_import_lock = _ThirdPartyImportLock()
-"""Held around every import of another distribution inside a function, and of modules that import one."""
+"""The lock around every import inside a function that imports another distribution, directly or indirectly."""

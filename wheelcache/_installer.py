@@ -1,7 +1,7 @@
-"""Adapters for pypa/installer: a source that reads a tree in the cache, and a destination that links its files.
+"""Adapters for pypa/installer: a source that reads a tree in the cache, and a destination that links the tree's files.
 
-installer is not a dependency, but users of these classes have it installed. It is imported only in methods that
-installer itself calls. At run time, both classes implement its interfaces without inheriting from them.
+installer is not a dependency, but users of these classes have it installed. Only methods that installer itself calls
+import it. At run time, both classes implement the interfaces of installer without inheriting from them.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ else:
 
 
 class _TreeStream(io.BufferedReader):
-    """A file of a tree with its location, so that it can be linked instead of read.
+    """An open file of a tree with its location, so that the file can be linked instead of read.
 
     Attributes:
-        never_hardlink_from: caches whose files are hard-linked only if the caller requests it.
+        never_hardlink_from: caches whose files are hard-linked only if the caller requests that mode.
     """
 
     def __init__(
@@ -54,10 +54,11 @@ class TreeSource(WheelSource):
     """A wheel in a cache as the source of an installation by pypa/installer.
 
     The files are read from the tree of the wheel, which is created if it does not exist. They were checked against
-    ``RECORD`` when the tree was created and are checked against its marker now, so nothing is left to validate.
+    ``RECORD`` when the tree was created. This class checks them against the marker of the tree, so installer need not
+    validate them.
 
     Args:
-        cache: the :class:`Cache` that has the wheel. It must be writable or have the tree.
+        cache: the :class:`Cache` that contains the wheel. The cache must be writable or contain the tree.
         wheel: a wheel that this cache returned.
 
     Raises:
@@ -102,7 +103,7 @@ class TreeSource(WheelSource):
 
     @property
     def data_dir(self) -> str:
-        """The name of the ``.data`` folder, which need not exist."""
+        """The name of the ``.data`` folder, which may be missing."""
         return f"{self.distribution}-{self.version}.data"
 
     def read_dist_info(self, filename: str) -> str:
@@ -115,13 +116,13 @@ class TreeSource(WheelSource):
         path = os.path.join(self._root, self._dist_info, *filename.split("/"))
         data = self._fs.read(path)
         if data is None and filename in self.dist_info_filenames:
-            raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned: unpack it again", path)
+            raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned: create the TreeSource again", path)
         if data is None:
             raise KeyError(filename)
         return data.decode("utf-8")
 
     def validate_record(self, *, validate_contents: bool = True) -> None:
-        """Do nothing: every file was checked against ``RECORD`` when the tree was created."""
+        """Do nothing, because every file was checked against ``RECORD`` when the tree was created."""
 
     def get_contents(self) -> Iterator[WheelContentElement]:
         """Yield each file: its row of ``RECORD``, a stream, and whether it is executable."""
@@ -140,13 +141,13 @@ class TreeSource(WheelSource):
 class LinkDestination(WheelDestination):
     """A destination for pypa/installer that links the files of a :class:`TreeSource` into place.
 
-    The inner destination writes scripts (because their first line changes), ``RECORD``, byte code, and files of other
-    sources. An existing file with the same bytes is accepted.
+    The inner destination writes ``RECORD``, byte code, files of other sources, and scripts, whose first line changes.
+    An existing file with the same bytes is accepted.
 
     Args:
         inner: the inner destination. Its ``overwrite_existing`` applies to linked files too.
         mode: as for :meth:`Cache.unpack`.
-        io_timeout: the total number of seconds that contended file operations may wait.
+        io_timeout: the seconds that contended file operations may wait in total.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class LinkDestination(WheelDestination):
         self._inner = inner
         self._mode = LinkMode(mode)
         self._fs = _new_fs(io_timeout)
-        # Set for each file: one destination may receive files of several sources, one after another.
+        # Set for each file, since one destination may receive files of several sources, one after another.
         self._never_hardlink_from: list[Layout] = []
         self._linker = TreeLinker(LinkStrategy(self._never_hardlink_from))
 
@@ -215,7 +216,7 @@ def _new_fs(io_timeout: float = 60.0) -> RobustIO:
 
 
 def _urlsafe(digest: str) -> str:
-    with import_lock:  # only installations need it
+    with import_lock:  # only installations need base64
         import base64
 
     return base64.urlsafe_b64encode(bytes.fromhex(digest)).rstrip(b"=").decode("ascii")

@@ -11,29 +11,29 @@ from typing import TypeAlias
 
 
 class Status(StrEnum):
-    """How a wheel was obtained."""
+    """The way in which a wheel was obtained."""
 
     HIT = "hit"
-    """From the cache."""
+    """The wheel was in the cache."""
     LAYER = "layer"
-    """From one of the read-only layers."""
+    """The wheel was in one of the read-only layers."""
     DOWNLOADED = "downloaded"
-    """From its URL or a mirror."""
+    """The wheel was downloaded from its URL or a mirror."""
     RESUMED = "resumed"
-    """From its URL or a mirror, continuing an interrupted download."""
+    """An interrupted download of the wheel was resumed."""
     REVALIDATED = "revalidated"
-    """From the cache, after the server confirmed that it is still current."""
+    """The wheel was in the cache, and the server confirmed that it is still current."""
     ADDED = "added"
-    """From a local file, which was copied."""
+    """The wheel was copied from a local file."""
     REPAIRED = "repaired"
-    """From its URL or a mirror, after the damaged copy in the cache was quarantined."""
+    """The wheel was downloaded, after the damaged copy in the cache was quarantined."""
 
 
 @dataclass(frozen=True)
 class CachedWheel:
     """A wheel in the cache whose content was verified.
 
-    It is an :class:`os.PathLike`: pip, ``installer``, :mod:`zipfile` and ``open`` accept it.
+    A ``CachedWheel`` is an :class:`os.PathLike`, which pip, ``installer``, :mod:`zipfile` and ``open`` accept.
 
     Attributes:
         path: the absolute path, which ends in the wheel's file name. The path is valid until the wheel is pruned or
@@ -75,27 +75,27 @@ Keep: TypeAlias = str | CachedWheel | os.PathLike[str]
 
 
 class LinkMode(StrEnum):
-    """How a file of the cache is put into a folder."""
+    """The method that puts a file of the cache into a folder."""
 
     AUTO = "auto"
     """The first of the other modes that works."""
     CLONE = "clone"
     """A separate file that shares its blocks with the cached one until either is written to."""
     HARDLINK = "hardlink"
-    """Another name of the cached file: a change of one changes both."""
+    """Another name of the cached file. A change to one name's content changes both."""
     COPY = "copy"
     """A separate file."""
 
 
 @dataclass(frozen=True)
 class Unpacked:
-    """The files of an unpacked wheel. It is an :class:`os.PathLike` of the folder that holds them.
+    """The files of an unpacked wheel. An ``Unpacked`` is an :class:`os.PathLike` of the folder that contains them.
 
     Attributes:
         path: the absolute path of the folder: the given destination, or the tree in the cache.
-        mode: ``hardlink`` if any of the files shares its content with the cache, so that a change of one changes both;
-            else the mode that was used. ``None`` if the folder is the tree in the cache. A file that existed before
-            counts as a hard link if it is one, else as a copy.
+        mode: ``hardlink`` if any of the files is a hard link to the cache, else the mode that was used. ``None`` if the
+            folder is the tree in the cache. A file that existed before the call counts as a hard link if it is one,
+            else as a copy.
         files: the names of the wheel's files, relative to ``path``, with slashes.
     """
 
@@ -111,7 +111,7 @@ class Phase(StrEnum):
     """The current step of an operation."""
 
     WAITING = "waiting"
-    """Waiting for another thread or process that downloads the same wheel, or before another attempt."""
+    """Waiting for another thread or process that downloads the same wheel, or waiting before another attempt."""
     DOWNLOADING = "downloading"
     """Receiving the content: ``done`` of ``total`` bytes."""
     CHECKING = "checking"
@@ -127,16 +127,16 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """The progress of one wheel.
+    """The progress of one wheel in an operation.
 
     Attributes:
         wheel: the wheel's file name.
         phase: the current step.
-        done: the bytes processed so far; 0 while waiting.
-        total: the bytes to process, or ``None`` if unknown.
+        done: the number of bytes processed so far, and 0 while waiting.
+        total: the number of bytes to process, or ``None`` if unknown.
         detail: a note for display, such as ``"for process 4711"`` or ``"HTTP 503, again in 2.1 s"``; usually empty.
-        request: the caller's request that the event belongs to, in ``fetch_all``; else ``None``.
-        index: the position of that request, in ``fetch_all``; else ``None``.
+        request: in ``fetch_all``, the caller's request that the event belongs to. Otherwise ``None``.
+        index: in ``fetch_all``, the position of that request. Otherwise ``None``.
     """
 
     wheel: str
@@ -149,4 +149,7 @@ class ProgressEvent:
 
 
 Progress: TypeAlias = Callable[[ProgressEvent], object]
-"""A progress listener. The thread that does the work calls it, and an exception that it raises ends the operation."""
+"""A progress listener, called by the thread that does the work.
+
+An exception that a listener raises ends the operation.
+"""

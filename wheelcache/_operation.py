@@ -1,12 +1,12 @@
 """One public call: its cancellation, its retry budget and its progress.
 
 Every file operation and every request of a call checks its :class:`Operation` first, and every wait uses
-:meth:`Operation.sleep`. So cancelling, closing and Ctrl-C end the call at its next step. Cleaning up uses
+:meth:`Operation.sleep`. So cancellation, closing and Ctrl-C end the call at its next step. Cleanup uses
 :meth:`Operation.for_cleanup`, which cannot be cancelled.
 
-The whole call has one retry budget: a tree of 5,000 held files does not wait 5,000 times. If several threads wait at
-once, these seconds are counted once. A refused file operation spends all the time until it succeeds, not only the sleep
-between two attempts: if a file server is down, every attempt hangs for 20 s before it fails.
+The whole call has one retry budget, so unpacking 5,000 held files does not wait 5,000 times. If several threads wait at
+once, these seconds are counted once. A refused file operation spends the whole time until it succeeds, including its
+attempts. If a file server is down, each attempt hangs for 20 s before it fails.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# Full jitter, up to 1 ms at first and 100 ms later: most holders close the file within milliseconds, and many waiters
-# must not retry at the same moment.
+# Full jitter, up to 1 ms at first and 100 ms later. Most holders close the file within milliseconds. The jitter keeps
+# many waiters from retrying at the same moment.
 _FIRST_WAIT = 0.001
 _LONGEST_WAIT = 0.1
-# A smaller remainder counts as spent: below the clock's resolution, waiting might never use it up.
+# A smaller remainder counts as spent, since a wait below the clock's resolution might never use it up.
 _SHORTEST_WAIT = 1e-6
 
 
 class OperationCancelledError(BaseException):
     """The operation was cancelled.
 
-    Like ``KeyboardInterrupt``, this is not an ``Exception``, so no handler on the way mistakes it for a failure. At the
-    end of the operation's ``with`` block, the error of the token replaces it if the token has one.
+    Like ``KeyboardInterrupt``, this class is not an ``Exception``, so that no handler mistakes a cancellation for a
+    failure. If the token has an error, that error replaces this one at the end of the operation's ``with`` block.
 
     Attributes:
         token: the token that was cancelled.
@@ -51,7 +51,7 @@ class OperationCancelledError(BaseException):
 
 
 class ClosedError(ValueError):
-    """The cache was closed, by this thread or by another one while the call ran."""
+    """The cache was closed before or during the call."""
 
 
 class CancelToken:
@@ -71,8 +71,8 @@ class CancelToken:
     def cancel(self) -> None:
         """Cancel the operations of this token, and interrupt those that are blocked in a read.
 
-        A caller that waits for the operations to end must cancel repeatedly: an operation that is just about to block
-        is not interrupted.
+        A caller that waits for the operations to end must call this method repeatedly, because it does not interrupt an
+        operation that is about to block.
         """
         with self._lock:
             self.is_cancelled = True
@@ -105,7 +105,10 @@ class CancelToken:
 
 
 CURRENT_TOKEN: ContextVar[CancelToken | None] = ContextVar("wheelcache_token", default=None)
-"""The token of the public calls that are made in this context, set by code that runs them in a thread of its own."""
+"""The token of the public calls that are made in this context.
+
+Code that runs public calls in its own threads sets it.
+"""
 
 
 class RetryBudget:
@@ -153,10 +156,10 @@ class Operation:
     :class:`ClosedError` of a closed cache.
 
     Args:
-        system: the machine that it runs on.
-        io_timeout: the seconds that its contended file operations may wait in total.
-        tokens: each of them can cancel the operation.
-        wheel: the file name of its wheel; empty if it has no wheel, or no wheel yet.
+        system: the operating system.
+        io_timeout: the seconds that the contended file operations of the call may wait in total.
+        tokens: the cancel tokens, each of which can cancel the operation.
+        wheel: the file name of the wheel that progress events name, or an empty string.
         progress: the caller's listener, or ``None``.
     """
 
@@ -193,13 +196,13 @@ class Operation:
                 raise OperationCancelledError(token)
 
     def sleep(self, seconds: float) -> None:
-        """Wait for some seconds. Cancelling the operation ends the wait."""
+        """Wait for this many seconds. Cancelling the operation ends the wait."""
         self.system.sleep(seconds, self.check)
 
     def report(self, phase: Phase, done: int = 0, total: int | None = None, detail: str = "") -> None:
         """Report the progress of the operation to the listener.
 
-        An exception of the listener propagates unchanged, so that a caller can stop the operation by raising one.
+        An exception of the listener propagates unchanged, so a listener can stop the operation by raising one.
         """
         self.check()
         if self.progress is not None:
@@ -221,29 +224,29 @@ class Operation:
         return copy
 
     def with_token(self, token: CancelToken) -> Operation:
-        """Return the same operation for work in several threads, which this token cancels too."""
+        """Return a copy for work in several threads, which this token also cancels."""
         return self._copy(tokens=(*self.tokens, token))
 
     def about(self, wheel: str) -> Operation:
-        """Return the same operation, reporting progress for this wheel."""
+        """Return a copy that reports progress for this wheel."""
         return self._copy(wheel=wheel)
 
     def with_progress(self, progress: Progress | None) -> Operation:
-        """Return the same operation with another listener."""
+        """Return a copy with another progress listener."""
         copy = self._copy()
         copy.progress = progress
         return copy
 
     def without_waiting(self) -> Operation:
-        """Return the same operation with an empty retry budget, for best-effort work."""
+        """Return a copy with an empty retry budget, for best-effort work."""
         return self.waiting_at_most(0.0)
 
     def waiting_at_most(self, seconds: float) -> Operation:
-        """Return the same operation with its own retry budget of this many seconds."""
+        """Return a copy with its own retry budget of this many seconds."""
         return self._copy(budget=RetryBudget(seconds, self.system.monotonic))
 
     def for_cleanup(self) -> Operation:
-        """Return the same operation for cleaning up: it cannot be cancelled, and reports no progress."""
+        """Return a copy for cleanup, which cannot be cancelled and reports no progress."""
         return self._copy(tokens=()).with_progress(None)
 
     def retry_within_budget(
@@ -254,13 +257,14 @@ class Operation:
         while_waiting: Callable[[], None] | None = None,
         since: float | None = None,
     ) -> _T:
-        """Repeat an attempt while its error is transient and the retry budget lasts; then raise the last error.
+        """Repeat an attempt while its error is transient and the retry budget lasts. Then raise the last error.
 
         Args:
             attempt: the action.
             is_transient: returns whether another attempt may succeed after this error.
-            while_waiting: called before each wait but the first, when the cause of the refusal can still be observed.
-            since: when the first attempt began, if the caller made it already; seconds of the monotonic clock.
+            while_waiting: called before each wait except the first, while the holder of the file can still be observed.
+            since: the start of the first attempt, in seconds of the monotonic clock, if the caller has already made
+                that attempt.
         """
         budget, monotonic = self.budget, self.system.monotonic
         begun = monotonic() if since is None else since
@@ -305,9 +309,11 @@ def retry(
     stop: Callable[[int], bool],
     sleep: Callable[[float], None],
 ) -> _T:
-    """Repeat an attempt until it succeeds, its error is permanent, or ``stop`` returns true; then raise the last error.
+    """Repeat an attempt until it succeeds, and return its result.
 
-    This is the only retry loop: files, downloads and metadata pass different functions to it.
+    The last error is raised if ``can_retry`` returns false for it, or if ``stop`` returns true.
+
+    All retries use this loop: those of file operations, downloads and metadata requests.
 
     Args:
         attempt: the action.

@@ -25,7 +25,7 @@ def choose_cache_folder(path: str | os.PathLike[str] | None) -> str:
     if path is None:
         path = os.environ.get(ENVIRONMENT_VARIABLE) or None
     if path is None:
-        with import_lock:  # not needed if a path is given
+        with import_lock:  # a cache with a path does not need platformdirs
             import platformdirs
 
         path = platformdirs.user_cache_dir("wheelcache", appauthor=False)
@@ -52,9 +52,9 @@ def check_options(*, layers: object, verify: str, io_timeout: float, lock_timeou
 
 
 def check_client(client: object, *, is_async: bool) -> None:
-    """Check that an HTTP client can be used. This is called when a cache is opened, not at the first download.
+    """Check that an HTTP client can be used. Called when a cache is opened, so that the first download does not fail.
 
-    The client is recognised by its attributes, not by its class: any object with the right methods is accepted, and
+    The client is recognised by its attributes and not by its class. Any object with the right methods is accepted, and
     httpx need not be imported.
 
     Raises:
@@ -77,7 +77,7 @@ def _type_name(client: object) -> str:
 
 
 class PruneLimits(NamedTuple):
-    """The limits that a cache must satisfy after pruning. Without any, no entry is removed.
+    """The limits that a cache must satisfy after pruning. Without limits, no entry is removed.
 
     Attributes:
         max_size: bytes of wheels and trees.
@@ -122,7 +122,7 @@ def _is_duration(value: object) -> bool:
 
 def _seconds_of(value: object) -> float:
     """Return the seconds of a timedelta, or NaN for anything else."""
-    with import_lock:  # importing datetime at the top would slow every start down
+    with import_lock:  # a hit does not need datetime, and importing it takes time
         from datetime import timedelta
 
     return value.total_seconds() if isinstance(value, timedelta) else math.nan

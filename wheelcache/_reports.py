@@ -24,8 +24,8 @@ class Stats:
         misses: the number of fetched wheels that were not in the cache.
         bytes_saved: the size of the fetched wheels that were in the cache.
 
-    A process writes the last three after a miss and when it closes the cache. The last hits of a killed process are
-    lost.
+    A process writes the last three counters after a miss and when it closes the cache. If a process is killed, its hits
+    since the last write are lost.
     """
 
     wheels: int
@@ -45,7 +45,7 @@ class Check:
 
     Attributes:
         name: the subject, such as ``"hard link"`` or ``"free space"``.
-        ok: whether the result is good, or does not matter to the cache.
+        ok: whether the result is good, or harmless to the cache.
         detail: the result in words.
         code: the error code of a refused operation, such as ``"winerror 50"`` or ``"errno 95"``; else empty.
         seconds: the duration, including waits for holders.
@@ -60,11 +60,11 @@ class Check:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """How well a cache works in its folder.
+    """The results of the checks that ``doctor`` made in a cache folder.
 
     Attributes:
-        checks: the checks in order; the last ones show which methods the cache will use.
-        advice: recommended actions, the most useful first; may be empty.
+        checks: the checks in order. The last ones show which methods the cache will use.
+        advice: recommended actions, the most useful first. May be empty.
         ok: whether every check is ``ok``.
     """
 
@@ -90,15 +90,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """The files that ``prune``, ``remove`` or ``clear`` removed, or would remove. Sizes are in bytes.
+    """The files that ``prune``, ``remove`` or ``clear`` removed, or would remove in a dry run.
 
     Attributes:
-        removed: the wheels, least recently used first; their paths no longer exist.
+        removed: the wheels, least recently used first. After a removal, their paths no longer exist.
         skipped: the files and folders that were kept because they are in use.
-        freed: the size of all removed files, leftovers included.
+        freed: the size of all removed files in bytes, including leftovers.
         swept: the leftovers: temporary files, old partial downloads and quarantine, stale locks, pointers to missing
             entries.
-        dry_run: whether this was a dry run, which removes nothing.
+        dry_run: whether the call was a dry run, which removes nothing.
     """
 
     removed: tuple[CachedWheel, ...]
@@ -124,16 +124,16 @@ class ProblemKind(StrEnum):
     FOREIGN = "foreign"
     """wheelcache did not create this file or folder. A foreign folder is never moved."""
     UNREADABLE = "unreadable"
-    """The file or folder cannot be read: it is held open, or access is denied."""
+    """The file or folder cannot be read, because another process holds it open or access is denied."""
 
 
 class Action(StrEnum):
     """The action that ``verify`` took on a problem."""
 
     NONE = "none"
-    """Nothing: a repair was not requested, or was refused."""
+    """No action was taken, because no repair was requested or the repair was refused."""
     QUARANTINED = "quarantined"
-    """The file was moved into quarantine; the next fetch downloads the wheel again."""
+    """The file was moved into quarantine. The next fetch downloads the wheel again."""
     REMOVED = "removed"
     """The file was deleted."""
     ADOPTED = "adopted"
@@ -171,5 +171,5 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the cache has no problems now: none were found, or all were repaired."""
+        """Whether the cache has no unrepaired problems."""
         return all(problem.action is not Action.NONE for problem in self.problems)

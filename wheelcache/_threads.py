@@ -1,4 +1,4 @@
-"""Threads: a group of threads for one piece of work, and the worker threads of an event loop."""
+"""Run a group of threads for one piece of work, and the worker threads of an event loop."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 _R = TypeVar("_R")
 _T = TypeVar("_T")
 
-# Seconds. A wait without a timeout cannot be interrupted on Windows.
+# Seconds. On Windows, Ctrl-C does not interrupt a wait without a timeout.
 _POLL_INTERVAL = 0.2
 
 
 def one_at_a_time(listener: Callable[[_T], object] | None) -> Callable[[_T], object] | None:
-    """Return a listener that several threads may call: it passes on one event at a time."""
+    """Return a listener that several threads may call, and that passes on one event at a time."""
     if listener is None:
         return None
     lock = threading.Lock()
@@ -33,16 +33,16 @@ def one_at_a_time(listener: Callable[[_T], object] | None) -> Callable[[_T], obj
 
 
 class ThreadGroup:
-    """A fixed number of threads that run the same function, all of which have ended when :meth:`run` returns.
+    """A fixed number of threads that run the same function. All of them have ended when :meth:`run` returns.
 
     The group counts its running threads instead of relying on ``Thread.join``. Before Python 3.13, an interrupted
-    ``join`` marks a running thread as ended, and then even the interpreter does not wait for it at exit
+    ``join`` marks a running thread as ended. Even the interpreter does not wait for such a thread at exit
     (https://github.com/python/cpython/issues/90882).
 
     Args:
-        work: the function that each thread runs. It must not raise, but record its errors.
+        work: the function that each thread runs. The function must record its errors and never raise them.
         count: the number of threads.
-        name: the prefix of their names, which end in a number.
+        name: the prefix of the threads' names, which end in a number.
     """
 
     def __init__(self, work: Callable[[], object], count: int, name: str) -> None:
@@ -62,8 +62,8 @@ class ThreadGroup:
         """Start the threads, and wait until all of them have ended.
 
         Args:
-            stop: makes the threads end early. It receives the exception that was raised in the calling thread, such as
-                KeyboardInterrupt. That exception is raised again when the threads have ended.
+            stop: makes the threads end early. Its argument is the exception that was raised in the calling thread, such
+                as KeyboardInterrupt. That exception is raised again when the threads have ended.
             in_caller: a share of the work that the calling thread does first.
             poll: called every 0.2 s during the wait.
         """
@@ -81,7 +81,7 @@ class ThreadGroup:
 
     def _start(self) -> None:
         for thread in self._threads:
-            # An interrupt in here leaves open whether the thread will run: it is admitted only if it runs in time.
+            # After an interrupt here, it is unknown whether the thread will run. _run() admits it only before the stop.
             thread.start()
             self._started += 1
 
@@ -111,12 +111,12 @@ class ThreadGroup:
 
 
 class ThreadLimiter:
-    """Runs blocking functions in the worker threads of an event loop, on asyncio and trio.
+    """Runs blocking functions in the worker threads of an event loop (asyncio or trio).
 
     Each kind of work needs its own limit. By default, anyio shares one limit per event loop among all libraries and the
     application (https://anyio.readthedocs.io/en/stable/threads.html#adjusting-the-default-maximum-worker-thread-count).
-    Long waits would use it up for all of them. Work that waits for the event loop, which in turn waits for a thread,
-    would deadlock.
+    Long waits would use that limit up for all of them. Work that waits for the event loop would deadlock if the event
+    loop waits for a thread.
 
     Args:
         limit: the number of threads per event loop that may run at once; ``math.inf`` for no limit.
@@ -129,7 +129,7 @@ class ThreadLimiter:
     async def run(self, work: Callable[[], _R]) -> _R:
         """Run a function in a worker thread, and return its result.
 
-        Cancellation before the function starts returns at once; after that, waits for the function to return.
+        Cancellation before the function starts returns at once. Later cancellation waits for the function to return.
         """
         with third_party_import_lock:
             from anyio import to_thread
@@ -137,11 +137,11 @@ class ThreadLimiter:
         return await to_thread.run_sync(work, limiter=self._limiter())
 
     def _limiter(self) -> CapacityLimiter:
-        """Return the limiter of the running event loop: no two loops may share one."""
+        """Return the limiter of the running event loop. Two loops must not share one."""
         with third_party_import_lock:
             from anyio import CapacityLimiter, to_thread
 
-        # anyio's default limiter identifies the event loop: there is one per loop, and it is freed with the loop.
+        # anyio's default limiter identifies the event loop. Each loop has its own, which is freed with the loop.
         loop = to_thread.current_default_thread_limiter()
         limiter = self._limiters.get(loop)
         if limiter is None:
