@@ -49,8 +49,7 @@ class Cache:
             The folder is created if it is missing.
         client: the :class:`httpx.Client` to download with, used as it is and never closed. Without one, the cache
             creates its own at the first download, with the proxies, the netrc file and the certificate settings of the
-            environment. After a fork, the child process cannot download through your client, because its connections
-            belong to the parent.
+            environment. A forked child cannot download with your client, because the parent owns its connections.
         layers: folders of further caches, such as one in an image or on a share. If a wheel is not in this cache, the
             layers are searched in this order. The cache never writes to a layer, not even a lock or a time stamp.
         offline: never use the network, and raise :class:`OfflineError` for a missing wheel. The last response of a URL
@@ -58,9 +57,8 @@ class Cache:
         read_only: never write to the cache folder, which must exist.
         verify: ``"auto"`` hashes a wheel again if it may have changed since it was last hashed: after a reboot, after
             it was restored from an archive, or after it was touched. ``"full"`` hashes it on every hit.
-        max_size: the limit in bytes for all wheels and trees, ``None`` for no limit. When a new wheel exceeds the
-            limit, the least recently used wheels are removed until nine tenths of the limit are in use. Choose a limit
-            above the size of the wheels that you use at the same time.
+        max_size: the limit in bytes for all wheels and trees, or ``None``. When a new wheel exceeds it, the least
+            recently used wheels are removed until nine tenths of it are in use. Allow for more than you use at a time.
         io_timeout: the seconds that the contended file operations of one call may wait in total for other processes to
             close the files. Each request of :meth:`fetch_all` counts as a call.
         lock_timeout: the seconds to wait for another process that downloads the same wheel and makes no progress.
@@ -129,21 +127,18 @@ class Cache:
 
         Args:
             url: an ``https:``, ``http:`` or ``file:`` URL. A ``#sha256=<hex>`` fragment counts as a hash. Credentials
-                in the URL are sent to its origin only. wheelcache never writes them to errors, logs, records or file
-                names.
+                in it are sent to its origin only, and never written to errors, logs, records or file names.
             hashes: ``"sha256:<hex>"``, ``"sha256=<hex>"``, ``{"sha256": hex}``, or several of the strings, of which one
                 must be strong. The bytes must match all of them.
             size: the size in bytes that the wheel must have.
             filename: the wheel's file name, if the URL does not end in it.
             mirrors: other URLs of the same file, tried in this order if the URLs before them fail.
             refresh: revalidate with the server even if its last response is fresh. Has no effect if a hash is given.
-            progress: called with each :class:`ProgressEvent`. An exception that it raises stops this fetch cleanly and
-                propagates unchanged.
+            progress: called with each :class:`ProgressEvent`. An exception that it raises ends the call.
 
         Raises:
             ValueError: if the URL, a hash or the size is invalid, or the cache is closed.
-            InvalidWheelError: if the file name is not a valid wheel file name, or if no hash is given and the bytes are
-                not a wheel.
+            InvalidWheelError: if the file name is invalid, or if no hash is given and the bytes are not a wheel.
             HashMismatchError, SizeMismatchError: if the bytes do not match the request.
             DownloadError: if every URL fails.
             OfflineError, ReadOnlyError: if the wheel is missing and may not be fetched.
@@ -184,8 +179,7 @@ class Cache:
         """Fetch many wheels in parallel, and return them in the order of the requests.
 
         The largest wheels are fetched first if sizes are known. All downloads share one pool of connections. The memory
-        use does not depend on the size of the wheels. Ctrl-C ends all downloads. A later call resumes the partial
-        downloads.
+        use does not depend on the size of the wheels. A later call resumes interrupted downloads.
 
         Args:
             requests: each is a URL, a :class:`WheelRequest`, or any object with the attributes ``url`` and ``hashes``
@@ -198,10 +192,8 @@ class Cache:
 
         Raises:
             TypeError: if an object is not a request. Nothing is fetched then.
-            ValueError, InvalidWheelError: if a request is invalid, unless ``return_exceptions`` is true. Nothing is
-                fetched then.
-            ExceptionGroup: if requests fail, unless ``return_exceptions`` is true. It contains the errors of
-                :meth:`fetch`, and is raised after all other requests have finished.
+            ValueError, InvalidWheelError: if a request is invalid, without ``return_exceptions``. Fetches nothing then.
+            ExceptionGroup: of the errors of :meth:`fetch`, if any request fails, after all others have finished.
 
         Example::
 
@@ -225,15 +217,13 @@ class Cache:
         """Copy a wheel from a local file into the cache. The wheel becomes an entry as a whole or not at all.
 
         Args:
-            source: a path, or a file that is open for reading in binary mode. An open file is read from its current
-                position to its end.
+            source: a path, or a file open for reading in binary mode, which is read from its current position.
             filename: the wheel's file name, if ``source`` is not a path that ends in it.
             hashes: as for :meth:`fetch`.
 
         Raises:
             FileNotFoundError: if the file does not exist.
-            InvalidWheelError: if the file name is not a valid wheel file name, or if no hash is given and the bytes are
-                not a wheel.
+            InvalidWheelError: if the file name is invalid, or if no hash is given and the bytes are not a wheel.
             HashMismatchError: if the bytes do not have the requested hashes.
             ReadOnlyError: if the cache is read-only.
             CommitError: if the file system refuses an operation.
@@ -370,25 +360,21 @@ class Cache:
 
         Args:
             wheel: a wheel that this cache returned.
-            dest: the folder for the files, which may contain other packages. The folder is created if it is missing.
-                Links to folders inside it are followed. ``None`` for the tree in the cache, which the caller must never
-                write to. ``.data`` folders are unpacked as they are. To install them, see :class:`TreeSource`. The
-                files have the permissions that the umask allows. Programs are executable for every user who can read
-                them.
-            mode: ``"auto"`` uses the first of these that works: clone, hard link, copy. A clone is a separate file that
-                shares its blocks with the tree. A hard link is the same file, and is read-only on POSIX. An edit of a
-                hard link would change the tree in the cache too, and be detected. ``"auto"`` never hard-links files of
-                a layer or a read-only cache, as for :meth:`link`. On Windows, ``"auto"`` copies programs and libraries,
-                since a loaded one cannot be deleted under any of its names. Any other mode is used for every file, or
-                the call fails.
+            dest: the folder for the files, which may contain other packages. It is created if it is missing. Links to
+                folders inside it are followed. ``None`` for the tree in the cache, which must not be written to.
+                ``.data`` folders are unpacked as they are. To install them, see :class:`TreeSource`. Files have the
+                permissions that the umask allows. Programs are executable for every user who can read them.
+            mode: ``"auto"`` clones, hard-links or copies as in :meth:`link`. A hard link is read-only on POSIX. An edit
+                of it would change the tree in the cache too, and be detected. On Windows, ``"auto"`` copies programs
+                and libraries, since a loaded one cannot be deleted under any of its names. Any other mode is used for
+                every file, or the call fails.
 
         Raises:
             UnsafeWheelError: if the archive would write outside the folder, or two readers could read it differently.
             InvalidWheelError: if the archive is damaged, or a file does not have the hash in ``RECORD``.
             FileExistsError: if a file with other bytes exists at a path of the wheel. The error names that file.
             FileNotFoundError: if neither the wheel nor its tree is in the cache any more.
-            ReadOnlyError: if the cache is read-only, and lacks the tree that ``dest=None`` or the mode "clone" or
-                "hardlink" needs.
+            ReadOnlyError: if the cache is read-only, and lacks the tree that ``dest=None``, clones or hard links need.
             CommitError: if the file system refuses an operation.
         """
         mode = LinkMode(mode)
@@ -409,18 +395,16 @@ class Cache:
         """Remove old wheels by size or age, least recently used first, and sweep leftovers.
 
         Entries are removed as a whole: wheel, tree and pointers. Entries in use are kept and reported, without waiting.
-        Any number of prunes and other calls may run at once. Without a limit and ``keep``,
-        only leftovers are removed: temporary files older than a day whose owner has ended, partial downloads older than
-        a week, quarantine and kept METADATA older than a month, locks that nobody holds, and pointers to missing
-        entries.
+        Any number of prunes and other calls may run at once. Without a limit and ``keep``, only leftovers are removed:
+        temporary files older than a day whose owner has ended, partial downloads older than a week, quarantine and kept
+        METADATA older than a month, locks that nobody holds, and pointers to missing entries.
 
         Args:
             max_size: the bytes of wheels and trees to keep.
-            max_age: seconds, or a :class:`~datetime.timedelta`, since the last fetch, put or get. The time of the last
-                use is known to the day.
+            max_age: seconds, or a :class:`~datetime.timedelta`, since the last fetch, put or get. Accurate to a day.
             keep: the wheels to keep at any age: digests, wheels, paths of ``pylock.toml`` files. Without a limit, all
-                others are removed. For example, ``cache.prune(keep="pylock.toml")`` keeps the wheels that the next run
-                of a CI job needs.
+                others are removed. With ``cache.prune(keep="pylock.toml")``, a CI job keeps the wheels for its next
+                run.
             dry_run: only report the files that would be removed.
             progress: called with one event for each removed wheel. An exception that it raises ends the prune at once.
 
