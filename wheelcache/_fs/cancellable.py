@@ -1,4 +1,4 @@
-"""The file system of one operation: each call checks first whether the operation was cancelled."""
+"""The file system of one operation, whose calls first check whether the operation was cancelled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._os.files import FileSystem, OpenFolder
 class CancellableFiles:
     """A :class:`FileSystem` whose calls raise :class:`OperationCancelledError` if the operation was cancelled.
 
-    The calls of an open folder do not check: loops over its files check the operation themselves.
+    The methods of an open folder do not check. Loops over its files check the operation themselves.
     """
 
     __slots__ = ("_check", "_files")

@@ -1,7 +1,7 @@
 """Copy the contents of an open file.
 
-All copying of the library is done here. It proceeds in chunks, so that a cancellation ends it soon. It compares the
-sizes at the end, because a copy can be short without an error.
+This module makes all copies of the library. A copy is made in chunks, so that a cancellation ends it soon. The sizes
+are compared at the end, because a copy can be short without an error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import BinaryIO
 from .._hashes import MultiHash
 from .robustio import RobustIO, write_all
 
-# The kernel copies such a chunk in one call, which a cancellation cannot interrupt.
+# The kernel copies a whole chunk in one call, which a cancellation cannot interrupt.
 _COPY_CHUNK = 8 << 20
 _READ_CHUNK = 1 << 20
 
@@ -21,14 +21,14 @@ _READ_CHUNK = 1 << 20
 def copy_contents(
     fs: RobustIO, reader: BinaryIO, writer: BinaryIO, *, size: int | None = None, hasher: MultiHash | None = None
 ) -> None:
-    """Copy from the position of one open file to its end, into an empty one.
+    """Copy an open file, from its position to its end, into an empty file.
 
     Args:
         fs: the file system of the operation.
         reader: the file to read.
         writer: the empty file to write.
         size: the expected number of bytes, if known.
-        hasher: hashes the bytes that are copied. Without it, the system copies them by its fastest method.
+        hasher: hashes the bytes that are copied. Without a hasher, the system copies them by its fastest method.
 
     Raises:
         OSError: if a read or a write fails, or the copy does not have the expected size.

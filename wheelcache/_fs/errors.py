@@ -1,9 +1,9 @@
 """Classify the errors of file operations, and find their cause and advice.
 
-Windows errors are classified by ``winerror``, never by ``errno``, which folds a dozen of them into EACCES. A code alone
-can be ambiguous: "access denied" may be due to a scanner or to permissions, and "not supported" to a file system, a
-container's mapped folder or a cloud service. The functions of the second half look at the file system for evidence.
-They run once for an operation that was refused, and never for one that succeeds.
+Windows errors are classified by ``winerror``. Their ``errno`` is useless, because a dozen of them share EACCES. A code
+alone can be ambiguous. "Access denied" may be due to a scanner or to permissions. "Not supported" may be due to a file
+system, a container's mapped folder or a cloud service. The functions of the second half look for evidence in the file
+system. They run once per refused operation, and never for an operation that succeeds.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .tempnames import OwnerTag
 
 
 class ErrorKind(Enum):
-    """The kinds of errors, by what can be done about them."""
+    """The kinds of errors, which differ in how the caller can respond."""
 
     EXISTS = "the target exists"
     MISSING = "the file or its folder does not exist"
-    TRANSIENT = "another process holds the file, and will release it"
+    TRANSIENT = "another process holds the file and will release it"
     UNSUPPORTED = "the volume does not support the operation"
     BLOCKED = "security software removed or blocked the file"
     NO_SPACE = "the volume or the quota is full"
@@ -82,9 +82,9 @@ _BY_ERRNO = {
 }
 # Errors of one file and not of its volume: too many owners of a block, too many links.
 _WINERRORS_OF_ONE_FILE = {347, 1142}
-# Errors of the cloud files driver: the contents are not on this machine, or the service does not run.
+# Errors of the cloud files driver, if the content is not on this machine or the service does not run.
 _WINERRORS_OF_CLOUD_FILES = range(358, 405)
-# Transient only on file systems that pass on errors of another machine or program.
+# Transient only on file systems that relay errors of another machine or program.
 _TRANSIENT_ON_FOREIGN = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ESTALE, errno.ETXTBSY}
 
 
@@ -95,7 +95,7 @@ def winerror_of(error: OSError) -> int | None:
 
 
 def code_of(error: OSError) -> str:
-    """Return the code in the form that people search for, such as ``"winerror 32"``."""
+    """Return the error code as text that users can search for, such as ``"winerror 32"``."""
     winerror = winerror_of(error)
     return f"winerror {winerror}" if winerror is not None else f"errno {error.errno}"
 
@@ -115,13 +115,13 @@ def classify(error: OSError, path: str) -> ErrorKind:
 def can_be_transient(error: OSError, path: str) -> bool:
     """Return whether a POSIX error can end by itself.
 
-    On a local file system, EACCES means that a permission is missing, and waiting does not help. Only file systems that
-    pass on errors of another machine or program use it for a file that is held.
+    On a local file system, EACCES means that a permission is missing, which waiting does not change. Only file systems
+    that relay errors of another machine or program use this code for a file that is held.
     """
     if sys.platform == "win32" or error.errno not in _TRANSIENT_ON_FOREIGN:
         return False
     with import_lock:
-        from .._os.volume_posix import FOREIGN, file_system_type  # only refused operations need it
+        from .._os.volume_posix import FOREIGN, file_system_type  # only refused operations need this module
 
     return error.errno == errno.ESTALE or file_system_type(path) in FOREIGN
 
@@ -143,12 +143,12 @@ def is_limited_to_folder(error: OSError, *, same_volume: bool) -> bool:
 
 
 def is_delete_pending(error: OSError) -> bool:
-    """Return whether the file was deleted, and keeps its name until its last holder closes it."""
+    """Return whether the file was deleted but keeps its name until its last holder closes it."""
     return winerror_of(error) == _DELETE_PENDING
 
 
 def is_access_denied(error: OSError) -> bool:
-    """Return whether the error is "access denied". Python raises the same class for a sharing violation."""
+    """Return whether the error is "access denied" and not a sharing violation, which Python reports with one class."""
     return isinstance(error, PermissionError) and winerror_of(error) in {None, _ACCESS_DENIED}
 
 
@@ -178,13 +178,13 @@ _ADVICE = {
     ),
     Cause.DENIED: "Check the permissions of this path, or choose another cache folder.",
     Cause.MAPPED: (
-        "Folders that are mapped from another machine, drive or container lack features of local ones. Choose a cache "
-        "folder on a volume of this machine or container, and pass the other one as a layer."
+        "Folders that are mapped from another machine, drive or container lack features of local folders. Choose a "
+        "cache folder on a volume of this machine or container, and pass the other one as a layer."
     ),
     Cause.CLOUD: (
-        "Choose a cache folder that no cloud service synchronizes, such as one in the user's local application data."
+        "Choose a cache folder that no cloud service synchronises, such as one in the user's local application data."
     ),
-    Cause.UNSUPPORTED: "Choose a cache folder on another volume: this one lacks a feature that is needed.",
+    Cause.UNSUPPORTED: "Choose a cache folder on a volume that supports this operation.",
     Cause.REMOVED: "Check the log of the security software, and allow this wheel or the cache folder.",
     Cause.IN_THE_WAY: "Move or delete the file or folder at this path.",
     Cause.FULL: "Free space on the volume, or remove wheels from the cache.",
@@ -194,7 +194,7 @@ _ADVICE = {
 _ADVICE_BY_ERRNO = {
     errno.EMFILE: "Raise the limit of open files of this process, or run fewer jobs at once.",
     errno.ENFILE: "Raise the limit of open files of this machine, or run fewer jobs at once.",
-    errno.EROFS: "Open the cache with read_only=True, or choose another folder: this volume is read-only.",
+    errno.EROFS: "The volume is read-only. Open the cache with read_only=True, or choose another folder.",
 }
 
 
@@ -226,7 +226,8 @@ def advice_for(error: OSError, cause: Cause) -> str:
 def observed_cause(system: System, error: OSError, path: str, *, reading: bool = False) -> Cause:
     """Return the cause of an error, judged by its code and by the volume of the path.
 
-    With ``reading``, "access denied" means that a permission is missing: reading a held file fails with another code.
+    With ``reading``, "access denied" means that a permission is missing, since reading a held file fails with another
+    code.
     """
     cause = cause_of(error, path)
     denied = cause is Cause.HELD and is_access_denied(error)
@@ -243,11 +244,11 @@ def permanent_cause(system: System, path: str, *, creating: bool, folder: bool =
     """Return the cause if "access denied" at this path is permanent, or ``None`` if it can be transient.
 
     Args:
-        system: the machine.
-        path: a file, or a folder that was to be created.
-        creating: whether a name was to be created, which the permissions of the parent folder may forbid. Otherwise an
-            existing file was to be opened.
-        folder: whether a folder was to be created.
+        system: the operating system.
+        path: the file or folder that could not be opened or created.
+        creating: whether the operation creates a name, which the permissions of the parent folder may forbid. Otherwise
+            the operation opens an existing file.
+        folder: whether the operation creates a folder.
     """
     if not folder and system.files.is_dir(path):
         return Cause.IN_THE_WAY
@@ -257,7 +258,7 @@ def permanent_cause(system: System, path: str, *, creating: bool, folder: bool =
 
 
 def probe_writable(system: System, parent: str, *, folder: bool = False) -> bool:
-    """Return whether permissions allow creating a file, or with ``folder`` a folder, in this folder."""
+    """Return whether the permissions of a folder allow creating a file in it or, with ``folder``, another folder."""
     probe = os.path.join(parent, OwnerTag.new(system.now(), system.boot()) + ".tmp")
     try:
         if folder:
@@ -273,5 +274,5 @@ def probe_writable(system: System, parent: str, *, folder: bool = False) -> bool
     try:
         (system.files.rmdir if folder else system.files.unlink)(probe)
     except OSError:
-        pass  # it is swept later: its name has an owner tag
+        pass  # a later prune sweeps the file by the owner tag in its name
     return True

@@ -1,11 +1,11 @@
 """Put a file into a folder by the first method that works there: clone, hard link or copy.
 
-A refusal that the volume would repeat for every file is remembered, so that the next file and the next call skip the
-method. Refusals that are transient or concern one file (too many links) are never remembered.
+If a volume would refuse a method for every file, the refusal is remembered, so that the next file and the next call
+skip the method. A refusal that is transient or concerns one file, such as one with too many links, is never remembered.
 
-Refusals are remembered per pair of volumes, not per folder: each environment is a new folder, and one attempt is enough
-for 50 of them on one volume. Two kinds of refusals apply to a folder and not to its volume, and are remembered for the
-destination that the caller gave:
+Refusals are remembered per pair of volumes, not per folder. So one attempt is enough for 50 new environments on one
+volume. Two kinds of refusals apply to a folder and not to its volume. They are remembered for the destination that the
+caller gave:
 
 - A cloud service refuses hard links in its own folders only (winerror 396).
 - "Another device", although both folders report the same volume, means a bind mount or a project quota:
@@ -24,14 +24,15 @@ from .._models import LinkMode
 from .errors import ErrorKind, classify, is_limited_to_folder, is_permanently_unsupported
 from .robustio import RobustIO
 
-# An entry is a method and a pair of volumes. Only destinations in cloud folders or behind bind mounts add one each.
+# Destinations on the same pair of volumes share an entry. Only destinations in cloud folders or behind bind mounts have
+# one each.
 _MAX_REMEMBERED = 256
 
 Method = tuple[str, Callable[[], object]]
 """The name of a method, and the call that applies it to one file."""
 
 OnRefusal = Callable[[str, OSError, ErrorKind], object]
-"""Called with the method, its error and the kind of the error; raises to end the attempt."""
+"""Called with the method, its error and the kind of the error. Raises an exception to end the attempt."""
 
 
 class AllRefusedError(Exception):
@@ -57,7 +58,7 @@ class LinkStrategy:
 
     Args:
         never_hardlink_from: caches whose files are only hard-linked if the caller names that mode. A hard link changes
-            the link count of the file, and layers and read-only caches must not be changed.
+            the link count of the file, which must not happen in layers and read-only caches.
     """
 
     def __init__(self, never_hardlink_from: Sequence[_Root] = ()) -> None:
@@ -108,7 +109,7 @@ class Destination:
         self._volumes: tuple[int | None, int | None] | None = None
 
     def candidate_modes(self, mode: LinkMode) -> list[LinkMode]:
-        """Return the modes to try, in this order. A mode that the caller names is the only one."""
+        """Return the modes to try, in order. If ``mode`` is not "auto", it is the only one."""
         if mode is not LinkMode.AUTO:
             return [mode]
         modes = [LinkMode.CLONE]
@@ -117,14 +118,14 @@ class Destination:
         return [*(mode for mode in modes if self.supports(mode)), LinkMode.COPY]
 
     def supports(self, method: str) -> bool:
-        """Return whether a method may work here: no refusal of it is remembered."""
-        # Do not look the volumes up unless something is remembered.
+        """Return whether no refusal of this method is remembered for this destination."""
+        # Checked first, because the lookup of the volumes takes system calls.
         if not self._strategy.remembered:
             return True
         return not self._strategy.is_remembered((method, self._volume_ids()), (method, self._dest))
 
     def mark_unsupported(self, method: str, error: OSError) -> None:
-        """Remember that a method does not work here, if the error means that it never will."""
+        """Remember the refusal of a method, if the error means that the method never works here."""
         if not is_permanently_unsupported(error):
             return
         source, dest = volumes = self._volume_ids()

@@ -1,7 +1,7 @@
-"""Locks between processes, as files that this module creates. No other module uses filelock.
+"""Lock files between processes. No other module uses filelock.
 
-Locks save work, and correctness never depends on them. If the lock file cannot be created, or the file system has no
-locks, the caller continues without one.
+Locks save work. Correctness never depends on them. If the lock file cannot be created, or the file system has no locks,
+the caller continues without a lock.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAX_REFUSALS = 20
 
 
 class FileLock:
-    """A lock that one process holds at a time. The system releases it if the process dies."""
+    """A lock that one process holds at a time. If the process dies, the system releases its lock."""
 
     def __init__(self, fs: RobustIO, path: str) -> None:
         self._fs = fs
@@ -27,7 +27,7 @@ class FileLock:
         self._refusals = 0
 
     def try_acquire(self) -> bool:
-        """Acquire the lock if it is free, and return whether it was. Never waits.
+        """Acquire the lock if it is free, and return whether it was free. Never waits.
 
         Raises:
             OSError: if the lock file cannot be opened, or the file system has no locks.
@@ -38,8 +38,8 @@ class FileLock:
         try:
             file = self._open()
         except OSError as error:
-            # Windows refuses to open a lock file that its last holder is deleting. A moment later, a new one can be
-            # created.
+            # Windows refuses to open a lock file that its last holder is deleting. Once the deletion ends, a new file
+            # can be created.
             self._refusals += 1
             if classify(error, self._path) is ErrorKind.TRANSIENT and self._refusals <= _MAX_REFUSALS:
                 return False
@@ -65,7 +65,7 @@ class FileLock:
     def _leads_to(self, file: BinaryIO) -> bool:
         """Return whether the path still leads to this file. Another process may have deleted or replaced it."""
         try:
-            # Not cancellable: a lock is also released after a cancellation.
+            # Uncancellable, because a lock is also released after a cancellation.
             return self._fs.system.files.stat(self._path).st_ino == os.fstat(file.fileno()).st_ino
         except FileNotFoundError:
             return False
@@ -73,8 +73,8 @@ class FileLock:
     def release(self) -> None:
         """Release the lock, and delete its file. Never fails, and cannot be cancelled.
 
-        A file that has replaced ours meanwhile is another process's lock, and is kept: deleting it would let a third
-        process lock a new file while the second one still holds its own.
+        If another process has replaced our file meanwhile, its file is kept. If we deleted that file, a third process
+        could lock a new one while the second process still holds its own.
         """
         if self._file is None:
             return
@@ -82,8 +82,8 @@ class FileLock:
         with third_party_import_lock:
             from filelock import unlock_descriptor
 
-        # Deleted before it is unlocked: a process that opens the path afterwards creates a new file, and one that has
-        # it open finds in try_acquire() that the path no longer leads to it.
+        # Deleted before it is unlocked. A process that opens the path afterwards creates a new file. A process that
+        # already has this file open detects in try_acquire() that the path no longer leads to it.
         if self._is_own(file):
             self._fs.discard(self._path)
         try:
@@ -96,4 +96,4 @@ class FileLock:
         try:
             return self._leads_to(file)
         except OSError:
-            return False  # an empty lock file does no harm, and is swept later
+            return False  # an empty lock file is harmless until it is swept

@@ -1,8 +1,8 @@
 """Give a finished file its final name, even if another process holds it or the volume cannot rename.
 
-Each round tries a rename that does not replace, then a hard link, then a verified copy. Creating a link needs no DELETE
-access, so a holder that does not share deletion cannot prevent it. Only if all three are refused does the operation
-wait, and then start another round.
+Each round tries a rename that does not replace, then a hard link, then a verified copy. A link needs no DELETE access,
+so a holder that does not share deletion cannot prevent it. Only if all three methods are refused does the operation
+wait before another round.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def persist_noclobber(
 
     Args:
         fs: the file system of the operation.
-        source: the finished file. Afterwards it no longer exists, unless another process holds it; then it is swept
-            later.
+        source: the finished file, which no longer exists afterwards. If another process holds the file, it is swept
+            later instead.
         target: its final name.
         destination: remembers the methods that do not work there.
-        sha256: the hash of the file, in hex; a copy is verified against it.
+        sha256: the sha256 of the file, in hex, which a copy is verified against.
         keep: do not rename or delete the source.
         source_read_only: do not rename, link or delete the source.
 
@@ -108,7 +108,7 @@ class _Persisting:
         if kind is ErrorKind.EXISTS or (
             method == _COPY and is_delete_pending(error) and error.filename == self._target
         ):
-            # A deleted file keeps its name for as long as its last reader has it open.
+            # A deleted file keeps its name until its last reader closes it.
             raise FileExistsError(*error.args) from error
         if kind is ErrorKind.MISSING:
             self._handle_missing(error)
@@ -116,7 +116,7 @@ class _Persisting:
             raise commit_error(error, "commit", self._source, target=self._target) from error
 
     def _handle_missing(self, error: OSError) -> None:
-        """Raise if our finished file is missing. Otherwise create the folder of the target again."""
+        """Create the folder of the target again. Raise the error if our finished file is missing."""
         if self._fs.stat(self._source) is None:
             raise commit_error(error, "commit", self._source, target=self._target, cause=Cause.REMOVED) from error
         self._fs.make_folder(os.path.dirname(self._target))
@@ -150,7 +150,7 @@ def _transient(refused: AllRefusedError, target: str) -> list[OSError]:
 
 
 def _can_be_transient(refused: AllRefusedError, target: str) -> bool:
-    """Return whether another round may succeed; never on a full volume."""
+    """Return whether another round may succeed. On a full volume, no round can."""
     is_full = classify(refused.refusals[-1][1], target) is ErrorKind.NO_SPACE
     return bool(_transient(refused, target)) and not is_full
 
@@ -169,12 +169,12 @@ def _most_telling(refused: AllRefusedError, target: str) -> OSError:
 def checked_copy(fs: RobustIO, source: str, target: str, sha256: str) -> None:
     """Copy a file to a name that does not exist, and verify the bytes that were read.
 
-    A failed copy is deleted if possible. Otherwise it remains without a record, and does not count as an entry.
+    A failed copy is deleted if possible. A copy that remains has no record, and so does not count as an entry.
 
     Raises:
         FileExistsError: if the target exists.
         OSError: if the copy is refused.
-        CommitError: if the source does not have this hash. Then no other method may be tried.
+        CommitError: if the source does not have this hash. No other method may be tried then.
     """
     with reading(fs.files.open_read(source)) as reader:
         writer = fs.files.create(target)
@@ -191,25 +191,25 @@ def checked_copy(fs: RobustIO, source: str, target: str, sha256: str) -> None:
             _discard_own(fs, target, inode)
             raise
     if fs.files.stat(target).st_ino != inode:
-        # Another process mistook the unfinished copy for a damaged file, moved it away, and put its own there.
+        # Another process mistook the unfinished copy for a damaged file and replaced it by its own file.
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
 
 
 def _copy_mode(fs: RobustIO, reader: BinaryIO, writer: BinaryIO) -> None:
-    """Keep an executable file executable, whichever method is used."""
+    """Copy the permissions, so that an executable file remains executable."""
     try:
         fs.files.copy_permissions(reader, writer)
     except OSError:
-        pass  # this volume has no permissions, or we may not set them
+        pass  # this volume has no permissions, or does not let us set them
 
 
 def _discard_own(fs: RobustIO, path: str, inode: int) -> None:
-    """Delete an unfinished copy, unless another process moved it away and put its own file there."""
+    """Delete an unfinished copy, unless another process has replaced it by its own file."""
     try:
         if fs.system.files.stat(path).st_ino == inode:
             fs.discard(path)
     except OSError:
-        pass  # without a record, it does not count as an entry
+        pass  # a copy without a record does not count as an entry
 
 
 def _refuse_altered(source: str, target: str) -> NoReturn:

@@ -1,10 +1,10 @@
-"""File operations that wait until a holder closes the file, and errors that describe the refusal.
+"""Perform file operations with retries while another process holds the file, and describe refusals.
 
 :class:`RobustIO` is the file system of one operation. Each call checks for cancellation, and is retried while its
-refusal is transient and the retry budget lasts. It raises a :class:`CommitError` with everything that is known about
-the refusal. A missing or an existing file is an answer, not a refusal: its error is raised unchanged.
+refusal is transient and the retry budget lasts. A refused call raises a :class:`CommitError` with everything that is
+known about the refusal. A missing or an existing file is an answer and not a refusal, so its error is raised unchanged.
 
-Giving a finished file its final name has more than one method, and is done in :mod:`.persist`.
+:mod:`.persist` gives a finished file its final name, for which several methods exist.
 """
 
 from __future__ import annotations
@@ -36,23 +36,24 @@ from .tempnames import OwnerTag
 
 _T = TypeVar("_T")
 
-# Most holders close the file sooner than a query would take.
+# The first query waits, because most holders close the file before a query would end.
 _FIRST_POLL = 0.25
 _MAX_INTERVAL = 8.0
-# Another process may prune a folder between its creation and its use. More failures in a row than this are not a race.
+# Another process may prune a folder between its creation and its use. More failures in a row are not due to such a
+# race.
 _FOLDER_ATTEMPTS = 5
-# The operations whose "access denied" is investigated, and whether they create a new name.
+# The operations for which "access denied" is investigated, and whether each creates a new name.
 _INVESTIGATED = {"create": True, "mkdir": True, "replace": True, "open": False, "read": False}
 _CHUNK = 1 << 20
 
 
 class HolderPoll:
-    """Finds the processes that have a file open, while an operation waits for them: later, they may have ended.
+    """Finds the processes that have a file open, during a wait for them. After the wait, they may have ended.
 
     Args:
         query: returns the processes that have any of some files open.
         monotonic: the clock.
-        paths: the files; empty ones are left out.
+        paths: the files. Empty paths are ignored.
 
     Attributes:
         holders: the result of the last query that found any.
@@ -90,8 +91,8 @@ class RobustIO:
 
     Attributes:
         op: the operation.
-        system: the machine that it runs on.
-        files: the operations of its file system, each of which checks for cancellation and is attempted once.
+        system: the operating system.
+        files: the file operations, each of which checks for cancellation and makes one attempt.
     """
 
     __slots__ = ("files", "op", "system")
@@ -106,11 +107,11 @@ class RobustIO:
         return RobustIO(self.op.without_waiting())
 
     def for_cleanup(self) -> RobustIO:
-        """Return a view that cannot be cancelled, for work that leaves things in order."""
+        """Return a view that cannot be cancelled, for cleanup."""
         return RobustIO(self.op.for_cleanup())
 
     def with_token(self, token: CancelToken) -> RobustIO:
-        """Return a view for work in several threads, which this token cancels too."""
+        """Return a view for work in several threads, which this token also cancels."""
         return RobustIO(self.op.with_token(token))
 
     def about(self, wheel: str) -> RobustIO:
@@ -118,7 +119,7 @@ class RobustIO:
         return RobustIO(self.op.about(wheel))
 
     def temporary_tag(self, *, owned: bool = True) -> str:
-        """Return an owner tag for the name of a new temporary file; no two are the same."""
+        """Return a unique owner tag for the name of a new temporary file."""
         return OwnerTag.new(self.system.now(), self.system.boot(), owned=owned)
 
     def perform(self, operation: str, path: str, action: Callable[[], _T], *, target: str = "") -> _T:
@@ -127,7 +128,7 @@ class RobustIO:
         Raises:
             OSError: unchanged, if the file is missing or exists.
             CommitError: for every other refusal.
-            OperationCancelledError: if the operation was cancelled, before an attempt or while waiting.
+            OperationCancelledError: if the operation was cancelled, before an attempt or during a wait.
         """
         self.op.check()
         started = self.system.monotonic()
@@ -137,7 +138,7 @@ class RobustIO:
             if isinstance(error, CommitError) or is_answer(error, path):
                 raise
             first = error
-        # Created only after a refusal: on hits and walks, every microsecond counts.
+        # Created only after a refusal, because hits and walks perform many operations and must be fast.
         return self._retry(_Attempts(self, operation, path, target, started), action, first)
 
     def _retry(self, attempts: _Attempts, action: Callable[[], _T], first: OSError) -> _T:
@@ -165,13 +166,13 @@ class RobustIO:
         return HolderPoll(self.system.holders, self.system.monotonic, *paths)
 
     def cause(self, error: OSError, path: str, poll: HolderPoll | None = None, *, reading: bool = False) -> Cause:
-        """Return the cause of a refusal, from its code and from what can be observed."""
+        """Return the cause of a refusal, judged by its code and by evidence from the file system."""
         if poll is not None and poll.holders:
             return Cause.HELD
         return observed_cause(self.system, error, path, reading=reading)
 
     def create(self, path: str) -> BinaryIO:
-        """Create a file for writing, and the folders above it if they are missing.
+        """Create a file for writing, and its missing parent folders.
 
         Raises:
             FileExistsError: if the file exists.
@@ -188,7 +189,7 @@ class RobustIO:
         raise commit_error(missing, "create", path, attempts=_FOLDER_ATTEMPTS) from missing
 
     def make_folder(self, path: str) -> None:
-        """Create a folder and those above it. An existing folder is a success.
+        """Create a folder and its missing parents. An existing folder is accepted.
 
         Raises:
             CommitError: if the creation is refused, or the path is a file.
@@ -207,7 +208,7 @@ class RobustIO:
         raise commit_error(pruned, "mkdir", path, attempts=_FOLDER_ATTEMPTS) from pruned
 
     def _was_pruned(self, error: OSError, path: str) -> bool:
-        """Whether the folder, or the one above it, existed a moment ago and was deleted."""
+        """Return whether another process has just deleted the folder or its parent."""
         if isinstance(error, CommitError) or not is_answer(error, path):
             return False
         return is_missing(error, path) or self.stat(path) is None
@@ -216,8 +217,8 @@ class RobustIO:
         try:
             self.files.mkdir(path)
         except OSError as error:
-            # Checked after the attempt, which usually succeeds, and not by the error code: Windows denies creating the
-            # root of a drive. A link to a folder is accepted.
+            # Checked after the attempt, which usually succeeds. The error code is not reliable, because Windows denies
+            # creating the root of a drive. A link to a folder is accepted.
             if self.files.is_dir(path):
                 return
             parent = os.path.dirname(path)
@@ -243,7 +244,7 @@ class RobustIO:
         return self._unless_missing("stat", path, lambda: self.files.stat(path))
 
     def scan(self, path: str) -> list[os.DirEntry[str]]:
-        """Return the entries of a folder; a missing one has none."""
+        """Return the entries of a folder, or an empty list if it is missing."""
         return self._unless_missing("scan", path, lambda: self.files.scan(path)) or []
 
     def _unless_missing(self, operation: str, path: str, action: Callable[[], _T]) -> _T | None:
@@ -255,14 +256,17 @@ class RobustIO:
             raise
 
     def touch(self, path: str, seconds: float) -> None:
-        """Set the time stamp of a file; readers accept an older one. Never waits or fails; cannot be cancelled."""
+        """Set the time stamp of a file, best effort, without waiting or raising. Cannot be cancelled."""
         try:
             self.system.files.touch(path, seconds)
         except OSError:
             pass
 
     def remove_folder(self, path: str) -> bool:
-        """Delete an empty folder, and return whether it no longer exists. Never waits or fails; cannot be cancelled."""
+        """Delete an empty folder, and return whether it no longer exists.
+
+        Never waits or raises, and cannot be cancelled.
+        """
         try:
             self.system.files.rmdir(path)
         except OSError as error:
@@ -270,9 +274,9 @@ class RobustIO:
         return True
 
     def discard(self, path: str) -> bool:
-        """Delete a file, and return whether it no longer exists. Never waits or fails; cannot be cancelled.
+        """Delete a file, and return whether it no longer exists. Never waits or raises, and cannot be cancelled.
 
-        A temporary file that cannot be deleted is swept later: its name contains its owner and age.
+        A temporary file that cannot be deleted is swept later, because its name contains its owner and age.
         """
         try:
             self.system.files.unlink(path)
@@ -283,9 +287,9 @@ class RobustIO:
     def write_small(self, path: str, data: bytes, temporary: str) -> None:
         """Write a small file, replacing an existing one.
 
-        The file need not appear atomically, since readers accept only content with a valid checksum. It is created in
-        place first: nobody can hold a name that did not exist. If it exists, ``temporary`` is written and renamed over
-        it; if that is refused, because its holder does not share deletion, it is overwritten.
+        The file need not appear atomically, since readers accept only content with a valid checksum. Creation in place
+        is tried first, since no process can hold a missing file. If the file exists, ``temporary`` is written and
+        renamed over it. If a holder does not share deletion and the rename is refused, the file is overwritten.
 
         Raises:
             CommitError: if every method is refused.
@@ -294,7 +298,8 @@ class RobustIO:
             self.create_small(path, data)
         except FileExistsError:
             try:
-                # Written once and not for each attempt: a scanner may hold it by then, which only delays the rename.
+                # Written once and not for each attempt, since a scanner that holds the temporary file only delays the
+                # rename.
                 self.create_small(temporary, data)
                 self.perform("replace", temporary, lambda: self._put_in_place(path, data, temporary), target=path)
             except BaseException as error:
@@ -309,14 +314,14 @@ class RobustIO:
         except OSError as error:
             if classify(error, path) is not ErrorKind.TRANSIENT:
                 raise
-            # Truncated last: the old content is valid until it is overwritten, and overwriting needs no free space.
+            # Truncated last, so that the write needs no free space and the old content is valid until the write.
             with self.files.open_write(path) as file:
                 write_all(file, data)
                 file.truncate()
             self.discard(temporary)
 
     def create_small(self, path: str, data: bytes) -> None:
-        """Create a small file. An incomplete one is left in place: another process may have completed it by now.
+        """Create a small file. An incomplete file is kept, since another process may have completed it by now.
 
         Raises:
             FileExistsError: if the file exists.
@@ -333,7 +338,7 @@ class RobustIO:
 
 
 class _Attempts:
-    """The attempts at one file operation, and what is known of their refusals."""
+    """The attempts at one file operation, and the facts that are known about their refusals."""
 
     def __init__(self, fs: RobustIO, operation: str, path: str, target: str, started: float) -> None:
         self.count = 0
@@ -344,7 +349,7 @@ class _Attempts:
         self._target = target
         self._cause: Cause | None = None
         self._is_investigated = False
-        # Created at the first transient refusal: other errors need no query.
+        # Created at the first transient refusal, since other errors need no query.
         self._poll: HolderPoll | None = None
 
     def is_transient(self, error: BaseException) -> bool:
@@ -384,23 +389,23 @@ class _Attempts:
 
 
 def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
-    """Write every byte: an unbuffered file may accept fewer than it is given."""
+    """Write every byte, since one write to an unbuffered file may accept fewer bytes."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
 
 
 def close_quietly(file: BinaryIO) -> None:
-    """Close a file that was only read, or that is given up: an error of closing does not matter."""
+    """Close a file that was only read or is discarded, ignoring errors."""
     try:
         file.close()
     except OSError:
-        pass  # the descriptor is closed all the same
+        pass  # the descriptor is closed despite the error
 
 
 @contextmanager
 def reading(file: BinaryIO) -> Iterator[BinaryIO]:
-    """Close a file that is only read when the block ends."""
+    """Close a file, which is only read, at the end of the block."""
     try:
         yield file
     finally:
@@ -408,7 +413,7 @@ def reading(file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def hash_file(fs: RobustIO, path: str, algorithms: Collection[str], total: int) -> Mapping[str, str] | None:
-    """Return the hashes of a file in hex, by algorithm, or ``None`` if it is missing. sha256 is always among them.
+    """Return the hashes of a file in hex, by algorithm, always including sha256, or ``None`` if it is missing.
 
     Progress is reported with ``total`` as the number of bytes.
 
@@ -434,7 +439,7 @@ def is_missing(error: OSError, path: str) -> bool:
 
 
 def is_answer(error: OSError, path: str) -> bool:
-    """Return whether the error is an answer rather than a refusal: the file is missing, or it exists."""
+    """Return whether the error is an answer and not a refusal, since the file is missing or exists."""
     return classify(error, path) in {ErrorKind.MISSING, ErrorKind.EXISTS}
 
 
@@ -450,7 +455,7 @@ def commit_error(
     steps: tuple[tuple[str, str], ...] = (),
     holders: tuple[str, ...] = (),
 ) -> CommitError:
-    """Return the error for a refusal, with all known facts; a :class:`CommitError` is returned unchanged."""
+    """Return the error for a refusal, with all known facts. A :class:`CommitError` is returned unchanged."""
     if isinstance(error, CommitError):
         return error
     cause = cause or cause_of(error, path)

@@ -1,6 +1,7 @@
-"""Names of temporary files, which contain the owner and the age of the file.
+"""Form the names of temporary files, which contain the owner and the age of the file.
 
-A process can tell from the name alone whether a file may be swept: whether its owner still runs, and how old it is.
+From the name alone, a process can determine whether the owner still runs and how old the file is, and so whether the
+file may be swept.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class OwnerTag(NamedTuple):
         time: seconds since the epoch.
         boot: the first digits of the hash of the boot ID. A process ID is only valid within one boot.
         pid: the process ID of the owner, or 0 if the owner abandoned the file.
-        space: the first digits of the hash of the PID namespace in which the process ID is valid; ``None`` if the name
-            does not contain it.
+        space: the first digits of the hash of the PID namespace in which the process ID is valid, or ``None`` if the
+            name does not contain them.
     """
 
     time: int
@@ -44,7 +45,7 @@ class OwnerTag(NamedTuple):
 
     @staticmethod
     def new(now: float, boot: str | None, *, owned: bool = True) -> str:
-        """Return a new, unique tag as text: of this process or, without ``owned``, of no process."""
+        """Return a new, unique tag as text. Its owner is this process or, without ``owned``, no process."""
         return f"{int(now):010d}-{boot_tag(boot)}-{os.getpid() if owned else 0}-{os.urandom(4).hex()}"
 
 

@@ -1,1 +1,1 @@
-"""The operating system: each call is made once, without retry, and raises the system's own error."""
+"""The calls of the operating system. Each makes one attempt and raises the system's own error."""

@@ -1,12 +1,12 @@
-"""Block cloning on ReFS and Dev Drive: a new file shares its blocks with another until either is written to.
+"""Clone files on ReFS and Dev Drive. The clone shares the blocks of the original until either is written to.
 
-The file system requires (https://learn.microsoft.com/windows/win32/fileio/block-cloning) that both files are on one
-volume, that both or neither are sparse, and that both have the same integrity setting. Each cloned region must be
-smaller than 4 GiB and begin and end at a cluster. The last region may end beyond the end of the file. The size of the
-new file must be set beforehand.
+The requirements are in https://learn.microsoft.com/windows/win32/fileio/block-cloning. Both files must be on one
+volume, have the same integrity setting, and be both sparse or both not sparse. Each cloned region must be smaller than
+4 GiB and begin and end at a cluster. The last region may end beyond the end of the file. The size of the new file must
+be set beforehand.
 
-:class:`BlockClone` receives the function that sends control codes, since no test machine has such a volume: the tests
-check which codes are sent, and in which order.
+:class:`BlockClone` receives the function that sends control codes as an argument. No test machine has such a volume, so
+the tests check the codes and their order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 Control: TypeAlias = Callable[[int, int, bytes, int], bytes]
-"""Takes a handle, a control code, the input, and the size of the output; returns the output."""
+"""A function that sends a control code.
+
+Its arguments are a handle, the code, the input, and the size of the output, which it returns.
+"""
 
 GET_INTEGRITY = 0x0009027C
 SET_INTEGRITY = 0x0009C280
@@ -53,14 +56,17 @@ class BlockClone:
         self._source = source
         self._size = size
         self._control = control
-        # Queried before anything is created: a file system without integrity streams has no block cloning either.
+        # Queried before any file is created, because a file system without integrity streams has no block cloning
+        # either.
         self._integrity = _INTEGRITY.unpack(control(source, GET_INTEGRITY, b"", _INTEGRITY.size))
 
     def clone_to(self, target: int, grow: Callable[[], object]) -> None:
-        """Make an empty file share the blocks. ``grow`` sets its size to that of the source.
+        """Make an empty file share the blocks of the source.
+
+        ``grow`` sets the size of the empty file to that of the source.
 
         Raises:
-            OSError: if the file system refuses.
+            OSError: if the file system refuses an operation.
         """
         algorithm, _, flags, _, cluster = self._integrity
         existing = _INTEGRITY.unpack(self._control(target, GET_INTEGRITY, b"", _INTEGRITY.size))

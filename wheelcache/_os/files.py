@@ -1,21 +1,20 @@
-"""The file layer: :class:`FileSystem`, the contract that the library's file operations are written against.
+"""The file layer, which consists of the file operations that the library needs (:class:`FileSystem`).
 
-:mod:`.posix` and :mod:`.windows` implement the same names. An implementation makes one attempt. It never retries, waits
-or decides: it either does the operation or raises the system's own :class:`OSError`. :mod:`wheelcache._fs` retries
-operations and interprets errors. Tests replace the file layer by one that fails, or kills its process, at the Nth call.
+:mod:`.posix` and :mod:`.windows` implement the same operations. An implementation makes one attempt, without waiting,
+and raises the system's own :class:`OSError` if it fails. :mod:`wheelcache._fs` retries operations and interprets
+errors. Tests replace the file layer by one that fails, or kills its process, at the Nth call.
 
 Every implementation follows these rules:
 
 - Paths are absolute ``str``. If the system limits their length, the implementation works around the limit.
-- Files are unbuffered. An open file of ours never blocks another process: on Windows, it shares reading, writing and
-  deleting.
-- ``rename``, ``link`` and ``clone`` never replace: an existing target is a :class:`FileExistsError`.
-- On POSIX systems, where every user can create links, opening a file for writing does not follow one. Otherwise a user
-  who can write to a shared folder could redirect the write.
+- Files are unbuffered. An open file never blocks another process. On Windows, it shares reading, writing and deleting.
+- ``rename``, ``link`` and ``clone`` never replace a file. They raise :class:`FileExistsError` if the target exists.
+- On POSIX systems, opening a file for writing does not follow symbolic links. Otherwise a user who can create a link in
+  a shared folder could redirect the write.
 - An operation that the system or the volume lacks raises an :class:`OSError` that
   :func:`wheelcache._fs.errors.classify` recognises as unsupported.
 
-Every operation can raise :class:`OSError`; the docstrings name only the subclasses that callers rely on.
+Every operation can raise :class:`OSError`. The docstrings name only the subclasses that callers rely on.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from .._imports import import_lock
 
 
 class OpenFolder(Protocol):
-    """An open folder, for many operations on its files by name. It is closed at the end of its ``with`` block.
+    """An open folder, for many operations on its files by name. The end of its ``with`` block closes it.
 
-    On POSIX systems the names are looked up from a descriptor, so the system need not resolve the path for each file.
+    On POSIX systems, names are looked up from a descriptor, so the path is not resolved again for each file.
     """
 
     def __enter__(self) -> Self: ...
@@ -84,7 +83,7 @@ class FileSystem(Protocol):
 
     @property
     def protects_loaded_images(self) -> bool:
-        """Whether a program or library that is loaded cannot be deleted, under any of its hard links."""
+        """Whether a loaded program or library cannot be deleted, under any of its hard links."""
         ...
 
     def with_modes_of(self, root: str) -> FileSystem | None:
@@ -118,7 +117,7 @@ class FileSystem(Protocol):
         ...
 
     def open_append(self, path: str) -> BinaryIO:
-        """Open a file so that every write is appended, even if others write too. Create it if it is missing."""
+        """Open a file so that every write is appended, even beside other writers. Create it if it is missing."""
         ...
 
     def read(self, path: str) -> bytes:
@@ -132,7 +131,7 @@ class FileSystem(Protocol):
     def read_with_mtime(self, path: str) -> tuple[bytes, float]:
         """Return the content of a small file, and its time of modification in seconds since the epoch.
 
-        Both are read from the same open file, so a file that is replaced in between does not mix them.
+        Both are read from the same open file, so that a concurrent replacement does not mix two files.
 
         Raises:
             FileNotFoundError: if the file does not exist.
@@ -142,7 +141,8 @@ class FileSystem(Protocol):
     def touch(self, path: str, seconds: float) -> None:
         """Set the time of modification, in seconds since the epoch.
 
-        A user who may write to a file but does not own it can only set the present time, and this method sets that.
+        A user who may write to a file but does not own it can only set the present time. This method then sets that
+        time.
         """
         ...
 
@@ -155,7 +155,7 @@ class FileSystem(Protocol):
         ...
 
     def volume_id(self, path: str) -> int | None:
-        """Return the number of the volume that holds a folder, following links; ``None`` if the volume has none.
+        """Return the number of the volume of a folder, following links, or ``None`` if the volume has no number.
 
         Raises:
             FileNotFoundError: if the folder does not exist.
@@ -179,7 +179,7 @@ class FileSystem(Protocol):
         ...
 
     def rename(self, source: str, target: str) -> None:
-        """Rename a file within its volume, without replacing.
+        """Rename a file within its volume, without replacing a file.
 
         Raises:
             FileExistsError: if ``target`` exists.
@@ -207,7 +207,7 @@ class FileSystem(Protocol):
         ...
 
     def copy(self, source: BinaryIO, target: BinaryIO, count: int) -> int:
-        """Copy up to ``count`` bytes between two open files, from their positions on, by the fastest method available.
+        """Copy up to ``count`` bytes between two open files, from their positions, by the fastest available method.
 
         Returns the number of bytes copied, which is 0 only at the end of ``source``.
         """
@@ -251,7 +251,7 @@ class FileSystem(Protocol):
 
 def native() -> FileSystem:
     """Return the file layer of this machine."""
-    with import_lock:  # each module can be imported on its own system only
+    with import_lock:  # each module can only be imported on its own system
         if sys.platform == "win32":
             from .windows import WindowsFiles
 

@@ -1,8 +1,9 @@
 """Find the processes that have a file open, with the Restart Manager of Windows.
 
-https://learn.microsoft.com/windows/win32/rstmgr/about-restart-manager. It reports names and process IDs without special
-rights. If it refuses, no process is named. It does not support folders. A query that includes a folder or an
-inaccessible file fails as a whole, so each file is queried by itself.
+The Restart Manager reports names and process IDs without special rights:
+https://learn.microsoft.com/windows/win32/rstmgr/about-restart-manager. If a query fails, no process is named. Folders
+are not supported. A query that includes a folder or an inaccessible file fails as a whole, so each file is queried by
+itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .win32 import extended, function
 
 _KEY_LENGTH = 33
 _MORE_DATA = 234
-# The list may grow between the query of its length and that of its content.
+# The list may grow between the query of its length and the query of its content.
 _MAX_QUERIES = 3
 _MAX_SHOWN = 5
 _MAX_PATH = 32768
@@ -108,7 +109,7 @@ def list_processes(session: wintypes.DWORD, get_list: Callable[..., int] = _RmGe
 
 
 def _name(process: Process) -> str:
-    """Return the file name of a process's program, which users can search for, or its display name."""
+    """Return the file name of a process's program, which users can search for, or the display name of the process."""
     handle = _OpenProcess(_QUERY_LIMITED_INFORMATION, False, process.pid)
     if handle:
         try:

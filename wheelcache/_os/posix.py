@@ -30,11 +30,11 @@ _RENAME_NOREPLACE = 1
 # From <stdio.h> of macOS.
 _RENAME_EXCL = 4
 
-# The cache contains no links: one that another user planted must not redirect a write.
+# The cache contains no symbolic links. A link that another user planted must not redirect a write.
 _WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_CREAT | os.O_EXCL
-# Used only to resolve names. O_PATH is cheaper, and exists on Linux.
+# Used only to resolve names. O_PATH, which only Linux has, is cheaper.
 _LOOKUP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _SMALL_FILE = 1 << 16
 
@@ -156,7 +156,7 @@ class PosixFiles:
             try:
                 return os.copy_file_range(source.fileno(), target.fileno(), count)
             except OSError as error:
-                # Before Linux 5.19 it fails between two file systems, and some file systems lack it:
+                # Before Linux 5.19, copy_file_range fails between two file systems. Some file systems lack it:
                 # https://man7.org/linux/man-pages/man2/copy_file_range.2.html
                 if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}:
                     raise
@@ -188,7 +188,7 @@ class PosixFiles:
 
 
 class Modes(NamedTuple):
-    """The permissions and the owner of new files in a cache, if those that the umask gives would be wrong.
+    """The permissions and the owner of new files in a cache, where the defaults of the umask would be wrong.
 
     Attributes:
         file: permissions of files.
@@ -206,25 +206,26 @@ class Modes(NamedTuple):
         mode = root.st_mode
         shared = bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
         private = not mode & (stat.S_IRWXG | stat.S_IRWXO)
-        # Files that root writes into a user's cache, usually through sudo, would lock that user out.
+        # Files that root, usually through sudo, writes into a user's cache would lock that user out.
         owner = (root.st_uid, root.st_gid) if os.geteuid() == 0 and root.st_uid != 0 else None
         if not (shared or private or owner):
             return None
-        # Never writable by everybody, even if the folder is: a user who can write to the files decides what others
-        # install.
-        # Always writable by the owner: the folder may be read-only for a while, and new files must not remain so.
+        # Never writable by everybody, even if the folder is, because a user who can write to the files controls the
+        # packages that others install. Always writable by the owner, because new files must not remain read-only if the
+        # folder is read-only for a while.
         return cls(mode & 0o664 | 0o600, mode & 0o2775 | 0o700, owner)
 
     def apply(self, handle: int, mode: int, folder: int) -> None:
-        """Set the mode and the owner of a new file or folder, given the descriptor of the folder that holds it.
+        """Set the mode and the owner of a new file or folder, given the descriptor of its parent folder.
 
-        Errors are ignored: without its mode, the file still works for the user who created it.
+        Errors are ignored, because the file works for the user who created it even without the mode.
         """
         try:
-            # The owner may have put a link into the path, so the owner is only set in folders that the owner has.
+            # The owner of the cache may have put a link into the path. So the owner is only set in folders that the
+            # owner has.
             if self.owner is not None and os.fstat(folder).st_uid == self.owner[0]:
                 os.fchown(handle, *self.owner)
-            # The mode is set last: a change of the owner clears the setgid bit.
+            # The mode is set last, because a change of the owner clears the setgid bit.
             os.fchmod(handle, mode)
         except OSError:
             pass
@@ -234,7 +235,7 @@ class _FilesWithModes(PosixFiles):
     """The file layer of this machine, which gives new files below a cache folder the modes of that folder.
 
     The modes are set after the creation, since the umask reduces those passed to ``open`` and ``mkdir``. Existing files
-    remain unchanged: another user may have put any file there, and root must not give that file to the owner.
+    remain unchanged, since another user may have put any file there, which root must not give to the owner.
     """
 
     def __init__(self, root: str, modes: Modes) -> None:
@@ -292,7 +293,7 @@ class _FolderWithModes(PosixFolder):
         try:
             handle = os.open(name, flags | _NEW, 0o666, dir_fd=self._handle)
         except FileExistsError:
-            # Another process created it first, and sets its mode. If it is a lock, it may be deleted before we open it.
+            # Another process has created the file and sets its mode. A lock file may be deleted before we open it.
             return os.open(name, flags | os.O_CREAT, 0o666, dir_fd=self._handle)
         self._apply_modes(handle, self._modes.file)
         return handle
@@ -303,7 +304,7 @@ class _FolderWithModes(PosixFolder):
         try:
             handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._handle)
         except OSError:
-            return  # another process pruned the folder, or it keeps the modes of the umask
+            return  # another process pruned the folder, or the folder keeps the modes of the umask
         try:
             self._apply_modes(handle, self._modes.folder)
         finally:
@@ -317,20 +318,20 @@ def _read_all(handle: int) -> bytes:
     data = os.read(handle, _SMALL_FILE)
     if len(data) < _SMALL_FILE:
         return data
-    # Read again in one piece: joining the parts would cost time or memory for a second copy.
+    # Read again in one piece, since joining the parts would take time and memory for a second copy.
     os.lseek(handle, 0, os.SEEK_SET)
     with io.FileIO(handle, closefd=False) as file:
         return file.readall()
 
 
 def _share_blocks(source: str, writer: BinaryIO, target: str) -> None:
-    """Make an empty new file share the blocks of another. Delete it if that fails."""
+    """Make an empty new file share the blocks of another file. Delete the new file if that fails."""
     reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(writer.fileno(), _FICLONE, reader)
     except OSError as error:
         os.unlink(target)
-        # The error has no path, and is EINVAL, ENOTTY or EOPNOTSUPP if the file system cannot clone:
+        # The error has no path. If the file system cannot clone, the code is EINVAL, ENOTTY or EOPNOTSUPP:
         # https://man7.org/linux/man-pages/man2/ioctl_ficlone.2.html
         code = errno.ENOTSUP if error.errno in {errno.EINVAL, errno.ENOTTY} else error.errno
         raise OSError(code, os.strerror(code or 0), source, None, target) from None
@@ -340,7 +341,7 @@ def _share_blocks(source: str, writer: BinaryIO, target: str) -> None:
 
 @cache
 def _exclusive_rename() -> Callable[[str, str], None]:
-    """Return a rename that never replaces, from the C library of Linux or macOS: Python has no such function."""
+    """Return a rename that never replaces, which is in the C library of Linux and macOS, but not in Python."""
     with import_lock:  # not needed for a hit
         import ctypes
 
@@ -358,7 +359,8 @@ def _exclusive_rename() -> Callable[[str, str], None]:
             failed = function(_AT_FDCWD, first, _AT_FDCWD, second, flags)
         if failed:
             code = ctypes.get_errno()
-            # EINVAL: the file system does not support the flag. https://man7.org/linux/man-pages/man2/rename.2.html
+            # EINVAL means that the file system does not support the flag:
+            # https://man7.org/linux/man-pages/man2/rename.2.html
             code = errno.ENOTSUP if code == errno.EINVAL else code
             raise OSError(code, os.strerror(code), source, None, target)
 
@@ -367,7 +369,7 @@ def _exclusive_rename() -> Callable[[str, str], None]:
 
 @cache
 def _clonefile() -> Callable[[str, str], None]:
-    """Return macOS's clonefile(2), which creates the target and never replaces."""
+    """Return macOS's clonefile(2), which creates the target and never replaces a file."""
     with import_lock:  # not needed for a hit
         import ctypes
 

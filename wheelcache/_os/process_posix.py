@@ -1,4 +1,4 @@
-"""Boot and processes on POSIX systems: the boot ID, whether a process is alive, and ending a blocked read."""
+"""Determine the boot ID and whether a process is alive, and end blocked reads, on POSIX systems."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def boot_id() -> str | None:
 
 
 def _darwin_boot_id() -> str | None:
-    with import_lock:  # most systems need no ctypes for a hit
+    with import_lock:  # on most systems, a hit does not need ctypes
         import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
@@ -41,7 +41,7 @@ def _darwin_boot_id() -> str | None:
 
 def process_alive(pid: int) -> bool:
     """Return whether a process with this ID exists."""
-    if pid <= 0:  # kill(2) takes such numbers for process groups
+    if pid <= 0:  # to kill(2), such numbers are process groups
         return False
     try:
         os.kill(pid, 0)
@@ -53,7 +53,10 @@ def process_alive(pid: int) -> bool:
 
 
 def pid_namespace() -> str:
-    """Return an identifier of the PID namespace, of which each container has its own. Empty if it is unknown."""
+    """Return an identifier of the PID namespace, or an empty string if it is unknown.
+
+    Each container has its own namespace.
+    """
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -62,11 +65,11 @@ def pid_namespace() -> str:
 
 def interrupt_read(connection: socket.socket) -> None:
     """End a blocked read of a socket in another thread. The socket cannot be used afterwards."""
-    with import_lock:  # loaded already: the caller has a socket
+    with import_lock:  # already loaded, since the caller has a socket
         import socket
 
     try:
-        # The method of the plain socket: that of ssl.SSLSocket discards its state while the other thread uses it.
+        # The method of the plain socket, because that of ssl.SSLSocket discards state which the other thread is using.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
     except OSError:
         pass  # already closed

@@ -1,4 +1,4 @@
-"""Boot and processes on Windows: the boot ID, whether a process is alive, and ending a blocked read."""
+"""Determine the boot ID and whether a process is alive, and end blocked reads, on Windows."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class TimeOfDay(ctypes.Structure):
 def boot_id(query: Callable[..., int] | None = None) -> str | None:
     """Return a string that changes with every boot of this machine, or ``None`` if the system has none.
 
-    It is the time of the boot, in units of 100 ns. Setting the clock changes this time and its bias by the same amount,
-    so their difference is used.
+    The string is the time of the boot, in units of 100 ns. Setting the clock changes this time and its bias by the same
+    amount, so the difference of the two is used.
 
     Args:
         query: replaces NtQuerySystemInformation in tests.
@@ -65,7 +65,7 @@ def boot_id(query: Callable[..., int] | None = None) -> str | None:
 def process_alive(pid: int) -> bool:
     """Return whether a process with this ID exists.
 
-    ``os.kill`` must not be used: on Windows, signal 0 is Ctrl-C.
+    ``os.kill`` must not be used, because signal 0 is Ctrl-C on Windows.
     """
     if pid <= 0:
         return False
@@ -91,7 +91,7 @@ def pid_namespace() -> str:
 
 
 def in_container() -> bool:
-    """Return whether this process runs in a container: only there does the registry hold a container type."""
+    """Return whether this process runs in a container, since only there the registry contains a container type."""
     with import_lock:
         import winreg
 
@@ -106,11 +106,11 @@ def in_container() -> bool:
 def interrupt_read(connection: socket.socket) -> None:
     """End a blocked read of a socket in another thread. The socket cannot be used afterwards.
 
-    On Windows, shutting the socket down does not end a read that has begun. Closing it would free its number, and the
-    other thread might then read from the next file or socket that is opened. So the read is cancelled:
+    On Windows, shutting the socket down does not end a read that has begun. Closing the socket would free its number.
+    The other thread might then read from the next file or socket that is opened. So the read is cancelled:
     https://learn.microsoft.com/windows/win32/fileio/cancelioex-func
     """
-    with import_lock:  # loaded already: the caller has a socket
+    with import_lock:  # already loaded, since the caller has a socket
         import socket
 
     try:

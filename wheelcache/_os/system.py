@@ -1,6 +1,6 @@
-"""System: everything that the library needs from the machine, injected so that tests can replace it.
+"""System: all calls of the operating system that the library makes, as one object that tests can replace.
 
-This module also chooses between POSIX and Windows, except for files: :func:`.files.native` chooses their layer.
+This module also chooses between POSIX and Windows. Only the file layer is chosen by :func:`.files.native`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .volume import Environment, Volume
 
 
-# Seconds between two checks of a wait.
+# Seconds between two calls of the check during a wait.
 _CHECK_INTERVAL = 0.1
 
 
@@ -35,7 +35,7 @@ class Sleep(Protocol):
     """A wait that can be ended early."""
 
     def __call__(self, seconds: float, check: Callable[[], object] = ..., /) -> None:
-        """Wait this many seconds, or until ``check``, which is called every 0.1 s, raises an exception."""
+        """Wait this many seconds. An exception of ``check``, which is called every 0.1 s, ends the wait."""
         ...
 
 
@@ -46,7 +46,7 @@ def _sleep(seconds: float, check: Callable[[], object] = lambda: None) -> None:
         time.sleep(min(remaining, _CHECK_INTERVAL))
 
 
-# A hit needs the boot ID, which does not change while this process runs.
+# Cached, because every hit needs the boot ID, which does not change while this process runs.
 _boot = cache(boot_id)
 
 
@@ -84,18 +84,18 @@ def _environment() -> Environment:
 
 @dataclass(frozen=True)
 class System:
-    """One machine.
+    """The operating system and the clock of one machine.
 
     Attributes:
-        files: its file layer.
+        files: the file layer.
         now: returns the seconds since the epoch.
         monotonic: returns seconds from a clock that is never set back.
-        sleep: waits, and can be ended early; see :class:`Sleep`.
+        sleep: waits for some seconds, as described in :class:`Sleep`.
         boot: returns a string that changes with every boot, or ``None`` if the system has none.
         process_alive: returns whether a process with this ID exists in our PID namespace.
-        pid_namespace: returns an identifier of the PID namespace of this process; empty if unknown.
-        interrupt_read: ends a blocked read of a socket in another thread; the socket cannot be used afterwards.
-        holders: returns the processes that have any of these files open; see :func:`holders_of`.
+        pid_namespace: returns an identifier of the PID namespace of this process, or an empty string if it is unknown.
+        interrupt_read: ends a blocked read of a socket in another thread. The socket cannot be used afterwards.
+        holders: returns the processes that have any of these files open, as :func:`holders_of` does.
         volume: returns the facts about the volume behind a path.
         environment: returns the facts about the environment of this process.
     """

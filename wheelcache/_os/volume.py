@@ -1,8 +1,8 @@
 """Facts about the volume behind a path, and about the environment of this process.
 
-They are looked up by ``doctor`` and after a refusal, never for an operation that succeeds. The lookup never fails: a
-fact that the system does not report is empty. :mod:`.volume_windows` and :mod:`.volume_posix` find the facts, and
-:mod:`.system` chooses between the two.
+The facts are looked up by ``doctor`` and after a refusal, never for an operation that succeeds. The lookup never fails.
+A fact that the system does not report is empty. :mod:`.volume_windows` and :mod:`.volume_posix` find the facts.
+:mod:`.system` chooses between the two modules.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ class Volume:
     r"""Facts about a volume.
 
     Attributes:
-        file_system: the system's name for its type, ``"NTFS"`` or ``"ext4"``; empty if unknown.
-        mount: its mount point, ``"C:\\"`` or ``"/home"``; empty if unknown.
+        file_system: the system's name for the type of the file system, such as ``"NTFS"`` or ``"ext4"``. Empty if
+            unknown.
+        mount: the mount point, such as ``"C:\\"`` or ``"/home"``. Empty if unknown.
         remote: True if the files are on another machine, or on the host of this virtual machine.
-        mapped: True if it is a part of another volume that is mapped into a container or to a drive letter.
-        cloud: the name of the cloud service that synchronises these files; empty if no service does.
+        mapped: True if the volume is a part of another one that is mapped into a container or to a drive letter.
+        cloud: the name of the cloud service that synchronises these files. Empty if no service does.
         free: the bytes that this user may still write, or ``None`` if unknown.
-        size: its capacity in bytes, or ``None`` if unknown.
-        code: the error code with which the system refused to report more; empty if it did not refuse.
+        size: the capacity in bytes, or ``None`` if unknown.
+        code: the code of the error that prevented the system from reporting more. Empty if there was no error.
     """
 
     file_system: str = ""
@@ -40,8 +41,8 @@ class Environment:
     """Facts about the environment of this process.
 
     Attributes:
-        container: the kind of container; empty if none was detected.
-        wsl: the Windows Subsystem for Linux, ``"WSL1"`` or ``"WSL2"``; empty outside of it.
+        container: the kind of container. Empty if no container was detected.
+        wsl: the version of the Windows Subsystem for Linux, ``"WSL1"`` or ``"WSL2"``. Empty outside of it.
     """
 
     container: str = ""
@@ -62,7 +63,7 @@ _CLOUD_FOLDERS = {
 
 
 def cloud_by_name(path: str) -> str:
-    """Return the cloud service that a path belongs to, by the names of its folders; empty if no name matches."""
+    """Return the cloud service that the names of a path's folders indicate, or an empty string if no name matches."""
     for part in path.replace("\\", "/").lower().split("/"):
         for prefix, service in _CLOUD_FOLDERS.items():
             if part == prefix or part.startswith((f"{prefix} ", f"{prefix}-")):

@@ -1,4 +1,4 @@
-"""Facts about volumes and the environment on POSIX systems: :mod:`.volume` describes them.
+"""Facts about volumes and the environment on POSIX systems. :mod:`.volume` describes these facts.
 
 The mount table is read from ``/proc``. A system without it, such as macOS, reports only the free space and the size.
 """
@@ -20,11 +20,11 @@ _NETWORK = {"cifs", "smb3", "smbfs", "nfs", "nfs4", "afs", "ceph", "glusterfs", 
 # Folders of the host, shared with this virtual machine, container or subsystem.
 _HOST = {"9p", "drvfs", "lxfs", "wslfs", "vboxsf", "vmhgfs", "virtiofs", "prl_fs", "grpcfuse", "osxfs", "fakeowner"}
 _USER_SPACE = {"fuse", "fuseblk"}
-# A mount of these types normally shows a part of a volume, and does not count as mapped for that alone.
+# A mount of these types normally shows a part of a volume, and so does not count as mapped.
 _SUBVOLUMES = {"btrfs", "overlay", "zfs"}
 
 FOREIGN = _NETWORK | _HOST | _USER_SPACE
-"""The file system types that pass on errors of another machine or program."""
+"""The file system types that relay errors of another machine or program."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def volume_of(path: str) -> Volume:
 
 
 def file_system_type(path: str) -> str:
-    """Return the type of the file system that holds a path, without its subtype; empty if unknown."""
+    """Return the type of the file system of a path, without its subtype, or an empty string if it is unknown."""
     mount = _mount_of(path)
     return "" if mount is None else mount.file_system.partition(".")[0]
 
@@ -75,13 +75,13 @@ def _space_of(path: str) -> tuple[int | None, int | None]:
 
 
 def _mount_of(path: str) -> _Mount | None:
-    """Return the mount that holds a path: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html."""
+    """Return the mount of a path, as described in https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html."""
     best: _Mount | None = None
     for line in _lines_of("/proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
         fields, file_system = before.split(" "), after.split(" ", 1)[0]
         folder = _unescape(fields[4]).rstrip("/")
-        # Of two mounts on one folder, the later one hides the earlier.
+        # The later of two mounts on one folder hides the earlier one.
         if (path + "/").startswith(folder + "/") and (best is None or len(folder) >= len(best.folder.rstrip("/"))):
             best = _Mount(folder or "/", _unescape(fields[3]), file_system)
     return best
@@ -102,7 +102,7 @@ def _unescape(field: str) -> str:
 
 
 def _container() -> str:
-    """Return the kind of container that this process runs in; empty if none was detected."""
+    """Return the kind of container that this process runs in, or an empty string if no container was detected."""
     for file, name in (("/.dockerenv", "Docker"), ("/run/.containerenv", "Podman")):
         if os.path.exists(file):
             return name
@@ -116,7 +116,7 @@ def _container() -> str:
 
 
 def _wsl() -> str:
-    """Return the version of the Windows Subsystem for Linux; empty outside of it."""
+    """Return the version of the Windows Subsystem for Linux, or an empty string outside of it."""
     release = " ".join(_lines_of("/proc/sys/kernel/osrelease"))
     if "microsoft" not in release.lower():
         return ""

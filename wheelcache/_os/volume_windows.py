@@ -1,7 +1,7 @@
-"""Facts about volumes and the environment on Windows: :mod:`.volume` describes them.
+"""Facts about volumes and the environment on Windows. :mod:`.volume` describes these facts.
 
-Each query may be refused, for example in a folder that is mapped into a container. The facts from the other queries are
-still returned.
+Each query may fail, for example in a folder that is mapped into a container. The facts from the other queries are still
+returned.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _BUFFER_SIZE = 1024
 _REMOTE_DRIVE = 4
 
 # A file with such a reparse point, or with one of these attributes, may have its content in the cloud only:
-# https://learn.microsoft.com/windows/win32/fileio/reparse-point-tags and .../file-attribute-constants.
-# 0x00040000 is omitted: it means "recall on open" in listings of folders only. In the attributes of a single file, the
-# same bit means that the file has extended attributes, as every file created from WSL has.
+# https://learn.microsoft.com/windows/win32/fileio/reparse-point-tags and .../file-attribute-constants. 0x00040000 is
+# omitted, because it means "recall on open" in listings of folders only. In the attributes of a single file, this bit
+# means that the file has extended attributes, like every file that was created from WSL.
 _CLOUD_TAG, _CLOUD_TAG_MASK = 0x9000001A, 0xFFFF0FFF
 _CLOUD_ATTRIBUTES = {
     0x00001000: "offline",
@@ -85,7 +85,7 @@ def _code() -> str:
 
 
 def _mount(path: str) -> tuple[str, str]:
-    """Return the mount point of a path, and the code of the error if that is unknown."""
+    """Return the mount point of a path, and the code of the error if the mount point is unknown."""
     query = function("GetVolumePathNameW", _PATH, _TEXT, _NUMBER)
     text = ctypes.create_unicode_buffer(_BUFFER_SIZE)
     if not query(extended(path), text, _BUFFER_SIZE):
@@ -94,7 +94,7 @@ def _mount(path: str) -> tuple[str, str]:
 
 
 def _file_system(mount: str) -> tuple[str, str]:
-    """Return the type of the file system at a mount point, and the code of the error if that is unknown."""
+    """Return the type of the file system at a mount point, and the code of the error if the type is unknown."""
     number = ctypes.POINTER(_NUMBER)
     query = function("GetVolumeInformationW", _PATH, _TEXT, _NUMBER, number, number, number, _TEXT, _NUMBER)
     name = ctypes.create_unicode_buffer(_BUFFER_SIZE)
@@ -114,7 +114,7 @@ def _is_substituted(drive: str) -> bool:
 
 
 def _final_path(path: str) -> str:
-    """Return the path with every link followed; empty if it cannot be resolved."""
+    """Return the path with every link followed, or an empty string if the path cannot be resolved."""
     query = function("GetFinalPathNameByHandleW", wintypes.HANDLE, _TEXT, _NUMBER, _NUMBER, result=_NUMBER)
     text = ctypes.create_unicode_buffer(32768)
     try:
@@ -125,7 +125,7 @@ def _final_path(path: str) -> str:
 
 
 def _cloud(path: str) -> str:
-    """Return the cloud service that synchronises a path or the nearest folder above it; empty if no service does."""
+    """Return the cloud service that synchronises a path or the nearest folder above it, or an empty string."""
     for folder in _with_parents(path):
         try:
             stat = os.lstat(extended(folder))
@@ -142,7 +142,7 @@ def _cloud(path: str) -> str:
 
 
 def cloud_attributes(attributes: int, tag: int) -> str:
-    """Return the names of the attributes that mark a file as synchronised with a cloud; empty if it has none."""
+    """Return the names of the attributes that mark a file as synchronised with a cloud, or an empty string."""
     names = [name for bit, name in _CLOUD_ATTRIBUTES.items() if attributes & bit]
     return ", ".join(names) or ("cloud files" if tag & _CLOUD_TAG_MASK == _CLOUD_TAG else "")
 

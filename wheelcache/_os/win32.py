@@ -1,6 +1,6 @@
-"""ctypes bindings to the calls of Windows that Python lacks, or whose error code Python loses.
+"""ctypes bindings to Windows functions that Python lacks, or whose error code Python loses.
 
-Each call raises an :class:`OSError` with its ``winerror``. This module decides nothing.
+A call that fails raises an :class:`OSError` with its ``winerror``. The callers interpret the errors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ctypes import wintypes
 _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
 _ntdll = ctypes.WinDLL("ntdll")
 _ntdll.RtlGetLastNtStatus.restype = ctypes.c_ulong
-# The C library that Python is linked to, which stores the code of the call that failed.
+# The C library that Python is linked to stores the Windows code of the call that failed.
 _get_doserrno = getattr(ctypes.CDLL("ucrtbase"), "_get_doserrno")  # noqa: B009 - a documented function of the C library
 
 # Without the prefix, the limit is 248 characters for folders and 259 for files:
@@ -39,8 +39,8 @@ WRITE_ATTRIBUTES = 0x0100
 SHARE_ALL = 0x1 | 0x2 | 0x4
 CREATE_NEW, OPEN_EXISTING, OPEN_ALWAYS = 1, 3, 4
 NORMAL = 0x80
-NO_FOLLOW = 0x00200000  # FILE_FLAG_OPEN_REPARSE_POINT: a link itself, not its target
-FOLDERS_TOO = 0x02000000  # FILE_FLAG_BACKUP_SEMANTICS, without which no folder can be opened
+NO_FOLLOW = 0x00200000  # FILE_FLAG_OPEN_REPARSE_POINT: opens a link itself and not its target
+FOLDERS_TOO = 0x02000000  # FILE_FLAG_BACKUP_SEMANTICS: opens folders, too
 
 
 def function(name: str, *arguments: Any, result: Any = wintypes.BOOL, library: str = "") -> Any:
@@ -83,8 +83,8 @@ _DeviceIoControl = function(
 def extended(path: str) -> str:
     r"""Return an absolute path, with the ``\\?\`` prefix if it is so long that it needs one.
 
-    With the prefix, Windows has no limit of 260 characters, and no longer resolves ``..`` and ``/``: the path is
-    normalised here.
+    With the prefix, Windows has no limit of 260 characters. It then no longer resolves ``..`` and ``/``, so this
+    function normalises the path.
     """
     if len(path) <= _MAX_PLAIN_PATH or path.startswith(("\\\\?\\", "\\\\.\\")):
         return path
@@ -101,7 +101,8 @@ def last_error(path: str, target: str | None = None) -> OSError:
     """Return the OSError for the call that has just failed in this thread.
 
     Windows reports 5 both for missing permissions and for a file that is being deleted, whose name exists until its
-    last handle is closed. The NT status distinguishes the two: the second, which is transient, becomes 303.
+    last handle is closed. The NT status distinguishes the two. The second error, which is transient, is returned as
+    303.
     """
     code = ctypes.get_last_error()
     if code == ACCESS_DENIED and _ntdll.RtlGetLastNtStatus() == _STATUS_DELETE_PENDING:
@@ -110,7 +111,7 @@ def last_error(path: str, target: str | None = None) -> OSError:
 
 
 class Handle:
-    """A handle of a file or folder, which is closed at the end of its ``with`` block. It shares all access."""
+    """A handle of a file or folder that shares all access. The end of its ``with`` block closes it."""
 
     def __init__(self, path: str, access: int, *, disposition: int = OPEN_EXISTING, flags: int = NORMAL) -> None:
         self.path = path
@@ -129,7 +130,7 @@ class Handle:
         _CloseHandle(self.number)
 
     def set(self, kind: int, information: bytes, target: str | None = None) -> None:
-        """Call SetFileInformationByHandle with an information class; ``target`` is for the error only."""
+        """Call SetFileInformationByHandle with an information class. ``target`` is only used in the error."""
         if not _SetFileInformationByHandle(self.number, kind, information, len(information)):
             raise last_error(self.path, target)
 
@@ -137,8 +138,8 @@ class Handle:
 def with_winerror(error: OSError, path: str) -> OSError:
     """Return the error of a C library call that has just failed in this thread, with its Windows error code restored.
 
-    The C library maps many codes to one errno: a locked range, which is transient, to EACCES, and a mapped file to
-    EINVAL. It keeps the last code of each thread.
+    The C library maps many codes to one errno. For example, a locked range, which is transient, becomes EACCES, and a
+    mapped file becomes EINVAL. The C library keeps the last Windows code of each thread.
     """
     code = wintypes.DWORD()
     if error.errno is None or _get_doserrno(ctypes.byref(code)) or code.value == 0:
@@ -147,9 +148,9 @@ def with_winerror(error: OSError, path: str) -> OSError:
 
 
 def control(handle: int, code: int, given: bytes, room: int, *, path: str, target: str | None = None) -> bytes:
-    """Send a control code with its input to a handle's file system; return up to ``room`` bytes of output.
+    """Send a control code with its input to a handle's file system, and return up to ``room`` bytes of output.
 
-    The paths are for the error only.
+    The paths are only used in the error.
     """
     output = ctypes.create_string_buffer(room) if room else None
     length = wintypes.DWORD()

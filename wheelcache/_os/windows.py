@@ -1,12 +1,12 @@
 """The file layer on Windows. :class:`.files.FileSystem` documents the operations.
 
 Every handle shares reading, writing and deleting, so that our processes never block each other. Python's ``open`` does
-not share deleting: while a file is open with it, nobody can rename or delete that file.
+not share deleting. A file that was opened with it cannot be renamed or deleted until it is closed.
 
 Deleting and replacing use POSIX semantics if the volume has them (NTFS since Windows 10 1709, other file systems
-later). The name is then free at once, even if readers still have the file open, and read-only files can be deleted
-without being made writable. For a volume without POSIX semantics, the older calls are used from then on. This is
-remembered per drive, so a volume that is mounted in a folder affects the rest of its drive.
+later). The name is then free at once, even if readers still have the file open. Read-only files can be deleted without
+being made writable. After a volume has refused POSIX semantics, the older calls are used for its whole drive, including
+other volumes that are mounted in folders of that drive.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from . import win32
 from .win32 import ACCESS_DENIED, Handle, extended, function, last_error
 
 _READ_WRITE = win32.GENERIC_READ | win32.GENERIC_WRITE
-_APPEND = 0x0004 | 0x00100000  # FILE_APPEND_DATA | SYNCHRONIZE: every write is appended, even if others write
+_APPEND = 0x0004 | 0x00100000  # FILE_APPEND_DATA | SYNCHRONIZE: every write is appended, even beside other writers
 
 _PATH = wintypes.LPCWSTR
 _MoveFileExW = function("MoveFileExW", _PATH, _PATH, wintypes.DWORD)
@@ -86,7 +86,7 @@ class _File(io.FileIO):
 
 
 class WindowsFolder:
-    """An open folder, by its path: these calls of Windows take no folder handle."""
+    """An open folder, represented by its path, because these functions of Windows take no folder handle."""
 
     def __init__(self, files: WindowsFiles, path: str) -> None:
         self._files = files
@@ -133,7 +133,7 @@ class WindowsFiles:
         self._drives_without_posix: set[tuple[int, str]] = set()
 
     def with_modes_of(self, root: str) -> None:
-        os.stat(extended(root))  # raises if it is missing; new files inherit access lists anyway
+        os.stat(extended(root))  # only raises if the folder is missing, because new files inherit access lists
 
     def create(self, path: str) -> BinaryIO:
         return _File(path, _READ_WRITE, win32.CREATE_NEW, os.O_RDWR, "r+")
@@ -162,7 +162,7 @@ class WindowsFiles:
         return os.lstat(extended(path))
 
     def volume_id(self, path: str) -> int | None:
-        # The serial number of the volume; some network drives have none.
+        # The serial number of the volume, which some network drives do not have.
         return os.stat(extended(path)).st_dev or None
 
     def is_dir(self, path: str) -> bool:
@@ -179,7 +179,7 @@ class WindowsFiles:
         pass  # Windows has no POSIX permissions
 
     def make_read_only(self, path: str, *, executable: bool) -> None:
-        pass  # read-only files are hard to delete on Windows, and every file can be executed
+        pass  # on Windows, read-only files are hard to delete, and execution needs no permission
 
     def rename(self, source: str, target: str) -> None:
         if not _MoveFileExW(extended(source), extended(target), 0):
@@ -205,7 +205,7 @@ class WindowsFiles:
                 try:
                     clone.clone_to(msvcrt.get_osfhandle(writer.fileno()), lambda: writer.truncate(size))
                 except BaseException:
-                    # Errors of the cleanup must not hide the reason.
+                    # Errors of the cleanup must not hide the original error.
                     _ignore_errors(writer.close)
                     _ignore_errors(partial(self.unlink, target))
                     raise
@@ -236,7 +236,7 @@ class WindowsFiles:
             _delete(self._set_information, path, flags)
 
     def _set_posix(self, kind: int, path: str, flags: int, information: bytes, target: str | None = None) -> bool:
-        """Set information that asks for POSIX semantics. Return whether this volume supports them."""
+        """Set information that requests POSIX semantics, and return whether this volume supports them."""
         drive = os.path.splitdrive(path)[0].lower()
         if (kind, drive) in self._drives_without_posix:
             return False
@@ -267,7 +267,7 @@ def _delete(set_information: _SetInformation, path: str, flags: int) -> None:
         with Handle(path, win32.DELETE, flags=flags) as handle:
             set_information(handle, _DISPOSITION, b"\1", None)
     except OSError as error:
-        # Error 5 has other causes, too: an attempt to make the file writable could fail and hide this error.
+        # Error 5 has other causes, too. An attempt to make the file writable could then fail and hide this error.
         if error.winerror != ACCESS_DENIED or not _is_read_only(path):
             raise
     else:
@@ -278,7 +278,7 @@ def _delete(set_information: _SetInformation, path: str, flags: int) -> None:
         try:
             set_information(handle, _DISPOSITION, b"\1", None)
         finally:
-            # The attribute belongs to the file, not to its name: other hard links must remain read-only.
+            # The attribute belongs to the file and not to its name, so it is restored for the other hard links.
             _ignore_errors(partial(set_information, handle, _BASIC, _basic_information(attributes), None))
 
 
