@@ -174,11 +174,39 @@ def test_credentials_travel_beside_the_url() -> None:
         ("https://[::1]:8080/a.whl", "https://[::1]:8080/a.whl"),
         ("me:hunter2@example.org/a.whl", "***"),
         ("file:///a%20b/c@d.whl", "file:///a%20b/c@d.whl"),
+        ("file:///a@b/", "file:///a@b/"),
+        ("https://h/@scope/x.whl", "https://h/@scope/x.whl"),
+        ("https://h:8443/a@b/x@v1.whl", "https://h:8443/a@b/x@v1.whl"),
+        ("https://me:pw@h/@scope/x.whl", "https://***@h/@scope/x.whl"),
+        ("https://me:pw@example.org/a@b.whl", "https://***@example.org/a@b.whl"),
+        ("https://me:pw@[::1]:80/a@b.whl", "https://***@[::1]:80/a@b.whl"),
+        ("https://[::1]/a@b.whl", "https://[::1]/a@b.whl"),
+        ("https://h/%40scope/x.whl", "https://h/%40scope/x.whl"),
+        ("https://me%40corp:p%40w@h/x.whl", "https://***@h/x.whl"),
+        ("https://h/a.whl?by=me@h#me@h", "https://h/a.whl?***"),
+        ("git+https://h/x@v1", "git+https://h/x@v1"),
+        ("git+https://user:pw@h/x@v1", "git+https://***@h/x@v1"),
+        ("git+ssh://git@h/x.git@v1.0#egg=x", "git+ssh://***@h/x.git@v1.0"),
+        ("/wheels/a@b.whl", "/wheels/a@b.whl"),
+        ("./a@b.whl", "./a@b.whl"),
+        ("wheels/@scope/a.whl", "wheels/@scope/a.whl"),
+        ("C:\\a@b.whl", "C:\\a@b.whl"),
+        ("C:/@scope/a.whl", "C:/@scope/a.whl"),
+        ("\\\\server\\share\\a@b.whl", "\\\\server\\share\\a@b.whl"),
+        ("me@example.org", "***"),
     ],
 )
 def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
-    """User name, password and query are replaced by ``***``, and the fragment is removed."""
+    """User name, password and query are replaced by ``***``, the fragment is removed, and the path is kept."""
     assert redact(url) == shown
+
+
+@pytest.mark.parametrize("path", ["a-1.whl", "C:\\a-1.whl", "C:/a-1.whl"])
+def test_a_local_path_is_not_a_url(path: str) -> None:
+    """The error for a local path names the method that accepts one."""
+    with pytest.raises(ValueError, match="use put for a local file") as caught:
+        wanted(path)
+    assert path in str(caught.value)
 
 
 SECRET = "hunter2"
@@ -196,6 +224,15 @@ HIDDEN = [
     f"https://me:{SECRET}/more@example.org/{NAME}",
     f"https://me:{SECRET}#more@example.org/{NAME}",
     f"https://me:{SECRET}?more@example.org/{NAME}",
+    f"https://me:1234#{SECRET}@example.org/{NAME}",
+    f"https://me:1234?{SECRET}@example.org/{NAME}",
+    f"https://me:p@{SECRET}/more@example.org/{NAME}",
+    f"https://me:{SECRET}%40example.org/{NAME}",
+    f"https://{SECRET}%40example.org/{NAME}",
+    f"https:///me:{SECRET}@example.org/{NAME}",
+    f"me:{SECRET}/more@example.org/{NAME}",
+    f"git+https://me:{SECRET}@example.org/x@v1",
+    f"https://me:{SECRET}@example.org/@scope/{NAME}",
     f"https://me:{SECRET}",
     f"https:me:{SECRET}@example.org/{NAME}",
     f"https:\\\\me:{SECRET}@example.org\\{NAME}",
@@ -221,6 +258,17 @@ def test_redact_never_shows_what_stands_before_the_host(scheme: str, user: str, 
     """Whatever characters the user name and password have, only the host remains of the authority."""
     shown = redact(f"{scheme}://{user}:{password}@example.org/a.whl?{password}")
     assert shown in {f"{scheme}://***@example.org/a.whl{query}" for query in ("", "?***")} | {f"{scheme}://***", "***"}
+
+
+SEGMENTS = st.lists(st.text(st.sampled_from("a@:%.+-"), min_size=1, max_size=6), min_size=1, max_size=4).map("/".join)
+
+
+@given(scheme=st.sampled_from(["https", "http", "ftp", "git+https", "git+ssh"]), login=USERINFO, path=SEGMENTS)
+def test_redact_keeps_the_path(scheme: str, login: str, path: str) -> None:
+    """Whatever the path contains, it is shown, and nothing in front of the host is."""
+    assert redact(f"{scheme}://example.org/{path}") == f"{scheme}://example.org/{path}"
+    shown = redact(f"{scheme}://{login}:hunter2@example.org/{path}?hunter2#hunter2")
+    assert shown in {f"{scheme}://***@example.org/{path}?***", f"{scheme}://***", "***"}
 
 
 @given(text=st.text(max_size=60))

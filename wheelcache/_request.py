@@ -6,6 +6,7 @@ Credentials are separated from the URL here. Errors and records contain only the
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,6 +17,11 @@ from ._filenames import check_filename
 from ._hashes import Hashes
 
 _SCHEMES = {"https", "http", "file"}
+
+# A path that begins at the root, a drive or a dot. Text that begins with a name may be a user name and a password.
+_LOCAL_PATH = re.compile(r"(?:[A-Za-z]:[\\/]|\.{0,2}[\\/])[^:]*")
+# An "@" that may follow a password. The name of a folder or file may begin with "@".
+_INNER_AT = re.compile(r"(?:^|[^/\\])@")
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,7 @@ def split_url(url: str) -> SplitResult:
         # The message of urllib quotes the invalid part, which may contain a part of a password.
         raise ValueError(f"not a URL, its host or port is invalid: {redact(url)}") from None
     if parts.scheme not in _SCHEMES or (parts.scheme != "file" and not parts.hostname):
-        advice = "" if parts.scheme else " (use put for a local file)"
+        advice = "" if parts.scheme and not _has_drive(parts) else " (use put for a local file)"
         raise ValueError(f"not an https:, http: or file: URL: {redact(url)}{advice}")
     return parts
 
@@ -164,21 +170,52 @@ def split_url(url: str) -> SplitResult:
 def redact(url: str) -> str:
     """Return a URL without its user name, password, query and fragment, which may be secret.
 
-    ``***`` replaces the user name, the password and the query. Of text that is not a URL, at most the scheme is shown.
+    ``***`` replaces the user name and password, and the query. The path is kept, even if it contains an "@". Of text
+    that is not a URL, or that may be one with a password whose special characters are not escaped, at most the scheme
+    is shown. A local path is shown.
     """
     try:
         parts = urlsplit(url)
-        netloc = parts.netloc
         _ = parts.port
     except ValueError:
         # The text in place of the port may be a password that contains "/" or "#".
         scheme, _, _ = url.partition("://")
-        return f"{scheme}://***" if scheme in _SCHEMES else "***"
+        return _hide(scheme)
+    if _may_show_a_password(parts, url):
+        return _hide(parts.scheme)
+    netloc = parts.netloc
     if "@" in netloc:
         netloc = "***@" + _without_userinfo(netloc)
-    elif "@" in parts.path and not netloc and parts.scheme != "file":
-        return "***"
-    return parts._replace(netloc=netloc, query="***" if parts.query else "", fragment="").geturl()
+    shown = parts._replace(netloc=netloc, query="***" if parts.query else "", fragment="").geturl()
+    # urlsplit takes a drive for a scheme, and converts it to lowercase.
+    return shown[0].upper() + shown[1:] if _has_drive(parts) else shown
+
+
+def _hide(scheme: str) -> str:
+    return f"{scheme}://***" if scheme in _SCHEMES else "***"
+
+
+def _may_show_a_password(parts: SplitResult, url: str) -> bool:
+    """Return whether the host, path, query or fragment may contain a part of a password.
+
+    The characters "@", "/", "?" and "#" of a password must be escaped. If they are not, the rest of the password is
+    parsed as the host, path, query or fragment, followed by an "@" and the real host.
+    """
+    if not parts.netloc:
+        is_path = _LOCAL_PATH.fullmatch(url) or not (":" in url or _INNER_AT.search(url))
+        return "@" in url and parts.scheme != "file" and not is_path
+    userinfo, _, host = parts.netloc.rpartition("@")
+    if "%40" in host:  # the "@" between password and host was escaped by mistake
+        return True
+    if parts.path in {"", "/"}:
+        return "@" in parts.query or "@" in parts.fragment
+    # In a requirement of a version control system, the path ends in "@" and a revision.
+    is_repository = "+" in parts.scheme
+    return bool(userinfo) and not is_repository and not set(".:") & set(host) and bool(_INNER_AT.search(parts.path))
+
+
+def _has_drive(parts: SplitResult) -> bool:
+    return len(parts.scheme) == 1 and not parts.netloc
 
 
 def _without_userinfo(netloc: str) -> str:
