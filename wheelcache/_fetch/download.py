@@ -29,7 +29,7 @@ from .._fs.robustio import RobustIO
 from .._http.body import iter_body
 from .._http.client import HttpClient
 from .._http.errors import FailedRequestError, failed_response
-from .._http.headers import is_encoded, parse_content_length, parse_content_range, strong_validator
+from .._http.headers import declared_length, is_encoded, parse_content_range, strong_validator
 from .._models import Phase
 from .._operation import Operation, retry
 from .._request import ResolvedRequest, Source, text_key
@@ -307,7 +307,7 @@ class _Download:
         if status == HTTPStatus.OK:
             if partial.stage.written:
                 partial.restart()
-            self._record_origin(route, response, parse_content_length(response.headers.get("Content-Length")))
+            self._record_origin(route, response, declared_length(response.headers))
             return True
         if status == HTTPStatus.PARTIAL_CONTENT and is_range:
             self._begin_range(route, response)
@@ -334,7 +334,7 @@ class _Download:
         declared = parse_content_range(response.headers.get("Content-Range"))
         if declared is None or declared.first != partial.stage.written or is_encoded(response.headers):
             raise self._without_ranges(route, "the server sent another range than the requested one")
-        length = parse_content_length(response.headers.get("Content-Length"))
+        length = declared_length(response.headers)
         if declared.length <= 0 or length not in {None, declared.length}:
             raise self._without_ranges(route, "the server sent an impossible range")
         total = declared.total
@@ -389,7 +389,7 @@ def _receive(op: Operation, response: httpx.Response, partial: PartialDownload) 
     """
     stage = partial.stage
     encoded = is_encoded(response.headers)
-    declared = parse_content_length(response.headers.get("Content-Length"))
+    declared = declared_length(response.headers)
     # A transport or an event hook of the caller may have read the body, which is then decoded and complete.
     is_in_memory = response.is_stream_consumed
     partial.resumable = not encoded

@@ -13,7 +13,7 @@ from .._exceptions import WheelCacheError
 from .._filenames import check_wheel_name
 from .._fs.robustio import RobustIO
 from .._http.cache_control import freshness
-from .._http.headers import parse_content_length
+from .._http.headers import declared_length
 from .._models import CachedWheel, Status
 from .._operation import Operation, OperationCancelledError
 from .._request import ResolvedRequest
@@ -134,7 +134,7 @@ class BodyWriter:
     def finish(self) -> None:
         """Make the body, which was read completely, an entry."""
         # Not every transport notices that a body is shorter than declared.
-        declared = parse_content_length(self._headers.get("content-length"))
+        declared = declared_length(self._headers)
         if self._stage is not None and declared in {None, self._stage.written}:
             try:
                 self._passthrough.commit(self._stage, self._headers)

@@ -49,6 +49,18 @@ def parse_content_length(value: str | None) -> int | None:
     return int(value) if value is not None and _LENGTH.fullmatch(value) else None
 
 
+def declared_length(headers: Mapping[str, str]) -> int | None:
+    """Return the number of bytes that the body of a response must have, or ``None`` if no header field declares it.
+
+    A Content-Length beside a Transfer-Encoding is ignored: https://www.rfc-editor.org/rfc/rfc9112#section-6.3. Some
+    proxies keep the length of another form of the body. HTTP/2 has no Transfer-Encoding.
+
+    Args:
+        headers: fields with lowercase names, or a mapping that ignores the case of names.
+    """
+    return None if headers.get("transfer-encoding") else parse_content_length(headers.get("content-length"))
+
+
 def parse_content_range(value: str | None) -> ContentRange | None:
     """Return the range that a Content-Range field declares."""
     match = _CONTENT_RANGE.fullmatch(value or "")
