@@ -41,6 +41,19 @@ def check_wheel_name(filename: str, *, operation: str, url: str | None = None) -
         raise _invalid(filename, operation, url, f" ({error})") from None
 
 
+def is_same_wheel(filename: str, other: str) -> bool:
+    """Return whether two wheel file names have the same parts: project, version, build tag and compatibility tags."""
+    if filename == other:
+        return True
+    with third_party_import_lock:
+        from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+    try:
+        return parse_wheel_filename(filename) == parse_wheel_filename(other)
+    except InvalidWheelFilename:
+        return False
+
+
 def _invalid(filename: str, operation: str, url: str | None, reason: str) -> InvalidWheelError:
     return InvalidWheelError(
         f"{filename[:300]!r} is not a valid wheel file name{reason}",

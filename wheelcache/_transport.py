@@ -22,9 +22,10 @@ from ._async_cache import AsyncCache, sync_cache_of
 from ._cache import Cache, core_of
 from ._exceptions import WheelCacheError
 from ._fetch.passthrough import BodyWriter, Passthrough
+from ._fetch.redirect_chain import Redirect, RedirectChain, chain_of
 from ._models import Status
 from ._operation import OperationCancelledError
-from ._request import parse_request, redact
+from ._request import redact
 from ._threads import ThreadLimiter
 
 _CHUNK = 1 << 18
@@ -32,6 +33,8 @@ _CHUNK = 1 << 18
 _THREADS = ThreadLimiter(40)
 # A request with one of these does not ask for the whole file, or its client validates a file of its own.
 _EXCLUDED_HEADERS = ("Range", "If-Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
+# httpx copies the extensions of a request to the redirected one.
+_REDIRECT = "wheelcache_redirect"
 
 _Exchange: TypeAlias = Generator[httpx.Request, httpx.Response, httpx.Response]
 
@@ -123,15 +126,19 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     def _exchange(self, request: httpx.Request) -> _Exchange:
         """Yield requests for the next transport, receive its responses, and return the response for the client."""
-        passthrough = self._begin(request)
+        chain = chain_of(str(request.url), request.extensions.get(_REDIRECT), self._core.system.now())
+        if chain is None and not request.url.path.endswith(".whl"):
+            return (yield request)
+        passthrough = self._begin(request, chain)
         file = _open_wheel(passthrough) if passthrough is not None and passthrough.is_fresh else None
         if passthrough is not None and file is not None:
             return _file_response(file, passthrough, Status.HIT)
         self._require_network(request)
-        if passthrough is None:
-            return (yield request)
-        conditions = passthrough.conditional_headers()
+        conditions = {} if passthrough is None else passthrough.conditional_headers()
         response = yield _with_headers(request, conditions) if conditions else request
+        if passthrough is None:
+            _carry_redirect(request, response, chain)
+            return response
         if response.status_code == HTTPStatus.NOT_MODIFIED and conditions:
             passthrough.record_revalidation(_lowercase_headers(response))
             file = _open_wheel(passthrough)
@@ -139,17 +146,19 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
                 return _file_response(file, passthrough, Status.REVALIDATED)
             # The wheel was removed meanwhile, and the client did not send a conditional request itself.
             response = yield request
+        _carry_redirect(request, response, chain)
         if response.status_code == HTTPStatus.OK and "Content-Encoding" not in response.headers:
             _tee(response, passthrough)
         return response
 
-    def _begin(self, request: httpx.Request) -> Passthrough | None:
+    def _begin(self, request: httpx.Request, chain: RedirectChain | None) -> Passthrough | None:
+        if chain is None:
+            return None
         directives = request.headers.get("Cache-Control", "").replace(" ", "").lower().split(",")
         refresh = "no-cache" in directives or "max-age=0" in directives
         try:
-            resolved = parse_request(str(request.url), None, None, None)
-            with self._core.begin(resolved.filename) as op:
-                return Passthrough(self._core.store, op, resolved, refresh=refresh)
+            with self._core.begin(chain.request.filename) as op:
+                return Passthrough(self._core.store, op, chain, refresh=refresh)
         except (WheelCacheError, ValueError):
             return None  # not a wheel file name, or the cache failed, which must not affect the client
 
@@ -175,7 +184,8 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 def _is_for_cache(request: httpx.Request) -> bool:
     is_excluded = any(name in request.headers for name in _EXCLUDED_HEADERS)
     no_store = "no-store" in request.headers.get("Cache-Control", "").lower()
-    return request.method == "GET" and request.url.path.endswith(".whl") and not is_excluded and not no_store
+    is_wheel = request.url.path.endswith(".whl") or _REDIRECT in request.extensions
+    return request.method == "GET" and is_wheel and not is_excluded and not no_store
 
 
 def _advance(
@@ -186,6 +196,21 @@ def _advance(
         return next(exchange) if response is None else exchange.send(response), None
     except StopIteration as end:
         return None, end.value
+
+
+def _carry_redirect(request: httpx.Request, response: httpx.Response, chain: RedirectChain | None) -> None:
+    """Let the client's next request carry the redirect of a response, if it is one."""
+    if chain is None or not response.has_redirect_location:
+        return
+    try:
+        target = httpx.URL(response.headers["Location"])
+        if target.is_relative_url:
+            target = request.url.join(target)
+        redirect = Redirect.of(chain, str(request.url), str(target), _lowercase_headers(response))
+    except (httpx.InvalidURL, ValueError):
+        return  # the client will refuse it, too
+    # The dictionary is replaced, since it may be the caller's own.
+    request.extensions = {**request.extensions, _REDIRECT: redirect}
 
 
 def _with_headers(request: httpx.Request, conditions: dict[str, str]) -> httpx.Request:

@@ -532,6 +532,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_POST(self) -> None:
+        # Only requests without a body are sent.
+        self.do_GET()
+
     def do_CONNECT(self) -> None:
         # Act as a proxy that refuses: the target of the request is "host:port".
         self.do_GET()

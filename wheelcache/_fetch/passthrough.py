@@ -16,10 +16,10 @@ from .._http.cache_control import freshness
 from .._http.headers import declared_length
 from .._models import CachedWheel, Status
 from .._operation import Operation, OperationCancelledError
-from .._request import ResolvedRequest
 from .._store.layers import LayeredStore, to_wheel
 from .._store.staging import StagedFile
 from .download import ResponseHead
+from .redirect_chain import RedirectChain
 from .revalidate import conditional_headers, remember_response
 
 
@@ -29,7 +29,7 @@ class Passthrough:
     Args:
         store: where the wheel is looked up and added.
         op: the operation; it lasts until the body has been read.
-        request: the request.
+        chain: the request, and the redirects that led to it.
         refresh: whether the client asked for a revalidation.
 
     Attributes:
@@ -40,23 +40,26 @@ class Passthrough:
         WheelCacheError: if the store cannot be used, or the file name is not a wheel's.
     """
 
-    def __init__(self, store: LayeredStore, op: Operation, request: ResolvedRequest, *, refresh: bool) -> None:
+    def __init__(self, store: LayeredStore, op: Operation, chain: RedirectChain, *, refresh: bool) -> None:
+        request = chain.request
         check_wheel_name(request.filename, operation="fetch", url=request.display_url)
         self._store = store
         self._fs = RobustIO(op)
         self._request = request
-        self.wheel = store.find(self._fs, request, refresh=refresh)
+        requests = [request._replace(url=url) for url in chain.stored_urls]
+        found = (store.find(self._fs, each, refresh=refresh) for each in requests)
+        self.wheel = next(filter(None, found), None)
         self.is_fresh = self.wheel is not None
         self._known = None if request.hashes else store.index.find_url(self._fs, request.url)
         if self.wheel is None and self._known is not None:
             entry = store.find_known(self._fs, self._known, request.filename)
             self.wheel = None if entry is None else to_wheel(entry, Status.REVALIDATED)
-        self._requested_at = op.system.now()
+        self._chain = chain
 
     def conditional_headers(self) -> dict[str, str]:
         """Return the header fields that ask the server whether the wheel in the store is still current."""
-        # The client follows redirects itself, and the first server does not know validators of the last one.
-        if self.wheel is None or self._known is None or self._known.place:
+        # The client follows redirects itself. Each server only knows its own validators.
+        if self.wheel is None or self._known is None or self._known.place != self._chain.place:
             return {}
         return conditional_headers(self._known, refresh=False)
 
@@ -78,7 +81,8 @@ class Passthrough:
 
     def _may_store(self, headers: Mapping[str, str]) -> bool:
         """Return whether the body may be stored: with a requested hash always, else if the server allows it."""
-        if self._request.hashes or freshness(headers, self._requested_at, self._fs.system.now()).storable:
+        chain, now = self._chain, self._fs.system.now()
+        if chain.request.hashes or freshness(headers, chain.requested_at, now, chain.hops).storable:
             return True
         if self._known is not None and not self._store.read_only:
             # The server has revoked the stored response, too.
@@ -102,11 +106,12 @@ class Passthrough:
             self._remember(wheel, headers, modified=True)
 
     def _remember(self, wheel: CachedWheel, headers: Mapping[str, str], *, modified: bool) -> None:
-        response = ResponseHead(modified, headers, self._requested_at, self._request.url)
-        sha256 = wheel.hashes["sha256"]
-        remember_response(
-            self._store.index, self._fs, self._request.url, sha256=sha256, response=response, previous=self._known
-        )
+        chain, sha256 = self._chain, wheel.hashes["sha256"]
+        for url in chain.stored_urls:
+            is_first = url == chain.request.url
+            hops, place = (chain.hops, chain.place) if is_first else ((), "")
+            response = ResponseHead(modified, headers, chain.requested_at, url, hops, place)
+            remember_response(self._store.index, self._fs, url, sha256=sha256, response=response, previous=self._known)
 
 
 class BodyWriter:

@@ -1,0 +1,161 @@
+"""The redirects that another HTTP client follows for one wheel.
+
+Such a client sends each redirected request separately. Many servers redirect a download to storage, where its name is a
+digest and its query a new signature each time. So the first request identifies the wheel. The next request carries the
+:class:`Redirect` that it follows.
+
+A redirect is kept in memory only. It contains no credentials, and its ``repr`` is redacted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from .._exceptions import WheelCacheError
+from .._filenames import is_same_wheel
+from .._http.cache_control import KEPT
+from .._request import ResolvedRequest, parse_request, split_url, text_key
+
+
+@dataclass(frozen=True, repr=False)
+class RedirectChain:
+    """The first request for a wheel, and the redirects that led to the current request.
+
+    Attributes:
+        request: the first request, without credentials. If it has no hashes, those that a redirect added.
+        requested_at: when it was sent, in seconds since the epoch.
+        url: the URL of the current request, without credentials and fragment.
+        redirect: the last redirect, or ``None`` if the current request is the first one.
+    """
+
+    request: ResolvedRequest
+    requested_at: float
+    url: str
+    redirect: Redirect | None = None
+
+    def __repr__(self) -> str:
+        return f"RedirectChain({self.request!r})"
+
+    @property
+    def place(self) -> str:
+        """The key of the current URL without its query, as in the index; empty for the first request."""
+        return "" if self.redirect is None else text_key(urlsplit(self.url)._replace(query="").geturl())
+
+    @property
+    def stored_urls(self) -> tuple[str, ...]:
+        """The URLs under which the last response is stored if no hash identifies it.
+
+        A redirect is often not fresh, and its target often is. So the current URL counts besides the first one, unless
+        it has a query, which may be a signature that is never used again.
+        """
+        first = self.request.url
+        is_used_again = self.url != first and not self.request.hashes and not urlsplit(self.url).query
+        return (first, self.url) if is_used_again else (first,)
+
+    @property
+    def hops(self) -> tuple[Mapping[str, str], ...]:
+        """The header fields of the redirects that decide how long the last response is fresh."""
+        return () if self.redirect is None else (*self.redirect.chain.hops, self.redirect.headers)
+
+
+@dataclass(frozen=True, repr=False)
+class Redirect:
+    """A redirect that a client may follow.
+
+    Attributes:
+        chain: the chain of the redirected request.
+        headers: the header fields of the response that decide its freshness, with lowercase names.
+        source: the key of the redirected URL.
+        target: the key of the URL that it redirects to.
+        is_downgrade: whether this redirect or an earlier one leads from https to another scheme.
+    """
+
+    chain: RedirectChain
+    headers: Mapping[str, str]
+    source: str
+    target: str
+    is_downgrade: bool
+
+    def __repr__(self) -> str:
+        return f"Redirect({self.chain.request!r})"
+
+    @classmethod
+    def of(cls, chain: RedirectChain, url: str, target: str, headers: Mapping[str, str]) -> Redirect:
+        """Return the redirect of a response.
+
+        Args:
+            chain: the chain of the redirected request.
+            url: the redirected URL.
+            target: the URL that it redirects to.
+            headers: the header fields of the response, with lowercase names.
+
+        Raises:
+            ValueError: if the target is not a URL that wheels are downloaded from.
+        """
+        was_downgraded = chain.redirect is not None and chain.redirect.is_downgrade
+        is_downgrade = split_url(url).scheme == "https" and split_url(target).scheme != "https"
+        kept = {name: headers[name] for name in KEPT if name in headers}
+        return cls(chain, kept, text_key(_bare(url)), text_key(_bare(target)), was_downgraded or is_downgrade)
+
+
+def chain_of(url: str, carried: object, now: float) -> RedirectChain | None:
+    """Return the chain that a request belongs to, or ``None`` if it is not for a wheel.
+
+    A request that does not follow the redirect that it carries begins a new chain.
+
+    Args:
+        url: the URL of the request.
+        carried: the :class:`Redirect` that the request carries, or anything else if it carries no redirect.
+        now: seconds since the epoch.
+    """
+    try:
+        while isinstance(carried, Redirect):
+            key = text_key(_bare(url))
+            if key == carried.target:
+                return _continue(carried, url) or _begin(url, now)
+            # The redirected request may be sent again, for example with credentials.
+            carried = carried.chain.redirect if key == carried.source else None
+        return _begin(url, now)
+    except (WheelCacheError, ValueError):
+        return None  # the URL does not end in a wheel file name, or is no URL that wheels are downloaded from
+
+
+def _begin(url: str, now: float) -> RedirectChain:
+    request = parse_request(url, None, None, None)._replace(auth=None)
+    return RedirectChain(request, now, request.url)
+
+
+def _continue(redirect: Redirect, url: str) -> RedirectChain | None:
+    """Return the chain of a redirected request, or ``None`` if its response must not count for the first URL."""
+    request = redirect.chain.request
+    if not request.hashes:
+        if _names_another_wheel(url, request.filename):
+            return None
+        request = request._replace(hashes=_hashes_in(url, request.filename))
+    if redirect.is_downgrade and not request.hashes:
+        # Anybody in the network can forge a response over http. The cache would serve it for the https URL later.
+        return None
+    return RedirectChain(request, redirect.chain.requested_at, _bare(url), redirect)
+
+
+def _names_another_wheel(url: str, filename: str) -> bool:
+    try:
+        own = parse_request(url, None, None, None)
+    except (WheelCacheError, ValueError):
+        return False
+    return not is_same_wheel(own.filename, filename)
+
+
+def _hashes_in(url: str, filename: str) -> Mapping[str, str]:
+    try:
+        return parse_request(url, None, None, filename).hashes
+    except ValueError:
+        return {}  # an invalid hash of the server
+
+
+def _bare(url: str) -> str:
+    """Return a URL without its credentials and fragment."""
+    parts = split_url(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
