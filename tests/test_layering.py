@@ -199,6 +199,8 @@ def who_imports(package: str) -> set[str]:
         ("filelock", {"_fs.lock"}),
         ("httpx", {"_http.adapters.library", "_transport"}),
         ("httpcore", {"_http.adapters.library"}),
+        ("httpx2", {"_http.adapters.library"}),
+        ("httpcore2", {"_http.adapters.library"}),
         ("anyio", {"_async_cache", "_http.adapters.async_client", "_threads"}),
         ("tenacity", {"_operation"}),
         ("packaging", {"_filenames", "_maintenance.select"}),
@@ -219,8 +221,20 @@ def test_each_dependency_has_one_place(package: str, only: set[str]) -> None:
     assert who_imports(package) == only
 
 
-DEPENDENCIES = ("anyio", "click", "filelock", "h11", "httpcore", "httpx", "installer", "packaging", "platformdirs")
-DEPENDENCIES += ("rich", "tenacity", "zlib_ng")
+DEPENDENCIES = (
+    "anyio",
+    "click",
+    "filelock",
+    "h11",
+    "httpcore",
+    "httpcore2",
+    "httpx",
+    "httpx2",
+    "installer",
+    "packaging",
+    "platformdirs",
+)
+DEPENDENCIES += ("requests", "rich", "tenacity", "truststore", "urllib3", "zlib_ng")
 
 
 def private_names(package: str) -> set[str]:

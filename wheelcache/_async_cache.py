@@ -29,7 +29,8 @@ from ._threads import ThreadLimiter
 if TYPE_CHECKING:
     from typing import Self
 
-    import httpx
+    from ._http.adapters.base import AdaptedClient
+    from ._http.client import AsyncClient
 
 
 _P = ParamSpec("_P")
@@ -88,7 +89,7 @@ class AsyncCache:
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        client: httpx.AsyncClient | None = None,
+        client: AsyncClient | AdaptedClient | None = None,
         layers: Iterable[str | os.PathLike[str]] = (),
         offline: bool = False,
         read_only: bool = False,
@@ -98,11 +99,12 @@ class AsyncCache:
         max_size: int | None = None,
     ) -> None:
         check_client(client, is_async=True)
-        self._client = None if client is None else BlockingAsyncClient(client)
+        # A client that creates its own adapter, such as that of requests, is used in the worker threads.
+        is_async = client is not None and not hasattr(client, "create_adapter")
+        self._client = BlockingAsyncClient(client) if is_async else None
         self._cache = self._cache_class(
             path,
-            # The adapter has the methods of httpx.Client that the cache uses.
-            client=cast("httpx.Client | None", self._client),
+            client=self._client or cast("AdaptedClient | None", client),
             layers=layers,
             offline=offline,
             read_only=read_only,

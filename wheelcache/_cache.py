@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Self
 
-    import httpx
-
     from ._fetch.batch import Request
+    from ._http.adapters.base import AdaptedClient
+    from ._http.client import Client
     from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
 
 
@@ -82,7 +82,7 @@ class Cache:
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        client: httpx.Client | None = None,
+        client: Client | AdaptedClient | None = None,
         layers: Iterable[str | os.PathLike[str]] = (),
         offline: bool = False,
         read_only: bool = False,

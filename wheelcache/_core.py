@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ._fs.link import LinkStrategy
 from ._fs.robustio import RobustIO
-from ._http.client import HttpClient
+from ._http.client import Client, HttpClient
 from ._imports import third_party_import_lock
 from ._maintenance.size_limit import SizeLimit
 from ._models import CachedWheel, Keep, LinkMode, Phase, Progress
@@ -34,10 +34,9 @@ from ._unpack.unpacker import Unpacker
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import httpx
-
     from ._fetch.batch import BatchItem
     from ._fetch.fetcher import Fetcher
+    from ._http.adapters.base import AdaptedClient
     from ._maintenance.prune import Pruner
     from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
 
@@ -59,7 +58,7 @@ class Core:
         root: str,
         layers: Iterable[str],
         *,
-        client: httpx.Client | None,
+        client: Client | AdaptedClient | None,
         offline: bool,
         read_only: bool,
         verify_full: bool,

@@ -60,7 +60,8 @@ def check_client(client: object, *, is_async: bool) -> None:
     Raises:
         TypeError: if the object is not a client, or is synchronous instead of asynchronous, or the reverse.
     """
-    if client is None:
+    # A client with this method is one of our own classes for other HTTP libraries.
+    if client is None or hasattr(client, "create_adapter"):
         return
     # httpx.Client has close(), AsyncClient has aclose(). An object with both or neither is accepted as either.
     closers = {name for name in ("close", "aclose") if hasattr(client, name)}

@@ -56,11 +56,13 @@ class Source(NamedTuple):
         url: the URL without credentials and fragment, as it is requested.
         display_url: the redacted URL, for display and storage.
         auth: the user name and password of the URL, or ``None``.
+        trusted_url: the URL to whose origin the client's credentials belong: that of the request, also for a mirror.
     """
 
     url: str
     display_url: str
     auth: tuple[str, str] | None
+    trusted_url: str
 
     def __repr__(self) -> str:
         return f"Source({self.display_url!r})"
@@ -93,7 +95,7 @@ class ResolvedRequest(NamedTuple):
     @property
     def sources(self) -> tuple[Source, ...]:
         """The URL and the mirrors, in the order in which they are tried."""
-        return (Source(self.url, self.display_url, self.auth), *self.mirrors)
+        return (Source(self.url, self.display_url, self.auth, self.url), *self.mirrors)
 
     @property
     def key(self) -> str:
@@ -123,7 +125,7 @@ def parse_request(
     _hashes.require_strong(expected)
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
         raise ValueError(f"size must be a number of bytes, not {size!r}")
-    source = _to_source(url, parts)
+    source = _to_source(url, parts, trusted=None)
     if filename is None:
         filename = unquote(parts.path.rpartition("/")[2])
     check_filename(filename, operation="fetch", url=source.display_url)
@@ -134,15 +136,17 @@ def parse_request(
         filename=filename,
         hashes=expected,
         size=size,
-        mirrors=tuple(_to_source(mirror, each) for mirror, each in mirror_parts.items()),
+        mirrors=tuple(_to_source(mirror, each, trusted=source.url) for mirror, each in mirror_parts.items()),
     )
 
 
-def _to_source(url: str, parts: SplitResult) -> Source:
+def _to_source(url: str, parts: SplitResult, trusted: str | None) -> Source:
+    plain = parts._replace(netloc=_without_userinfo(parts.netloc), fragment="").geturl()
     return Source(
-        url=parts._replace(netloc=_without_userinfo(parts.netloc), fragment="").geturl(),
+        url=plain,
         display_url=redact(url),
         auth=None if parts.username is None else (unquote(parts.username), unquote(parts.password or "")),
+        trusted_url=plain if trusted is None else trusted,
     )
 
 

@@ -8,7 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ import httpcore
 import httpx
 import pytest
 
+from wheelcache._http.adapters.library import load
 from wheelcache._http.client import HttpClient
 from wheelcache._http.default_client import network
 from wheelcache._http.default_client.network import InterruptibleBackend
@@ -56,7 +57,7 @@ def interrupted(action: Callable[[], object]) -> Iterator[None]:
 
 
 def connect(listener: socket.socket) -> tuple[Any, socket.socket]:
-    stream = InterruptibleBackend().connect_tcp(*listener.getsockname(), timeout=60)
+    stream = InterruptibleBackend(httpcore).connect_tcp(*listener.getsockname(), timeout=60)
     accepted, _ = listener.accept()
     return stream, accepted
 
@@ -103,7 +104,7 @@ def test_a_name_lookup_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    with interrupted(lambda: InterruptibleBackend().connect_tcp("example.org", 80, NEVER)):
+    with interrupted(lambda: InterruptibleBackend(httpcore).connect_tcp("example.org", 80, NEVER)):
         assert started.wait(60)
     never.set()
 
@@ -118,14 +119,14 @@ def test_a_connection_attempt_is_interrupted(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(network, "_is_ready", is_ready)
     monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: network.errno.EINPROGRESS)
-    with interrupted(lambda: InterruptibleBackend().connect_tcp("127.0.0.1", 9, None)):
+    with interrupted(lambda: InterruptibleBackend(httpcore).connect_tcp("127.0.0.1", 9, None)):
         assert started.wait(60)
 
 
 def test_a_name_that_cannot_be_encoded_is_an_error_of_the_connection() -> None:
     """A host name that is too long, which a redirect may contain, is reported like one that does not exist."""
     with pytest.raises(httpcore.ConnectError):
-        InterruptibleBackend().connect_tcp(f"{'a' * 70}.example.org", 80, 60)
+        InterruptibleBackend(httpcore).connect_tcp(f"{'a' * 70}.example.org", 80, 60)
 
 
 def test_without_threads_a_name_is_looked_up_directly(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +136,7 @@ def test_without_threads_a_name_is_looked_up_directly(listener: socket.socket, m
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    stream = InterruptibleBackend().connect_tcp("localhost", listener.getsockname()[1], 60)
+    stream = InterruptibleBackend(httpcore).connect_tcp("localhost", listener.getsockname()[1], 60)
     stream.close()
 
 
@@ -154,7 +155,7 @@ def test_a_refused_connection_is_an_error_of_the_system(listener: socket.socket)
     address = listener.getsockname()
     listener.close()
     with pytest.raises(httpcore.ConnectError) as caught:
-        InterruptibleBackend().connect_tcp(*address, timeout=60)
+        InterruptibleBackend(httpcore).connect_tcp(*address, timeout=60)
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
     assert caught.value.__cause__.strerror
 
@@ -215,7 +216,7 @@ def test_tls_in_the_tls_of_a_proxy() -> None:
     context = ssl.create_default_context(cafile=str(CERTIFICATE))
     with TlsProxy(body) as proxy:
         through = httpx.Proxy(f"https://127.0.0.1:{proxy.port}", ssl_context=context)
-        with httpx.Client(transport=PoolTransport(context, through)) as client:
+        with closing(httpx.Client(transport=PoolTransport(load("httpx"), context, through))) as client:
             for _ in range(2):
                 assert client.get("https://127.0.0.1/").content == body
     assert proxy.tunnels == 1
@@ -281,6 +282,7 @@ class HastyPeer:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
         self.sent = 0
+        self.httpcore = httpcore
 
     def receive(self, *_: object) -> bytes:
         with suppress(ssl.SSLWantReadError):
@@ -308,8 +310,8 @@ def test_a_client_that_was_in_use_at_a_fork_is_closed_in_the_child() -> None:
     client = HttpClient(None, lambda _: None)
     with client._borrow():
         client.after_fork()
-    with client._borrow() as own:
-        assert isinstance(own, httpx.Client)
+    with client._borrow():
+        own = client._own
     client.close(waits.append)
     assert own.is_closed
     assert waits == []

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from .._exceptions import DownloadError, HashMismatchError, InvalidWheelError, SizeMismatchError
 from .._fs.robustio import RobustIO
@@ -30,14 +30,11 @@ from .._http.body import iter_body
 from .._http.client import HttpClient
 from .._http.errors import FailedRequestError, failed_response
 from .._http.headers import declared_length, is_encoded, parse_content_range, strong_validator
+from .._http.response import Response
 from .._models import Phase
 from .._operation import Operation, retry
 from .._request import ResolvedRequest, Source, text_key
 from .partial import Origin, PartialDownload
-
-if TYPE_CHECKING:
-    from .._http.adapters.library import httpx
-
 
 # Attempts in a row without progress, for each source.
 _ATTEMPTS = 5
@@ -75,13 +72,13 @@ class ResponseHead:
     place: str = ""
 
 
-def place_of(response: httpx.Response) -> str:
+def place_of(response: Response) -> str:
     """Return the key of the URL that redirects led to; empty if there were none.
 
     The statements of a server hold for that URL only: a redirect may later lead to another file with the same ETag, or
     to an older one. The query is left out, since it often contains a signature that changes each time.
     """
-    return text_key(str(response.request.url.copy_with(query=None, fragment=None))) if response.history else ""
+    return text_key(urlsplit(response.url)._replace(query="").geturl()) if response.history else ""
 
 
 @dataclass(frozen=True)
@@ -275,9 +272,9 @@ class _Download:
         requested_at = self._system.now()
         headers = self._headers(route)
         with self._client.get(self._op, route.source, headers) as response:
-            hops = tuple(map(_lowercase_headers, response.history))
+            hops = tuple(dict(hop.headers) for hop in response.history)
             modified, place = response.status_code != HTTPStatus.NOT_MODIFIED, place_of(response)
-            head = ResponseHead(modified, _lowercase_headers(response), requested_at, route.source.url, hops, place)
+            head = ResponseHead(modified, dict(response.headers), requested_at, route.source.url, hops, place)
             if self._begin(route, response, headers):
                 _receive(self._op, response, partial)
         if head.modified:
@@ -300,7 +297,7 @@ class _Download:
             return {"Range": f"bytes={written}-"}
         return {"Range": f"bytes={written}-", "If-Range": validator}
 
-    def _begin(self, route: _Route, response: httpx.Response, headers: Mapping[str, str]) -> bool:
+    def _begin(self, route: _Route, response: Response, headers: Mapping[str, str]) -> bool:
         """Check the head of a response and prepare for its body. Return whether there is a body to read."""
         status, partial = response.status_code, self._partial
         is_range = "Range" in headers
@@ -329,7 +326,7 @@ class _Download:
             return False
         raise failed_response(response, self._system.now())
 
-    def _begin_range(self, route: _Route, response: httpx.Response) -> None:
+    def _begin_range(self, route: _Route, response: Response) -> None:
         partial = self._partial
         declared = parse_content_range(response.headers.get("Content-Range"))
         if declared is None or declared.first != partial.stage.written or is_encoded(response.headers):
@@ -343,7 +340,7 @@ class _Download:
             raise self._changed()
         self._record_origin(route, response, partial.total if total is None else total)
 
-    def _may_append(self, route: _Route, response: httpx.Response) -> bool:
+    def _may_append(self, route: _Route, response: Response) -> bool:
         # With a hash, appending is worth a try, since mirrors have different validators for the same bytes. Without a
         # hash, a mixture would not be noticed.
         return bool(self._request.hashes) or self._origin(route, response).continues(self._partial.origin)
@@ -359,7 +356,7 @@ class _Download:
         self._partial.restart()
         return FailedRequestError(problem, is_transient=True, pause=False)
 
-    def _record_origin(self, route: _Route, response: httpx.Response, total: int | None) -> None:
+    def _record_origin(self, route: _Route, response: Response, total: int | None) -> None:
         """Record the source of the next bytes, and check the declared size against the requested one."""
         size = self._request.size
         if total is None or is_encoded(response.headers):
@@ -377,11 +374,11 @@ class _Download:
             )
         self._partial.set_origin(self._origin(route, response), total)
 
-    def _origin(self, route: _Route, response: httpx.Response) -> Origin:
+    def _origin(self, route: _Route, response: Response) -> Origin:
         return Origin.of(route.source.url, strong_validator(response.headers), place_of(response))
 
 
-def _receive(op: Operation, response: httpx.Response, partial: PartialDownload) -> None:
+def _receive(op: Operation, response: Response, partial: PartialDownload) -> None:
     """Append a body to the partial file.
 
     Raises:
@@ -391,15 +388,15 @@ def _receive(op: Operation, response: httpx.Response, partial: PartialDownload) 
     encoded = is_encoded(response.headers)
     declared = declared_length(response.headers)
     # A transport or an event hook of the caller may have read the body, which is then decoded and complete.
-    is_in_memory = response.is_stream_consumed
+    is_in_memory = response.body.is_decoded
     partial.resumable = not encoded
     op.report(Phase.DOWNLOADING, stage.written, partial.total)
     start = stage.written
     for chunk in iter_body(op, response):
         partial.write(chunk)
         op.report(Phase.DOWNLOADING, stage.written, partial.total)
-    received = response.num_bytes_downloaded if encoded else stage.written - start
-    if declared is not None and not is_in_memory and received != declared:
+    received = stage.written - start
+    if declared is not None and not is_in_memory and not encoded and received != declared:
         raise FailedRequestError(f"the body ended after {received} of {declared} bytes", is_transient=True)
     if response.status_code == HTTPStatus.PARTIAL_CONTENT and stage.written < (partial.total or 0):
         # A server may send fewer bytes than the requested rest.
@@ -416,7 +413,3 @@ def _full_jitter(number: int) -> float:
     """Return a random pause in seconds: its limit doubles each round, and clients do not retry at the same time."""
     # The choice is not a secret.
     return random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** max(0, number - 1)))  # noqa: S311
-
-
-def _lowercase_headers(response: httpx.Response) -> dict[str, str]:
-    return {name.lower(): text for name, text in response.headers.items()}

@@ -80,7 +80,7 @@ def fetch_metadata_file(
         FailedRequestError: if the request fails and the failure is transient.
     """
     url, separator, query = request.url.partition("?")
-    source = Source(f"{url}.metadata{separator}{query}", request.display_url, request.auth)
+    source = Source(f"{url}.metadata{separator}{query}", request.display_url, request.auth, request.url)
     with http.get(op, source, {}) as response:
         if response.status_code != HTTPStatus.OK:
             failure = failed_response(response, op.system.now())

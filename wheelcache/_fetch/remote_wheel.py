@@ -9,7 +9,6 @@ Other parts are requested when they are read.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 from .._archive.wheel import LARGEST_METADATA
 from .._archive.zip import LONGEST_HEADER, LONGEST_TAIL
@@ -17,11 +16,9 @@ from .._http.body import iter_body
 from .._http.client import HttpClient
 from .._http.errors import FailedRequestError, failed_response
 from .._http.headers import parse_content_range
+from .._http.response import Response
 from .._operation import Operation
 from .._request import ResolvedRequest
-
-if TYPE_CHECKING:
-    from .._http.adapters.library import httpx
 
 # Status codes that concern the file, not the range.
 _ABOUT_THE_FILE = {
@@ -104,7 +101,7 @@ class RemoteWheel:
         return sent.first, data, sent.total
 
 
-def read_body(op: Operation, response: httpx.Response, limit: int) -> bytes:
+def read_body(op: Operation, response: Response, limit: int) -> bytes:
     """Return the body of a response.
 
     Raises:

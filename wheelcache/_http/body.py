@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 
 from .._operation import Operation
-from .adapters.library import httpx
-from .errors import system_error, to_failure
+from .errors import FailureKind, failed_request
 from .headers import is_encoded
-from .interrupt import running
+from .response import Response
 
 
-def iter_body(op: Operation, response: httpx.Response) -> Iterator[bytes]:
+def iter_body(op: Operation, response: Response) -> Iterator[bytes]:
     """Yield the decoded body in chunks.
 
     Raises:
         FailedRequestError: if the body breaks off. Errors of the code that consumes the chunks are not translated.
         OperationCancelledError: if the operation is cancelled.
     """
-    # An event hook or a transport of the caller's client may have read the body, which is then in memory, decoded.
-    plain = not is_encoded(response.headers) and not response.is_stream_consumed
-    chunks = response.iter_raw() if plain else response.iter_bytes()
+    inflater = None if response.body.is_decoded or not is_encoded(response.headers) else zlib.decompressobj(47)
     while True:
-        chunk = _next_chunk(op, response, chunks)
+        chunk = response.body.read(op)
         # A socket that was shut down to interrupt the read looks like the end of the body.
         op.check()
         if chunk is None:
             return
-        yield chunk
-
-
-def _next_chunk(op: Operation, response: httpx.Response, chunks: Iterator[bytes]) -> bytes | None:
-    try:
-        with running(op):
-            return next(chunks, None)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        op.check()
-        # The operating system's error is kept as the cause; httpx's is not, since its text may quote a URL.
-        raise to_failure(error, response.num_bytes_downloaded) from system_error(error)
+        try:
+            yield chunk if inflater is None else inflater.decompress(chunk)
+        except zlib.error as error:
+            raise failed_request(FailureKind.DECODING) from error

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .._imports import third_party_import_lock
 from .._operation import CancelToken, ClosedError, Operation
@@ -19,7 +19,8 @@ from .interrupt import ReadInterrupter
 if TYPE_CHECKING:
     import socket
 
-    from .adapters.library import httpx
+    from .adapters.base import AdaptedClient, Adapter
+    from .response import Response
 
 
 # Each request of our own client ends within one wait of its connection (see :mod:`.default_client.network`).
@@ -27,26 +28,38 @@ _CLOSE_ATTEMPTS, _CLOSE_WAIT_SECONDS = 50, 0.02
 
 
 class Client(Protocol):
-    """The methods of :class:`httpx.Client` that wheelcache uses. ``BlockingAsyncClient`` has the same methods."""
+    """The methods that wheelcache uses of a synchronous client of httpx or httpx2. Any object with them is accepted."""
 
     @property
-    def auth(self) -> httpx.Auth | None:
-        """The credentials that the caller gave the client."""
+    def auth(self) -> Any:
+        """The credentials that the caller gave the client, or ``None``."""
         ...
 
-    def build_request(self, method: str, url: str, *, headers: Mapping[str, str]) -> httpx.Request:
+    def build_request(self, method: str, url: str, *, headers: Mapping[str, str]) -> Any:
+        """Return a request with the client's defaults."""
+        ...
+
+    def send(self, request: Any, *, stream: bool = ..., auth: Any = ..., follow_redirects: bool = ...) -> Any:
+        """Send a request, and return the response."""
+        ...
+
+
+class AsyncClient(Protocol):
+    """The methods that wheelcache uses of an asynchronous client of httpx or httpx2."""
+
+    @property
+    def auth(self) -> Any:
+        """The credentials that the caller gave the client, or ``None``."""
+        ...
+
+    def build_request(self, method: str, url: str, *, headers: Mapping[str, str]) -> Any:
         """Return a request with the client's defaults."""
         ...
 
     def send(
-        self,
-        request: httpx.Request,
-        *,
-        stream: bool = False,
-        auth: httpx.Auth | None = ...,
-        follow_redirects: bool = ...,
-    ) -> httpx.Response:
-        """Send a request."""
+        self, request: Any, *, stream: bool = ..., auth: Any = ..., follow_redirects: bool = ...
+    ) -> Coroutine[Any, Any, Any]:
+        """Send a request, and return the response."""
         ...
 
 
@@ -62,10 +75,11 @@ class HttpClient:
         interrupt_read: ends a read from a socket that blocks another thread.
     """
 
-    def __init__(self, client: Client | None, interrupt_read: Callable[[socket.socket], None]) -> None:
+    def __init__(self, client: Client | AdaptedClient | None, interrupt_read: Callable[[socket.socket], None]) -> None:
         self._client = client
         self._interrupt_read = interrupt_read
-        self._own: httpx.Client | None = None
+        self._own: Any = None
+        self._adapter: Adapter | None = None
         self._active = 0
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -77,13 +91,14 @@ class HttpClient:
         The next request creates a new client of our own. A caller's client is refused from now on.
         """
         self._own = None
+        self._adapter = None
         self._active = 0
         # A thread of the parent may have held the lock when the process was forked.
         self._lock = threading.Lock()
         self.closing = _closing_token()
 
     @contextmanager
-    def get(self, op: Operation, source: Source, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+    def get(self, op: Operation, source: Source, headers: Mapping[str, str]) -> Iterator[Response]:
         """Send a GET request, follow its redirects, and keep the last response open within the block.
 
         Errors of the block itself are not translated. Read the body with :func:`.body.iter_body`.
@@ -96,21 +111,19 @@ class HttpClient:
         with third_party_import_lock:
             from .redirects import RequestSender
 
-        with self._borrow() as client:
-            interrupter = None if self._client is None else ReadInterrupter(self._interrupt_read)
-            with RequestSender(client, interrupter).get(op, source, headers) as response:
-                yield response
+        with self._borrow() as adapter, RequestSender(adapter).get(op, source, headers) as response:
+            yield response
 
     @contextmanager
-    def _borrow(self) -> Iterator[Client]:
+    def _borrow(self) -> Iterator[Adapter]:
         """Keep our own client open within the block."""
         with self._lock:
             self.closing.check()
-            client = self._require_client()
+            adapter = self._require_adapter()
             self._active += 1
             closing = self.closing
         try:
-            yield client
+            yield adapter
         finally:
             with self._lock:
                 # A listener may fork: in the child, after_fork has reset the count.
@@ -118,21 +131,31 @@ class HttpClient:
                     self._active -= 1
                 self._close_if_unused()
 
-    def _require_client(self) -> Client:
-        if self._client is not None:
-            if self._process != os.getpid():
-                # Two processes on one connection receive each other's responses.
-                raise ValueError(
-                    "this process was forked after the HTTP client was passed to the cache, and the client's "
-                    "connections belong to the parent: create a new client after the fork, and a new cache with it"
-                )
-            return self._client
-        if self._own is None:
-            with third_party_import_lock:
-                from .default_client.create import create_client
+    def _require_adapter(self) -> Adapter:
+        if self._client is not None and self._process != os.getpid():
+            # Two processes on one connection receive each other's responses.
+            raise ValueError(
+                "this process was forked after the HTTP client was passed to the cache, and the client's "
+                "connections belong to the parent: create a new client after the fork, and a new cache with it"
+            )
+        if self._adapter is None:
+            self._adapter = self._create_adapter()
+        return self._adapter
 
-            self._own = create_client()
-        return self._own
+    def _create_adapter(self) -> Adapter:
+        client = self._client
+        if client is not None and hasattr(client, "create_adapter"):
+            return client.create_adapter(self._interrupt_read)
+        with third_party_import_lock:
+            from .adapters.httpx_adapter import HttpxAdapter
+
+        if client is not None:
+            return HttpxAdapter(client, ReadInterrupter(self._interrupt_read))
+        with third_party_import_lock:
+            from .default_client.create import create_client
+
+        self._own = create_client()
+        return HttpxAdapter(self._own, None, is_own=True)
 
     def close(self, sleep: Callable[[float], None]) -> None:
         """Cancel the requests, wait up to a second for them to end, and close our own client.
@@ -157,6 +180,7 @@ class HttpClient:
         if self._own is not None and self._active == 0 and self.closing.is_cancelled:
             self._own.close()
             self._own = None
+            self._adapter = None
 
 
 def _closing_token() -> CancelToken:

@@ -1,17 +1,16 @@
-"""Translate the errors of one request, add advice, and decide whether a retry can help.
+"""Describe the errors of one request, add advice, and decide whether a retry can help.
 
-The texts of the HTTP library may quote URLs with credentials. Only the few known to contain nothing but numbers are
-passed on.
+The texts of the HTTP libraries may quote URLs with credentials, and differ. So errors use words of our own.
 """
 
 from __future__ import annotations
 
-import re
 import ssl
+from enum import StrEnum
 from http import HTTPStatus
 
-from .adapters.library import httpx
 from .headers import parse_retry_after
+from .response import Response
 
 # If a server requests a longer delay than this, the download fails, and its error contains the delay.
 _LONGEST_RETRY_AFTER = 60.0
@@ -52,12 +51,36 @@ _CHECK_CERTIFICATE = (
     "SSL_CERT_FILE or, in Python, pass client=httpx.Client(verify=...)."
 )
 
-# httpx's messages for the most frequent failures. Their only variable parts are numbers.
-_SAFE_MESSAGE = re.compile(
-    r"peer closed connection without sending complete message body"
-    r" \((?:received \d+ bytes, expected \d+|incomplete chunked read)\)"
-    r"|Server disconnected without sending a response\."
-)
+
+class FailureKind(StrEnum):
+    """How a request failed, with the words that errors use. The HTTP libraries have classes for most of these."""
+
+    CONNECT = "the connection failed"
+    CONNECT_TIMEOUT = "the connection was not established in time"
+    READ = "the connection broke while reading"
+    READ_TIMEOUT = "the server sent nothing in time"
+    WRITE = "the connection broke while sending the request"
+    WRITE_TIMEOUT = "the request could not be sent in time"
+    POOL_TIMEOUT = "no connection of the client's pool became free in time"
+    CERTIFICATE = "the server's certificate is not trusted"
+    PROXY = "the proxy failed"
+    PROTOCOL = "the server violated HTTP"
+    LOCAL_PROTOCOL = "the request was sent on a connection that had ended"
+    NO_RESPONSE = "the server closed the connection without a response"
+    CUT_BODY = "the body ended before its declared end"
+    DECODING = "the body cannot be decoded"
+    INVALID_URL = "the URL cannot be requested"
+    OTHER = "the request failed"
+
+
+_PERMANENT = {
+    FailureKind.CERTIFICATE,
+    FailureKind.PROXY,
+    FailureKind.DECODING,
+    FailureKind.INVALID_URL,
+    FailureKind.OTHER,
+}
+_KIND_HINTS = {FailureKind.CERTIFICATE: _CHECK_CERTIFICATE, FailureKind.PROXY: _CHECK_PROXY}
 
 
 class FailedRequestError(Exception):
@@ -110,7 +133,7 @@ class FailedRequestError(Exception):
         return self.hint or _ADVICE.get(self.status or 0, "Check the network and the server, and try again.")
 
 
-def failed_response(response: httpx.Response, now: float) -> FailedRequestError:
+def failed_response(response: Response, now: float) -> FailedRequestError:
     """Return the error for a response without the requested content.
 
     Args:
@@ -127,31 +150,32 @@ def failed_response(response: httpx.Response, now: float) -> FailedRequestError:
     )
 
 
-def to_failure(error: Exception, received: int = 0) -> FailedRequestError:
-    """Translate an error of the HTTP library.
+def failed_request(kind: FailureKind, error: BaseException | None = None, received: int = 0) -> FailedRequestError:
+    """Return the error for a request without a complete response.
 
     Args:
-        error: the error.
+        kind: the reason.
+        error: the error of the HTTP library. Only the operating system's error that caused it is quoted.
         received: the number of bytes of the body that were received before the error.
     """
-    # If a proxy refuses to connect, httpx gives its status in the message only. SOCKS proxies send no status.
-    refused = re.match(r"\d{3}\b", str(error), re.ASCII) if isinstance(error, httpx.ProxyError) else None
-    if refused is not None:
-        status = int(refused[0])
-        return FailedRequestError(
-            f"ProxyError: the proxy refuses to connect, with status {status}",
-            is_transient=status in _TRANSIENT_STATUSES,
-            status=status,
-            hint=_PROXY_ADVICE.get(status, _CHECK_PROXY),
-        )
-    problem = explain(error, received)
-    if isinstance(error, httpx.ProxyError):
-        return FailedRequestError(problem, is_transient=False, hint=_CHECK_PROXY)
-    if isinstance(system_error(error), ssl.SSLCertVerificationError):
-        return FailedRequestError(problem, is_transient=False, hint=_CHECK_CERTIFICATE)
-    # LocalProtocolError is transient too: over HTTP/2, a request on a connection that has ended raises it.
-    is_transient = isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
-    return FailedRequestError(problem, is_transient=is_transient)
+    system = None if error is None else system_error(error)
+    if isinstance(system, ssl.SSLCertVerificationError):
+        kind = FailureKind.CERTIFICATE
+    reason = f": {system.strerror}" if system is not None and system.strerror else ""
+    position = f" (after {received} bytes)" if received else ""
+    return FailedRequestError(
+        f"{kind}{reason}{position}", is_transient=kind not in _PERMANENT, hint=_KIND_HINTS.get(kind, "")
+    )
+
+
+def refused_by_proxy(status: int) -> FailedRequestError:
+    """Return the error for a proxy that refuses to connect to the server."""
+    return FailedRequestError(
+        f"the proxy refuses to connect, with status {status}",
+        is_transient=status in _TRANSIENT_STATUSES,
+        status=status,
+        hint=_PROXY_ADVICE.get(status, _CHECK_PROXY),
+    )
 
 
 def system_error(error: BaseException) -> OSError | None:
@@ -162,13 +186,8 @@ def system_error(error: BaseException) -> OSError | None:
     return cause
 
 
-def explain(error: Exception, received: int = 0) -> str:
-    """Return a description without secrets: the operating system's, else that of the error's class."""
-    kind = type(error)
+def explain(error: Exception) -> str:
+    """Return a description without secrets: the name of the error's class, and the words of the operating system."""
     system = system_error(error)
-    if _SAFE_MESSAGE.fullmatch(str(error)):
-        return f"{kind.__name__}: {error}"
-    # The first line of the docstring of each class of httpx describes the error.
-    words = (system.strerror if system else None) or (kind.__doc__ or "").strip().partition("\n")[0]
-    position = f" (after {received} bytes)" if received else ""
-    return f"{kind.__name__}: {words}".rstrip(": ") + position
+    reason = f": {system.strerror}" if system is not None and system.strerror else ""
+    return f"{type(error).__name__}{reason}"

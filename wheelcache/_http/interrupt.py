@@ -18,8 +18,9 @@ the cache was closed, when the caller may close the client.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._imports import import_lock
@@ -27,8 +28,6 @@ from .._operation import Operation
 
 if TYPE_CHECKING:
     import socket
-
-    from .adapters.library import httpx
 
 
 _CREATED = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")
@@ -70,8 +69,8 @@ class ReadInterrupter:
         self._interrupt_read = interrupt_read
 
     @contextmanager
-    def waiting(self, op: Operation, request: httpx.Request) -> Iterator[None]:
-        """Within the block, cancelling the operation interrupts the wait for the response headers."""
+    def waiting(self, op: Operation, request: Any) -> Iterator[None]:
+        """Within the block, cancelling the operation interrupts the wait for the response headers of httpx."""
         with ExitStack() as interruptions:
             created: list[Any] = []
 
@@ -79,25 +78,30 @@ class ReadInterrupter:
                 if event.endswith(_CREATED):
                     created.append(info.get("return_value"))
                 elif event == _SENDING and created:
-                    self._interrupt_on_cancel(op, created.pop(), interruptions)
+                    interruptions.enter_context(self._interrupting_stream(op, created.pop()))
                     created.clear()
 
             request.extensions["trace"] = trace
             yield
 
     @contextmanager
-    def reading(self, op: Operation, response: httpx.Response) -> Iterator[None]:
-        """Within the block, cancelling the operation interrupts reads of the body."""
-        with ExitStack() as interruptions:
-            if response.http_version == "HTTP/1.1":
-                self._interrupt_on_cancel(op, response.extensions.get("network_stream"), interruptions)
+    def reading(self, op: Operation, response: Any) -> Iterator[None]:
+        """Within the block, cancelling the operation interrupts reads of the body of httpx."""
+        stream = response.extensions.get("network_stream") if response.http_version == "HTTP/1.1" else None
+        with self._interrupting_stream(op, stream):
             yield
 
-    def _interrupt_on_cancel(self, op: Operation, stream: Any, interruptions: ExitStack) -> None:
+    def _interrupting_stream(self, op: Operation, stream: Any) -> AbstractContextManager[None]:
+        return self.interrupting(op, None if stream is None else stream.get_extra_info("socket"))
+
+    @contextmanager
+    def interrupting(self, op: Operation, connection: object) -> Iterator[None]:
+        """Within the block, cancelling the operation ends a blocked read from a socket. Other objects are ignored."""
         with import_lock:
             import socket
 
-        connection = None if stream is None else stream.get_extra_info("socket")
-        if isinstance(connection, socket.socket):
-            for token in op.tokens:
-                interruptions.enter_context(token.on_cancel(lambda: self._interrupt_read(connection)))
+        with ExitStack() as interruptions:
+            if isinstance(connection, socket.socket):
+                for token in op.tokens:
+                    interruptions.enter_context(token.on_cancel(partial(self._interrupt_read, connection)))
+            yield

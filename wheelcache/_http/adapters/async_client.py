@@ -1,4 +1,4 @@
-"""Use the caller's ``httpx.AsyncClient`` from the worker threads that do the work.
+"""Use the caller's asynchronous client of httpx or httpx2 from the worker threads that do the work.
 
 anyio awaits requests and chunks in the event loop that the client belongs to. Cancelling the task that waits for the
 thread, or closing the cache, cancels the scope in which the thread's request is awaited.
@@ -7,7 +7,7 @@ thread, or closing the cache, cancels the scope in which the thread's request is
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,9 @@ from ..._operation import CancelToken, ClosedError
 from ..interrupt import running_operation
 
 if TYPE_CHECKING:
-    from .library import httpx
+    import socket
+
+    from .base import Adapter
 
 
 _R = TypeVar("_R")
@@ -27,50 +29,40 @@ class EventLoopToken(CancelToken):
 
 
 class BlockingAsyncClient:
-    """The methods of an ``httpx.Client`` that wheelcache uses, over an ``AsyncClient``."""
+    """Lets worker threads wait for the requests of an ``AsyncClient``.
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
+    Args:
+        client: the client of httpx or httpx2.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
         self._closing = EventLoopToken(lambda: ClosedError("the cache is closed"))
-        self._open: dict[httpx.Response, list[CancelToken]] = {}
+        self._open: dict[Any, list[CancelToken]] = {}
         self._lock = threading.Lock()
 
-    @property
-    def auth(self) -> httpx.Auth | None:
-        """The credentials that the caller gave the client."""
-        return self._client.auth
-
-    def build_request(self, method: str, url: str, *, headers: Mapping[str, str]) -> httpx.Request:
-        """Return a request with the client's defaults."""
-        return self._client.build_request(method, url, headers=headers)
-
-    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """Send a request, and return a synchronous response."""
+    def create_adapter(self, interrupt_read: Callable[[socket.socket], None]) -> Adapter:  # noqa: ARG002 - the protocol
+        """Return an adapter that sends its requests with this client. Cancelling its tokens interrupts its waits."""
         with third_party_import_lock:
-            from .library import httpx
+            from .async_adapter import AsyncHttpxAdapter
 
-        # This callback interrupts synchronous clients. An asynchronous client would await its result.
-        request.extensions.pop("trace", None)
-        received = self.wait_for(lambda: self._client.send(request, **options))
+        return AsyncHttpxAdapter(self)
+
+    def send(self, request: Any, **options: Any) -> Any:
+        """Send a request, and return the response of the asynchronous client. :meth:`close_response` must follow."""
+        response = self.wait_for(lambda: self.client.send(request, **options))
         with self._lock:
-            self._open[received] = self._tokens()
-        headers = [(name, text) for name, text in received.headers.raw if name.lower() != b"content-encoding"]
-        extensions: dict[str, Any] = {
-            name: received.extensions[name] for name in ("http_version", "reason_phrase") if name in received.extensions
-        }
-        if received.is_stream_consumed:
-            # An event hook of the caller's client has read the body, which is now in memory, decoded.
-            response = httpx.Response(
-                received.status_code, headers=headers, content=received.content, extensions=extensions
-            )
-        else:
-            body = _create_body(self, received)
-            response = httpx.Response(
-                received.status_code, headers=received.headers, stream=body, extensions=extensions
-            )
-        response.request = request
-        response.next_request = received.next_request
+            self._open[response] = self._tokens()
         return response
+
+    def close_response(self, response: Any) -> None:
+        """Close a response, also after a cancellation."""
+        with third_party_import_lock:
+            from anyio import from_thread
+
+        from_thread.run(response.aclose)
+        with self._lock:
+            self._open.pop(response, None)
 
     def wait_for(self, action: Callable[[], Awaitable[_R]]) -> _R:
         """Call ``action`` in the event loop, and wait for its result in a worker thread.
@@ -104,11 +96,6 @@ class BlockingAsyncClient:
         """Cancel the requests under way and all later ones. Call it in the event loop."""
         self._closing.cancel()
 
-    def forget(self, response: httpx.Response) -> None:
-        """Stop tracking a response that was closed."""
-        with self._lock:
-            self._open.pop(response, None)
-
     async def close_remaining(self, token: CancelToken) -> None:
         """Close the responses that a cancelled call could not close itself."""
         with self._lock:
@@ -117,26 +104,3 @@ class BlockingAsyncClient:
                 del self._open[response]
         for response in remaining:
             await response.aclose()
-
-
-def _create_body(client: BlockingAsyncClient, response: httpx.Response) -> httpx.SyncByteStream:
-    with third_party_import_lock:
-        from anyio import from_thread
-
-        from .library import httpx
-
-    class Body(httpx.SyncByteStream):
-        def __iter__(self) -> Iterator[bytes]:
-            chunks = response.aiter_raw().__aiter__()
-
-            def read_next() -> Awaitable[bytes | None]:
-                return anext(chunks, None)
-
-            while (chunk := client.wait_for(read_next)) is not None:
-                yield chunk
-
-        def close(self) -> None:
-            from_thread.run(response.aclose)
-            client.forget(response)
-
-    return Body()

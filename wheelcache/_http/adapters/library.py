@@ -1,8 +1,63 @@
-"""The HTTP library in use. Importing this module loads it, so no module on the path of a hit does."""
+"""The HTTP libraries httpx and httpx2, its successor with the same classes, and which of them an object belongs to.
+
+No other module imports them. A ``Library`` is loaded when a request is sent, so a hit does not load one.
+"""
 
 from __future__ import annotations
 
-import httpcore
-import httpx
+from functools import cache
+from typing import Any, NamedTuple
 
-__all__ = ["httpcore", "httpx"]
+from ..._imports import third_party_import_lock
+
+_NAMES = {"httpx", "httpx2"}
+
+
+class Library(NamedTuple):
+    """A library that is installed.
+
+    Attributes:
+        name: ``"httpx"`` or ``"httpx2"``.
+        httpx: the module of this name.
+        httpcore: the module of its connections.
+    """
+
+    name: str
+    httpx: Any
+    httpcore: Any
+
+
+def library_of(value: object) -> Library | None:
+    """Return the library that defines the class of an object, or one of its base classes."""
+    for kind in type(value).__mro__:
+        name = kind.__module__.partition(".")[0]
+        if name in _NAMES:
+            return load(name)
+    return None
+
+
+def default_library() -> Library:
+    """Return the library of our own client: httpx2 if it is installed, else httpx, whose last release is older."""
+    try:
+        return load("httpx2")
+    except ImportError:
+        return load("httpx")
+
+
+@cache
+def load(name: str) -> Library:
+    """Import a library.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    with third_party_import_lock:
+        if name == "httpx2":
+            import httpcore2
+            import httpx2
+
+            return Library(name, httpx2, httpcore2)
+        import httpcore
+        import httpx
+
+    return Library(name, httpx, httpcore)

@@ -6,9 +6,10 @@ The client uses the same environment variables as httpx: https://www.python-http
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from ... import __version__
-from ..adapters.library import httpx
+from ..adapters.library import default_library
 from ..errors import FailedRequestError, explain, system_error
 from .pool import PoolTransport
 from .proxies import environment_proxies
@@ -20,20 +21,22 @@ _PATH_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
-def create_client() -> httpx.Client:
-    """Create a client from the environment.
+def create_client() -> Any:
+    """Create a client of httpx2 or httpx from the environment.
 
     Raises:
         FailedRequestError: if the settings of the environment are not valid.
     """
+    library = default_library()
+    httpx = library.httpx
     try:
         context = httpx.create_ssl_context()
         mounts = {
-            pattern: None if proxy is None else PoolTransport(context, httpx.Proxy(proxy))
+            pattern: None if proxy is None else PoolTransport(library, context, httpx.Proxy(proxy))
             for pattern, proxy in environment_proxies().items()
         }
         return httpx.Client(
-            transport=PoolTransport(context),
+            transport=PoolTransport(library, context),
             mounts=mounts,
             timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
             headers={"User-Agent": f"wheelcache/{__version__}"},

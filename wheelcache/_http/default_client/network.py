@@ -24,7 +24,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from ..adapters.library import httpcore
 from ..interrupt import check_running
 
 _T = TypeVar("_T")
@@ -36,8 +35,15 @@ _TLS_READ_SIZE = 1 << 18
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)}
 
 
-class InterruptibleBackend(httpcore.NetworkBackend):
-    """Creates connections."""
+class InterruptibleBackend:
+    """Creates connections: a ``NetworkBackend`` of httpcore or httpcore2.
+
+    Args:
+        httpcore: the library, whose errors are raised.
+    """
+
+    def __init__(self, httpcore: Any) -> None:
+        self._httpcore = httpcore
 
     def connect_tcp(
         self,
@@ -46,13 +52,13 @@ class InterruptibleBackend(httpcore.NetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
+    ) -> SocketStream:
         """Connect to the first address of a host that accepts the connection.
 
         Raises:
             httpcore.ConnectError, httpcore.ConnectTimeout: if no address accepts the connection.
         """
-        with _translated_errors(httpcore.ConnectTimeout, httpcore.ConnectError):
+        with _translated_errors(self._httpcore.ConnectTimeout, self._httpcore.ConnectError):
             first_error: OSError | None = None
             for family, kind, protocol, _, address in _look_up(host, port):
                 try:
@@ -62,12 +68,27 @@ class InterruptibleBackend(httpcore.NetworkBackend):
                     continue
                 for option in socket_options or ():
                     connection.setsockopt(*option)
-                return SocketStream(connection)
+                return SocketStream(self._httpcore, connection)
             raise first_error or OSError("the name lookup returned no address")
 
 
-class _Stream(httpcore.NetworkStream):
-    """A connection. ``receive`` and ``send`` raise the errors of the operating system."""
+class _Stream:
+    """A connection. ``receive`` and ``send`` raise the errors of the operating system.
+
+    Args:
+        httpcore: the library, whose errors the other methods raise.
+    """
+
+    def __init__(self, httpcore: Any) -> None:
+        self.httpcore = httpcore
+
+    def close(self) -> None:
+        """Close the connection."""
+        raise NotImplementedError
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return a property of the connection, by the name that httpcore uses."""
+        raise NotImplementedError
 
     def receive(self, max_bytes: int, budget: _TimeBudget) -> bytes:
         raise NotImplementedError
@@ -77,20 +98,20 @@ class _Stream(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return the next bytes, or no bytes at the end of the stream."""
-        with _translated_errors(httpcore.ReadTimeout, httpcore.ReadError):
+        with _translated_errors(self.httpcore.ReadTimeout, self.httpcore.ReadError):
             return self.receive(max_bytes, _TimeBudget(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of the bytes."""
-        with _translated_errors(httpcore.WriteTimeout, httpcore.WriteError):
+        with _translated_errors(self.httpcore.WriteTimeout, self.httpcore.WriteError):
             self.send(buffer, _TimeBudget(timeout))
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
+    ) -> TlsStream:
         """Return a TLS connection over this one. If that fails, this connection is closed."""
         try:
-            with _translated_errors(httpcore.ConnectTimeout, httpcore.ConnectError):
+            with _translated_errors(self.httpcore.ConnectTimeout, self.httpcore.ConnectError):
                 return TlsStream(self, ssl_context, server_hostname, _TimeBudget(timeout))
         except BaseException:
             self.close()
@@ -100,7 +121,8 @@ class _Stream(httpcore.NetworkStream):
 class SocketStream(_Stream):
     """A plain connection."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, httpcore: Any, connection: socket.socket) -> None:
+        super().__init__(httpcore)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(_WAIT_SECONDS)
         self._socket = connection
@@ -137,6 +159,7 @@ class TlsStream(_Stream):
     def __init__(
         self, below: _Stream, context: ssl.SSLContext, server_hostname: str | None, budget: _TimeBudget
     ) -> None:
+        super().__init__(below.httpcore)
         self._below = below
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)

@@ -1,14 +1,15 @@
-"""An httpx transport over a pool of connections that can be interrupted (:mod:`.network`)."""
+"""A transport of httpx or httpx2 over a pool of connections that can be interrupted (:mod:`.network`)."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from ..adapters.library import httpcore, httpx
+from ..adapters.library import Library
 from ..errors import FailedRequestError
 from .network import InterruptibleBackend
 
@@ -17,33 +18,34 @@ from .network import InterruptibleBackend
 _KEPT_CONNECTIONS, _KEPT_SECONDS = 20, 5.0
 
 
-class PoolTransport(httpx.BaseTransport):
+class PoolTransport:
     """Sends requests over a pool of connections that can be interrupted.
 
     Args:
+        library: the library of the client.
         context: the TLS settings, with the trusted authorities.
         proxy: the proxy for all requests, if any.
     """
 
-    def __init__(self, context: ssl.SSLContext, proxy: httpx.Proxy | None = None) -> None:
-        self._pool = _create_pool(context, proxy)
+    def __init__(self, library: Library, context: ssl.SSLContext, proxy: Any = None) -> None:
+        self._library = library
+        self._pool = _create_pool(library.httpcore, context, proxy)
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: Any) -> Any:
         """Send a request."""
-        assert isinstance(request.stream, httpx.SyncByteStream)
-        sent = httpcore.Request(
+        sent = self._library.httpcore.Request(
             method=request.method,
-            url=_core_url(request.url),
+            url=_core_url(self._library.httpcore, request.url),
             headers=request.headers.raw,
             content=request.stream,
             extensions=request.extensions,
         )
-        with _translated_errors():
+        with _translated_errors(self._library):
             response = self._pool.handle_request(sent)
-        return httpx.Response(
+        return self._library.httpx.Response(
             status_code=response.status,
             headers=response.headers,
-            stream=_Body(response),
+            stream=_body_class(self._library)(response),
             extensions=response.extensions,
         )
 
@@ -52,29 +54,33 @@ class PoolTransport(httpx.BaseTransport):
         self._pool.close()
 
 
-class _Body(httpx.SyncByteStream):
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
+@cache
+def _body_class(library: Library) -> Any:
+    class Body(library.httpx.SyncByteStream):  # type: ignore[misc, name-defined]  # the client requires this base class
+        def __init__(self, response: Any) -> None:
+            self._response = response
 
-    def __iter__(self) -> Iterator[bytes]:
-        with _translated_errors():
-            yield from self._response.iter_stream()
+        def __iter__(self) -> Iterator[bytes]:
+            with _translated_errors(library):
+                yield from self._response.iter_stream()
 
-    def close(self) -> None:
-        self._response.close()
+        def close(self) -> None:
+            self._response.close()
+
+    return Body
 
 
-def _create_pool(context: ssl.SSLContext, proxy: httpx.Proxy | None) -> httpcore.ConnectionPool:
+def _create_pool(httpcore: Any, context: ssl.SSLContext, proxy: Any) -> Any:
     options: dict[str, Any] = {
         "ssl_context": context,
         "max_connections": None,
         "max_keepalive_connections": _KEPT_CONNECTIONS,
         "keepalive_expiry": _KEPT_SECONDS,
-        "network_backend": InterruptibleBackend(),
+        "network_backend": InterruptibleBackend(httpcore),
     }
     if proxy is None:
         return httpcore.ConnectionPool(**options)
-    options |= {"proxy_url": _core_url(proxy.url), "proxy_auth": proxy.raw_auth}
+    options |= {"proxy_url": _core_url(httpcore, proxy.url), "proxy_auth": proxy.raw_auth}
     if proxy.url.scheme in {"http", "https"}:
         return httpcore.HTTPProxy(proxy_headers=proxy.headers.raw, proxy_ssl_context=proxy.ssl_context, **options)
     if find_spec("socksio") is None:
@@ -86,28 +92,25 @@ def _create_pool(context: ssl.SSLContext, proxy: httpx.Proxy | None) -> httpcore
     return httpcore.SOCKSProxy(**options)
 
 
-def _core_url(url: httpx.URL) -> httpcore.URL:
+def _core_url(httpcore: Any, url: Any) -> Any:
     return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
-# The classes of the two libraries have the same names.
-_TRANSLATED = {
-    getattr(httpcore, name): getattr(httpx, name)
-    for name in (
-        *("TimeoutException", "ConnectTimeout", "ReadTimeout", "WriteTimeout", "PoolTimeout"),
-        *("NetworkError", "ConnectError", "ReadError", "WriteError", "ProxyError", "UnsupportedProtocol"),
-        *("ProtocolError", "LocalProtocolError", "RemoteProtocolError"),
-    )
-}
+# The classes of httpcore and httpx have the same names.
+_TRANSLATED = (
+    *("ConnectTimeout", "ReadTimeout", "WriteTimeout", "PoolTimeout", "TimeoutException"),
+    *("ConnectError", "ReadError", "WriteError", "NetworkError", "ProxyError", "UnsupportedProtocol"),
+    *("LocalProtocolError", "RemoteProtocolError", "ProtocolError"),
+)
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def _translated_errors(library: Library) -> Iterator[None]:
     """Translate the errors of httpcore into those of httpx."""
     try:
         yield
     except Exception as error:
-        for kind in type(error).__mro__:
-            if kind in _TRANSLATED:
-                raise _TRANSLATED[kind](str(error)) from error
+        for name in _TRANSLATED:
+            if isinstance(error, getattr(library.httpcore, name)):
+                raise getattr(library.httpx, name)(str(error)) from error
         raise

@@ -1,0 +1,69 @@
+"""The interface between the redirects of a request and one HTTP library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..._operation import Operation
+from ..response import Headers, Response
+
+if TYPE_CHECKING:
+    import socket
+
+
+class PreparedRequest(NamedTuple):
+    """A request that can be sent.
+
+    Attributes:
+        url: its URL, without credentials and fragment.
+        headers: its header fields. Credentials may be added when it is sent.
+        native: the request object of the library.
+        auth: the credentials in the library's form; ``None`` for those of the client.
+    """
+
+    url: str
+    headers: Headers
+    native: Any
+    auth: Any
+
+
+class Adapter(Protocol):
+    """Sends requests with a client of one HTTP library, and does not follow redirects."""
+
+    def prepare(
+        self, url: str, headers: Mapping[str, str], *, auth: tuple[str, str] | None, is_own_origin: bool
+    ) -> PreparedRequest:
+        """Build a GET request with the client's defaults.
+
+        Args:
+            url: the URL, without credentials.
+            headers: further header fields.
+            auth: a user name and password, which are used if the client has no credentials.
+            is_own_origin: whether the client's credentials may be sent to this URL.
+
+        Raises:
+            FailedRequestError: if the URL or a header field is not valid.
+        """
+        ...
+
+    def send(self, op: Operation, request: PreparedRequest) -> Response:
+        """Send a request, and return its response, whose body is not read yet.
+
+        Raises:
+            FailedRequestError: if there is no response.
+            OperationCancelledError: if the operation is cancelled.
+        """
+        ...
+
+
+class AdaptedClient(Protocol):
+    """A client that creates its own adapter. Clients of httpx and httpx2 need none."""
+
+    def create_adapter(self, interrupt_read: Callable[[socket.socket], None]) -> Adapter:
+        """Return an adapter that sends its requests with this client.
+
+        Args:
+            interrupt_read: ends a read from a socket that blocks another thread.
+        """
+        ...

@@ -1,0 +1,210 @@
+"""Send requests with a client of httpx or httpx2: the caller's, or our own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from netrc import NetrcParseError
+from typing import Any
+from urllib.parse import urldefrag
+
+from ..._operation import Operation
+from ..credentials import is_credential
+from ..errors import system_error
+from ..interrupt import ReadInterrupter, running
+from ..response import Body, EmptyBody, Headers, Response
+from .base import PreparedRequest
+from .httpx_errors import errors_of, to_failure
+from .library import Library, default_library, library_of
+
+# A pool may have fewer connections than there are jobs, so a request waits up to an hour for one. Each wait is short,
+# since cancelling the operation does not end it.
+_POOL_WAITS, _POOL_SECONDS = 3600, 1.0
+
+
+class HttpxAdapter:
+    """Sends requests with one client.
+
+    Args:
+        client: the client: any object with the methods of ``httpx.Client``.
+        interrupter: interrupts the reads of a client; ``None`` if its reads check for cancellation themselves.
+        is_own: whether this is our own client, which uses the user's netrc file.
+    """
+
+    def __init__(self, client: Any, interrupter: ReadInterrupter | None, *, is_own: bool = False) -> None:
+        self._client = client
+        self._interrupter = interrupter
+        self._is_own = is_own
+        self._library = library_of(client)
+
+    def prepare(
+        self, url: str, headers: Mapping[str, str], *, auth: tuple[str, str] | None, is_own_origin: bool
+    ) -> PreparedRequest:
+        """Build a GET request: see :class:`.base.Adapter`."""
+        # A wheel is compressed already, and its hash is that of the decoded bytes.
+        fields = {"Accept-Encoding": "identity", **headers}
+        library = self._library or default_library()
+        try:
+            request = self._client.build_request("GET", url, headers=fields)
+            # A server must not choose the credentials, and httpx logs the URLs of requests.
+            request.url = request.url.copy_with(userinfo=b"", fragment=None)
+        except errors_of(library) as error:
+            raise to_failure(library, error) from system_error(error)
+        if self._library is None:
+            # An object that only has the methods of a client. Its requests belong to a library.
+            self._library = library_of(request)
+        # The client's pool timeout is too short here: downloads keep their connections for a long time.
+        request.extensions["timeout"] = {**request.extensions.get("timeout", {}), "pool": _POOL_SECONDS}
+        if not is_own_origin:
+            self._remove_credentials(request)
+        native_auth = self._choose_auth(auth, is_own_origin=is_own_origin)
+        return PreparedRequest(str(request.url), _headers(request), request, native_auth)
+
+    @property
+    def _httpx(self) -> Any:
+        return self._require_library().httpx
+
+    def _require_library(self) -> Library:
+        return self._library or default_library()
+
+    def _remove_credentials(self, request: Any) -> None:
+        """Remove the fields that the client adds to each request, and keep the cookies of this request's own host."""
+        for name in [name for name in request.headers if is_credential(name)]:
+            del request.headers[name]
+        own_cookies = self._httpx.Cookies()
+        for cookie in self._client.cookies.jar:
+            # Cookies that the caller passed have no domain, and httpx sends them to each host.
+            if cookie.domain_specified or cookie.domain:
+                own_cookies.jar.set_cookie(cookie)
+        own_cookies.set_cookie_header(request)
+
+    def _choose_auth(self, auth: tuple[str, str] | None, *, is_own_origin: bool) -> Any:
+        """Return the credentials: the client's own (``None``), else those of the URL, else those of the netrc file."""
+        own = self._client.auth
+        if own is not None and not is_own_origin and isinstance(own, self._httpx.BasicAuth | self._httpx.DigestAuth):
+            own = None
+            if auth is None and not self._is_own:
+                return self._httpx.Auth()
+        if own is not None:
+            return None  # also a netrc file and the classes of callers, which decide for each URL
+        if auth is not None:
+            return self._httpx.BasicAuth(*auth)
+        return _netrc_auth(self._httpx) if self._is_own else None
+
+    def send(self, op: Operation, request: PreparedRequest) -> Response:
+        """Send a request as soon as the client's pool has a connection for it: see :class:`.base.Adapter`."""
+        library = self._require_library()
+        waits = 0
+        while True:
+            op.check()
+            try:
+                with running(op), self._waiting(op, request):
+                    return self._to_response(request, self._send_native(request))
+            except library.httpx.PoolTimeout as error:
+                waits += 1
+                if waits == _POOL_WAITS:
+                    raise to_failure(library, error) from None
+            except errors_of(library) as error:
+                if isinstance(error, library.httpx.HTTPStatusError) and not error.response.is_success:
+                    return _rejected(error.response, request)
+                op.check()
+                raise to_failure(library, error) from system_error(error)
+
+    def _send_native(self, request: PreparedRequest) -> Any:
+        options = {} if request.auth is None else {"auth": request.auth}
+        return self._client.send(request.native, stream=True, follow_redirects=False, **options)
+
+    def _waiting(self, op: Operation, request: PreparedRequest) -> AbstractContextManager[None]:
+        return nullcontext() if self._interrupter is None else self._interrupter.waiting(op, request.native)
+
+    def _to_response(self, request: PreparedRequest, native: Any) -> Response:
+        return Response(
+            status_code=native.status_code,
+            reason_phrase=native.reason_phrase,
+            headers=Headers(native.headers.multi_items()),
+            url=request.url,
+            request_headers=_headers(native.request),
+            location=_location_of(native),
+            body=self._create_body(native),
+        )
+
+    def _create_body(self, native: Any) -> Body:
+        return HttpxBody(self._require_library(), native, self._interrupter)
+
+
+class HttpxBody:
+    """The body of a response of httpx: see :class:`..response.Body`."""
+
+    def __init__(self, library: Library, native: Any, interrupter: ReadInterrupter | None) -> None:
+        self._library = library
+        self._native = native
+        self._interrupter = interrupter
+        self._received = 0
+        # An event hook or a transport of the caller's client may have read the body.
+        self.is_decoded: bool = native.is_stream_consumed
+        self._chunks: Iterator[bytes] | None = None
+
+    def interruptible(self, op: Operation) -> AbstractContextManager[None]:
+        """Within the block, cancelling the operation interrupts a read that blocks."""
+        return nullcontext() if self._interrupter is None else self._interrupter.reading(op, self._native)
+
+    def read(self, op: Operation) -> bytes | None:
+        """Return the next bytes, or ``None`` at the end."""
+        try:
+            with running(op):
+                chunk = self._next_chunk()
+        except errors_of(self._library) as error:
+            op.check()
+            raise to_failure(self._library, error, self._received) from system_error(error)
+        self._received += len(chunk or b"")
+        return chunk
+
+    def _next_chunk(self) -> bytes | None:
+        if self._chunks is None:
+            self._chunks = iter(self._native.iter_bytes() if self.is_decoded else self._native.iter_raw())
+        return next(self._chunks, None)
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._native.close()
+
+
+def _rejected(native: Any, request: PreparedRequest) -> Response:
+    """Return a response that an event hook of the caller's client rejected, without its body.
+
+    httpx documents such a hook: https://www.python-httpx.org/advanced/event-hooks/. The status decides as usual: a 503
+    is transient, and a mirror may have the file if the status is 404.
+    """
+    return Response(
+        status_code=native.status_code,
+        reason_phrase=native.reason_phrase,
+        headers=Headers(native.headers.multi_items()),
+        url=request.url,
+        request_headers=request.headers,
+        location=None,
+        body=EmptyBody(),
+    )
+
+
+def _location_of(native: Any) -> str | None:
+    """Return the absolute URL of a redirect, without the credentials that a server may put into it."""
+    if native.next_request is None:
+        return None
+    return urldefrag(str(native.next_request.url.copy_with(userinfo=b"")))[0]
+
+
+def _headers(request: Any) -> Headers:
+    return Headers(request.headers.multi_items())
+
+
+def _netrc_auth(httpx: Any) -> Any:
+    """Return the credentials in the user's netrc file for the host of each request."""
+    path = os.environ.get("NETRC")
+    # pip reads the same files. They are named here because Python refuses its default if others can read it.
+    for candidate in [path] if path else ["~/.netrc", "~/_netrc"]:
+        try:
+            return httpx.NetRCAuth(os.path.expanduser(candidate))
+        except (OSError, ValueError, NetrcParseError):
+            continue  # most users have no such file, and a bad one must not fail the request
+    return httpx.Auth()

@@ -1,0 +1,60 @@
+"""Translate the errors of httpx and httpx2."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..errors import FailedRequestError, FailureKind, failed_request, refused_by_proxy
+from .library import Library
+
+# From the most special class to the most general one.
+_KINDS = (
+    ("ConnectTimeout", FailureKind.CONNECT_TIMEOUT),
+    ("ReadTimeout", FailureKind.READ_TIMEOUT),
+    ("WriteTimeout", FailureKind.WRITE_TIMEOUT),
+    ("PoolTimeout", FailureKind.POOL_TIMEOUT),
+    ("ConnectError", FailureKind.CONNECT),
+    ("ReadError", FailureKind.READ),
+    ("WriteError", FailureKind.WRITE),
+    ("UnsupportedProtocol", FailureKind.INVALID_URL),
+    # Over HTTP/2, a request on a connection that has ended raises it.
+    ("LocalProtocolError", FailureKind.LOCAL_PROTOCOL),
+    ("RemoteProtocolError", FailureKind.PROTOCOL),
+    ("DecodingError", FailureKind.DECODING),
+    ("InvalidURL", FailureKind.INVALID_URL),
+    ("TransportError", FailureKind.READ),
+)
+# The library has one class for these, and only its message tells which one occurred.
+_NO_RESPONSE = "Server disconnected without sending a response."
+_CUT_BODY = "peer closed connection without sending complete message body"
+
+
+def errors_of(library: Library) -> tuple[type[Exception], ...]:
+    """Return the classes of the errors that the library raises for a failed request."""
+    httpx = library.httpx
+    return httpx.HTTPError, httpx.InvalidURL, httpx.StreamError
+
+
+def to_failure(library: Library, error: Exception, received: int = 0) -> FailedRequestError:
+    """Translate an error of the library.
+
+    Args:
+        library: the library.
+        error: the error.
+        received: the number of bytes of the body that were received before the error.
+    """
+    if isinstance(error, library.httpx.ProxyError):
+        # If a proxy refuses to connect, httpx gives its status in the message only. SOCKS proxies send no status.
+        refused = re.match(r"\d{3}\b", str(error), re.ASCII)
+        return failed_request(FailureKind.PROXY, error) if refused is None else refused_by_proxy(int(refused[0]))
+    return failed_request(_kind_of(library.httpx, error), error, received)
+
+
+def _kind_of(httpx: Any, error: Exception) -> FailureKind:
+    if isinstance(error, httpx.RemoteProtocolError):
+        if str(error) == _NO_RESPONSE:
+            return FailureKind.NO_RESPONSE
+        if str(error).startswith(_CUT_BODY):
+            return FailureKind.CUT_BODY
+    return next((kind for name, kind in _KINDS if isinstance(error, getattr(httpx, name))), FailureKind.OTHER)

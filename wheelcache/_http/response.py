@@ -1,0 +1,111 @@
+"""A response, whichever HTTP library received it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .._operation import Operation
+from .credentials import is_credential
+
+
+class Headers(Mapping[str, str]):
+    """Header fields with lowercase names. Names are looked up in any case, and repeated fields are joined by commas.
+
+    Args:
+        fields: names and values, in the order in which they were received.
+    """
+
+    def __init__(self, fields: Iterable[tuple[str, str]]) -> None:
+        self._fields: dict[str, str] = {}
+        for name, text in fields:
+            key = name.lower()
+            self._fields[key] = f"{self._fields[key]}, {text}" if key in self._fields else text
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name.lower()]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+
+class Body(Protocol):
+    """The body of a response.
+
+    Attributes:
+        is_decoded: whether the client has read the whole body into memory and decoded its content coding. Otherwise,
+            the bytes are those that the server sent.
+    """
+
+    is_decoded: bool
+
+    def interruptible(self, op: Operation) -> AbstractContextManager[None]:
+        """Within the block, cancelling the operation interrupts a read that blocks."""
+        ...
+
+    def read(self, op: Operation) -> bytes | None:
+        """Return the next bytes, or ``None`` at the end.
+
+        Raises:
+            FailedRequestError: if the body breaks off.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the connection."""
+        ...
+
+
+class EmptyBody:
+    """The body of a response that is not read, because the client rejected the response."""
+
+    is_decoded = True
+
+    def interruptible(self, op: Operation) -> AbstractContextManager[None]:  # noqa: ARG002 - see Body
+        """Do nothing, since no read blocks."""
+        return nullcontext()
+
+    def read(self, op: Operation) -> bytes | None:  # noqa: ARG002 - see Body
+        """Return ``None``."""
+        return None
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass
+class Response:
+    """A response.
+
+    Attributes:
+        status_code: the status.
+        reason_phrase: the words after the status; empty if the server sent no words.
+        headers: the header fields of the response.
+        url: the URL of the request, without credentials and fragment.
+        request_headers: the header fields of the request as it was sent.
+        location: the absolute URL that the response redirects to, or ``None``.
+        body: the body.
+        history: the redirects that led to this response, oldest first.
+    """
+
+    status_code: int
+    reason_phrase: str
+    headers: Headers
+    url: str
+    request_headers: Headers
+    location: str | None
+    body: Body
+    history: list[Response] = field(default_factory=list)
+
+    @property
+    def with_credentials(self) -> bool:
+        """Whether this request, or a redirect that led to it, was sent with credentials."""
+        return any(any(map(is_credential, hop.request_headers)) for hop in (*self.history, self))
