@@ -33,7 +33,7 @@ from server import (
 )
 from wheels import Wheel, hex_of, make_wheel, wheel_filename
 
-from wheelcache import Cache, DownloadError, HashMismatchError, InvalidWheelError, OfflineError
+from wheelcache import Cache, DownloadError, HashMismatchError, InvalidWheelError, OfflineError, ReadOnlyError
 from wheelcache._fetch.metadata import read_metadata
 from wheelcache._request import parse_request
 
@@ -177,20 +177,102 @@ def fails_at_ranges(code: int) -> Answer:
     return answer
 
 
-@pytest.mark.parametrize("code", [400, 405, 501])
-def test_ranges_that_are_refused(code: int, server: Server, cache: Cache, big: Wheel) -> None:
-    """A server, or a proxy before it, that answers ranges with an error of its own gives the whole wheel."""
-    assert cache.metadata(big.on(server, how=fails_at_ranges(code)), hashes=big.digest) == metadata_of(big)
+def fails_at_suffixes(code: int) -> Answer:
+    """A status to a range without a first position; a plain answer to others."""
+
+    def answer(exchange: Exchange) -> None:
+        is_suffix = exchange.request.headers.get("range", "").startswith("bytes=-")
+        (status(code) if is_suffix else plain)(exchange)
+
+    return answer
+
+
+REFUSALS = [*range(201, 206), 226, 300, 304, *range(400, 432), 451, 499, *range(500, 512), *range(520, 527), 599]
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504, *range(520, 525)}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+@pytest.mark.parametrize("refuses", [fails_at_ranges, fails_at_suffixes])
+def test_refused_ranges_do_not_mean_that_the_wheel_is_missing(
+    refuses, code: int, server: Server, cache: Cache, big: Wheel
+) -> None:
+    """Whatever status a server gives to a range, the whole wheel is requested, and METADATA is read from it."""
+    url = big.on(server, how=refuses(code))
+    assert cache.metadata(url, hashes=big.digest) == metadata_of(big)
     assert cache.get(big.digest) is not None
+    assert server.count(url) == (3 if code in TRANSIENT else 2)
 
 
-@pytest.mark.parametrize("code", [401, 403, 404, 407, 410])
-def test_wheels_that_are_refused(code: int, server: Server, cache: Cache, big: Wheel) -> None:
-    """What is said of the wheel and not of the range is the answer, and it is not asked for as a whole."""
+@pytest.mark.parametrize("code", [401, 403, 404, 407, 410, 451, 501])
+def test_the_status_of_the_whole_wheel_is_reported(code: int, server: Server, cache: Cache, big: Wheel) -> None:
+    """If the whole wheel is refused as well, that is the error, after one request for each."""
     url = big.on(server, how=status(code))
+    server.script(url, status(400))
     with pytest.raises(DownloadError) as caught:
         cache.metadata(url, hashes=big.digest)
-    assert (caught.value.status, server.count(url)) == (code, 1)
+    assert (caught.value.status, server.count(url)) == (code, 2)
+
+
+def test_a_range_in_the_middle_may_be_refused_too(server: Server, cache: Cache) -> None:
+    """A server that sends the end of a wheel, and refuses the part with METADATA, sends the whole wheel."""
+    entries = [Entry("big-1.0.dist-info/METADATA", b"Metadata-Version: 2.1\nName: big\n"), Entry("a", bytes(300_000))]
+    wheel = Wheel(wheel_filename("big"), archive(entries))
+    url = wheel.on(server)
+    server.script(url, plain, status(404))
+    assert b"Name: big" in cache.metadata(url)
+    assert server.count(url) == 3
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_the_requested_wait_is_kept_before_each_request(
+    code: int, server: Server, machine: Machine, cache: Cache, big: Wheel
+) -> None:
+    """After a refused range, Retry-After applies to the next range and to the request for the whole wheel."""
+    times = []
+
+    def answer(exchange: Exchange) -> None:
+        times.append(machine.clock.monotonic())
+        (status(code, retry_after="7") if "range" in exchange.request.headers else plain)(exchange)
+
+    assert cache.metadata(big.on(server, how=answer), hashes=big.digest) == metadata_of(big)
+    first, second, third = times
+    assert second - first >= 7
+    assert third - second >= 7
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_long_wait_is_an_error_and_not_a_request(code: int, server: Server, cache: Cache, big: Wheel) -> None:
+    """If the server asks to wait longer than a minute, the whole wheel is not requested before that."""
+    url = big.on(server, how=status(code, retry_after="3600"))
+    with pytest.raises(DownloadError) as caught:
+        cache.metadata(url)
+    assert (caught.value.status, caught.value.retry_after, server.count(url)) == (code, 3600.0, 1)
+
+
+@pytest.mark.parametrize(("code", "error"), [(200, ReadOnlyError), (404, DownloadError), (403, DownloadError)])
+def test_a_read_only_cache_reports_a_missing_wheel_as_missing(
+    code: int, error: type[Exception], server: Server, machine: Machine, big: Wheel, tmp_path
+) -> None:
+    """A cache that cannot fetch the wheel requests its status, so that a missing wheel is no error of the cache."""
+    url = big.on(server, how=fails_at_ranges(404) if code == 200 else status(code))
+    machine.cache(tmp_path / "cache").close()
+    with machine.cache(tmp_path / "cache", read_only=True) as cache, pytest.raises(error) as caught:
+        cache.metadata(url)
+    assert server.count(url) == 2
+    assert getattr(caught.value, "status", 200) == code
+
+
+def test_a_range_longer_than_any_part_is_not_read(server: Server, cache: Cache, big: Wheel) -> None:
+    """A server that sends far more than the requested end, as a range, is asked for the whole wheel."""
+
+    def much(exchange: Exchange) -> None:
+        if "range" in exchange.request.headers:
+            exchange.start(206, {"Content-Range": f"bytes 0-{1 << 30}/{1 << 31}"}, length=(1 << 30) + 1)
+            exchange.hang_up()
+        else:
+            plain(exchange)
+
+    assert cache.metadata(big.on(server, how=much), hashes=big.digest) == metadata_of(big)
 
 
 @pytest.mark.parametrize(
@@ -221,9 +303,11 @@ def test_what_can_pass_is_tried_again(server: Server, machine: Machine, cache: C
     assert cache.metadata(url) == metadata_of(big)
     for path in (big.path, big.path + ".metadata"):
         server.serve(path, how=status(503))
+    server.forget()
     with pytest.raises(DownloadError) as caught:
         cache.metadata(f"{url}?secret=1")
-    assert (caught.value.status, caught.value.attempts, len(caught.value.tried)) == (503, 8, 8)
+    assert (caught.value.status, caught.value.attempts, len(caught.value.tried)) == (503, 5, 5)
+    assert (server.count(url), server.count(f"{url}.metadata")) == (2 + 5, 4)
     assert "secret" not in str(caught.value)
 
 

@@ -120,7 +120,7 @@ def test_a_small_part_of_a_large_wheel_is_progress(server: Server, cache: Cache,
     server.script(url, *[cut] * 8)
     with pytest.raises(DownloadError) as caught:
         cache.fetch(url, hashes=big.digest)
-    assert (caught.value.status, caught.value.attempts) == (404, 9)
+    assert (caught.value.status, caught.value.attempts) == (404, 10)
 
 
 @pytest.mark.parametrize("hashed", [True, False])

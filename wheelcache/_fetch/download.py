@@ -10,6 +10,8 @@ The responses to a request for "the bytes from N on":
 - 206 from another offset, or 416: this server's ranges cannot be used, and the next request is for the whole file.
 - 416 with a total size of N bytes: the file is complete.
 - 200 or 412: the file has changed, and the download starts over.
+- Any other status may refer to the range or to the file, and a request without a range decides. If the status is
+  transient, that request is the last one, since it discards the bytes.
 
 The digest decides whether the bytes belong to one file. Without a digest, bytes are combined only under a strong
 validator of the same URL: https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5
@@ -96,10 +98,19 @@ class Conditions:
 
 @dataclass
 class _Route:
-    """A source and its state. ``not_before`` is the monotonic time of the next request that it allows."""
+    """A source and its state.
+
+    Attributes:
+        source: the source.
+        ranges: whether the source supports range requests, as far as known.
+        is_range_refused: whether the next request must be one for the whole file, since a range was refused.
+        failure: the last failure, or ``None``.
+        not_before: the monotonic time of the next request that the source allows.
+    """
 
     source: Source
     ranges: bool = True
+    is_range_refused: bool = False
     failure: FailedRequestError | None = None
     not_before: float = 0.0
 
@@ -193,7 +204,7 @@ class _Download:
             self._note(route, failure)
             if failure.can_retry:
                 has_progress = self._partial.most_written - before >= _required_progress(remaining)
-                self._advance(failure, has_progress=has_progress)
+                self._advance(route, failure, has_progress=has_progress)
             else:
                 self._routes.remove(route)
             raise
@@ -209,11 +220,12 @@ class _Download:
             self._partial.restart()
             raise
 
-    def _advance(self, failure: FailedRequestError, *, has_progress: bool) -> None:
+    def _advance(self, route: _Route, failure: FailedRequestError, *, has_progress: bool) -> None:
         """Use the same source again after progress, else the next one. Pause after each round over all of them."""
         if has_progress:
             self._idle = 0
-        else:
+        elif failure.pause or not route.is_range_refused:
+            # After a permanent refusal of a range, the same source is always asked for the whole file, too.
             self._idle += 1
             self._turn += failure.pause
         if failure.pause and (has_progress or self._turn % len(self._routes) == 0):
@@ -290,7 +302,8 @@ class _Download:
         if written and not (route.ranges and (self._request.key != self._request.url or validator)):
             partial.restart()
             written = 0
-        if not written:
+        if not written or route.is_range_refused:
+            # The bytes are kept: other sources can continue them if this one does not have the file.
             return dict(self._conditions.headers) if self._conditions and route is self._first else {}
         if validator is None:
             partial.doubtful = True
@@ -301,7 +314,9 @@ class _Download:
         """Check the head of a response and prepare for its body. Return whether there is a body to read."""
         status, partial = response.status_code, self._partial
         is_range = "Range" in headers
+        was_range_refused, route.is_range_refused = route.is_range_refused, False
         if status == HTTPStatus.OK:
+            route.ranges = route.ranges and not was_range_refused
             if partial.stage.written:
                 partial.restart()
             self._record_origin(route, response, declared_length(response.headers))
@@ -324,7 +339,24 @@ class _Download:
                 raise self._changed()
             partial.doubtful = True
             return False
-        raise failed_response(response, self._system.now())
+        failure = failed_response(response, self._system.now())
+        raise self._refused_range(route, failure) if is_range else failure
+
+    def _refused_range(self, route: _Route, failure: FailedRequestError) -> FailedRequestError:
+        """Return the error for a range that the source refused, and choose the form of its next request.
+
+        A permanent status is checked at once by a request for the whole file. A transient one usually ends soon, and
+        the bytes are worth more: only in the last round, the source is asked for the whole file.
+        """
+        is_last_round = self._idle + len(self._routes) >= (_ATTEMPTS - 1) * self._rounds
+        route.is_range_refused = is_last_round or not failure.is_transient
+        return FailedRequestError(
+            f"{failure.problem} to a range request",
+            is_transient=True,
+            pause=failure.is_transient,
+            status=failure.status,
+            retry_after=failure.retry_after,
+        )
 
     def _begin_range(self, route: _Route, response: Response) -> None:
         partial = self._partial

@@ -2,7 +2,8 @@
 
 The sources, in this order: the wheel in the cache, METADATA that was kept, the ``.metadata`` file of the index
 (https://peps.python.org/pep-0658/), the wheel by range requests. A server without range requests sends the whole wheel
-anyway, so the caller then fetches it into the cache.
+anyway, so the caller then fetches it into the cache. If a server refuses a range, the status of that fetch decides
+whether the server has the wheel.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from .._operation import Operation, retry
 from .._request import ResolvedRequest, Source
 from .._store.layout import Layout
 from .._store.records import decode, encode
-from .remote_wheel import RemoteWheel, read_body
+from .remote_wheel import NoRangesError, RefusedRangeError, RemoteWheel, read_body
 
 _T = TypeVar("_T")
 
 _ATTEMPTS = 4
+# A server that refuses a range is busy, or refuses every range.
+_ATTEMPTS_OF_A_RANGE = 2
 # Seconds, multiplied by the number of the attempt.
 _WAIT = 0.5
 
@@ -98,11 +101,23 @@ def fetch_from_wheel(op: Operation, http: HttpClient, request: ResolvedRequest) 
 
     Raises:
         NoRangesError: if the server does not support range requests.
+        RefusedRangeError: if the server responds with an error status.
         InvalidWheelError, UnsafeWheelError: if the wheel is refused.
         FailedRequestError: if a request fails.
     """
     wheel = RemoteWheel(op, http, request)
     return read_metadata(wheel.read_at, wheel.size, request)
+
+
+def check_exists(op: Operation, http: HttpClient, request: ResolvedRequest) -> None:
+    """Request a whole wheel, and read only the status of the response.
+
+    Raises:
+        FailedRequestError: if the server does not respond with the wheel.
+    """
+    with http.get(op, request.sources[0], {}) as response:
+        if response.status_code != HTTPStatus.OK:
+            raise failed_response(response, op.system.now())
 
 
 class Metadata:
@@ -173,9 +188,21 @@ class Metadata:
         except FailedRequestError:
             data = None  # some servers fail only for these files
         try:
-            return data or attempts.run(lambda: fetch_from_wheel(fs.op, http, request))
+            return data or self._from_wheel(fs.op, http, request, attempts)
         except FailedRequestError as failure:
             raise attempts.to_error(failure) from failure.__cause__
+
+    def _from_wheel(self, op: Operation, http: HttpClient, request: ResolvedRequest, attempts: _Attempts) -> bytes:
+        try:
+            return attempts.run(lambda: fetch_from_wheel(op, http, request))
+        except RefusedRangeError as refused:
+            if refused.excessive_wait is not None:
+                raise
+            attempts.wait_as_requested()
+            if not self._writable:
+                # The caller cannot fetch the wheel, and must report a missing one as missing.
+                attempts.run(lambda: check_exists(op, http, request))
+            raise NoRangesError from None
 
 
 class _Attempts:
@@ -194,7 +221,7 @@ class _Attempts:
 
         Raises:
             FailedRequestError: the last failure, if it is permanent, if the server requests a long wait, or after
-                four attempts.
+                four attempts, two if the server refused a range.
         """
 
         def attempt() -> _T:
@@ -209,9 +236,18 @@ class _Attempts:
             attempt,
             can_retry=lambda error: isinstance(error, FailedRequestError) and error.can_retry,
             wait=lambda number: ((self._last and self._last.retry_after) or 0.0) + _WAIT * number,
-            stop=lambda number: number >= _ATTEMPTS,
+            stop=lambda number: number >= self._most_attempts(),
             sleep=self._sleep,
         )
+
+    def _most_attempts(self) -> int:
+        return _ATTEMPTS_OF_A_RANGE if isinstance(self._last, RefusedRangeError) else _ATTEMPTS
+
+    def wait_as_requested(self) -> None:
+        """Wait until the server of the last failure allows the next request."""
+        seconds = (self._last and self._last.retry_after) or 0.0
+        if seconds > 0.0:
+            self._sleep(seconds)
 
     def _sleep(self, seconds: float) -> None:
         problem = self._last.problem if self._last else ""

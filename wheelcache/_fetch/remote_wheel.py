@@ -20,20 +20,30 @@ from .._http.response import Response
 from .._operation import Operation
 from .._request import ResolvedRequest
 
-# Status codes that concern the file, not the range.
-_ABOUT_THE_FILE = {
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
-    HTTPStatus.GONE,
-}
 # METADATA with its header and descriptor.
 _LARGEST_PART = LARGEST_METADATA + 2 * LONGEST_HEADER
 
 
 class NoRangesError(Exception):
     """The server does not support range requests."""
+
+
+class RefusedRangeError(FailedRequestError):
+    """The server responded to a range request with an error status.
+
+    No status shows whether the server has the file: some servers respond with 403, 404 or 500 to every range of a wheel
+    that they have, for example https://github.com/sonatype/nexus-public/issues/346.
+    """
+
+    @classmethod
+    def of(cls, failure: FailedRequestError) -> RefusedRangeError:
+        """Return the error for a failure with an HTTP status."""
+        return cls(
+            failure.problem,
+            is_transient=failure.is_transient,
+            status=failure.status,
+            retry_after=failure.retry_after,
+        )
 
 
 class RemoteWheel:
@@ -49,6 +59,7 @@ class RemoteWheel:
 
     Raises:
         NoRangesError: if the server does not support range requests.
+        RefusedRangeError: if the server responds with an error status.
         FailedRequestError: if a request fails.
     """
 
@@ -63,6 +74,7 @@ class RemoteWheel:
 
         Raises:
             NoRangesError: if the server sends other bytes than those requested.
+            RefusedRangeError: if the server responds with an error status.
             FailedRequestError: if a request fails.
         """
         end = min(offset + count, self.size)
@@ -87,13 +99,14 @@ class RemoteWheel:
     def _request(self, requested: str) -> tuple[int, bytes, int]:
         """Return the offset and the bytes of a range, and the size of the wheel."""
         with self._http.get(self._op, self._source, {"Range": requested}) as response:
-            if response.status_code != HTTPStatus.PARTIAL_CONTENT:
-                failure = failed_response(response, self._op.system.now())
-                if failure.is_transient or failure.status in _ABOUT_THE_FILE:
-                    raise failure
+            if response.status_code in {HTTPStatus.OK, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE}:
                 raise NoRangesError
+            if response.status_code != HTTPStatus.PARTIAL_CONTENT:
+                raise RefusedRangeError.of(failed_response(response, self._op.system.now()))
             sent = parse_content_range(response.headers.get("Content-Range"))
             if sent is None or sent.first is None or sent.total is None or "Content-Encoding" in response.headers:
+                raise NoRangesError
+            if sent.length > _LARGEST_PART:
                 raise NoRangesError
             data = read_body(self._op, response, _LARGEST_PART)
         if len(data) != sent.length:
