@@ -98,6 +98,11 @@ class ResolvedRequest(NamedTuple):
         return (Source(self.url, self.display_url, self.auth, self.url), *self.mirrors)
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether a strong hash decides which bytes are accepted, whoever sends them."""
+        return _hashes.naming_hash(self.hashes) is not None
+
+    @property
     def key(self) -> str:
         """The hash that identifies the wheel, else the URL. Requests with the same key share one download."""
         return _hashes.naming_hash(self.hashes) or self.url

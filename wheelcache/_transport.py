@@ -147,7 +147,7 @@ class CacheTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             # The wheel was removed meanwhile, and the client did not send a conditional request itself.
             response = yield request
         _carry_redirect(request, response, chain)
-        if response.status_code == HTTPStatus.OK and "Content-Encoding" not in response.headers:
+        if passthrough.is_whole_wheel(response.status_code) and "Content-Encoding" not in response.headers:
             _tee(response, passthrough)
         return response
 

@@ -51,6 +51,8 @@ def test_a_permanent_status_is_checked_without_a_range(
     code: int, hashed: bool, server: Server, cache: Cache, big: Wheel
 ) -> None:
     """A permanent refusal of the rest is followed at once by a request for the whole wheel, from the same source."""
+    if hashed and code == 203:
+        pytest.skip("with a hash, the body of a 203 is the whole wheel")
     url = big.on(server, how=refusing(code))
     server.script(url, truncated(SIZE // 2))
     found = cache.fetch(url, hashes=big.digest if hashed else None)

@@ -9,7 +9,7 @@ The responses to a request for "the bytes from N on":
 - 206 from N on: the bytes are appended.
 - 206 from another offset, or 416: this server's ranges cannot be used, and the next request is for the whole file.
 - 416 with a total size of N bytes: the file is complete.
-- 200 or 412: the file has changed, and the download starts over.
+- 200, 203 or 412: the file has changed, and the download starts over.
 - Any other status may refer to the range or to the file, and a request without a range decides. If the status is
   transient, that request is the last one, since it discards the bytes.
 
@@ -315,7 +315,7 @@ class _Download:
         status, partial = response.status_code, self._partial
         is_range = "Range" in headers
         was_range_refused, route.is_range_refused = route.is_range_refused, False
-        if status == HTTPStatus.OK:
+        if status == HTTPStatus.OK or (status == HTTPStatus.NON_AUTHORITATIVE_INFORMATION and self._request.is_pinned):
             route.ranges = route.ranges and not was_range_refused
             if partial.stage.written:
                 partial.restart()

@@ -7,6 +7,7 @@ body is not stored, and the other client is not affected.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import BinaryIO
 
 from .._exceptions import WheelCacheError
@@ -74,6 +75,12 @@ class Passthrough:
                 self._remember(self.wheel, headers, modified=False)
             except OperationCancelledError:
                 pass  # the cache was closed, which must not affect the client
+
+    def is_whole_wheel(self, status: int) -> bool:
+        """Return whether the body of a response with this status is a wheel, as far as its status shows."""
+        return status == HTTPStatus.OK or (
+            status == HTTPStatus.NON_AUTHORITATIVE_INFORMATION and self._request.is_pinned
+        )
 
     def begin_body(self, headers: Mapping[str, str]) -> BodyWriter:
         """Return a writer for the body of a response with these headers."""

@@ -29,6 +29,9 @@ _TRANSIENT_STATUSES = {
 }
 
 _ADVICE: dict[int, str] = {
+    HTTPStatus.NON_AUTHORITATIVE_INFORMATION: (
+        "A proxy on the way to the server changed the response: pass the wheel's hash to accept the same bytes."
+    ),
     HTTPStatus.UNAUTHORIZED: "The server requires credentials: put them into the URL, a netrc file, or the client.",
     HTTPStatus.FORBIDDEN: "The server refuses these credentials, or this URL has expired.",
     HTTPStatus.NOT_FOUND: "Check the URL: the server has no such file.",
