@@ -5,7 +5,10 @@ The texts of the HTTP libraries may quote URLs with credentials, and differ. So 
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
+import sys
 from enum import StrEnum
 from http import HTTPStatus
 
@@ -73,6 +76,7 @@ class FailureKind(StrEnum):
     CUT_BODY = "the body ended before its declared end"
     DECODING = "the body cannot be decoded"
     INVALID_URL = "the URL cannot be requested"
+    INVALID_LOCATION = "redirected to an invalid URL"
     OTHER = "the request failed"
 
 
@@ -81,6 +85,7 @@ _PERMANENT = {
     FailureKind.PROXY,
     FailureKind.DECODING,
     FailureKind.INVALID_URL,
+    FailureKind.INVALID_LOCATION,
     FailureKind.OTHER,
 }
 _KIND_HINTS = {FailureKind.CERTIFICATE: _CHECK_CERTIFICATE, FailureKind.PROXY: _CHECK_PROXY}
@@ -164,7 +169,7 @@ def failed_request(kind: FailureKind, error: BaseException | None = None, receiv
     system = None if error is None else system_error(error)
     if isinstance(system, ssl.SSLCertVerificationError):
         kind = FailureKind.CERTIFICATE
-    reason = f": {system.strerror}" if system is not None and system.strerror else ""
+    reason = _reason(system)
     position = f" (after {received} bytes)" if received else ""
     return FailedRequestError(
         f"{kind}{reason}{position}", is_transient=kind not in _PERMANENT, hint=_KIND_HINTS.get(kind, "")
@@ -186,11 +191,27 @@ def system_error(error: BaseException) -> OSError | None:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
-    return cause
+    if cause is None or cause.errno is not None:
+        return cause
+    # anyio and trio connect to all addresses of a host. Their error has no code, and names the errors with one as its
+    # cause: https://anyio.readthedocs.io/en/stable/api.html#anyio.connect_tcp
+    inner = cause.__cause__
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[-1]
+    return inner if isinstance(inner, OSError) else cause
+
+
+def _reason(system: OSError | None) -> str:
+    if system is None or not system.strerror:
+        return ""
+    if sys.platform == "win32" or isinstance(system, ssl.SSLError | socket.gaierror) or system.errno is None:
+        return f": {system.strerror}"
+    # asyncio and trio replace the text of the system by one of their own.
+    return f": {os.strerror(system.errno)}"
 
 
 def explain(error: Exception) -> str:
     """Return a description without secrets: the name of the error's class, and the words of the operating system."""
     system = system_error(error)
-    reason = f": {system.strerror}" if system is not None and system.strerror else ""
+    reason = _reason(system)
     return f"{type(error).__name__}{reason}"

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from .._operation import Operation
 from .._request import Source, redact
 from .credentials import Origin, origin_of
-from .errors import FailedRequestError
+from .errors import FailedRequestError, FailureKind, failed_request
 from .response import Response
 
 if TYPE_CHECKING:
@@ -69,9 +69,13 @@ class RequestSender:
             finally:
                 response.body.close()
             history = [*history, response]
-            _check_scheme(response, response.location)
-            origins.append(origin_of(response.location))
-            request = self._prepare(source, response.location, headers, origins)
+            target = _resolve(response, response.location)
+            origins.append(origin_of(target))
+            try:
+                request = self._prepare(source, target, headers, origins)
+            except FailedRequestError:
+                # The library accepted the header fields before, so the URL is the reason.
+                raise failed_request(FailureKind.INVALID_LOCATION) from None
             _check_visited(response, request, visited)
             visited.add(_identity(request))
             locations.append(redact(request.url))
@@ -87,10 +91,27 @@ class RequestSender:
         )
 
 
-def _check_scheme(response: Response, target: str) -> None:
-    if urlsplit(response.url).scheme == "https" and urlsplit(target).scheme != "https":
+def _resolve(response: Response, location: str) -> str:
+    """Return the absolute URL that a Location field names, without credentials and fragment.
+
+    The libraries do this in different ways, and not all of them report an invalid URL.
+
+    Raises:
+        FailedRequestError: if the field is not a valid URL, or names an http URL after an https one.
+    """
+    try:
+        parts = urlsplit(urljoin(response.url, location))
+        _ = parts.port  # urlsplit checks the port only when it is read
+    except ValueError:
+        raise failed_request(FailureKind.INVALID_LOCATION) from None
+    # A server must not choose the credentials.
+    target = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+    if not parts.hostname:
+        raise failed_request(FailureKind.INVALID_LOCATION)
+    if urlsplit(response.url).scheme == "https" and parts.scheme != "https":
         problem = f"redirected from https to {redact(target)}"
         raise FailedRequestError(problem, is_transient=False, status=response.status_code)
+    return target
 
 
 def _check_visited(response: Response, request: PreparedRequest, visited: set[tuple[str, str | None]]) -> None:

@@ -91,7 +91,7 @@ class Response:
         headers: the header fields of the response.
         url: the URL of the request, without credentials and fragment.
         request_headers: the header fields of the request as it was sent.
-        location: the absolute URL that the response redirects to, or ``None``.
+        location: the URL in the Location field of a redirect, as the server sent it; ``None`` for other responses.
         body: the body.
         history: the redirects that led to this response, oldest first.
     """

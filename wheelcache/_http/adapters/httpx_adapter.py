@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from netrc import NetrcParseError
 from typing import Any
-from urllib.parse import urldefrag
 
 from ..._operation import Operation
 from ..credentials import is_credential
@@ -125,7 +124,7 @@ class HttpxAdapter:
             headers=Headers(native.headers.multi_items()),
             url=request.url,
             request_headers=_headers(native.request),
-            location=_location_of(native),
+            location=native.headers.get("Location") if native.has_redirect_location else None,
             body=self._create_body(native),
         )
 
@@ -185,13 +184,6 @@ def _rejected(native: Any, request: PreparedRequest) -> Response:
         location=None,
         body=EmptyBody(),
     )
-
-
-def _location_of(native: Any) -> str | None:
-    """Return the absolute URL of a redirect, without the credentials that a server may put into it."""
-    if native.next_request is None:
-        return None
-    return urldefrag(str(native.next_request.url.copy_with(userinfo=b"")))[0]
 
 
 def _headers(request: Any) -> Headers:

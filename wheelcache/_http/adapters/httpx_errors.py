@@ -27,6 +27,7 @@ _KINDS = (
 )
 # The library has one class for these, and only its message tells which one occurred.
 _NO_RESPONSE = "Server disconnected without sending a response."
+_INVALID_LOCATION = "Invalid URL in location header"  # httpx only
 _CUT_BODY = "peer closed connection without sending complete message body"
 
 
@@ -57,4 +58,6 @@ def _kind_of(httpx: Any, error: Exception) -> FailureKind:
             return FailureKind.NO_RESPONSE
         if str(error).startswith(_CUT_BODY):
             return FailureKind.CUT_BODY
+        if str(error).startswith(_INVALID_LOCATION):
+            return FailureKind.INVALID_LOCATION
     return next((kind for name, kind in _KINDS if isinstance(error, getattr(httpx, name))), FailureKind.OTHER)
