@@ -102,7 +102,7 @@ SCENES = [
     Scene("chunked", "downloaded", how=chunked),
     Scene("chunked, without a hash", "downloaded", how=chunked, fetches=UNHASHED),
     Scene("chunks cut, then fine", "resumed", [chunked_cut(5000)], requests=2),
-    Scene("chunks always cut", failed(TRIES), how=chunked_cut(0), requests=TRIES),
+    Scene("chunks always cut", failed(cut(), TRIES), how=chunked_cut(0), requests=TRIES),
     Scene("until closed", "downloaded", how=until_closed),
     Scene("until closed, without a hash", "downloaded", how=until_closed, fetches=UNHASHED),
     # With a wrong length

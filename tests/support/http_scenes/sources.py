@@ -150,7 +150,7 @@ SCENES = [
     Scene("transport that reads, truncated, then fine", "downloaded", [truncated(5000)], client=AHEAD, requests=2),
     Scene(
         "transport that reads, always truncated",
-        failed(cut(5000), TRIES),
+        failed(cut(), TRIES),
         how=truncated(5000),
         client=AHEAD,
         requests=TRIES,
