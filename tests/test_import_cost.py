@@ -16,7 +16,9 @@ from wheelcache import Cache
 HEAVY = {
     *(
         "httpx",
+        "httpx2",
         "httpcore",
+        "httpcore2",
         "h11",
         "certifi",
         "filelock",

@@ -197,7 +197,7 @@ def who_imports(package: str) -> set[str]:
     ("package", "only"),
     [
         ("filelock", {"_fs.lock"}),
-        ("httpx", {"_http.adapters.library", "_transport"}),
+        ("httpx", {"_http.adapters.library"}),
         ("httpcore", {"_http.adapters.library"}),
         ("httpx2", {"_http.adapters.library"}),
         ("httpcore2", {"_http.adapters.library"}),

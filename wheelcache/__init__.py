@@ -10,7 +10,7 @@ Architecture, for contributors. A package imports only from the lines below its 
 each other. A test checks both rules::
 
     cli                     the command line, which uses the public API only
-    _installer, _transport  adapters for pypa/installer and for httpx
+    _installer, _transport  adapters for pypa/installer, and for httpx and httpx2
     _async_cache            AsyncCache, which runs the operations of a Cache in worker threads
     _cache, _core           Cache, which checks arguments and delegates to the parts in _core
     _maintenance            prune, remove, clear, verify, stats, doctor

@@ -9,10 +9,12 @@ def test_something(kind: Kind, cache: Cache) -> None:
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +35,11 @@ class Kind:
     def library(self) -> ModuleType:
         """The module of its library."""
         return importlib.import_module(self.name)
+
+    @property
+    def client_name(self) -> str:
+        """The name of its class, with that of the library."""
+        return f"{self.name}.{'AsyncClient' if self.is_async else 'Client'}"
 
     @contextmanager
     def client(self, **options: Any) -> Iterator[Any]:
@@ -66,4 +73,16 @@ class _Blocking:
         return self._portal.call(partial(self._client.send, request, **options))
 
 
-KINDS = [Kind(name, is_async) for name in ("httpx",) for is_async in (False, True)]
+# The Windows Python has one of them.
+LIBRARIES = [name for name in ("httpx", "httpx2") if sys.platform != "win32" or find_spec(name)]
+KINDS = [Kind(name, is_async) for name in LIBRARIES for is_async in (False, True)]
+
+
+def library_of(request: Any) -> Any:
+    """Return the module of the library that a request belongs to."""
+    return importlib.import_module(type(request).__module__.partition(".")[0])
+
+
+def classes(name: str) -> tuple[type, ...]:
+    """Return the classes of all libraries that have this name."""
+    return tuple(getattr(importlib.import_module(library), name) for library in LIBRARIES)
