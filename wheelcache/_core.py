@@ -227,7 +227,7 @@ class Core:
         with third_party_import_lock:
             from ._maintenance.doctor import examine
 
-        return examine(op, self.layout, writable=not self.store.read_only)
+        return examine(op, self.layout, self.http, writable=not self.store.read_only)
 
     def close(self) -> None:
         """Cancel the running operations, close the connections, and write the counters. A second call does nothing."""

@@ -19,12 +19,23 @@ from marks import with_scanner
 from wheels import Wheel
 
 from wheelcache import Cache, Check, DoctorReport
+from wheelcache._http.adapters.library import load
 from wheelcache._operation import CURRENT_TOKEN, CancelToken, OperationCancelledError
 from wheelcache._os.volume import Environment, Volume, cloud_by_name
 from wheelcache.cli import main
 
 PROBES = {
-    *("system", "boot identity", "volume", "network drive", "cloud folder", "container", "WSL", "free space"),
+    *(
+        "system",
+        "HTTP client",
+        "boot identity",
+        "volume",
+        "network drive",
+        "cloud folder",
+        "container",
+        "WSL",
+        "free space",
+    ),
     *("write", "rename", "hard link", "clone", "copy", "replace", "delete", "delete while open", "folders"),
     *(
         "lock between processes",
@@ -433,3 +444,23 @@ def test_a_scanner_at_work_is_seen(share: str, tmp_path: Path) -> None:
     # The result of each check depends on the timing of the scanner.
     assert named(report)["adding wheels"].ok
     assert [check for check in report.checks if not (check.ok or check.code == "winerror 32")] == []
+
+
+def detail_of(report: DoctorReport, name: str) -> str:
+    return next(check.detail for check in report.checks if check.name == name)
+
+
+@pytest.mark.parametrize("name", ["httpx"] if sys.platform == "win32" else ["httpx", "httpx2"])
+def test_the_http_library_is_reported(
+    name: str, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report names the client and its library: httpx2 if it is installed, httpx otherwise, or the caller's."""
+    module = load(name).httpx
+    if name == "httpx":
+        monkeypatch.setitem(sys.modules, "httpx2", None)
+        load.cache_clear()
+    with machine.cache(tmp_path / "cache") as cache:
+        assert detail_of(cache.doctor(), "HTTP client") == f"its own, of {name} {module.__version__}"
+    with module.Client() as client, machine.cache(tmp_path / "cache", client=client) as cache:
+        assert detail_of(cache.doctor(), "HTTP client") == f"the caller's, of {name} {module.__version__}"
+    load.cache_clear()

@@ -114,6 +114,18 @@ class HttpClient:
         with self._borrow() as adapter, RequestSender(adapter).get(op, source, headers) as response:
             yield response
 
+    def describe(self) -> str:
+        """Return whose client is used, and its library with the version."""
+        with third_party_import_lock:
+            from .adapters.library import default_library, library_of
+
+        client = getattr(self._client, "wrapped", self._client)
+        library = default_library() if client is None else library_of(client)
+        if library is None:
+            return f"the caller's, of {type(client).__module__.partition('.')[0]}"
+        owner = "its own" if client is None else "the caller's"
+        return f"{owner}, of {library.name} {library.httpx.__version__}"
+
     @contextmanager
     def _borrow(self) -> Iterator[Adapter]:
         """Keep our own client open within the block."""

@@ -22,6 +22,7 @@ from .._fs.persist import checked_copy
 from .._fs.robustio import RobustIO, close_quietly, write_all
 from .._fs.tempnames import OwnerTag
 from .._hashes import MultiHash
+from .._http.client import HttpClient
 from .._models import LinkMode
 from .._operation import Operation
 from .._os.system import System
@@ -82,14 +83,15 @@ class _Outcome:
         return _Finding(f"refused: {self.last.strerror}", ok=False, code=code, advice=advice)
 
 
-def examine(op: Operation, layout: Layout, *, writable: bool) -> DoctorReport:
+def examine(op: Operation, layout: Layout, http: HttpClient, *, writable: bool) -> DoctorReport:
     """Make all probes in a cache folder. Never fails, and waits for a few seconds at most."""
-    return _Examination(op, layout, writable=writable).report()
+    return _Examination(op, layout, http, writable=writable).report()
 
 
 class _Examination:
-    def __init__(self, op: Operation, layout: Layout, *, writable: bool) -> None:
+    def __init__(self, op: Operation, layout: Layout, http: HttpClient, *, writable: bool) -> None:
         self._system = system = op.system
+        self._http = http
         self._fs = RobustIO(op.waiting_at_most(_MAX_WAIT))
         self._layout = layout
         self._writable = writable
@@ -132,6 +134,7 @@ class _Examination:
 
     def _probes(self) -> Iterator[tuple[str, Callable[[], _Finding]]]:
         yield "system", _describe_system
+        yield "HTTP client", lambda: _Finding(self._http.describe())
         yield "boot identity", self._check_boot
         yield "volume", self._check_volume
         yield "network drive", self._check_network

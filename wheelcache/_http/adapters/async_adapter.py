@@ -24,7 +24,7 @@ class AsyncHttpxAdapter(HttpxAdapter):
     """
 
     def __init__(self, client: BlockingAsyncClient) -> None:
-        super().__init__(client.client, None)
+        super().__init__(client.wrapped, None)
         self._blocking = client
 
     def _send_native(self, request: PreparedRequest) -> Any:

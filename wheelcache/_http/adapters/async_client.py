@@ -36,7 +36,7 @@ class BlockingAsyncClient:
     """
 
     def __init__(self, client: Any) -> None:
-        self.client = client
+        self.wrapped = client
         self._closing = EventLoopToken(lambda: ClosedError("the cache is closed"))
         self._open: dict[Any, list[CancelToken]] = {}
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class BlockingAsyncClient:
 
     def send(self, request: Any, **options: Any) -> Any:
         """Send a request, and return the response of the asynchronous client. :meth:`close_response` must follow."""
-        response = self.wait_for(lambda: self.client.send(request, **options))
+        response = self.wait_for(lambda: self.wrapped.send(request, **options))
         with self._lock:
             self._open[response] = self._tokens()
         return response

@@ -58,7 +58,12 @@ class Adapter(Protocol):
 
 
 class AdaptedClient(Protocol):
-    """A client that creates its own adapter. Clients of httpx and httpx2 need none."""
+    """A client that creates its own adapter. Synchronous clients of httpx and httpx2 need none."""
+
+    @property
+    def wrapped(self) -> object:
+        """The object that the caller passed."""
+        ...
 
     def create_adapter(self, interrupt_read: Callable[[socket.socket], None]) -> Adapter:
         """Return an adapter that sends its requests with this client.
