@@ -1,0 +1,166 @@
+"""Content codings, decoded with bounded memory.
+
+wheelcache requests bodies without a content coding, but some servers and proxies compress them all the same. Others
+label plain bytes as gzip, so the caller decides whether the received bytes are the requested ones already.
+
+HTTP libraries inflate each received chunk as a whole, and 3.5 kB of ``gzip, gzip`` become 4 GB of memory. This module
+inflates in pieces of at most 256 KiB, up to a limit, and only one coding. No server has a reason to apply two.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+PIECE = 1 << 18
+"""The largest piece that :func:`decode` yields, in bytes."""
+
+# zlib copies the rest of its input in each call, so its input is divided into parts of this size.
+_INPUT = 1 << 14
+# https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1
+_ALIASES = {"x-gzip": "gzip", "x-compress": "compress"}
+_NO_CODINGS = {"", "identity"}
+# https://www.rfc-editor.org/rfc/rfc1952#section-2.3.1
+_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_BITS = 16 + zlib.MAX_WBITS
+# A name from a header may be long. This much of it is shown.
+_SHOWN = 60
+
+
+class CodingError(Exception):
+    """A body cannot be decoded."""
+
+
+class UnsupportedCodingError(CodingError):
+    """The body has several codings, or one that wheelcache does not decode."""
+
+
+class InvalidBodyError(CodingError):
+    """The body is not in its declared coding, or is damaged."""
+
+
+class TruncatedBodyError(CodingError):
+    """The body ends before the end of its coding."""
+
+
+class DecodedSizeError(CodingError):
+    """The decoded body is larger than the limit."""
+
+
+def parse_codings(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the content codings of a body, in lower case and in the order in which the server applied them.
+
+    Args:
+        headers: header fields; the values of repeated fields are joined by commas.
+    """
+    names = (name.strip().lower() for name in headers.get("Content-Encoding", "").split(","))
+    return tuple(_ALIASES.get(name, name) for name in names if name not in _NO_CODINGS)
+
+
+def describe(codings: Iterable[str]) -> str:
+    """Return the names of codings for an error message, without control characters and not too long."""
+    text = ascii(", ".join(codings))
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...'"
+
+
+def decode(chunks: Iterable[bytes], codings: tuple[str, ...], limit: int | None = None) -> Iterator[bytes]:
+    """Yield a decoded body in pieces of at most 256 KiB.
+
+    gzip may have several members, and bytes after the last one are ignored, as in :manpage:`gzip(1)`. Deflate may lack
+    its zlib header: https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1.2.
+
+    Args:
+        chunks: the body as it was received.
+        codings: its codings, from :func:`parse_codings`.
+        limit: the most bytes to yield; ``None`` for no limit.
+
+    Raises:
+        UnsupportedCodingError: if there are several codings, or the coding is neither gzip nor deflate.
+        InvalidBodyError: if the bytes are not in this coding.
+        TruncatedBodyError: if the body ends too early.
+        DecodedSizeError: if the decoded body is larger than the limit.
+    """
+    pieces = _choose_decoder(codings)(_Input(chunks))
+    total = 0
+    while True:
+        try:
+            piece = next(pieces, None)
+        except zlib.error as error:
+            raise InvalidBodyError(str(error)) from error
+        if piece is None:
+            return
+        total += len(piece)
+        if limit is not None and total > limit:
+            raise DecodedSizeError(f"the decoded body has more than {limit} bytes")
+        yield piece
+
+
+class _Input:
+    """The received bytes in small parts. No part is empty."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._parts = (chunk[start : start + _INPUT] for chunk in chunks for start in range(0, len(chunk), _INPUT))
+        self._returned = b""
+
+    def take(self) -> bytes:
+        """Return the next part; no bytes at the end of the body."""
+        part, self._returned = self._returned, b""
+        return part or next(self._parts, b"")
+
+    def put_back(self, data: bytes) -> None:
+        """Return the unused rest of a part."""
+        self._returned = data + self._returned
+
+    def peek(self, count: int) -> bytes:
+        """Return the next bytes without taking them, fewer only at the end of the body."""
+        while len(self._returned) < count and (part := next(self._parts, b"")):
+            self._returned += part
+        return self._returned[:count]
+
+
+def _choose_decoder(codings: tuple[str, ...]) -> Callable[[_Input], Iterator[bytes]]:
+    match codings:
+        case ("gzip",):
+            return _decode_gzip
+        case ("deflate",):
+            return _decode_deflate
+    raise UnsupportedCodingError(f"wheelcache does not decode {describe(codings)}")
+
+
+def _decode_gzip(body: _Input) -> Iterator[bytes]:
+    """Decode all members of a gzip file."""
+    is_member = bool(body.peek(1))
+    while is_member:
+        yield from _inflate(body, _GZIP_BITS)
+        # Some writers append zeros or other bytes. Only the magic number announces another member.
+        is_member = body.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+
+
+def _decode_deflate(body: _Input) -> Iterator[bytes]:
+    """Decode deflate, with the zlib header that RFC 9110 requires or without it."""
+    if header := body.peek(2):
+        yield from _inflate(body, zlib.MAX_WBITS if _is_zlib_header(header) else -zlib.MAX_WBITS)
+
+
+def _is_zlib_header(header: bytes) -> bool:
+    # https://www.rfc-editor.org/rfc/rfc1950#section-2.2: method 8, and a check value. A deflate stream that begins so
+    # would be a stored block with padding other than zero, which no known encoder writes.
+    return header[0] & 0x0F == zlib.DEFLATED and int.from_bytes(header, "big") % 31 == 0
+
+
+def _inflate(body: _Input, window_bits: int) -> Iterator[bytes]:
+    """Inflate one stream, and put the bytes after it back."""
+    stream = zlib.decompressobj(window_bits)
+    while not stream.eof:
+        data = body.take()
+        if not data:
+            raise TruncatedBodyError("the body ends before the end of its content coding")
+        piece = b""
+        # A full piece may leave output in the stream, even if all input was consumed. At the end of the stream,
+        # unconsumed_tail is not always empty, although unused_data has these bytes too.
+        while not stream.eof and (data or len(piece) == PIECE):
+            piece = stream.decompress(data, PIECE)
+            data = stream.unconsumed_tail
+            if piece:
+                yield piece
+    body.put_back(stream.unused_data)
