@@ -34,6 +34,7 @@ A miss continues in ``_fetch.fetcher``::
     _store.single_flight        one download of a wheel at a time, among threads and processes
     _fetch.revalidate           without a hash: is the cached response still current?
     _fetch.download             the sources in order, with retries; requests by _http.client, chunks by _http.body
+    _fetch.receive              writes one body within limits, and decodes it if the server encoded it
     _fetch.partial              the unfinished file, which a later run can resume
     _store.staging              hashes the bytes while they are written
     _fs.persist                 gives the file its final name: by rename, hard link or verified copy
@@ -73,6 +74,7 @@ from ._exceptions import (
 from ._hashes import Hashes
 from ._imports import third_party_import_lock as _import_lock
 from ._models import CachedWheel, Keep, LinkMode, Phase, Progress, ProgressEvent, Status, Unpacked
+from ._options import DownloadLimits
 from ._request import WheelRequest
 
 if typing.TYPE_CHECKING:
@@ -92,6 +94,7 @@ __all__ = [
     "CommitError",
     "DoctorReport",
     "DownloadError",
+    "DownloadLimits",
     "HashMismatchError",
     "Hashes",
     "InvalidWheelError",

@@ -23,7 +23,7 @@ from ._fetch.batch import Batch, BatchItem, Request
 from ._http.adapters.async_client import BlockingAsyncClient, EventLoopToken
 from ._models import CachedWheel, Progress
 from ._operation import CURRENT_TOKEN, CancelToken
-from ._options import check_client
+from ._options import DownloadLimits, check_client
 from ._threads import ThreadLimiter
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class AsyncCache:
         io_timeout: float = 60.0,
         lock_timeout: float = 60.0,
         max_size: int | None = None,
+        limits: DownloadLimits | None = None,
     ) -> None:
         check_client(client, is_async=True)
         # A client that creates its own adapter, such as that of requests, is used in the worker threads.
@@ -112,6 +113,7 @@ class AsyncCache:
             io_timeout=io_timeout,
             lock_timeout=lock_timeout,
             max_size=max_size,
+            limits=limits,
         )
         self.path: Path = self._cache.path
         self._network_threads = ThreadLimiter(_NETWORK_THREADS)

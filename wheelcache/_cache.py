@@ -1,7 +1,4 @@
-"""The public :class:`Cache`: checks arguments, delegates to the parts of :mod:`._core`, and documents the contract.
-
-Modules that a hit does not need are imported when a method is called, since start-up time matters.
-"""
+"""The public :class:`Cache`: checks arguments, delegates to the parts of :mod:`._core`, and documents the contract."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from ._hashes import Hashes
 from ._imports import import_lock
 from ._models import CachedWheel, Keep, LinkMode, Progress, Unpacked, require_wheel
 from ._operation import CancelToken
-from ._options import PruneLimits
+from ._options import DownloadLimits, PruneLimits
 from ._os.system import System
 from ._request import parse_request
 
@@ -44,9 +41,9 @@ class Cache:
     operating system. A request through your own ``client`` may last until the timeouts of that client.
 
     Args:
-        path: the cache folder. ``None`` for the one in the environment variable ``WHEELCACHE_DIR``, else the user's
-            cache folder on this platform. A relative path is made absolute at once. Links in the path are not resolved.
-            The folder is created if it is missing.
+        path: the cache folder, which is created if it is missing. ``None`` for the one in the environment variable
+            ``WHEELCACHE_DIR``, else the user's cache folder on this platform. A relative path is made absolute at once.
+            Links in the path are not resolved.
         client: the :class:`httpx.Client` to download with, used as it is and never closed. Without one, the cache
             creates its own at the first download, with the proxies, the netrc file and the certificate settings of the
             environment. A forked child cannot download with your client, because the parent owns its connections.
@@ -62,6 +59,7 @@ class Cache:
         io_timeout: the seconds that the contended file operations of one call may wait in total for other processes to
             close the files. Each request of :meth:`fetch_all` counts as a call.
         lock_timeout: the seconds to wait for another process that downloads the same wheel and makes no progress.
+        limits: the largest download without a requested size and the slowest download; ``None`` for the default values.
 
     Raises:
         CommitError: if the folder cannot be created.
@@ -90,8 +88,9 @@ class Cache:
         max_size: int | None = None,
         io_timeout: float = 60.0,
         lock_timeout: float = 60.0,
+        limits: DownloadLimits | None = None,
     ) -> None:
-        _options.check_options(layers=layers, verify=verify, io_timeout=io_timeout, lock_timeout=lock_timeout)
+        _options.check_options(layers, verify, io_timeout, lock_timeout, limits)
         _options.check_client(client, is_async=False)
         self.path: Path = Path(_options.choose_cache_folder(path))
         self._core = Core(
@@ -105,6 +104,7 @@ class Cache:
             max_size=_options.check_size("max_size", max_size),
             io_timeout=float(io_timeout),
             lock_timeout=float(lock_timeout),
+            limits=limits or DownloadLimits(),
         )
 
     def fetch(

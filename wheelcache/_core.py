@@ -18,7 +18,7 @@ from ._imports import third_party_import_lock
 from ._maintenance.size_limit import SizeLimit
 from ._models import CachedWheel, Keep, LinkMode, Phase, Progress
 from ._operation import CURRENT_TOKEN, Operation
-from ._options import PruneLimits
+from ._options import DownloadLimits, PruneLimits
 from ._os.system import System
 from ._request import ResolvedRequest
 from ._store import create
@@ -65,11 +65,13 @@ class Core:
         max_size: int | None,
         io_timeout: float,
         lock_timeout: float,
+        limits: DownloadLimits,
     ) -> None:
         self.system = system
         self.layout = Layout(root)
         self.offline = offline
         self.io_timeout = io_timeout
+        self.limits = limits
         self._process = os.getpid()
         self._is_closed = False
         self._fetcher: Fetcher | None = None
@@ -144,7 +146,9 @@ class Core:
             with third_party_import_lock:
                 from ._fetch.fetcher import Fetcher
 
-            self._fetcher = Fetcher(self.store, self.http, self.single_flight, self.counters, offline=self.offline)
+            self._fetcher = Fetcher(
+                self.store, self.http, self.single_flight, self.counters, offline=self.offline, limits=self.limits
+            )
         return self._fetcher
 
     def export(

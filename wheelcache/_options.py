@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ._imports import import_lock
@@ -12,6 +13,36 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 ENVIRONMENT_VARIABLE = "WHEELCACHE_DIR"
+
+
+@dataclass(frozen=True)
+class DownloadLimits:
+    """Limits that end a download from a server that sends too much or too little.
+
+    A gateway that scans for viruses may send a few bytes for minutes and then everything, so ``window`` is long.
+
+    Args:
+        max_bytes: the most bytes that a body without a requested ``size`` may write; ``None`` for no limit. It counts
+            the bytes as received and, if the server compressed them, the decoded bytes.
+        min_rate: the bytes per second below which an attempt to download fails, and the next one or a mirror follows;
+            0 for no limit.
+        window: the seconds over which the rate is averaged. Only the time in which a request waits for the network is
+            counted: not hashing, writing, progress listeners, or pauses between attempts.
+
+    Raises:
+        ValueError: if a limit cannot have this value.
+    """
+
+    max_bytes: int | None = 16 * 2**30
+    min_rate: float = 1.0
+    window: float = 900.0
+
+    def __post_init__(self) -> None:
+        check_size("max_bytes", self.max_bytes)
+        if not _is_duration(self.min_rate) or math.isinf(self.min_rate):
+            raise ValueError(f"min_rate must be a number of bytes per second, not {self.min_rate!r}")
+        if not _is_duration(self.window) or self.window == 0 or math.isinf(self.window):
+            raise ValueError(f"window must be a positive number of seconds, not {self.window!r}")
 
 
 def choose_cache_folder(path: str | os.PathLike[str] | None) -> str:
@@ -35,13 +66,15 @@ def choose_cache_folder(path: str | os.PathLike[str] | None) -> str:
     return os.path.abspath(text)
 
 
-def check_options(*, layers: object, verify: str, io_timeout: float, lock_timeout: float) -> None:
+def check_options(layers: object, verify: str, io_timeout: float, lock_timeout: float, limits: object) -> None:
     """Check the options of a cache when it is opened, so that no error is raised in the middle of a fetch.
 
     Raises:
         ValueError: if an option cannot have this value.
-        TypeError: if ``layers`` is one path and not several.
+        TypeError: if ``layers`` is one path and not several, or ``limits`` is not a :class:`DownloadLimits`.
     """
+    if limits is not None and not isinstance(limits, DownloadLimits):
+        raise TypeError(f"limits must be a DownloadLimits, not {_type_name(limits)}")
     if isinstance(layers, str | os.PathLike):
         raise TypeError("layers must be a list of folders, not one folder")
     if verify not in {"auto", "full"}:

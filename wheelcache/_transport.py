@@ -215,7 +215,8 @@ class CacheTransport(TransportBase):
         refresh = "no-cache" in directives or "max-age=0" in directives
         try:
             with self._core.begin(chain.request.filename) as op:
-                return Passthrough(self._core.store, op, chain, refresh=refresh)
+                max_bytes = self._core.limits.max_bytes
+                return Passthrough(self._core.store, op, chain, refresh=refresh, max_bytes=max_bytes)
         except (WheelCacheError, ValueError):
             return None  # not a wheel file name, or the cache failed, which must not affect the client
 

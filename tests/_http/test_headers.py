@@ -6,7 +6,6 @@ import pytest
 
 from wheelcache._http.headers import (
     ContentRange,
-    is_encoded,
     parse_content_length,
     parse_content_range,
     parse_date,
@@ -87,12 +86,3 @@ def test_retry_after(value: str | None, expected: float | None) -> None:
 def test_strong_validator(headers: dict[str, str], expected: str | None) -> None:
     """A strong ETag is a validator; a date is one if it is a second old, and there is no ETag."""
     assert strong_validator(headers) == expected
-
-
-@pytest.mark.parametrize(
-    ("headers", "expected"),
-    [({}, False), ({"Content-Encoding": " Identity "}, False), ({"Content-Encoding": "gzip"}, True)],
-)
-def test_is_encoded(headers: dict[str, str], expected: bool) -> None:
-    """A body is encoded if the server names any encoding but identity."""
-    assert is_encoded(headers) is expected

@@ -28,15 +28,16 @@ from urllib.parse import urlsplit
 
 from .._exceptions import DownloadError, HashMismatchError, InvalidWheelError, SizeMismatchError
 from .._fs.robustio import RobustIO
-from .._http.body import iter_body
 from .._http.client import HttpClient
+from .._http.coding import parse_codings
 from .._http.errors import FailedRequestError, failed_response
-from .._http.headers import declared_length, is_encoded, parse_content_range, strong_validator
+from .._http.headers import declared_length, parse_content_range, strong_validator
 from .._http.response import Response
 from .._models import Phase
-from .._operation import Operation, retry
+from .._operation import retry
 from .._request import ResolvedRequest, Source, text_key
 from .partial import Origin, PartialDownload
+from .receive import BodyReceiver
 
 # Attempts in a row without progress, for each source.
 _ATTEMPTS = 5
@@ -120,10 +121,12 @@ class Downloader:
 
     Args:
         client: sends the requests.
+        max_bytes: the most bytes that a body may write if the request has no size; ``None`` for no limit.
     """
 
-    def __init__(self, client: HttpClient) -> None:
+    def __init__(self, client: HttpClient, max_bytes: int | None) -> None:
         self._client = client
+        self._max_bytes = max_bytes
 
     def fill(
         self, partial: PartialDownload, request: ResolvedRequest, fs: RobustIO, conditions: Conditions | None = None
@@ -139,7 +142,8 @@ class Downloader:
             InvalidWheelError: if no hash was requested, and the bytes are not a wheel.
             CommitError: if the bytes cannot be written.
         """
-        return _Download(self._client, partial, request, fs, conditions).run()
+        receiver = BodyReceiver(fs.op, partial, request, self._max_bytes)
+        return _Download(self._client, receiver, request, fs, conditions).run()
 
 
 class _Download:
@@ -148,13 +152,14 @@ class _Download:
     def __init__(
         self,
         client: HttpClient,
-        partial: PartialDownload,
+        receiver: BodyReceiver,
         request: ResolvedRequest,
         fs: RobustIO,
         conditions: Conditions | None,
     ) -> None:
         self._client = client
-        self._partial = partial
+        self._receiver = receiver
+        self._partial = receiver.partial
         self._request = request
         self._op = fs.op
         self._conditions = conditions
@@ -202,6 +207,8 @@ class _Download:
             return self._download_from(route)
         except FailedRequestError as failure:
             self._note(route, failure)
+            if self._partial.is_encoded:
+                self._partial.restart()
             if failure.can_retry:
                 has_progress = self._partial.most_written - before >= _required_progress(remaining)
                 self._advance(route, failure, has_progress=has_progress)
@@ -283,14 +290,15 @@ class _Download:
             return ResponseHead(modified=True, headers={}, requested_at=self._system.now(), url=route.source.url)
         requested_at = self._system.now()
         headers = self._headers(route)
+        codings: tuple[str, ...] = ()
         with self._client.get(self._op, route.source, headers) as response:
             hops = tuple(dict(hop.headers) for hop in response.history)
             modified, place = response.status_code != HTTPStatus.NOT_MODIFIED, place_of(response)
             head = ResponseHead(modified, dict(response.headers), requested_at, route.source.url, hops, place)
             if self._begin(route, response, headers):
-                _receive(self._op, response, partial)
+                codings = self._receiver.receive(response)
         if head.modified:
-            stage.check()
+            self._receiver.check(codings)
         return head
 
     def _headers(self, route: _Route) -> dict[str, str]:
@@ -361,7 +369,7 @@ class _Download:
     def _begin_range(self, route: _Route, response: Response) -> None:
         partial = self._partial
         declared = parse_content_range(response.headers.get("Content-Range"))
-        if declared is None or declared.first != partial.stage.written or is_encoded(response.headers):
+        if declared is None or declared.first != partial.stage.written or parse_codings(response.headers):
             raise self._without_ranges(route, "the server sent another range than the requested one")
         length = declared_length(response.headers)
         if declared.length <= 0 or length not in {None, declared.length}:
@@ -391,7 +399,7 @@ class _Download:
     def _record_origin(self, route: _Route, response: Response, total: int | None) -> None:
         """Record the source of the next bytes, and check the declared size against the requested one."""
         size = self._request.size
-        if total is None or is_encoded(response.headers):
+        if total is None or parse_codings(response.headers):
             total = size
         if size is not None and total != size:
             raise SizeMismatchError(
@@ -408,31 +416,6 @@ class _Download:
 
     def _origin(self, route: _Route, response: Response) -> Origin:
         return Origin.of(route.source.url, strong_validator(response.headers), place_of(response))
-
-
-def _receive(op: Operation, response: Response, partial: PartialDownload) -> None:
-    """Append a body to the partial file.
-
-    Raises:
-        FailedRequestError: if the body ends before its declared end.
-    """
-    stage = partial.stage
-    encoded = is_encoded(response.headers)
-    declared = declared_length(response.headers)
-    # A transport or an event hook of the caller may have read the body, which is then decoded and complete.
-    is_in_memory = response.body.is_decoded
-    partial.resumable = not encoded
-    op.report(Phase.DOWNLOADING, stage.written, partial.total)
-    start = stage.written
-    for chunk in iter_body(op, response):
-        partial.write(chunk)
-        op.report(Phase.DOWNLOADING, stage.written, partial.total)
-    received = stage.written - start
-    if declared is not None and not is_in_memory and not encoded and received != declared:
-        raise FailedRequestError(f"the body ended after {received} of {declared} bytes", is_transient=True)
-    if response.status_code == HTTPStatus.PARTIAL_CONTENT and stage.written < (partial.total or 0):
-        # A server may send fewer bytes than the requested rest.
-        raise FailedRequestError(f"received {stage.written} of {partial.total} bytes", is_transient=True)
 
 
 def _required_progress(remaining: int | None) -> int:

@@ -18,6 +18,7 @@ from .._fs.robustio import RobustIO
 from .._http.client import HttpClient
 from .._models import CachedWheel, Status
 from .._operation import Operation
+from .._options import DownloadLimits
 from .._request import ResolvedRequest
 from .._store.counters import Counters
 from .._store.index import UrlEntry
@@ -44,6 +45,7 @@ class Fetcher:
         single_flight: lets one caller at a time download a wheel.
         counters: counts misses.
         offline: whether the network must not be used.
+        limits: the limits of downloads.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Fetcher:
         counters: Counters,
         *,
         offline: bool,
+        limits: DownloadLimits,
     ) -> None:
         self._store = store
         self._http = http
         self._single_flight = single_flight
         self._counters = counters
         self._offline = offline
+        self._limits = limits
 
     def fetch(self, op: Operation, request: ResolvedRequest, *, refresh: bool = False) -> CachedWheel:
         """Return a requested wheel that is not in the store. See ``Cache.fetch``."""
@@ -79,7 +83,7 @@ class Fetcher:
         known = None if request.hashes else self._store.index.find_url(fs, request.url)
         with PartialDownloads(self._store.layout).begin(fs, request) as partial:
             conditions = self._conditions_for(fs, request, known, refresh=refresh)
-            response = Downloader(self._http).fill(partial, request, fs, conditions)
+            response = Downloader(self._http, self._limits.max_bytes).fill(partial, request, fs, conditions)
             if known is not None and not response.modified:
                 wheel = self._find_revalidated(fs, request, known)
             else:

@@ -92,10 +92,24 @@ def fetch_metadata_file(
             if failure.is_transient:
                 raise failure
             return None
-        data = read_body(op, response, LARGEST_METADATA)
-    # Some servers answer with status 200 and a page that says "not found". METADATA begins with its fields.
-    is_metadata = hashes or re.search(rb"^Metadata-Version:", data, re.MULTILINE | re.IGNORECASE)
-    return data if is_metadata else None
+        data = read_body(op, response, LARGEST_METADATA, lambda received: _is_requested(received, request, hashes))
+    # Some servers answer with status 200 and a page that says "not found".
+    return data if hashes or _is_metadata(data) else None
+
+
+def _is_requested(data: bytes, request: ResolvedRequest, hashes: Mapping[str, str]) -> bool:
+    if not hashes:
+        return _is_metadata(data)
+    try:
+        check_metadata(data, request, hashes)
+    except HashMismatchError:
+        return False
+    return True
+
+
+def _is_metadata(data: bytes) -> bool:
+    """Return whether the bytes have the field that METADATA begins with."""
+    return re.search(rb"^Metadata-Version:", data, re.MULTILINE | re.IGNORECASE) is not None
 
 
 def fetch_from_wheel(op: Operation, http: HttpClient, request: ResolvedRequest) -> bytes:

@@ -13,7 +13,7 @@ only within the same boot: a power cut may leave zeros in the file, which no che
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -75,7 +75,7 @@ class PartialDownload:
         total: the size of the complete file in bytes, or ``None`` if it is unknown.
         doubtful: whether the bytes may be damaged or belong to two different files. Only the digest can tell.
         resumed: whether the file contains bytes of an earlier response.
-        resumable: whether the next response can be appended to the file.
+        is_encoded: whether the file has bytes with a content coding. No other response can be appended to them.
         most_written: the largest size in bytes that the file has had.
     """
 
@@ -85,7 +85,7 @@ class PartialDownload:
         self.total: int | None = None
         self.doubtful = False
         self.resumed = False
-        self.resumable = True
+        self.is_encoded = False
         self.most_written = 0
         self._fs = fs
         self._layout = layout
@@ -109,10 +109,15 @@ class PartialDownload:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append the next bytes."""
-        self.stage.write(data)
+        self.stage.write(data, check_size=not self.is_encoded)
         self.most_written = max(self.most_written, self.stage.written)
-        if self._saved is None and self.stage.written >= _ORIGIN_FILE_FROM:
+        if self._saved is None and not self.is_encoded and self.stage.written >= _ORIGIN_FILE_FROM:
             self._save_origin()
+
+    def rewrite(self, convert: Callable[[Iterator[bytes]], Iterable[bytes]]) -> None:
+        """Replace the contents of the file: see :meth:`.StagedFile.rewrite`."""
+        fs = self._fs
+        self.stage.rewrite(self._layout.new_temporary(fs.temporary_tag(), fs.system.pid_namespace()), convert)
 
     def restart(self) -> None:
         """Discard all bytes, and begin again with an empty file."""
@@ -122,7 +127,7 @@ class PartialDownload:
         self.total = None
         self.doubtful = False
         self.resumed = False
-        self.resumable = True
+        self.is_encoded = False
         if self._saved is not None:
             self._saved = None
             self._fs.discard(self._layout.origin_file(self.stage.path))
@@ -150,7 +155,7 @@ class PartialDownload:
         if isinstance(error, HashMismatchError | SizeMismatchError | InvalidWheelError | CommitError):
             return False
         validated = self.origin is not None and self.origin.validator is not None
-        return self.resumable and self.stage.written >= _MIN_BYTES and (bool(self._request.hashes) or validated)
+        return not self.is_encoded and self.stage.written >= _MIN_BYTES and (bool(self._request.hashes) or validated)
 
     def release(self) -> None:
         """Rename the file to a name without an owner, so that the next download can claim it."""

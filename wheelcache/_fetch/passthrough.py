@@ -32,6 +32,7 @@ class Passthrough:
         op: the operation; it lasts until the body has been read.
         chain: the request, and the redirects that led to it.
         refresh: whether the client asked for a revalidation.
+        max_bytes: the most bytes of a body that is stored; ``None`` for no limit.
 
     Attributes:
         wheel: the wheel in the store, or ``None``.
@@ -41,7 +42,9 @@ class Passthrough:
         WheelCacheError: if the store cannot be used, or the file name is not a wheel's.
     """
 
-    def __init__(self, store: LayeredStore, op: Operation, chain: RedirectChain, *, refresh: bool) -> None:
+    def __init__(
+        self, store: LayeredStore, op: Operation, chain: RedirectChain, *, refresh: bool, max_bytes: int | None
+    ) -> None:
         request = chain.request
         check_wheel_name(request.filename, operation="fetch", url=request.display_url)
         self._store = store
@@ -56,6 +59,7 @@ class Passthrough:
             entry = store.find_known(self._fs, self._known, request.filename)
             self.wheel = None if entry is None else to_wheel(entry, Status.REVALIDATED)
         self._chain = chain
+        self._max_bytes = max_bytes
 
     def conditional_headers(self) -> dict[str, str]:
         """Return the header fields that ask the server whether the wheel in the store is still current."""
@@ -84,7 +88,9 @@ class Passthrough:
 
     def begin_body(self, headers: Mapping[str, str]) -> BodyWriter:
         """Return a writer for the body of a response with these headers."""
-        return BodyWriter(self, self._stage() if self._may_store(headers) else None, headers)
+        is_small = self._max_bytes is None or (declared_length(headers) or 0) <= self._max_bytes
+        stage = self._stage() if self._may_store(headers) and is_small else None
+        return BodyWriter(self, stage, headers, self._max_bytes)
 
     def _may_store(self, headers: Mapping[str, str]) -> bool:
         """Return whether the body may be stored: with a requested hash always, else if the server allows it."""
@@ -128,16 +134,23 @@ class BodyWriter:
         passthrough: the request.
         stage: the file, or ``None`` if the body is not to be stored.
         headers: the headers of the response, with lowercase names.
+        max_bytes: the most bytes that are stored; ``None`` for no limit.
     """
 
-    def __init__(self, passthrough: Passthrough, stage: StagedFile | None, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, passthrough: Passthrough, stage: StagedFile | None, headers: Mapping[str, str], max_bytes: int | None
+    ) -> None:
         self._passthrough = passthrough
         self._stage = stage
         self._headers = headers
+        self._max_bytes = max_bytes
 
     def write(self, data: bytes) -> None:
-        """Write the next bytes."""
+        """Write the next bytes, or discard the body if it is too large."""
         if self._stage is not None:
+            if self._max_bytes is not None and self._stage.written + len(data) > self._max_bytes:
+                self.discard()
+                return
             try:
                 self._stage.write(data)
             except (WheelCacheError, OperationCancelledError):

@@ -8,12 +8,14 @@ Other parts are requested when they are read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 from .._archive.wheel import LARGEST_METADATA
 from .._archive.zip import LONGEST_HEADER, LONGEST_TAIL
 from .._http.body import iter_body
 from .._http.client import HttpClient
+from .._http.coding import CodingError, TruncatedBodyError, decode, parse_codings
 from .._http.errors import FailedRequestError, failed_response
 from .._http.headers import parse_content_range
 from .._http.response import Response
@@ -104,18 +106,41 @@ class RemoteWheel:
             if response.status_code != HTTPStatus.PARTIAL_CONTENT:
                 raise RefusedRangeError.of(failed_response(response, self._op.system.now()))
             sent = parse_content_range(response.headers.get("Content-Range"))
-            if sent is None or sent.first is None or sent.total is None or "Content-Encoding" in response.headers:
+            if sent is None or sent.first is None or sent.total is None or parse_codings(response.headers):
                 raise NoRangesError
             if sent.length > _LARGEST_PART:
                 raise NoRangesError
-            data = read_body(self._op, response, _LARGEST_PART)
+            data = read_received(self._op, response, _LARGEST_PART)
         if len(data) != sent.length:
             raise NoRangesError
         return sent.first, data, sent.total
 
 
-def read_body(op: Operation, response: Response, limit: int) -> bytes:
-    """Return the body of a response.
+def read_body(op: Operation, response: Response, limit: int, is_content: Callable[[bytes], bool]) -> bytes:
+    """Return the body of a response. If the server has labelled it with a content coding, decode it.
+
+    Args:
+        op: the operation.
+        response: the response.
+        limit: the most bytes of the body, and of the decoded body.
+        is_content: returns whether the received bytes are the requested ones, so that the label is wrong.
+
+    Raises:
+        FailedRequestError: if the body has too many bytes, or cannot be decoded.
+    """
+    data = read_received(op, response, limit)
+    codings = () if response.body.is_decoded else parse_codings(response.headers)
+    if not codings or is_content(data):
+        return data
+    try:
+        return b"".join(decode([data], codings, limit))
+    except CodingError as error:
+        is_transient = isinstance(error, TruncatedBodyError)
+        raise FailedRequestError(f"the body cannot be decoded: {error}", is_transient=is_transient) from None
+
+
+def read_received(op: Operation, response: Response, limit: int) -> bytes:
+    """Return the body of a response as it was received.
 
     Raises:
         FailedRequestError: if it has more than ``limit`` bytes.

@@ -119,8 +119,3 @@ def strong_validator(headers: Mapping[str, str]) -> str | None:
     modified, date = parse_date(modified_field), parse_date(headers.get("Date"))
     # A file may change twice within one second.
     return modified_field if modified is not None and date is not None and date - modified >= 1 else None
-
-
-def is_encoded(headers: Mapping[str, str]) -> bool:
-    """Return whether the body has a content encoding, such as gzip."""
-    return headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}

@@ -6,7 +6,7 @@ deleted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -97,15 +97,19 @@ class StagedFile:
             self.written += len(chunk)
             fs.op.report(Phase.CHECKING, self.written)
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | memoryview, *, check_size: bool = True) -> None:
         """Write and hash the next bytes.
+
+        Args:
+            data: the bytes.
+            check_size: whether they count against the expected size, as all but encoded bytes do.
 
         Raises:
             SizeMismatchError: if the file exceeds its expected size. Raised at once, because a body may have no end.
             CommitError: if they cannot be written.
         """
         self.written += len(data)
-        if self._size is not None and self.written > self._size:
+        if check_size and self._size is not None and self.written > self._size:
             raise SizeMismatchError(operation="download", **self._origin, expected=self._size, actual=self.written)
         self._running.update(data)
         try:
@@ -122,6 +126,47 @@ class StagedFile:
             raise commit_error(error, "truncate", self.path) from error
         self.written = 0
         self._running = MultiHash(self._algorithms)
+
+    def starts_with(self, prefix: bytes) -> bool:
+        """Return whether the file begins with these bytes. No bytes may be written after this call.
+
+        Raises:
+            CommitError: if the file cannot be read.
+        """
+        return next(self._read_back(len(prefix)), b"") == prefix
+
+    def rewrite(self, path: str, convert: Callable[[Iterator[bytes]], Iterable[bytes]]) -> None:
+        """Convert the contents into a new temporary file, which replaces this one. The old file is deleted.
+
+        If the conversion fails, the old file remains, but no bytes may be written to it without :meth:`restart`.
+
+        Args:
+            path: the path of the new file, at which no other file may exist.
+            convert: returns the new contents, given the old ones.
+
+        Raises:
+            SizeMismatchError: if the new contents exceed the expected size.
+            CommitError: if the old file cannot be read, or the new one cannot be written.
+            Exception: raised by ``convert``.
+        """
+        with StagedFile(
+            self._fs,
+            path,
+            expected=self._expected,
+            size=self._size,
+            display_url=self._origin.get("url"),
+            source=self._origin.get("path"),
+        ) as converted:
+            for piece in convert(self._read_back(_READ_CHUNK)):
+                self._fs.op.check()
+                converted.write(piece)
+            # At the end of the block, the other object closes and deletes the old file.
+            self.__dict__, converted.__dict__ = converted.__dict__, self.__dict__
+
+    def _read_back(self, size: int) -> Iterator[bytes]:
+        self._fs.perform("read", self.path, lambda: self._file.seek(0))
+        while chunk := self._fs.perform("read", self.path, lambda: self._file.read(size)):
+            yield chunk
 
     def check(self) -> Mapping[str, str]:
         """Verify the bytes, and return their hashes.
