@@ -186,7 +186,8 @@ class CacheTransport(TransportBase):
 
     def _exchange(self, request: AnyRequest, library: Library) -> _Exchange:
         """Yield requests for the next transport, receive its responses, and return the response for the client."""
-        chain = chain_of(str(request.url), request.extensions.get(_REDIRECT), self._core.system.now())
+        carried = request.extensions.get(_REDIRECT)
+        chain = chain_of(str(request.url), request.headers, carried, self._core.system.now())
         if chain is None and not _has_wheel_suffix(request):
             return (yield request)
         passthrough = None if chain is None else self._begin(request, chain)

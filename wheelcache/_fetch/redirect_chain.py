@@ -9,13 +9,14 @@ A redirect is kept in memory only. It contains no credentials, and its ``repr`` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from .._exceptions import WheelCacheError
 from .._filenames import is_same_wheel
 from .._http.cache_control import KEPT
+from .._http.credentials import is_credential
 from .._request import ResolvedRequest, parse_request, split_url, text_key
 
 
@@ -27,12 +28,14 @@ class RedirectChain:
         request: the first request, without credentials. If it has no hashes, those that a redirect added.
         requested_at: when it was sent, in seconds since the epoch.
         url: the URL of the current request, without credentials and fragment.
+        with_credentials: whether the current request, or one that was redirected to it, was sent with credentials.
         redirect: the last redirect, or ``None`` if the current request is the first one.
     """
 
     request: ResolvedRequest
     requested_at: float
     url: str
+    with_credentials: bool
     redirect: Redirect | None = None
 
     def __repr__(self) -> str:
@@ -100,44 +103,48 @@ class Redirect:
         return cls(chain, kept, text_key(_bare(url)), text_key(_bare(target)), was_downgraded or is_downgrade)
 
 
-def chain_of(url: str, carried: object, now: float) -> RedirectChain | None:
+def chain_of(url: str, headers: Iterable[str], carried: object, now: float) -> RedirectChain | None:
     """Return the chain that a request belongs to, or ``None`` if it is not for a wheel.
 
     A request that does not follow the redirect that it carries begins a new chain.
 
     Args:
         url: the URL of the request.
+        headers: the names of its header fields.
         carried: the :class:`Redirect` that the request carries, or anything else if it carries no redirect.
         now: seconds since the epoch.
     """
+    with_credentials = any(map(is_credential, headers))
     try:
         while isinstance(carried, Redirect):
             key = text_key(_bare(url))
             if key == carried.target:
-                return _continue(carried, url) or _begin(url, now)
+                return _continue(carried, url, with_credentials) or _begin(url, now, with_credentials)
             # The redirected request may be sent again, for example with credentials.
             carried = carried.chain.redirect if key == carried.source else None
-        return _begin(url, now)
+        return _begin(url, now, with_credentials)
     except (WheelCacheError, ValueError):
         return None  # the URL does not end in a wheel file name, or is no URL that wheels are downloaded from
 
 
-def _begin(url: str, now: float) -> RedirectChain:
+def _begin(url: str, now: float, with_credentials: bool) -> RedirectChain:
     request = parse_request(url, None, None, None)._replace(auth=None)
-    return RedirectChain(request, now, request.url)
+    return RedirectChain(request, now, request.url, with_credentials)
 
 
-def _continue(redirect: Redirect, url: str) -> RedirectChain | None:
+def _continue(redirect: Redirect, url: str, with_credentials: bool) -> RedirectChain | None:
     """Return the chain of a redirected request, or ``None`` if its response must not count for the first URL."""
-    request = redirect.chain.request
-    if not request.hashes:
+    before = redirect.chain
+    request = before.request
+    if not request.is_pinned:
         if _names_another_wheel(url, request.filename):
             return None
-        request = request._replace(hashes=_hashes_in(url, request.filename))
-    if redirect.is_downgrade and not request.hashes:
+        request = request._replace(hashes=request.hashes or _hashes_in(url, request.filename))
+    if redirect.is_downgrade and not request.is_pinned:
         # Anybody in the network can forge a response over http. The cache would serve it for the https URL later.
         return None
-    return RedirectChain(request, redirect.chain.requested_at, _bare(url), redirect)
+    with_credentials = with_credentials or before.with_credentials
+    return RedirectChain(request, before.requested_at, _bare(url), with_credentials, redirect)
 
 
 def _names_another_wheel(url: str, filename: str) -> bool:
