@@ -1,1 +1,1 @@
-"""Reading wheels strictly."""
+"""Read wheels strictly."""

@@ -1,4 +1,4 @@
-"""An archive in a local file, read by offset."""
+"""Read an archive in a local file by offset."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from .._fs.robustio import RobustIO, close_quietly
 
 
 class ArchiveFile:
-    """An archive in a local file. Each thread that reads it opens its own.
+    """An archive in a local file. Each thread that reads an archive opens its own object.
 
     Args:
         fs: the file layer.
-        path: the absolute path.
+        path: the absolute path of the file.
 
     Attributes:
-        size: its size in bytes.
+        size: the size of the file in bytes.
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        CommitError: if it cannot be opened.
+        CommitError: if the file cannot be opened.
     """
 
     def __init__(self, fs: RobustIO, path: str) -> None:
@@ -47,7 +47,7 @@ class ArchiveFile:
         """Return ``count`` bytes from an offset, or fewer at the end of the file.
 
         Raises:
-            CommitError: if they cannot be read.
+            CommitError: if the file cannot be read.
         """
         return self._fs.perform("read", self._path, lambda: self._read_once(offset, count))
 

@@ -1,4 +1,4 @@
-"""Inflate with zlib-ng if it is installed, which takes about half the time, otherwise with zlib."""
+"""Inflate with zlib-ng if it is installed, which takes about half the time of zlib."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Inflater(Protocol):
         ...
 
     def decompress(self, data: bytes | memoryview, max_length: int = 0, /) -> bytes:
-        """Return the next bytes, at most ``max_length`` unless that is 0."""
+        """Return the next bytes of the output, at most ``max_length`` unless ``max_length`` is 0."""
         ...
 
 
@@ -47,6 +47,6 @@ def inflater() -> Inflater:
 
 
 def crc32(data: bytes | memoryview, value: int = 0) -> int:
-    """Return the CRC-32 of the data, continued from the ``value`` of the bytes before."""
+    """Return the CRC-32 of the data, where ``value`` is the CRC-32 of all earlier data."""
     checksum: int = _engine.crc32(data, value)
     return checksum

@@ -1,4 +1,4 @@
-"""Read the contents of an archive's members, at once or in pieces, and compare them with the central directory."""
+"""Read the contents of an archive's members, whole or in pieces, and compare them with the central directory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _OUTPUT_PIECE = 1 << 22
 
 
 def unpack_member(member: Member, region: memoryview) -> bytes:
-    """Return the contents of a member from all of its bytes in the archive.
+    """Return the contents of a member, given all of its bytes in the archive.
 
-    Never creates more bytes than the central directory gives as the size.
+    Never produces more bytes than the size in the central directory.
 
     Raises:
         BadZipError: if the header, the contents or the descriptor do not match the central directory.
@@ -29,7 +29,8 @@ def unpack_member(member: Member, region: memoryview) -> bytes:
     else:
         stream = inflate.inflater()
         try:
-            # One byte above the size: this reveals a stream that is too long, and lets a correct one reach its end.
+            # One more byte than the size is requested, so that a correct stream reaches its end and one that is too
+            # long is detected.
             data = stream.decompress(packed, member.size + 1)
         except inflate.ERRORS as error:
             raise _cannot_inflate(member, error) from error
@@ -45,7 +46,7 @@ def iter_member(member: Member, read_at: ReadAt) -> Iterator[bytes]:
 
     Raises:
         BadZipError: if the header, the contents or the descriptor do not match the central directory. Earlier pieces
-            may have been yielded by then, but never more bytes than the central directory gives as the size.
+            may have been yielded by then, but never more bytes than the size in the central directory.
     """
     head = read_at(member.offset, min(zip_format.LONGEST_HEADER, member.end - member.offset))
     start = member.offset + zip_format.check_header(member, memoryview(head))
@@ -89,11 +90,11 @@ def _iter_inflated(member: Member, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 def _check_crc(member: Member, crc: int) -> None:
     if crc != member.crc:
-        raise BadZipError(f"{member.name!r} is damaged: its checksum is wrong")
+        raise BadZipError(f"{member.name!r} is damaged: its checksum does not match")
 
 
 def _wrong_size(member: Member) -> BadZipError:
-    return BadZipError(f"{member.name!r} does not have the size that the directory gives")
+    return BadZipError(f"{member.name!r} does not have the size in the central directory")
 
 
 def _cannot_inflate(member: Member, error: Exception) -> BadZipError:

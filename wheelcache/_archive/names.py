@@ -1,4 +1,4 @@
-"""Check the names of a wheel's members: each must be safe, and distinct from the others on every system."""
+"""Check that the names of a wheel's members are safe, and differ from each other on every system."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from .._fs.tempnames import SPARE, is_spare
 
 # Every folder of a name is kept in memory, so a name of 65,535 bytes could need gigabytes. No system accepts longer
-# parts or paths (https://man7.org/linux/man-pages/man7/path_resolution.7.html), and no wheel has as many folders.
+# parts or paths: https://man7.org/linux/man-pages/man7/path_resolution.7.html. No wheel has as many folders.
 _LONGEST_NAME, _LONGEST_PART, _MOST_FOLDERS = 4096, 255, 100
-# A name of this length cannot have too long a part or too many of them.
+# In a name of this length, no part can be too long, and there cannot be too many parts.
 _SURELY_SHORT = 2 * _MOST_FOLDERS
 
 # Names that Windows does not allow: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -24,20 +24,21 @@ _PROBLEM = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _PROBLEMS = {
-    "character": "has a character that some systems do not allow in names",
+    "character": "contains a character that some systems do not allow in names",
     "path": "is not a plain relative path",
     "tail": "has a part that ends in a dot or a space, which Windows drops",
     "device": "is reserved on Windows",
 }
 
-# The same checks for all names of an archive at once, each on a line: there may be thousands, and few are ever refused.
+# The same checks for all names of an archive, joined by line breaks. One search is faster than thousands, and a name is
+# hardly ever refused.
 _CHARACTER = re.compile(r"""[\x00-\x09\x0b-\x1f\x7f<>:"|?*\\]""")
 _SUSPICIOUS = ("//", "./", " /", ".\n", " \n", "/\n", "\n/", "\n\n")
 _DEVICE = re.compile(r"[/\n](?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\ *[./\n]", re.IGNORECASE)
 
 
 class Names:
-    """The names of an archive, indexed by a folded form. Names that are the same on some system share that form."""
+    """The names of an archive, indexed by a folded form, which names share if they are the same on some system."""
 
     def __init__(self) -> None:
         self._files: dict[str, str] = {}
@@ -45,7 +46,7 @@ class Names:
         self._known_folders: set[str] = set()
 
     def add(self, name: str) -> str:
-        """Add a name, and return how it conflicts with the names before, or an empty string."""
+        """Add a name, and return its conflict with the earlier names, or an empty string."""
         parent = name.rpartition("/")[0]
         while parent and parent not in self._known_folders:
             other = self._folders.setdefault(_folded(parent), parent)
@@ -66,7 +67,7 @@ class Names:
 
 
 def are_plain(names: Sequence[str]) -> bool:
-    """Return whether no name has a problem. If it returns false, :func:`problem_of_name` decides for each name."""
+    """Return whether no name can have a problem. Otherwise, :func:`problem_of_name` decides for each name."""
     lines = "\n".join(["", *(name.removesuffix("/") for name in names), ""])
     return not (
         lines.count("\n") != len(names) + 1
@@ -81,7 +82,7 @@ def are_plain(names: Sequence[str]) -> bool:
 def problem_of_name(name: str) -> str:
     """Return the problem of the name of a member, or an empty string."""
     if len(name) > _SURELY_SHORT and _is_too_long(name):
-        return "is longer, or has more folders, than systems accept"
+        return "is longer or has more folders than systems accept"
     found = _PROBLEM.search(name.removesuffix("/"))
     if found is None:
         return "is reserved for temporary files" if any(map(is_spare, name.split("/"))) else ""
@@ -94,7 +95,7 @@ def _is_too_long(name: str) -> bool:
 
 
 def _folded(name: str) -> str:
-    """Fold the case of a name and normalise it: names that collide on Windows or macOS give equal results."""
+    """Fold the case of a name and normalise it. Names that collide on Windows or macOS have equal results."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())

@@ -1,15 +1,15 @@
-"""Read wheels strictly: an unsafe or ambiguous one is refused.
+"""Read wheels strictly, and refuse those that are unsafe or ambiguous.
 
-:class:`WheelArchive` checks the central directory of a wheel before anything else is read: every file would be written
-inside the target folder, no two names are the same file on any system, and the sizes are possible. Members are then
-compared with the directory when they are read.
+:class:`WheelArchive` checks the central directory of a wheel before any member is read. Every path must be inside the
+target folder, no two names may be the same file on any system, and the sizes must be possible. When a member is read,
+it is compared with the directory.
 
 ``Cache.metadata`` and ``Cache.unpack`` both use this class. They agree and differ as follows:
 
-- Both refuse an archive because of its central directory, its names, its sizes or its ``.dist-info`` folder, with the
-  same kind of error. Both check the header, size and checksum of METADATA.
+- Both check the central directory, the names, the sizes and the ``.dist-info`` folder, and raise the same kind of
+  error. Both check the header, size and checksum of METADATA.
 - Only ``unpack`` reads RECORD and all other members, and may refuse a wheel because of them. ``metadata`` reads only a
-  few bytes of a wheel on a server. It reads no more of a wheel in the cache, so that both give the same result.
+  few bytes of a wheel on a server. It reads the same bytes of a wheel in the cache, so that the results are equal.
 - Only ``metadata`` requires that METADATA exists and has at most 32 MiB.
 """
 
@@ -33,9 +33,9 @@ _DEFLATE_LIMIT = 1032
 # Wheels usually expand to 3 or 4 times their size, and to 50 times if nearly all of their text is the same.
 _BOMB_RATIO = 200
 _SMALL_ENOUGH = 256 << 20
-# RECORD is read at once. With about 100 bytes for each file, 13,000 files make 1.3 MB.
+# RECORD is read into memory. With about 100 bytes per file, the RECORD of 13,000 files has 1.3 MB.
 _LARGEST_RECORD = 64 << 20
-# METADATA is read at once.
+# METADATA is read into memory.
 LARGEST_METADATA = 32 << 20
 # The deflate stream of an empty file has 2 bytes.
 _LARGEST_FOLDER = 64
@@ -49,12 +49,12 @@ _RECORD_ALGORITHMS = {"sha256": 32, "sha384": 48, "sha512": 64}
 
 
 class WheelFile(NamedTuple):
-    """A file of a wheel. A tuple, since a wheel may have thousands of them.
+    """A file of a wheel, as a tuple, since a wheel may have thousands of files.
 
     Attributes:
-        member: its member of the archive.
-        algorithm: the algorithm of its hash in RECORD; empty for the files that RECORD need not list.
-        digest: that hash.
+        member: the member of the archive.
+        algorithm: the algorithm of the file's hash in RECORD. Empty for files that RECORD need not list.
+        digest: the hash in RECORD.
     """
 
     member: Member
@@ -63,12 +63,12 @@ class WheelFile(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The path relative to the top of the wheel, with slashes."""
+        """The path of the file, relative to the top of the wheel, with slashes."""
         return self.member.name
 
     @property
     def is_executable(self) -> bool:
-        """Whether the archive marks it as executable."""
+        """Whether the archive marks the file as executable."""
         mode = self.member.mode
         return mode & _TYPE == _REGULAR and bool(mode & _EXECUTE)
 
@@ -85,7 +85,7 @@ class WheelArchive:
         url: the redacted URL of the wheel, for errors.
 
     Attributes:
-        dist_info: the name of its ``.dist-info`` folder.
+        dist_info: the name of the ``.dist-info`` folder.
 
     Raises:
         UnsafeWheelError: if the archive is unsafe or ambiguous.
@@ -140,25 +140,25 @@ class WheelArchive:
         """Return the contents of METADATA.
 
         Raises:
-            InvalidWheelError: if it is missing or larger than 32 MiB.
-            UnsafeWheelError: if it does not match the central directory.
+            InvalidWheelError: if METADATA is missing or larger than 32 MiB.
+            UnsafeWheelError: if METADATA does not match the central directory.
         """
         member = self._by_name.get(f"{self.dist_info}/METADATA")
         if member is None:
             raise self.invalid(f"{self.dist_info} has no METADATA")
         if max(member.size, member.packed) > LARGEST_METADATA:
-            raise self.invalid(f"its METADATA has {member.size} bytes")
+            raise self.invalid(f"METADATA has {member.size} bytes, which is too many")
         return self._contents(member)
 
     def files(self) -> list[WheelFile]:
         """Return all files, each with its hash from RECORD.
 
         Raises:
-            UnsafeWheelError: if RECORD is missing, ambiguous, or lists a missing file, or if a folder has contents.
+            UnsafeWheelError: if RECORD is missing or ambiguous or lists a missing file, or if a folder has contents.
             InvalidWheelError: if RECORD cannot be parsed, or does not list a file with a strong hash and its size.
         """
         for folder in self._folders:
-            # Nothing is written for a folder. Reading it proves that it hides no bytes.
+            # The member of a folder is not written. It is read only to check that it contains no bytes.
             self._contents(folder)
         rows = self._read_record()
         unrecorded = {f"{self.dist_info}/{name}" for name in _UNRECORDED}
@@ -184,16 +184,16 @@ class WheelArchive:
                 raise self.unsafe(f"{member.name!r} {problem}")
         name = names.file_and_folder()
         if name:
-            raise self.unsafe(f"{name!r} is a file and a folder")
+            raise self.unsafe(f"{name!r} is both a file and a folder")
 
     def _check_sizes(self, size: int) -> None:
         total = 0
         for member in self._by_name.values():
             if member.size > _DEFLATE_LIMIT * member.packed + _DEFLATE_LIMIT:
-                raise self.unsafe(f"{member.name!r} cannot have the size that the directory gives")
+                raise self.unsafe(f"{member.name!r} cannot have the size in the central directory")
             total += member.size
         if total > max(_SMALL_ENOUGH, _BOMB_RATIO * size):
-            raise self.unsafe(f"it would unpack to {total} bytes, {total // max(size, 1)} times its size")
+            raise self.unsafe(f"the archive would unpack to {total} bytes, {total // max(size, 1)} times its own size")
 
     def _find_dist_info(self, members: Iterable[Member], filename: str) -> str:
         tops = set(filter(is_dist_info, (member.name.partition("/")[0] for member in members)))
@@ -206,12 +206,12 @@ class WheelArchive:
         return dist_info
 
     def _read_record(self) -> dict[str, tuple[str, str]]:
-        """Return the hash and the size of each file in RECORD, as they are written there."""
+        """Return the hash and the size of each file in RECORD, unparsed."""
         record = self._by_name.get(f"{self.dist_info}/RECORD")
         if record is None:
-            raise self.unsafe("it has no RECORD")
+            raise self.unsafe("the archive has no RECORD")
         if max(record.size, record.packed) > _LARGEST_RECORD:
-            raise self.unsafe(f"its RECORD has {record.size} bytes")
+            raise self.unsafe(f"RECORD has {record.size} bytes, which is too many")
         return self._rows(self._contents(record), {name.rpartition("/")[0] for name in self._by_name})
 
     def _rows(self, data: bytes, folders: AbstractSet[str]) -> dict[str, tuple[str, str]]:
@@ -221,7 +221,7 @@ class WheelArchive:
                 if not row:
                     continue
                 name, recorded_hash, size = row
-                # Some builders on Windows write backslashes, and others list folders.
+                # Some builders write backslashes on Windows. Others list folders.
                 name = name.replace("\\", "/")
                 if name.endswith("/") and name.removesuffix("/") in folders:
                     continue
@@ -248,7 +248,7 @@ class WheelArchive:
         """Return the contents of a small member.
 
         Raises:
-            UnsafeWheelError: if they do not match the central directory.
+            UnsafeWheelError: if the contents do not match the central directory.
         """
         try:
             return unpack_member(member, memoryview(self._read_at(member.offset, member.end - member.offset)))

@@ -1,13 +1,13 @@
-"""A zip reader so strict that no two readers can see different archives in one file.
+"""Read zip archives so strictly that every other reader sees the same contents.
 
-A zip archive states most facts twice, and readers differ in which statement they use. Here both must agree, and every
-byte of the file must belong to exactly one part: the members, from the first byte on and without gaps, then the central
-directory, then its end record (after that of zip64, if any), whose comment ends the file. PKWARE's APPNOTE.TXT
-(https://pkware.com/documents/casestudies/APPNOTE.TXT) allows more that no wheel needs: several disks, encryption,
-patches, a second name in an extra field.
+A zip archive states most facts twice. Readers differ in which statement they use, so both must agree. Every byte of the
+file must belong to exactly one part. The members start at the first byte and have no gaps between them. The central
+directory follows, then the zip64 end record, if any, then the end record, whose comment ends the file. Other features
+of the format (https://pkware.com/documents/casestudies/APPNOTE.TXT) are refused, because no wheel needs them: several
+disks, encryption, patches, a second name in an extra field.
 
-The central directory is read first and alone. The header of a member is compared with it when the member is read, so
-that each byte is read once.
+The central directory is read first, without the members. The header of a member is compared with the central directory
+when the member is read, so that each byte is read once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 ReadAt = Callable[[int, int], bytes]
-"""Takes an offset and a number of bytes, and returns these bytes of an archive, or fewer at its end."""
+"""A function that takes an offset and a number of bytes, and returns these bytes of an archive, or fewer at its end."""
 
 STORED, DEFLATED = 0, 8
 
@@ -39,13 +39,14 @@ LONGEST_HEADER = _LOCAL.size + 2 * 0xFFFF
 _LONGEST_DESCRIPTOR = 24
 _LONGEST_END = _END.size + 0xFFFF
 LONGEST_TAIL = _LONGEST_END + _LOCATOR64.size + _END64.size
-"""The number of bytes at the end of an archive that are read first: they contain the end records."""
-# The directory is read at once. It has room for about 300,000 files, more than RECORD has.
+"""The number of bytes at the end of an archive that are read first, since they contain the end records."""
+# The central directory is read into memory. This size is enough for about 300,000 files, which is more than RECORD may
+# list.
 _LARGEST_DIRECTORY = 32 << 20
 _WHOLE16, _WHOLE32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64, _UNICODE_PATH = 0x0001, 0x7075
 
-# Version 6.3 of the format. zipfile refuses newer ones too.
+# Version 6.3 of the format. zipfile also refuses newer versions.
 _NEWEST_FORMAT = 63
 
 _HAS_DESCRIPTOR = 1 << 3
@@ -59,18 +60,18 @@ class BadZipError(ValueError):
 
 
 class Member(NamedTuple):
-    """A file or folder of an archive, according to the central directory. A tuple, since there may be thousands.
+    """A file or folder in the central directory of an archive, as a tuple, since there may be thousands.
 
     Attributes:
-        name: its name; that of a folder ends in a slash.
+        name: the name, which ends in a slash for a folder.
         raw_name: the bytes of the name.
         flags: the general purpose bit flags.
         method: :data:`STORED` or :data:`DEFLATED`.
         crc: the CRC-32 of the contents.
         packed: the size of the contents in the archive, in bytes.
         size: the size of the contents in bytes.
-        mode: the type and permissions on POSIX, or 0 if there are none.
-        offset: the offset of its header.
+        mode: the type and permissions on POSIX, or 0 if the archive does not contain them.
+        offset: the offset of the member's header.
         end: the offset of the next member or of the central directory.
     """
 
@@ -90,7 +91,7 @@ def read_directory(read_at: ReadAt, size: int) -> list[Member]:
     """Return the members of an archive, in the order of their offsets.
 
     Raises:
-        BadZipError: if it is not an archive, or an ambiguous one.
+        BadZipError: if the file is not an archive, or is ambiguous.
     """
     start, length, count = _find_directory(read_at, size)
     if length > _LARGEST_DIRECTORY:
@@ -112,12 +113,12 @@ def _find_directory(read_at: ReadAt, size: int) -> tuple[int, int, int]:
     tail = read_at(tail_start, size - tail_start)
     place = tail.rfind(_END_SIGNATURE, max(len(tail) - _LONGEST_END, 0))
     if place < 0 or place + _END.size > len(tail):
-        raise BadZipError("it has no end record: it is not a zip archive, or its end is missing")
+        raise BadZipError("the file has no end record: it is not a zip archive, or its end is missing")
     _, disk, first_disk, count_here, count, length, start, comment = _END.unpack_from(tail, place)
     if place + _END.size + comment != len(tail):
-        raise BadZipError("there are bytes after the end record")
+        raise BadZipError("the file has bytes after the end record")
     if disk or first_disk or count_here != count:
-        raise BadZipError("it is one of several parts")
+        raise BadZipError("the archive is one of several parts")
     end = tail_start + place
     if tail[place - _LOCATOR64.size : place].startswith(_LOCATOR64_SIGNATURE) and place >= _LOCATOR64.size:
         start, length, count, end = _find_directory64(tail, place, tail_start, (start, length, count))
@@ -145,7 +146,7 @@ def _find_directory64(
 
 
 def _read_central(directory: bytes, at: int) -> tuple[Member, int]:
-    """Return the entry at an offset of the central directory, without its end, and the offset of the next one."""
+    """Return the member at an offset of the central directory, without its end, and the offset of the next entry."""
     if at + _CENTRAL.size > len(directory):
         raise BadZipError("the central directory is cut off")
     (
@@ -170,16 +171,17 @@ def _read_central(directory: bytes, at: int) -> tuple[Member, int]:
     if flags & _REFUSED_FLAGS or disk or method not in (STORED, DEFLATED):
         raise BadZipError(f"{name!r} is encrypted, a patch, on another disk, or compressed by method {method}")
     if method == STORED and (packed != size or (flags & _HAS_DESCRIPTOR and size)):
-        raise BadZipError(f"{name!r} is stored and its size is ambiguous")
+        raise BadZipError(f"the size of {name!r}, which is not compressed, is ambiguous")
     return Member(name, raw_name, flags, method, crc, packed, size, attributes >> 16, offset, 0), at
 
 
 def _decode_name(raw: bytes, flags: int) -> str:
     try:
-        # Without the flag, readers decode non-ASCII names as code page 437, in the system's encoding, or as UTF-8.
+        # Without the flag, readers decode non-ASCII names in different ways: code page 437, the system's encoding, or
+        # UTF-8.
         return raw.decode("utf-8" if flags & _UTF8 else "ascii")
     except UnicodeDecodeError:
-        raise BadZipError(f"the name {raw!r} is ambiguous") from None
+        raise BadZipError(f"the encoding of the name {raw!r} is ambiguous") from None
 
 
 def _fields(name: str, extra: bytes) -> dict[int, bytes]:
@@ -200,10 +202,11 @@ def _fields(name: str, extra: bytes) -> dict[int, bytes]:
 
 
 def _widened(name: str, extra: bytes, *numbers: int) -> tuple[int, ...]:
-    """Return the numbers, each from the zip64 field if its short form says so."""
+    """Return the numbers. A number whose short form has the maximum value is read from the zip64 field."""
     field = _fields(name, extra).get(_ZIP64, b"")
     wide = [number == _WHOLE32 for number in numbers]
-    # Some writers add a zip64 field that no number refers to, and some readers use it: it must have the same numbers.
+    # Some writers add a zip64 field that no number refers to. Some readers use that field, so it must contain the same
+    # numbers.
     if len(field) < 8 * sum(wide) or (field and not any(wide)):
         if field and not any(wide) and _agrees(field, numbers):
             return numbers
@@ -220,11 +223,11 @@ def _agrees(field: bytes, numbers: tuple[int, ...]) -> bool:
 
 
 def _laid_out(found: list[Member], directory_start: int) -> list[Member]:
-    """Return the members with their ends, sorted by offset. No byte may be before, between or after them."""
+    """Return the members with their ends, sorted by offset, and refuse bytes before, between and after them."""
     found.sort(key=lambda member: member.offset)
     starts = [*(member.offset for member in found), directory_start]
     if starts[0] != 0:
-        raise BadZipError("there are bytes before the first member")
+        raise BadZipError("the file has bytes before the first member")
     laid_out = []
     for member, end in zip(found, starts[1:], strict=True):
         longest = _LOCAL.size + len(member.raw_name) + 0xFFFF + member.packed + _LONGEST_DESCRIPTOR
@@ -238,10 +241,10 @@ def _laid_out(found: list[Member], directory_start: int) -> list[Member]:
 def check_header(member: Member, head: memoryview) -> int:
     """Compare the header of a member with the central directory, and return its size in bytes.
 
-    ``head`` has the first :data:`LONGEST_HEADER` bytes of the member, or all if it has fewer.
+    ``head`` contains the first :data:`LONGEST_HEADER` bytes of the member, or all of a shorter one.
 
     Raises:
-        BadZipError: if they disagree.
+        BadZipError: if the header and the central directory disagree.
     """
     if len(head) < _LOCAL.size:
         raise BadZipError(f"the header of {member.name!r} is cut off")
@@ -262,10 +265,10 @@ def check_header(member: Member, head: memoryview) -> int:
 
 
 def check_descriptor(member: Member, rest: bytes) -> None:
-    """Check the bytes after a member's contents: the data descriptor, or nothing if the member has no descriptor.
+    """Check that only the data descriptor, if the member has one, follows the contents of a member.
 
     Raises:
-        BadZipError: if there are other bytes.
+        BadZipError: if other bytes follow.
     """
     if not member.flags & _HAS_DESCRIPTOR:
         is_right = not rest
@@ -274,4 +277,4 @@ def check_descriptor(member: Member, rest: bytes) -> None:
         expected = [struct.pack(form, member.crc, member.packed, member.size) for form in forms]
         is_right = rest.removeprefix(_DESCRIPTOR_SIGNATURE) in expected or rest in expected
     if not is_right:
-        raise BadZipError(f"there are unexpected bytes after {member.name!r}")
+        raise BadZipError(f"unexpected bytes follow {member.name!r}")
