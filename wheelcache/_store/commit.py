@@ -1,10 +1,11 @@
-"""Make a finished file an entry: give the blob its final name, then write its record.
+"""Make a finished file an entry, by giving the blob its final name and then writing its record.
 
-A blob is never replaced. An existing one is verified: if it has the same bytes, losing the race is a success; if not,
-it is quarantined. If it is held and cannot be moved or read, the new blob gets a numbered place beside it.
+A blob is never replaced. An existing blob is verified. If it has the same bytes, losing the race is a success.
+Otherwise it is quarantined. If it is held and cannot be moved or read, the new blob is stored in a numbered folder
+beside it.
 
-If the operation is cancelled or the process killed between the two steps, nothing is lost: the next lookup of the
-digest finds a blob without a record, hashes it and writes the record.
+If the operation is cancelled or the process is killed between the two steps, the next lookup of the digest finds a blob
+without a record, hashes the blob and writes the record.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _NO_FINGERPRINT = StatFingerprint(0, 0, None)
 class _Occupant(Enum):
     SAME = "a file with the same bytes"
     GONE = "no file"
-    UNKNOWN = "a file with other bytes, or one that is held and cannot be read, or is deleted and still open"
+    UNKNOWN = "a file with other bytes, or one that cannot be read because it is held or is being deleted"
 
 
 class Commit:
@@ -63,7 +64,7 @@ class Commit:
             try:
                 entry = self._add_record(fs, record)
             except CommitError as error:
-                # Another process pruned the existing blob: our own file takes its place.
+                # Another process pruned the existing blob, so our own file can be stored.
                 if is_last or not existed or error.cause is not Cause.REMOVED:
                     raise
             else:
@@ -73,10 +74,13 @@ class Commit:
         raise AssertionError("the last round returns or raises")
 
     def alias(self, fs: RobustIO, found: Entry, filename: str) -> Entry:
-        """Add an entry with the same bytes under another file name. It is new only if the bytes are stored again.
+        """Add an entry with the same bytes under another file name.
+
+        The entry counts as new only if the bytes are stored again.
 
         Raises:
-            CommitError: if the file system refuses; the cause is ``REMOVED`` if the wheel was pruned meanwhile.
+            CommitError: if the file system refuses an operation. The cause is ``REMOVED`` if the wheel was pruned
+                meanwhile.
         """
         record = found.record
         place, _ = self._place_blob(fs, found.path, record.sha256, record.size, filename, keep=True)
@@ -87,17 +91,20 @@ class Commit:
     def _place_blob(
         self, fs: RobustIO, source: str, sha256: str, size: int, filename: str, *, keep: bool
     ) -> tuple[int, bool]:
-        """Give the blob its name in a free place. Return the place, and whether a blob with the same bytes existed."""
+        """Give the blob its name in a free place.
+
+        Return the place, and whether a blob with the same bytes existed there.
+        """
         layout = self._layout
         destination = self._strategy.destination(fs, os.path.dirname(source), layout.wheels)
         for place in range(_MAX_PLACES):
             target = layout.blob(sha256, filename, place)
             fs.make_folder(layout.entry(sha256) if place == 0 else target[: -len(filename) - 1])
-            # Twice: after the first attempt, a damaged occupant is quarantined. A file that appears after that has the
-            # same bytes.
+            # Two attempts, because a damaged occupant is quarantined after the first. A file that appears after that
+            # has the same bytes.
             for _ in range(2):
                 try:
-                    # Linking a file changes its link count, and the files of layers are only read.
+                    # A hard link would change the link count of a layer's file, and layers must not be changed.
                     persist_noclobber(
                         fs,
                         source,
@@ -159,7 +166,7 @@ class Commit:
         try:
             return self._write_record(fs, record, path, stat)
         except CommitError as error:
-            # A process that clears the cache also deletes the folder of the record.
+            # The folder is missing if another process is clearing the cache.
             if fs.stat(path) is None:
                 raise _removed(path) from error
             raise
@@ -180,7 +187,7 @@ class Commit:
         return Entry(record, path, now, is_new)
 
     def _is_recorded(self, fs: RobustIO, record: Record) -> bool:
-        """Return whether the existing record is equal. It is then kept, since other processes may be reading it."""
+        """Return whether an equal record exists, which is then kept, since other processes may be reading it."""
         data = fs.read(self._layout.record(record.sha256, record.filename))
         existing = None if data is None else decode_record(data, record.sha256)
         return existing is not None and (existing.filename, existing.place, existing.seen, existing.hashes) == (

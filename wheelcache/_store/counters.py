@@ -1,14 +1,15 @@
 """Count hits and misses of a cache, and estimate its size without a walk.
 
-Counting happens in memory and costs a hit nothing. A process appends its counts as one short line to a file after a
-miss, and when the cache is closed. Appending needs no lock, and readers skip an incomplete line. The bytes of removed
-files are appended as a negative number, so the lines add up to an estimate of the size.
+A process counts in memory, so a hit writes nothing. After a miss and when the cache is closed, the process appends its
+counts to a file, as one short line. Appending needs no lock, since readers skip an incomplete line. The bytes of
+removed files are appended as a negative number, so that the sum of the lines estimates the size.
 
 A full walk appends the absolute size, not a difference. If two walks found the same difference, it would be applied
 twice.
 
-A file that has grown long is sealed: it gets another name, and is replaced by one line in the current file an hour
-later, when no process has it open any more. The process that deletes it writes that line, so nothing counts twice.
+A file that has grown long is sealed by renaming it. An hour later, when no process has the sealed file open any more,
+one line in the current file replaces it. The process that deletes the sealed file writes that line, so that no count is
+added twice.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Count(NamedTuple):
 
     Attributes:
         hits: the number of requested wheels that were in the cache.
-        misses: the number of requested wheels that were not.
+        misses: the number of requested wheels that were not in the cache.
         bytes_saved: the bytes of the wheels that were in the cache.
         growth: the bytes of wheels and trees that were added, minus those that were removed.
         is_total: whether ``growth`` is the absolute size that a walk found.
@@ -64,7 +65,7 @@ class Count(NamedTuple):
         return Count(self.hits, self.misses, self.bytes_saved)
 
     def line(self) -> bytes:
-        """Return the counts as a line. It begins with a line break, in case the line before it is incomplete."""
+        """Return the counts as a line, which begins with a line break in case the previous line is incomplete."""
         size = f"={self.growth}" if self.is_total else f"{self.growth}"
         return f"\n{self.hits} {self.misses} {self.bytes_saved} {size}\n".encode("ascii")
 
@@ -79,11 +80,11 @@ class Counters:
         self._layout = layout
         self._writable = writable
         self.after_fork()
-        # The inode, the offset and the sum of the last read. The next one reads only the lines after the offset.
+        # The inode, the offset and the sum of the last read. The next read starts at the offset.
         self._read = (0, 0, Count())
 
     def after_fork(self) -> None:
-        """Replace the lock, which a thread of the parent may hold, and drop the counts that the parent will write."""
+        """Replace the lock, which a thread of the parent may hold, and discard counts that the parent will write."""
         self._lock = threading.Lock()
         self._unwritten = Count()
 
@@ -96,7 +97,7 @@ class Counters:
         self._count(Count(misses=1))
 
     def add_growth(self, size: int) -> None:
-        """Count bytes that were added, or with a negative number, removed."""
+        """Count bytes that were added or, as a negative number, removed."""
         self._count(Count(growth=size, added=max(size, 0)))
 
     def _count(self, count: Count) -> None:
@@ -104,17 +105,17 @@ class Counters:
             self._unwritten = self._unwritten.plus(count)
 
     def write(self, fs: RobustIO) -> None:
-        """Append the counts since the last call. Best effort: never waits or fails, and is not cancelled."""
+        """Append the counts since the last call, best effort, without waiting or raising. Cannot be cancelled."""
         with self._lock:
             count, self._unwritten = self._unwritten, Count()
         if count == _NOTHING or not self._writable:
             return
         try:
-            # Not cancellable: the counts would be lost.
+            # Uncancellable, because the counts would be lost.
             with fs.system.files.open_append(self._layout.counters) as file:
                 write_all(file, count.line())
         except OSError:
-            # An absolute size will be outdated by the next attempt.
+            # An absolute size is dropped, because it will be outdated at the next attempt.
             retained = count.without_sizes() if count.is_total else count
             with self._lock:
                 self._unwritten = retained.plus(self._unwritten)
@@ -128,14 +129,14 @@ class Counters:
         return self._sum_of_sealed(fs).plus(_sum(fs.read(self._layout.counters))).plus(self._unwritten)
 
     def size(self, fs: RobustIO) -> int:
-        """Return the estimated bytes of wheels and trees, without a walk. Never waits, and never fails.
+        """Return the estimated bytes of wheels and trees, without a walk. Never waits or raises.
 
         The estimate is negative if bytes were removed that had never been counted.
         """
         return self._sizes(fs).growth
 
     def added(self, fs: RobustIO) -> int:
-        """Return the bytes added since a fixed moment, to compare with a later call. Never waits, and never fails."""
+        """Return the bytes added since a fixed moment, to compare with a later call. Never waits or raises."""
         return self._sizes(fs).added
 
     def _sizes(self, fs: RobustIO) -> Count:
@@ -156,16 +157,16 @@ class Counters:
         if stat.st_size > offset:
             with fs.files.open_read(self._layout.counters) as file:
                 file.seek(offset)
-                # An incomplete last line is read again the next time.
+                # The next read repeats an incomplete last line.
                 data = file.read(stat.st_size - offset).rpartition(b"\n")
             offset, total = offset + len(data[0]) + len(data[1]), _sum(data[0], total)
         self._read = (stat.st_ino, offset, total)
         return total
 
     def record_size(self, fs: RobustIO, size: int) -> None:
-        """Append the absolute size that a walk found. Best effort: never waits, and never fails.
+        """Append the absolute size that a walk found, best effort, without waiting or raising.
 
-        Long files are sealed, and old sealed ones merged: the sizes in them no longer count.
+        Long files are sealed and old sealed files are merged, since the sizes in them no longer count.
         """
         self._merge_sealed(fs)
         if self._sizes(fs).growth != size:
@@ -187,7 +188,7 @@ class Counters:
                     self._layout.counters, self._layout.sealed_counters(OwnerTag.new(now, fs.system.boot()))
                 )
         except (OSError, CommitError):
-            pass  # another process is doing the same, or the next prune will
+            pass  # another process merges the file now, or the next prune will
 
     def _sum_of_sealed(self, fs: RobustIO) -> Count:
         total = Count()
@@ -196,7 +197,7 @@ class Counters:
         return total
 
     def _sealed(self, fs: RobustIO) -> list[str]:
-        """Return the paths of the sealed files, oldest first: their names begin with the time of sealing."""
+        """Return the paths of the sealed files, oldest first, since their names begin with the time of sealing."""
         names = sorted(entry.name for entry in fs.scan(self._layout.version))
         return [os.path.join(self._layout.version, name) for name in names if self._layout.is_sealed_counters(name)]
 

@@ -17,8 +17,8 @@ _GITIGNORE = b"*\n"
 def prepare(fs: RobustIO, layout: Layout) -> None:
     """Create the files that mark a folder as a cache, for backup tools and git.
 
-    If the folder already contains other files, because it is a project folder for example, only the cache's subfolder
-    is marked. Backup tools and git then still see the other files.
+    If the folder already contains other files, as a project folder does, only the cache's subfolder is marked, so that
+    backup tools and git still see the other files.
 
     Raises:
         CommitError: if a file or folder cannot be created.
@@ -37,12 +37,12 @@ def prepare(fs: RobustIO, layout: Layout) -> None:
             pass
         except OSError as error:
             raise commit_error(error, "write", path) from error
-    # Created last: if this folder exists, so do the marks.
+    # Created last, so that the marks exist if this folder exists.
     fs.make_folder(layout.version)
 
 
 def with_modes_of(fs: RobustIO, layout: Layout) -> FileSystem:
-    """Return a file layer that gives new files the permissions of the cache folder. Create the folder if it is missing.
+    """Create a missing cache folder, and return a file layer that gives new files the permissions of this folder.
 
     Raises:
         CommitError: if the folder cannot be created or read.
@@ -59,7 +59,7 @@ def require_folder(fs: RobustIO, path: str) -> None:
     """Check that the folder of a read-only cache exists.
 
     Raises:
-        ReadOnlyError: if it does not exist.
+        ReadOnlyError: if the folder does not exist.
     """
     if not fs.files.is_dir(path):
         raise ReadOnlyError(

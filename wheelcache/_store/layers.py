@@ -1,7 +1,7 @@
 """Look up wheels in the writable store and its layers.
 
-The writable store is searched first, then each layer in order. Layers are never written. A wheel in a layer is used in
-place. If it is requested under another file name, it is copied to the writable store.
+The writable store is searched first, then each layer in order. Nothing is ever written to a layer. A wheel in a layer
+is used in place. If a wheel of a layer is requested under another file name, it is copied to the writable store.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class LayeredStore:
     Args:
         layout: the paths of the writable store.
         layers: the paths of the layers, in the order in which they are searched.
-        read_only: whether the writable store must not be written either.
-        offline: whether a stale response may be used if its server allows that.
+        read_only: whether nothing may be written to the writable store either.
+        offline: whether a stale response may be used, if its server allows that.
         verify_full: whether a wheel is hashed on every hit.
         strategy: gives a finished file its final name.
-        counters: counts hits.
+        counters: the hits and misses of the cache.
         on_growth: called after an entry was added, with its bytes and its sha256.
     """
 
@@ -68,9 +68,10 @@ class LayeredStore:
 
         Args:
             fs: the file system of the operation.
-            request: the wheel, by its hashes or, without any, by its URL.
+            request: the request, which identifies the wheel by its hashes or, without hashes, by its URL.
             refresh: whether a request without a hash must be revalidated even if its last response is fresh.
-            adopt: whether to write the missing record of a blob. Only the owner of the wheel's turn may do that.
+            adopt: whether to write the missing record of a blob. Only a caller that has the turn of this wheel may do
+                that.
 
         Raises:
             HashMismatchError: if the wheel has one of the requested hashes but not all of them.
@@ -98,12 +99,12 @@ class LayeredStore:
         return None if found is None else found[0]
 
     def contains(self, fs: RobustIO, request: ResolvedRequest) -> bool:
-        """Return whether a requested wheel has been added. Never waits and never fails."""
+        """Return whether a requested wheel has been added. Never waits or raises."""
         quiet = RobustIO(fs.op.without_waiting().with_progress(None))
         try:
             return self._find_by_hash(quiet, request.hashes, request.filename) is not None
         except WheelCacheError:
-            return False  # the caller looks it up again, with its retry budget, when it is its turn
+            return False  # when the caller has its turn, it repeats the lookup with its retry budget
 
     def _find_by_hash(
         self, fs: RobustIO, hashes: Mapping[str, str], filename: str | None, *, adopt: bool = False
@@ -116,7 +117,7 @@ class LayeredStore:
             entry = sha256 and lookup.find(fs, sha256, filename, tuple(hashes), adopt=adopt and number == 0)
             if entry and entry.is_new:
                 self._on_growth(fs, entry.record.size, entry.record.sha256)
-            # A pointer that was copied to the name of another key points to a wheel without this hash.
+            # A pointer that was copied to the name of another key leads to a wheel without this hash.
             if entry and key in {f"{name}:{value}" for name, value in entry.record.all_hashes().items()}:
                 named = self._with_filename(fs, entry, filename)
                 return None if named is None else (named, Status.LAYER if number else Status.HIT)
@@ -135,7 +136,7 @@ class LayeredStore:
     def _with_filename(self, fs: RobustIO, entry: Entry, filename: str | None) -> Entry | None:
         """Return the entry with the requested file name, or ``None`` if another process removed it.
 
-        Two file names of one digest are two entries of one blob, so a missing entry is created.
+        A digest with two file names has two entries, so a missing entry is created.
         """
         if filename is None or filename.lower() == entry.record.filename.lower() or self.read_only:
             return entry
@@ -166,15 +167,15 @@ class LayeredStore:
 
         Args:
             fs: the file system of the operation.
-            stage: the file, whose bytes are checked first.
+            stage: the staged file. Its bytes are checked first.
             filename: the wheel's file name.
-            url: its origin, redacted, or ``None``.
-            status: the status of the returned wheel, unless it repairs a damaged one.
+            url: the redacted URL that the file was fetched from, or ``None``.
+            status: the status of the returned wheel, unless the wheel replaces a damaged one.
 
         Raises:
             HashMismatchError: if the bytes do not have the expected hashes.
-            SizeMismatchError: if they do not have the expected size.
-            InvalidWheelError: if no hash was expected, and they are not a zip archive.
+            SizeMismatchError: if the bytes do not have the expected size.
+            InvalidWheelError: if no hash was expected, and the bytes are not a zip archive.
             CommitError: if the file cannot be committed.
         """
         finished = stage.seal()
@@ -183,7 +184,7 @@ class LayeredStore:
         was_damaged = self._lookup.remember(entry)
         for name, value in finished.hashes.items():
             if name != "sha256" and _hashes.is_strong(name):
-                # Not cancellable, because the entry exists and its bytes must be counted.
+                # Uncancellable, because the entry exists and its bytes must be counted.
                 self.index.write_digest(fs.for_cleanup(), f"{name}:{value}", entry.record.sha256)
         self._on_growth(fs, entry.record.size if entry.is_new else 0, entry.record.sha256)
         return to_wheel(entry, Status.REPAIRED if was_damaged else status)
@@ -215,7 +216,7 @@ def _check_entry(entry: Entry, request: ResolvedRequest) -> None:
             path=entry.path,
             expected=request.hashes,
             actual=hashes,
-            advice="The requested hashes belong to different files: check them.",
+            advice="Check the requested hashes, which belong to different files.",
         )
     if request.size not in {None, entry.record.size}:
         raise SizeMismatchError(
@@ -224,12 +225,12 @@ def _check_entry(entry: Entry, request: ResolvedRequest) -> None:
             path=entry.path,
             expected=request.size or 0,
             actual=entry.record.size,
-            advice="The requested hash and size belong to different files: check them.",
+            advice="Check the requested hash and size, which belong to different files.",
         )
 
 
 def to_wheel(entry: Entry, status: Status) -> CachedWheel:
-    """Return the public description of an entry."""
+    """Return an entry as the wheel that callers receive."""
     record = entry.record
     return CachedWheel(
         path=Path(entry.path),

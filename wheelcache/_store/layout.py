@@ -19,10 +19,11 @@
         tally.log                           the counters: hits, misses and sizes, one line per process
         tally-<owner>.log                   a long file of counters, until its sum is written
 
-The version of the format is part of the path: an incompatible change becomes ``v2`` beside ``v1``. Names are short,
-lowercase and ASCII, so that no system has reserved names or case clashes among them.
+The version of the format is part of the path. An incompatible change becomes ``v2`` beside ``v1``. Names are short,
+lowercase and ASCII, so that no system reserves one or confuses two that differ in case.
 
-Paths are ``str`` inside the library, since a hit takes microseconds. Callers get :class:`pathlib.Path`.
+Paths are ``str`` inside the library, because a :class:`pathlib.Path` would slow a hit down. The public API returns
+:class:`pathlib.Path`.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ from .._request import text_key
 VERSION = "v1"
 _MARKS = "CACHEDIR.TAG", ".gitignore"
 
-# Hex digits of a key in partial/ and locks/: 128 bits do not collide by chance, and keep the paths short.
+# The number of hex digits of a key in partial/ and locks/. 128 bits do not collide by chance, and keep the paths short.
 _KEY_DIGITS = 32
 _PARTIAL = ".part"
 
 SHARD_DIGITS = 2
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# Hex digits of the digest in the name of a tree. The name is short because the wheel's files have long paths below it,
-# and Windows limits the length of a path. The marker contains the whole digest.
+# The number of hex digits of the digest in the name of a tree. The name is short, because a wheel's files have long
+# paths below it and Windows limits the length of a path. The marker contains the whole digest.
 _TREE_DIGITS = 20
 
-# Not compiled: only verify and prune use them, and compiling would delay every start of a process.
+# Not compiled, because only verify and prune use these patterns and compiling them would delay every process.
 _SHARD = r"\A[0-9a-f]{2}\Z"
 _REST = r"\A[0-9a-f]{62}\Z"
 _POINTER_OR_METADATA = r"\A[0-9a-f]+\.json\Z"
@@ -63,8 +64,8 @@ class FolderPattern(NamedTuple):
     Attributes:
         folder: the absolute path of the folder.
         in_shards: whether the names are distributed over shards, by their first digits.
-        files: the pattern of the names of files; empty if no files belong there.
-        folders: the pattern of the names of folders; empty if no folders belong there.
+        files: the pattern of the names of files. Empty if no files belong there.
+        folders: the pattern of the names of folders. Empty if no folders belong there.
     """
 
     folder: str
@@ -83,7 +84,7 @@ class Layout:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        # os.path.join for each entry would take a tenth of the time of a walk.
+        # Concatenated to each path, because os.path.join would take a tenth of the time of a walk.
         self._wheels = os.path.join(root, VERSION, "wheels", "")
         self.version = os.path.join(root, VERSION)
         self.wheels = os.path.join(self.version, "wheels")
@@ -100,13 +101,13 @@ class Layout:
     def marks(folder: str) -> tuple[str, str]:
         """Return the paths of the files that make backup tools and git skip a folder.
 
-        The first one is specified at https://bford.info/cachedir/; the second is a .gitignore.
+        The first file is specified at https://bford.info/cachedir/. The second is a .gitignore.
         """
         tag, gitignore = (os.path.join(folder, name) for name in _MARKS)
         return tag, gitignore
 
     def holds_others(self, names: Iterable[str]) -> bool:
-        """Return whether the names in the cache folder include one that wheelcache does not use there."""
+        """Return whether the names in the cache folder include a name that wheelcache does not use there."""
         return not {VERSION, *_MARKS}.issuperset(names)
 
     def holds(self, path: str) -> bool:
@@ -122,7 +123,7 @@ class Layout:
         return f"{self.entry(sha256)}{os.sep}{record_name(filename)}"
 
     def blob(self, sha256: str, filename: str, place: int) -> str:
-        """Return the path of the blob of a wheel: beside its record for place 0, else in a numbered folder."""
+        """Return the path of the blob of a wheel, which is beside its record for place 0, else in a numbered folder."""
         folder = self.entry(sha256)
         return f"{folder}{os.sep}{filename}" if place == 0 else os.path.join(folder, str(place), filename)
 
@@ -136,7 +137,7 @@ class Layout:
         return os.path.join(self.trees, sha256[:2])
 
     def tree(self, sha256: str, number: int) -> str:
-        """Return the folder of an unpacked wheel; :func:`marker_path` returns its marker."""
+        """Return the folder of a tree. :func:`marker_path` returns the path of its marker."""
         return os.path.join(self.trees, sha256[:2], f"{sha256[2 : 2 + _TREE_DIGITS]}-{number}")
 
     def pointer(self, key: str) -> str:
@@ -155,23 +156,26 @@ class Layout:
         return os.path.join(self.partial, name[:2]), name[:_KEY_DIGITS] + "."
 
     def new_partial(self, key: str, owner: str, space: str = "") -> str:
-        """Return a path for a new download of a key, by a process of the process space ``space``."""
+        """Return a path for a new download of a key by a process in the PID namespace ``space``."""
         folder, prefix = self.partials(key)
         return os.path.join(folder, f"{prefix}{owner}.{space_tag(space)}{_PARTIAL}")
 
     @staticmethod
     def is_partial(name: str, space: str | None = None) -> bool:
-        """Return whether the name is that of a partial download, made in this process space if one is given."""
+        """Return whether the name is that of a partial download and, if ``space`` is given, of this PID namespace."""
         ending = _PARTIAL if space is None else f".{space_tag(space)}{_PARTIAL}"
         return name.endswith(ending)
 
     @staticmethod
     def origin_file(partial: str) -> str:
-        """Return the path of the origin file of a partial download. It names the source of the bytes."""
+        """Return the path of the origin file of a partial download, which names the source of the bytes."""
         return partial.removesuffix(_PARTIAL) + ".json"
 
     def new_temporary(self, owner: str, space: str | None = None) -> str:
-        """Return a path for a new temporary file. A long-lived file states the process space of its owner."""
+        """Return a path for a new temporary file.
+
+        The name of a long-lived file contains the PID namespace of its owner.
+        """
         return os.path.join(self.tmp, f"{owner}.tmp" if space is None else f"{owner}.{space_tag(space)}.tmp")
 
     def lock(self, key: str) -> str:
@@ -179,7 +183,7 @@ class Layout:
         return os.path.join(self.locks, text_key(key)[:_KEY_DIGITS] + ".lock")
 
     def sealed_counters(self, owner: str) -> str:
-        """Return a path for a file of counters that no process appends to any more."""
+        """Return a path for a sealed file of counters, which no process appends to any more."""
         return os.path.join(self.version, f"tally-{owner}.log")
 
     def is_sealed_counters(self, name: str) -> bool:
@@ -245,7 +249,7 @@ def is_blob(name: str) -> bool:
 
 def is_place(name: str) -> bool:
     """Return whether the name in the folder of an entry is that of a numbered folder for a blob."""
-    # A record states the number, so each number has one spelling.
+    # A record contains the number as an integer, so "01" is not a place.
     return name.isascii() and name.isdigit() and not name.startswith("0")
 
 

@@ -1,15 +1,14 @@
 """Look up the entries of one cache folder, and decide whether they can be trusted.
 
-An entry exists if its record parses and its blob has the recorded size. It is trusted if the blob is the file that was
-hashed, in the same boot of this machine: same size, time stamp and inode. In any other case (the first use after a
-reboot, a cache restored from an archive, a touched file) it is hashed once, and the record is renewed. Writes therefore
-need no fsync, and no short, zero-filled or altered wheel is returned.
+An entry exists if its record can be parsed and its blob has the recorded size. The entry is trusted if the blob has the
+size, time stamp and inode of the file that was hashed in the same boot of this machine. In any other case, the blob is
+hashed once and the record is renewed. Such cases are the first use after a reboot, a cache that was restored from an
+archive, and a touched file. Writes therefore need no fsync, and no short, zero-filled or altered wheel is returned.
 
-A hit marks its entry as used, at most once a day, by setting the time stamp of the record to now. The stamp carries no
-trust. Setting it may fail, and only the order of pruning depends on it.
+At most once a day, a hit marks its entry as used, by setting the time stamp of the record to the current time. This may
+fail, since only the order of pruning depends on the time stamp.
 
-Limit: a program that writes into a blob within one boot and resets the time stamp is noticed only with
-``verify="full"``.
+If a program writes into a blob and resets the time stamp within one boot, only ``verify="full"`` detects the change.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from .quarantine import quarantine_file
 from .records import Record, StatFingerprint, decode_record, write_record
 from .walk import scan_entry, walk_digests
 
-# Walking a million entries must not fill the memory. An entry that was dropped costs one more read of its record.
+# A walk over a million entries must not fill the memory. For an entry that was dropped, the record is read once more.
 _MAX_TRUSTED = 10_000
 _DAY = 86_400.0
 
@@ -34,10 +33,10 @@ class Entry(NamedTuple):
     """An entry that can be trusted.
 
     Attributes:
-        record: its record.
-        path: the absolute path of its blob.
-        used: the time of its last use, to the day, in seconds since the epoch.
-        is_new: whether it has just become an entry, so that its bytes must be counted.
+        record: the record.
+        path: the absolute path of the blob.
+        used: the time of the last use, in seconds since the epoch, accurate to a day.
+        is_new: whether the entry has just been created, so that its bytes must be counted.
     """
 
     record: Record
@@ -50,7 +49,7 @@ class Lookup:
     """The entries of one cache folder.
 
     Args:
-        layout: its paths.
+        layout: the paths of the cache folder.
         writable: whether records may be renewed and damaged blobs quarantined.
         full: whether a blob is hashed on every lookup.
     """
@@ -59,7 +58,7 @@ class Lookup:
         self._layout = layout
         self._writable = writable
         self._full = full
-        # An entry that this object trusted once costs one stat from then on.
+        # Only one stat is needed to find an entry that this object has trusted before.
         self._trusted: dict[tuple[str, str], Entry] = {}
         self._was_damaged: set[str] = set()
 
@@ -78,13 +77,14 @@ class Lookup:
         Args:
             fs: the file system of the operation.
             sha256: the digest, in hex.
-            filename: the file name, or ``None``; if it has no entry, one of the same bytes with another name is found.
+            filename: the file name, or ``None`` for any name. If no entry has this name, an entry of the same bytes
+                with another name is returned.
             algorithms: hashes that the record of the returned entry must contain.
-            adopt: whether to hash a blob without a record, and to write its record. Only the holder of the key's turn
-                may do so.
+            adopt: whether to hash a blob without a record, and to write its record. Only a caller that has the turn of
+                this key may do that.
             use: whether to mark the entry as used.
         """
-        # A caller with ``adopt`` has already missed once. The folder hardly ever exists, and one call finds out.
+        # A caller with ``adopt`` has already missed once, so the folder hardly ever exists. One scan can confirm that.
         files = fs.scan(self._layout.entry(sha256)) if adopt else None
         if files == []:
             return None
@@ -113,9 +113,9 @@ class Lookup:
         return entry
 
     def _mark_used(self, fs: RobustIO, entry: Entry) -> Entry:
-        """Mark an entry as used, unless that was done within a day: pruning needs no finer order."""
+        """Mark an entry as used, unless it was marked within a day, since pruning needs no finer order."""
         now = fs.system.now()
-        # A mark from the future was set by a wrong clock, and would keep the entry forever.
+        # A time in the future was set by a wrong clock. If it were kept, the entry would never be pruned.
         if not self._writable or abs(now - entry.used) < _DAY:
             return entry
         fs.touch(self._layout.record(entry.record.sha256, entry.record.filename), now)
@@ -129,13 +129,13 @@ class Lookup:
                 return None  # a folder has the name of the record
             raise
         record = decode_record(data, sha256)
-        # On a file system that ignores case, the record of Name.whl is found for name.whl too: it is the same wheel.
+        # On a file system that ignores case, name.whl also finds the record of Name.whl, which is the same wheel.
         if record is None or record.filename.lower() != filename.lower():
             return None
         return Entry(record, self._layout.blob(sha256, record.filename, record.place), used)
 
     def _check_entry(self, fs: RobustIO, recorded: Entry, algorithms: Collection[str]) -> Entry | None:
-        """Return a recorded entry if it is trusted, or if its blob has the right hashes; otherwise ``None``."""
+        """Return a recorded entry if it is trusted or its blob has the right hashes. Otherwise return ``None``."""
         stat = fs.stat(recorded.path)
         if stat is None:
             return None
@@ -179,17 +179,17 @@ class Lookup:
         return True
 
     def _quarantine(self, fs: RobustIO, damaged: Entry, stat: os.stat_result) -> None:
-        """Quarantine a damaged blob, if it can be moved, so that a good one can take its place.
+        """Quarantine a damaged blob if it can be moved, so that a good blob can replace it.
 
-        The record is kept: without a blob it counts as a miss, and another process may be writing the record of a good
-        blob.
+        The record is kept, since a record without a blob counts as a miss. Another process may be writing the record of
+        a good blob at the same time.
         """
         self._was_damaged.add(damaged.record.sha256)
         if self._writable:
             quarantine_file(fs, self._layout, damaged.path, stat)
 
     def _adopt(self, fs: RobustIO, sha256: str, algorithms: Collection[str]) -> Entry | None:
-        """Write the missing record of a blob, whose process was killed before writing it, or whose record was lost."""
+        """Write the missing record of a blob, which was lost, or never written because the process was killed."""
         folder = scan_entry(fs, self._layout, sha256)
         for blob in () if folder is None else folder.blobs:
             hashes = hash_file(fs, blob.path, algorithms, blob.size)
@@ -204,14 +204,14 @@ class Lookup:
             record = Record(blob.filename, sha256, blob.size, fingerprint, created=int(system.now()), place=place)
             record = record.with_fingerprint(fingerprint, hashes)
             entry = Entry(record, blob.path, system.now())
-            # Not trusted without a record, so that the next fetch tries again to write one.
+            # Not trusted without a record, so that the next fetch tries to write the record again.
             if self._renew(fs, record, entry.used):
                 self._trust(entry)
             return entry._replace(is_new=True)
         return None
 
     def remember(self, entry: Entry) -> bool:
-        """Trust an entry that was hashed while it was written; return whether it replaces a damaged one."""
+        """Trust an entry that was hashed during its download, and return whether it replaces a damaged one."""
         was_damaged = entry.record.sha256 in self._was_damaged
         self._was_damaged.discard(entry.record.sha256)
         self._trust(entry._replace(is_new=False))

@@ -1,4 +1,4 @@
-"""Move damaged files into quarantine. Nothing is deleted here, because a deletion cannot be undone."""
+"""Move damaged files into quarantine. This module deletes no file, because a deletion cannot be undone."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .layout import Layout
 def quarantine_file(fs: RobustIO, layout: Layout, path: str, examined: os.stat_result) -> bool:
     """Move a damaged file into quarantine, and return whether its path is free now.
 
-    Since the file was examined, another process may have replaced it with a good one. It is therefore moved only if it
-    is still the same file, and moved back if the moved file turns out to be another one.
+    After the examination, another process may have replaced the file with a good one. So the file is moved only if it
+    is still the same, and is moved back if it proves to be another file.
     """
     target = layout.quarantined(OwnerTag.new(fs.system.now(), fs.system.boot()), path)
     try:
         fs.without_waiting().make_folder(layout.quarantine)
         if _is_same(fs.files.stat(path), examined):
             fs.files.rename(path, target)
-            # Not cancellable: a good file must get its name back.
+            # Uncancellable, because a good file must be moved back to its name.
             cleanup = fs.for_cleanup()
             if not _is_still_same(cleanup, target, examined):
                 cleanup.files.rename(target, path)
     except (FileNotFoundError, FileExistsError):
         return True
     except OSError:
-        return False  # the volume has no rename, or a process holds the file: the good file gets a numbered place
+        return False  # no rename on this volume, or the file is held, so a good file is stored in a numbered folder
     return True
 
 
@@ -38,10 +38,10 @@ def _is_same(stat: os.stat_result, other: os.stat_result) -> bool:
 def _is_still_same(fs: RobustIO, renamed: str, examined: os.stat_result) -> bool:
     """Return whether a renamed file is the one that was examined before.
 
-    On FAT, a file's number depends on the position of its directory entry, and a rename may change it. Only size and
-    time remain to compare there, with a resolution of 2 s: a good file that replaced a damaged one within them is
-    quarantined and fetched again.
-    https://learn.microsoft.com/windows/win32/api/fileapi/ns-fileapi-by_handle_file_information
+    On FAT, a file's inode depends on the position of its directory entry, so a rename may change it:
+    https://learn.microsoft.com/windows/win32/api/fileapi/ns-fileapi-by_handle_file_information. Only the size and the
+    time stamp, which has a resolution of 2 s, can be compared there. If a good file replaces a damaged one within this
+    time, it is quarantined and fetched again.
     """
     stat = fs.files.stat(renamed)
     if _is_same(stat, examined):

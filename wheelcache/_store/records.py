@@ -1,7 +1,7 @@
-"""Read and write records: the small JSON files that make a blob an entry.
+"""Read and write records, which are small JSON files that make a blob an entry.
 
-A record is valid only if its checksum matches, so a torn, short, zero-filled or mixed record counts as missing, and no
-write needs to be atomic. A record in the folder of another digest, or under another file name, is not valid either.
+A record is valid only if its checksum matches. A torn, short, zero-filled or mixed record counts as missing, so no
+write needs to be atomic. A record in the folder of another digest or under another file name is not valid either.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class StatFingerprint(NamedTuple):
 
     Attributes:
         mtime_ns: the time stamp in nanoseconds.
-        inode: the number of the file on its volume, which changes if the file is replaced.
+        inode: the number of the file on its volume. A file that replaces it has another number.
         boot: the boot to which trust is limited, or ``None`` if the system does not identify its boots. Trust is then
             limited to the process.
     """
@@ -41,7 +41,7 @@ class Record(NamedTuple):
         size: the size in bytes.
         seen: the fingerprint of the blob when it was last hashed.
         hashes: other computed hashes in hex, by algorithm.
-        url: the redacted URL that it was fetched from, or ``None``.
+        url: the redacted URL that the wheel was fetched from, or ``None``.
         created: the creation time in seconds since the epoch.
         place: the number of the folder with the blob, or 0 if the blob is beside the record.
     """
@@ -60,13 +60,13 @@ class Record(NamedTuple):
         return {"sha256": self.sha256, **self.hashes}
 
     def with_fingerprint(self, seen: StatFingerprint, hashes: Mapping[str, str]) -> Record:
-        """Return the record with a new fingerprint and the hashes that were computed along with it."""
+        """Return the record with a new fingerprint and the hashes that were computed at the same time."""
         more = {name: value for name, value in hashes.items() if name != "sha256"}
         return self._replace(seen=seen, hashes={**self.hashes, **more})
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:
-    """Return fields as one line of JSON, whose last field is a checksum of the others."""
+    """Return fields as one line of JSON, with a checksum of all fields as the last one."""
     body = json.dumps(fields, separators=(",", ":"), sort_keys=True)
     return f'{body[:-1]},"check":"{_check(body)}"}}\n'.encode("ascii")
 
@@ -88,7 +88,8 @@ def decode(data: bytes) -> dict[str, Any] | None:
 
 
 def _check(body: str) -> str:
-    # A checksum detects accidents, not attacks: a writer of records can also write checksums.
+    # A checksum detects accidents and not attacks, because a program that can write a record can also write its
+    # checksum.
     return f"{zlib.crc32(body.encode('ascii')):08x}"
 
 
@@ -98,7 +99,7 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(data: bytes, sha256: str) -> Record | None:
-    """Return the record of a wheel with this sha256, or ``None`` if the data is not a valid record of it."""
+    """Return the record of a wheel with this sha256, or ``None`` if the data is not a valid record of this wheel."""
     fields = decode(data)
     if fields is None:
         return None
@@ -110,7 +111,7 @@ def decode_record(data: bytes, sha256: str) -> Record | None:
 
 
 def _is_sound(record: Record) -> bool:
-    """Return whether all fields have valid values: other programs may write records too."""
+    """Return whether all fields have valid values, since other programs may also write records."""
     numbers = (record.size, record.created, record.place, record.seen.mtime_ns, record.seen.inode)
     return (
         all(type(number) is int for number in numbers)
@@ -125,7 +126,7 @@ def _is_sound(record: Record) -> bool:
 
 
 def write_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> None:
-    """Write or replace a record, which makes its blob an entry that was last used at the given time.
+    """Write or replace a record, which makes its blob an entry with this time of last use.
 
     Raises:
         CommitError: if the file system refuses.
@@ -133,12 +134,12 @@ def write_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> N
     stamp = OwnerTag.new(fs.system.now(), fs.system.boot())
     path = layout.record(record.sha256, record.filename)
     fs.write_small(path, encode_record(record), layout.new_temporary(stamp))
-    # Set from our own clock: times of last use are compared, and the clock of a file server may differ.
+    # Set explicitly, because times of last use are compared and the clock of a file server may differ from ours.
     fs.touch(path, used)
 
 
 def write_first_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> None:
-    """Write a record as :func:`write_record` does, but never replace one.
+    """Write a record like :func:`write_record`, but never replace an existing one.
 
     Raises:
         FileExistsError: if a record exists.

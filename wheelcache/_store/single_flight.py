@@ -1,7 +1,7 @@
-"""Do one piece of work on a key at a time, among the threads of this process and among processes.
+"""Let only one thread or process at a time work on a key.
 
-This only saves work: correctness never depends on it. A waiter observes whether the owner makes progress, which means
-that a partial file of the same wheel grows. The waiter continues without a lock if there is no progress for
+The locks only save work, and correctness never depends on them. A waiter observes the progress of the owner, which is
+the growth of a partial file of the same wheel. The waiter continues without a lock if the owner makes no progress for
 ``lock_timeout`` seconds, or if locking is impossible. The result is still correct, because each process writes its own
 partial file, and losing the race to commit is a success.
 """
@@ -27,7 +27,7 @@ class SingleFlight:
     """The keys in progress in one cache folder.
 
     Args:
-        layout: its paths.
+        layout: the paths of the cache folder.
         lock_timeout: the seconds that a waiter waits for an owner that makes no progress.
     """
 
@@ -43,9 +43,10 @@ class SingleFlight:
 
     @contextmanager
     def turn(self, fs: RobustIO, key: str, is_done: Callable[[], bool]) -> Iterator[None]:
-        """Work on a key within the block. Waits until no other thread or process does, or waiting is no longer useful.
+        """Wait for the turn to work on a key, and have it within the block.
 
-        ``is_done`` says whether another thread or process has done the work. Cancelling the operation ends the wait.
+        The wait ends when no other thread or process works on the key, or when ``is_done`` reports that another one has
+        done the work. The wait also ends if the owner makes no progress, or if the operation is cancelled.
         """
         owner = _Owner(fs, self._layout, key, self._lock_timeout, is_done)
         with self._among_threads(key) as thread_lock:
@@ -59,7 +60,8 @@ class SingleFlight:
 
     @contextmanager
     def _among_threads(self, key: str) -> Iterator[threading.Lock]:
-        # A listener may fork, and call after_fork in the child by another call: this turn ends with what it began with.
+        # A listener may fork, after which a call in the child replaces these attributes. So this turn keeps its own
+        # references.
         mutex, threads = self._lock, self._threads
         with mutex:
             lock, users = threads.get(key, (threading.Lock(), 0))
@@ -82,9 +84,9 @@ class SingleFlight:
             try:
                 return lock.try_acquire()
             except OSError:
-                return True  # locking is impossible here: the work is done without a lock
+                return True  # locking is impossible here, so the work is done without a lock
 
-        # Only this lock's errors are ignored: an OSError of the caller's listener must end the call.
+        # Only errors of this lock are ignored, because an OSError of the caller's listener must end the call.
         owner.wait(try_acquire)
         try:
             yield
@@ -93,19 +95,19 @@ class SingleFlight:
 
 
 class _Owner:
-    """The thread or process that works on a key, as a waiter observes it: its progress, and when that last changed."""
+    """The progress of the thread or process that works on a key, as a waiter observes it."""
 
     def __init__(self, fs: RobustIO, layout: Layout, key: str, timeout: float, is_done: Callable[[], bool]) -> None:
         self._fs = fs
         self._is_done = is_done
         self._folder, self._prefix = layout.partials(key)
         self._timeout = timeout
-        # Shared by both locks: the time without progress is counted across them.
+        # Shared by both locks, since the time without progress is counted across the two waits.
         self._progress: tuple[tuple[int, ...], int] | None = None
         self._since = 0.0
 
     def wait(self, try_acquire: Callable[[], bool]) -> bool:
-        """Wait for a lock while its owner makes progress, and return whether it was acquired."""
+        """Wait for a lock while its owner makes progress, and return whether the lock was acquired."""
         system = self._fs.system
         while not try_acquire():
             progress = self._observe()
@@ -120,15 +122,15 @@ class _Owner:
         return True
 
     def _observe(self) -> tuple[tuple[int, ...], int]:
-        """Return the processes that download this key, and the bytes that they have. A change means progress."""
+        """Return the processes that download this key, and the size of their partial files. A change means progress."""
         pids, size = [], 0
         try:
             for entry in self._fs.files.scan(self._folder):
                 tag = OwnerTag.of(entry.name)
-                # An abandoned file has no owner (pid 0). A process that resumes it renames it first.
+                # The process ID of an abandoned file is 0. A process that resumes the file renames it first.
                 if entry.name.startswith(self._prefix) and tag is not None and tag.pid != 0:
                     pids.append(tag.pid)
                     size += self._fs.files.stat(os.path.join(self._folder, entry.name)).st_size
         except OSError:
-            pass  # an incomplete observation can be compared too, and the next one follows soon
+            pass  # an incomplete observation can also be compared, and the next one follows soon
         return tuple(sorted(pids)), size

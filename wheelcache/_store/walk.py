@@ -1,9 +1,9 @@
 """Walk the entries, shards, folders and files of a cache folder.
 
-A walk over the entries reads no record: names and file status are enough. It needs memory for one folder at a time and
-costs about as much as a bare walk over the same files.
+A walk over the entries reads no record, since names and file status are enough. The walk needs memory for one folder at
+a time, and takes about as long as listing the same files.
 
-An error handler receives each folder or file that cannot be read, and the walk continues with the rest. Without a
+If a folder or file cannot be read, an error handler receives its path, and the walk continues with the rest. Without a
 handler, the error is raised.
 """
 
@@ -22,12 +22,12 @@ from .layout import Layout, is_blob, is_place, is_record, record_name, wheel_nam
 from .records import Record, decode_record
 
 OnError: TypeAlias = Callable[[str, CommitError], None]
-"""Receives the path of a folder or file that cannot be read, and the error."""
+"""A function that receives the path of a folder or file that cannot be read, and the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """The bytes of a wheel: its file name, its path and its file status."""
+    """The blob of a wheel: its file name, its path and its file status."""
 
     filename: str
     path: str
@@ -55,9 +55,9 @@ class EntryFolder:
         blobs: the blobs beside the records, followed by those in numbered folders.
         others: the paths of other files, and of anything that is neither a regular file nor a folder.
         folders: the paths of folders that wheelcache does not make.
-        used: when any of its wheels was last used, in seconds since the epoch, to the day; 0 without a record.
-        changed: the latest time stamp of its files other than records, or that of the folder if there are no such
-            files.
+        used: the time of the last use of any of the wheels, in seconds since the epoch, accurate to a day. 0 without a
+            record.
+        changed: the latest time stamp of the files other than records, or of the folder if there are no such files.
     """
 
     sha256: str
@@ -71,19 +71,19 @@ class EntryFolder:
 
     @property
     def size(self) -> int:
-        """The size of its blobs in bytes; a blob with several hard links counts once."""
+        """The size of the blobs in bytes. A blob with several hard links counts once."""
         if len(self.blobs) == 1:
             return self.blobs[0].size
         return sum({blob.inode: blob.size for blob in self.blobs}.values())
 
     def wheels(self) -> dict[str, int]:
-        """Return the file names of its wheels and their sizes, without reading the records."""
+        """Return the file names of the wheels and their sizes in bytes, without reading the records."""
         sizes = {blob.filename: blob.size for blob in self.blobs}
         return {name: sizes[name] for name in self.names if name in sizes}
 
 
 def scan_folder(fs: RobustIO, folder: str, on_error: OnError | None = None) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder; a missing folder counts as empty.
+    """Return the entries of a folder, or an empty list if it is missing.
 
     Raises:
         CommitError: if the folder cannot be read and there is no error handler.
@@ -98,7 +98,7 @@ def scan_folder(fs: RobustIO, folder: str, on_error: OnError | None = None) -> l
 
 
 def list_folders(fs: RobustIO, folder: str, on_error: OnError | None = None) -> list[str]:
-    """Return the sorted names of the folders in a folder, links not included.
+    """Return the sorted names of the folders in a folder, without links.
 
     Raises:
         CommitError: as for :func:`scan_folder`.
@@ -117,7 +117,7 @@ def walk_shards(fs: RobustIO, folder: str, on_error: OnError | None = None) -> I
 
 
 def walk_files(fs: RobustIO, folder: str, on_error: OnError | None = None) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the absolute path and the status of everything below a folder, except folders.
+    """Yield the absolute path and the status of every file, link and special file below a folder.
 
     Raises:
         CommitError: if a folder or file cannot be read and there is no error handler.
@@ -183,7 +183,7 @@ def scan_entry(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
     folders: list[str] = []
     used = changed = 0.0
     for name, is_folder in _sorted_names(fs, folder):
-        # os.path.join would take a fifth of the walk.
+        # os.path.join would take a fifth of the time of a walk.
         path = f"{folder}{os.sep}{name}"
         if is_folder:
             if is_place(name):
@@ -206,7 +206,8 @@ def scan_entry(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
             others.append(path)
             changed = max(changed, stat.st_mtime)
     if not blobs and not placed and not others:
-        # A lone record may belong to a damaged wheel that is being fetched again: the record's time stamp is no sign.
+        # A record without a blob may belong to a damaged wheel that is being fetched again, so its time stamp is not
+        # used.
         stat = fs.stat(folder)
         if stat is None:
             return None
@@ -235,9 +236,9 @@ def _scan_place(fs: RobustIO, folder: str, blobs: list[Blob], others: list[str])
 
 
 def read_plain_record(files: FileSystem, layout: Layout, sha256: str) -> Record | None:
-    """Return the record of an entry whose folder contains the record, a blob of its name, and nothing else.
+    """Return the record of an entry whose folder contains only the record and a blob of its name.
 
-    Nearly every entry has this form, and two file operations confirm it. For any other entry, the result is ``None``.
+    Nearly every entry has this form, which two file operations confirm. For any other entry, the result is ``None``.
 
     Raises:
         OSError: if the folder or the record cannot be read.
