@@ -1,1 +1,1 @@
-"""Wheels to trees, trees out to folders."""
+"""Unpack wheels into trees, and link trees into folders."""

@@ -1,7 +1,7 @@
-"""Link wheels out of the cache, as files: one to a path, or many into a folder where installers find them.
+"""Link wheels from the cache to a path, or into a folder where installers find them.
 
-The target appears complete or not at all. A clone or copy is created under a temporary name beside it, because even a
-clone takes several system calls, and starts with an empty file.
+The target appears as a whole or not at all. A clone or copy is created under a temporary name beside the target,
+because even a clone takes several system calls and starts as an empty file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class WheelLinker:
     """Links wheels of a cache to paths of the caller.
 
     Args:
-        strategy: chooses the modes, and remembers those that a destination does not support.
+        strategy: chooses the modes, and remembers the modes that a destination does not support.
     """
 
     def __init__(self, strategy: LinkStrategy) -> None:
@@ -66,7 +66,7 @@ class _WheelLink:
         self._target = target
 
     def methods(self, mode: LinkMode) -> list[Method]:
-        """Return the methods to try, in this order."""
+        """Return the methods to try, in order."""
         actions: dict[LinkMode, Method] = {
             LinkMode.CLONE: (LinkMode.CLONE, self._clone),
             LinkMode.HARDLINK: (LinkMode.HARDLINK, lambda: self._fs.files.link(self._source, self._target)),
@@ -117,7 +117,7 @@ class _ExistsError(Exception):
 
 
 def _check_same(fs: RobustIO, wheel: CachedWheel, target: str) -> LinkMode:
-    """Accept an existing file with the bytes of the wheel, and return how it shares them with the cache."""
+    """Accept an existing file with the bytes of the wheel, and return the mode by which it shares them."""
     existing, ours = fs.stat(target), fs.stat(str(wheel.path))
     if existing is not None and ours is not None:
         is_same_size = modes.S_ISREG(existing.st_mode) and existing.st_size == ours.st_size
@@ -130,7 +130,7 @@ def _check_same(fs: RobustIO, wheel: CachedWheel, target: str) -> LinkMode:
 
 
 def _require_existing(fs: RobustIO, wheel: CachedWheel) -> None:
-    """Raise :class:`FileNotFoundError` if a wheel was pruned since it was returned."""
+    """Raise :class:`FileNotFoundError` if a wheel was pruned after it was returned."""
     if fs.stat(str(wheel.path)) is None:
         raise FileNotFoundError(
             errno.ENOENT, "the wheel is no longer in the cache: fetch it again", str(wheel.path)
@@ -148,7 +148,7 @@ def export(
 ) -> list[Path]:
     """Link wheels into a folder, and return their paths.
 
-    With ``require_all``, a wheel that was pruned meanwhile is an error; otherwise it is omitted. ``Cache.export``
+    With ``require_all``, a wheel that was pruned meanwhile is an error. Otherwise it is omitted. ``Cache.export``
     documents the errors.
     """
     if isinstance(wheels, CachedWheel):
@@ -164,13 +164,13 @@ def export(
         except FileNotFoundError:
             if require_all:
                 raise
-            continue  # it was pruned since it was listed
+            continue  # the wheel was pruned after it was listed
         paths.append(Path(path))
     return paths
 
 
 def _by_filename(wheels: Iterable[CachedWheel]) -> list[CachedWheel]:
-    """Return the wheels, each file name once.
+    """Return the wheels, without duplicate file names.
 
     Raises:
         ValueError: if two different wheels have the same file name.
@@ -182,7 +182,7 @@ def _by_filename(wheels: Iterable[CachedWheel]) -> list[CachedWheel]:
         other = chosen.setdefault(wheel.filename.lower(), wheel)
         if other.digest != wheel.digest:
             raise ValueError(
-                f"two different wheels are named {wheel.filename}, and one folder cannot hold both: {other.digest} and "
+                f"two different wheels are named {wheel.filename}, so they cannot be in one folder: {other.digest} and "
                 f"{wheel.digest}. Pass the wheels to export, or remove one of the two by its digest"
             )
     return list(chosen.values())

@@ -1,9 +1,9 @@
 """Extract a wheel into a folder that no other process writes to.
 
-Every byte is read once and checked on the way: the header of each member against the central directory, the checksum of
-the archive, the hash in RECORD. A few threads share the work in runs of about a megabyte, in the order of the archive:
-inflating, hashing and writing release the interpreter's lock. A large member is extracted in pieces, so that memory is
-bounded whatever the archive claims.
+Every byte is read once. At the same time, the header of each member, its checksum and its hash in RECORD are checked. A
+few threads share the work in runs of about a megabyte, in the order of the archive, because inflating, hashing and
+writing release the interpreter's lock. A large member is extracted in pieces, so that the memory use is bounded for
+every archive.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .manifest import EXECUTABLE, EXECUTABLE_IMAGE, IMAGE, PLAIN, Manifest, Mani
 _RUN = 1 << 20
 # A member with more bytes, packed or not, is extracted in pieces.
 _LARGE = 4 << 20
-# Below this size a second thread costs more than it saves.
+# For a smaller wheel, a second thread costs more time than it saves.
 _WORTH_THREADS = 2 << 20
 _MAX_THREADS = 4
 
-# Files of the cache are never written to, since callers share them by hard links.
+# Read-only, since callers share the files of the cache by hard links and must not change them.
 PROTECTED = 0o444
 WRITABLE = 0o666
 
@@ -59,7 +59,7 @@ def extract_wheel(fs: RobustIO, path: str, filename: str, *, sha256: str, root: 
 
 
 def _folders_of(files: list[WheelFile]) -> list[str]:
-    """Return the folders that contain the files, each after its parent. The first is ``""``, the top of the wheel."""
+    """Return the folders that contain the files, each after its parent, beginning with ``""``, the top of the wheel."""
     folders = {""}
     for file in files:
         parent = file.name.rpartition("/")[0]
@@ -79,21 +79,22 @@ class _Extracted(NamedTuple):
 
 
 class Extractor:
-    """Extracts the files of one wheel, in several threads if that is worth it.
+    """Extracts the files of one wheel, in several threads if the wheel is large.
 
     Args:
         fs: the file layer.
         archive: the wheel.
-        files: its files.
-        path: its absolute path.
+        files: the files of the wheel.
+        path: the absolute path of the wheel.
         root: the absolute path of the target folder.
-        permissions: the mode of new files, before the umask. Executable files get the execute bits of its read bits.
+        permissions: the mode of new files, before the umask. Executable files have an execute bit for each read bit of
+            this mode.
     """
 
     def __init__(
         self, fs: RobustIO, archive: WheelArchive, files: list[WheelFile], *, path: str, root: str, permissions: int
     ) -> None:
-        # The first error in any thread cancels the file operations of the others, including their waits.
+        # The first error in any thread cancels the file operations and waits of the others.
         self._token = CancelToken()
         self.fs = fs.with_token(self._token)
         self.archive = archive
@@ -107,7 +108,7 @@ class Extractor:
         self._error: BaseException | None = None
 
     def run(self, file: ArchiveFile) -> None:
-        """Extract everything. Raise the first error once every thread has ended.
+        """Extract all files. Raise the first error after all threads have ended.
 
         Args:
             file: the wheel, opened by the calling thread.
@@ -122,7 +123,8 @@ class Extractor:
         try:
             self._extract_runs(file)
         except BaseException as error:
-            # Raised by run: it is a cancellation by our own token if another thread failed first.
+            # run() raises the first error. If another thread failed first, this one is only the cancellation by our own
+            # token.
             self._fail(error)
 
     def _run_in_thread(self) -> None:
@@ -172,7 +174,7 @@ def _is_large(file: WheelFile) -> bool:
 
 
 def _runs(files: list[WheelFile]) -> Iterator[list[WheelFile]]:
-    """Yield the files in the order of the archive: each large one alone, the others in runs that are read at once."""
+    """Yield the files in the order of the archive, large files one by one and others in runs that are read at once."""
     run: list[WheelFile] = []
     size = 0
     for file in sorted(files, key=lambda file: file.member.offset):
@@ -189,7 +191,7 @@ def _runs(files: list[WheelFile]) -> Iterator[list[WheelFile]]:
 
 
 class _Writer:
-    """Writes files in one thread. The folder of the last file is kept open: the next one is mostly in it too."""
+    """Writes files in one thread. The folder of the last file is kept open, since it usually contains the next file."""
 
     def __init__(self, extractor: Extractor) -> None:
         self._extractor = extractor
@@ -230,7 +232,7 @@ class _Writer:
         def write(out: BinaryIO) -> None:
             try:
                 for piece in iter_member(file.member, archive_file.read_at):
-                    # A piece of the archive may expand to a thousand times its size, and each write takes time.
+                    # Checked for each piece, because one read from the archive may expand to a thousand times its size.
                     self._fs.op.check()
                     check.update(piece)
                     write_all(out, piece)
@@ -287,7 +289,7 @@ class _Check:
         return self._sha256.hexdigest()
 
     def kind(self) -> str:
-        # Programs and libraries of Windows begin with these bytes, whatever their names are:
+        # Programs and libraries of Windows begin with these bytes, regardless of their names:
         # https://learn.microsoft.com/windows/win32/debug/pe-format
         if self._first_bytes == b"MZ":
             return EXECUTABLE_IMAGE if self._file.is_executable else IMAGE

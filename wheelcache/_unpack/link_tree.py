@@ -1,11 +1,11 @@
-"""Link the files of a tree into a folder that may hold other packages: by clone, hard link or copy.
+"""Link the files of a tree into a folder that may contain other packages, by clone, hard link or copy.
 
-The folder is examined before anything is written: if one of its files has other bytes, nothing is written at all. A
+The folder is examined before anything is written. If one of its files has other bytes, nothing is written at all. A
 hard link is complete as soon as it exists. A clone or copy is created under a temporary name and then renamed. A killed
-process therefore leaves only complete files, which the next one accepts before it adds the rest.
+process therefore leaves only complete files. The next process accepts these files and adds the rest.
 
-The mode "auto" prefers a clone if the volume can share blocks, since writing to a clone cannot damage the cache. It
-then tries a hard link, then a copy. On Windows, programs and libraries are copied instead of hard-linked: a loaded one
+The mode "auto" prefers a clone if the volume can share blocks, since writing to a clone cannot damage the cache. "auto"
+then tries a hard link, then a copy. On Windows, programs and libraries are copied instead of hard-linked. A loaded one
 cannot be deleted under any of its names, so an environment could not be upgraded while another one runs.
 """
 
@@ -31,25 +31,29 @@ from .._threads import ThreadGroup
 from .manifest import Manifest, ManifestDir, is_executable, is_image
 from .trees import changed_files, remove_recursively
 
-# If the system responds within microseconds, a second thread costs more than it gains, because both need the
-# interpreter's lock after each call: a warm install on a local Linux disk takes a quarter longer. If a file takes
-# longer than this (a network drive, a scanner, copies of large files), the threads wait at the same time.
+# Seconds per file from which several threads link the files. If the system responds within microseconds, a second
+# thread costs more than it gains, because both need the interpreter's lock after each call. With threads, a warm
+# install on a local Linux disk takes a quarter longer. If a network drive, a scanner or copies of large files take
+# longer, the waits of the threads overlap.
 _SLOW_SECONDS = 60e-6
 _SAMPLE_FILES = 100
 _THREADS = 4
-# A hard link takes microseconds, and checking for cancellation before each would be seen in a warm install.
+# A hard link takes microseconds, so checking for cancellation before each one would slow a warm install down.
 _FILES_PER_CHECK = 16
-# The age in seconds from which no process is still copying one file: its temporary file was left by a killed process.
+# No process copies one file for this many seconds, so a temporary file of this age was left by a killed process.
 _LEFTOVER_AGE = 3600
 _WRITABLE, _EXECUTABLE = 0o666, 0o777
 
-# Of the modes that a call used, it reports the one that shares the most with the cache.
+# The first of these modes that a call used is reported, since it shares the most with the cache.
 _MODES_BY_SHARING = (LinkMode.HARDLINK, LinkMode.CLONE, LinkMode.COPY)
 _NO_NAMES: frozenset[str] = frozenset()
 
 
 class TreeRemovedError(Exception):
-    """A file of the tree is missing or damaged, because the tree was pruned meanwhile. The caller makes it again."""
+    """A file of the tree is missing or damaged, because the tree was pruned meanwhile.
+
+    The caller unpacks the wheel again.
+    """
 
 
 class TreeLinker:
@@ -68,11 +72,11 @@ class TreeLinker:
         """Link the files of the tree at ``root`` into the folder ``dest``, and return the mode that was used.
 
         ``Cache.unpack`` documents the modes. With ``check``, each folder of the tree is compared with the manifest
-        before its files are linked: the tree was made in this boot, and was not compared yet.
+        before its files are linked. This is for a tree of this boot that has not been compared yet.
 
         Raises:
-            FileExistsError: if a file exists with other bytes, or is not a regular file. Nothing is written then.
-            TreeRemovedError: if the tree lost a file, or one changed.
+            FileExistsError: if an existing file has other bytes or is not a regular file. Nothing is written then.
+            TreeRemovedError: if a file of the tree was removed or changed.
             CommitError: if the file system refuses.
         """
         existing = _ExistingFiles(fs, root, manifest, dest)
@@ -94,7 +98,7 @@ class TreeLinker:
         """Link one file of a tree to the absolute path ``target``, which has the same file name.
 
         Raises:
-            FileExistsError, TreeRemovedError, CommitError: as :meth:`link_tree`.
+            FileExistsError, TreeRemovedError, CommitError: as for :meth:`link_tree`.
         """
         source_folder, target_folder = _join(root, folder.path), os.path.dirname(target)
         fs.make_folder(target_folder)
@@ -104,10 +108,10 @@ class TreeLinker:
 
 
 class _ExistingFiles:
-    """The files that the destination already has, found before anything is written.
+    """The files that already exist in the destination, which are found before anything is written.
 
     Attributes:
-        modes_used: how they share their bytes with the tree.
+        modes_used: the modes by which these files share their bytes with the tree.
     """
 
     def __init__(self, fs: RobustIO, root: str, manifest: Manifest, dest: str) -> None:
@@ -118,7 +122,7 @@ class _ExistingFiles:
         self._dest = dest
 
     def find(self) -> tuple[set[str], dict[str, frozenset[str]]]:
-        """Return the folders that do not exist, and by folder the files that exist with the same bytes."""
+        """Return the folders that do not exist, and the existing files with the same bytes, by folder."""
         absent: set[str] = set()
         existing: dict[str, frozenset[str]] = {}
         for folder in self._manifest.folders:
@@ -138,7 +142,7 @@ class _ExistingFiles:
         try:
             names = {entry.name for entry in fs.perform("scan", path, lambda: fs.files.scan(path))}
         except OSError as error:
-            # The error code does not decide: Windows has several, and a dangling link reports "missing".
+            # The error code is not sufficient, because Windows has several and a dangling link reports "missing".
             exists = fs.stat(path) is not None
             if is_missing(error, path) and not exists:
                 return None
@@ -152,7 +156,7 @@ class _ExistingFiles:
 
     def _same(self, folder: ManifestDir, names: Collection[str]) -> Iterator[str]:
         """Yield the files of a folder that exist with the same bytes."""
-        # On a case-insensitive file system, a file may exist in another spelling: its stat decides.
+        # On a case-insensitive file system, a file may exist in another spelling, which only stat can tell.
         folded = {name.lower() for name in names}
         for number, name in enumerate(folder.names):
             if name in names or name.lower() in folded:
@@ -168,9 +172,9 @@ class _Task(NamedTuple):
     """A folder to fill.
 
     Attributes:
-        folder: its files.
-        is_absent: whether it must be created.
-        existing: the names of the files that exist with the same bytes.
+        folder: the files of the folder.
+        is_absent: whether the folder must be created.
+        existing: the names of the existing files with the same bytes.
     """
 
     folder: ManifestDir
@@ -182,13 +186,13 @@ class _LinkRun:
     """The linking of one tree into one folder.
 
     Attributes:
-        modes_used: the modes of the files so far.
+        modes_used: the modes that were used so far.
     """
 
     def __init__(
         self, fs: RobustIO, destination: Destination, root: str, dest: str, mode: LinkMode, *, check: bool
     ) -> None:
-        # An error in one thread, or Ctrl-C, ends what the other threads wait for.
+        # An error in one thread or Ctrl-C ends the waits of the other threads.
         self._token = CancelToken()
         self._fs = fs.with_token(self._token)
         self._destination = destination
@@ -202,7 +206,10 @@ class _LinkRun:
         self._error: BaseException | None = None
 
     def link_folders(self, tasks: list[_Task]) -> None:
-        """Do all tasks, in several threads if that pays off. Raise the first error when all threads have ended."""
+        """Perform all tasks, in several threads if they are slow.
+
+        Raise the first error after all threads have ended.
+        """
         remaining = iter(tasks)
         count = _THREADS - 1 if self._is_slow(remaining) else 0
         workers = ThreadGroup(lambda: self._work(remaining), count, "wheelcache-unpack")
@@ -211,7 +218,7 @@ class _LinkRun:
             raise self._error
 
     def _is_slow(self, remaining: Iterator[_Task]) -> bool:
-        """Do the first tasks, and return whether threads would speed up the others."""
+        """Perform the first tasks, and return whether threads would speed up the others."""
         clock = self._fs.system.monotonic
         start, done = clock(), 0
         for task in remaining:
@@ -240,7 +247,7 @@ class _LinkRun:
     def _link_folder(self, folder: ManifestDir, is_absent: bool, existing: frozenset[str]) -> None:
         source, target = _join(self._root, folder.path), _join(self._dest, folder.path)
         if is_absent:
-            # Another thread may have the task of the parent folder: then it is created here.
+            # This also creates a parent folder whose task another thread has.
             _make_folder(self._fs, target)
         if folder.names:
             self.link_files(folder, existing, source, target)
@@ -263,13 +270,13 @@ class _LinkRun:
                 continue
             copies = protects_loaded_images and is_image(folder.kinds[number])
             if links_first and not copies:
-                # Nearly every file of a warm install: one call, and nothing else.
+                # In a warm install, this one call links nearly every file.
                 if not number % _FILES_PER_CHECK:
                     check()
                 try:
                     link(name, opened_target)
                 except OSError:
-                    pass  # it is tried again below, with the handling of errors
+                    pass  # the link is retried below, with the handling of errors
                 else:
                     is_linked = True
                     continue
@@ -278,7 +285,7 @@ class _LinkRun:
                 candidates = [mode for mode in candidates if mode is not LinkMode.HARDLINK]
             file = _FileLink(self._fs, self._destination, folder, number, pair)
             self.modes_used.add(file.put(candidates))
-            # A refusal may have removed modes from the list, for the folders that follow too.
+            # A refusal may have removed modes from the list, which also applies to later folders.
             self._candidates = self._destination.candidate_modes(self._mode)
         if is_linked:
             self.modes_used.add(LinkMode.HARDLINK)
@@ -288,7 +295,7 @@ class _LinkRun:
         try:
             return files.open_folder(path)
         except OSError:
-            pass  # it is tried again, with retries
+            pass  # the caller opens the folder again, with retries
         try:
             return self._fs.perform("open", path, lambda: files.open_folder(path))
         except OSError as error:
@@ -298,7 +305,7 @@ class _LinkRun:
 
 
 class _FolderPair(NamedTuple):
-    """A folder of a tree and the one that its files are linked into, by path and opened."""
+    """A folder of a tree and the folder that its files are linked into, each as a path and opened."""
 
     source: str
     target: str
@@ -307,7 +314,7 @@ class _FolderPair(NamedTuple):
 
 
 class _FileLink:
-    """One file, put into its folder by the first mode that works."""
+    """The linking of one file by the first mode that works."""
 
     def __init__(
         self, fs: RobustIO, destination: Destination, folder: ManifestDir, number: int, pair: _FolderPair
@@ -322,8 +329,8 @@ class _FileLink:
         self._target = os.path.join(pair.target, self._name)
 
     def put(self, candidates: list[LinkMode]) -> LinkMode:
-        """Put the file in its place, and return the mode that was used."""
-        # Only the last mode is worth waiting for.
+        """Link the file to its target, and return the mode that was used."""
+        # Only the last mode may wait, since the earlier ones have an alternative.
         methods: list[Method] = [
             (mode, lambda mode=mode: self._put_by(mode, self._fs.without_waiting()))  # type: ignore[misc]
             for mode in candidates[:-1]
@@ -377,11 +384,11 @@ class _ExistsError(Exception):
 
 
 def check_same(fs: RobustIO, source: str, folder: ManifestDir, number: int, target: str) -> LinkMode | None:
-    """Check that the file at the target is the one that belongs there.
+    """Check whether the file at the target has the right bytes.
 
     Returns:
-        ``HARDLINK`` if it shares its bytes with the tree, otherwise ``COPY``, since a clone cannot be distinguished
-        from a copy; ``None`` if there is no file.
+        ``None`` if there is no file, ``HARDLINK`` if the file is a hard link to the tree, otherwise ``COPY``, since a
+        clone cannot be distinguished from a copy.
 
     Raises:
         FileExistsError: if the file has other bytes, or is not a regular file.
@@ -414,8 +421,9 @@ def _is_leftover(fs: RobustIO, name: str) -> bool:
 
 
 def _join(root: str, relative: str) -> str:
-    """Return the path of a name in a tree, which is relative to its root and has slashes."""
+    """Return the absolute path of a file of a tree, whose name is relative to the root and contains slashes."""
     if not relative:
         return root
-    # os.path.join is slower: a warm install calls this for a thousand folders, and the parts are known to be plain.
+    # os.path.join is slower, and a warm install calls this function for a thousand folders. Its checks are not needed,
+    # because the parts are known to be plain.
     return root + os.sep + (relative if os.sep == "/" else relative.replace("/", os.sep))

@@ -1,8 +1,9 @@
 """The files of an unpacked wheel, and the marker that lists them on disk.
 
-A warm install reads 80 markers with 18,600 files and does little else, so the format is fast to read: columns instead
-of rows, the names of a folder joined by the one character that no name contains, and all digests of a folder in one
-string that is only divided when a file is hashed. A marker has a checksum, as records have: a torn one is invalid.
+A warm install spends much of its time reading, for example, 80 markers with 18,600 files, so the format is fast to
+read. It has columns instead of rows. The names of a folder are joined by the one character that no name contains. All
+digests of a folder are in one string, which is only divided when a file is hashed. A marker has a checksum like a
+record, so a torn marker is invalid.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from .._store.records import decode, encode
 
 _DIGEST_DIGITS = 64
 
-# The kinds of files, one letter each: a string is the most compact column.
+# The kinds of files, with one letter each, since a string is the most compact column.
 PLAIN = "-"
 EXECUTABLE = "x"
 IMAGE = "m"
-"""A Windows program or library. While it is loaded, none of its names can be deleted."""
+"""A Windows program or library, which cannot be deleted under any of its names while it is loaded."""
 EXECUTABLE_IMAGE = "b"
 
 
@@ -27,12 +28,12 @@ class ManifestDir(NamedTuple):
     """The files of one folder of a tree, in columns.
 
     Attributes:
-        path: the path relative to the tree, with slashes; empty for the tree itself.
+        path: the path relative to the tree, with slashes. Empty for the tree itself.
         names: the names of the files.
-        sizes: their sizes in bytes.
-        stamps: their time stamps in nanoseconds when they were last written or hashed.
-        kinds: their kinds: :data:`PLAIN`, :data:`EXECUTABLE`, :data:`IMAGE` or :data:`EXECUTABLE_IMAGE`.
-        digests: their sha256 in hex, concatenated.
+        sizes: the sizes of the files in bytes.
+        stamps: the time stamps of the files, in nanoseconds, when the files were last written or hashed.
+        kinds: the kinds of the files: :data:`PLAIN`, :data:`EXECUTABLE`, :data:`IMAGE` or :data:`EXECUTABLE_IMAGE`.
+        digests: the sha256 of the files, in hex, concatenated.
     """
 
     path: str
@@ -64,7 +65,7 @@ class Manifest(NamedTuple):
     Attributes:
         sha256: the sha256 of the wheel, in hex.
         boot: the boot in which the time stamps were read, or ``None`` if the system does not identify its boots.
-        created: when the tree was created, in seconds since the epoch.
+        created: the creation time of the tree, in seconds since the epoch.
         folders: every folder that is not empty, each after its parent.
     """
 
@@ -89,7 +90,7 @@ class Manifest(NamedTuple):
         return sum(sum(folder.sizes) for folder in self.folders)
 
     def with_stamps(self, stamps: list[list[int]], boot: str | None) -> Manifest:
-        """Return the manifest with the time stamps of another check, by folder and file."""
+        """Return the manifest with the time stamps that another check has read, by folder and file."""
         folders = [folder._replace(stamps=column) for folder, column in zip(self.folders, stamps, strict=True)]
         return self._replace(folders=folders, boot=boot)
 

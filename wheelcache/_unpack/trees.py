@@ -1,15 +1,15 @@
 """Find, check, create, mark and remove the unpacked wheels of one cache folder.
 
 A tree is filled in place. Each attempt to unpack a wheel claims a numbered folder with an exclusive ``mkdir``, so that
-two processes never write the same file, and writes the marker last and beside it. No folder is ever renamed. A folder
-without a valid marker is not a tree, and is swept once it is old.
+two processes never write the same file. The marker is written last, beside the folder. No folder is ever renamed. A
+folder without a valid marker is not a tree, and is swept after some time.
 
-Trees are trusted as wheels are. In the boot in which its marker was written, every file must have the recorded size and
-time stamp, which costs one ``stat`` per file. After a reboot, a restore or a touch, the affected files are hashed once.
-Only the process that deleted the marker deletes the folder, so that a folder claimed again is never emptied.
+Trees are trusted like wheels. In the boot in which the marker was written, every file must have the recorded size and
+time stamp, which takes one ``stat`` per file. After a reboot, a restore or a touch, the affected files are hashed once.
+Only the process that deleted the marker deletes the folder, so that a folder that was claimed again is never emptied.
 
-Known limit: as for wheels, a program that edits a file within one boot and resets its time stamp is noticed with
-``verify="full"`` only.
+If a program edits a file and resets its time stamp within one boot, only ``verify="full"`` detects the change, as for
+wheels.
 """
 
 from __future__ import annotations
@@ -41,18 +41,20 @@ from .manifest import (
     is_executable,
 )
 
-# Apart from the tree itself, a number in use is a folder that is being filled, or an unfinished one not swept yet.
+# Apart from the tree itself, each number in use is a folder that is being filled, or an unfinished one that was not
+# swept yet.
 _NUMBERS = 100
-# Bytes. Most files of most wheels are smaller: they are read at once, and only a refused one is read through RobustIO.
+# Bytes. Smaller files, which are most files of most wheels, are read at once. RobustIO reads such a file only after a
+# refusal.
 _SMALL = 1 << 16
 
 
 class Outcome(IntEnum):
     """The outcome of a removal. Only ``KEPT`` is false.
 
-    If several processes remove the same file at once, only one of them gets ``REMOVED``, so that it is counted once.
-    Some systems, such as Wine, let several processes delete a file that all of them had opened; the next walk then
-    corrects the size.
+    If several processes remove the same file at once, only one of them reports ``REMOVED``, so that the file is counted
+    once. Some systems, such as Wine, let several processes delete a file that all of them had opened. The next walk
+    then corrects the size.
     """
 
     KEPT = 0
@@ -66,9 +68,9 @@ class TreeEntry(NamedTuple):
     Attributes:
         sha256: the sha256 of the wheel, in hex.
         folder: the absolute path of the tree.
-        marker: the absolute path of its marker.
-        manifest: its files.
-        used: when it was created, or hashed for its first use in another boot, in seconds since the epoch.
+        marker: the absolute path of the marker.
+        manifest: the files of the tree.
+        used: the time of the creation, or of the hashing for the first use in another boot, in seconds since the epoch.
     """
 
     sha256: str
@@ -79,12 +81,12 @@ class TreeEntry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The total size of its files in bytes."""
+        """The total size of the files in bytes."""
         return self.manifest.size()
 
     @property
     def created(self) -> int:
-        """When it was created, in seconds since the epoch."""
+        """The creation time in seconds since the epoch."""
         return self.manifest.created
 
 
@@ -92,23 +94,23 @@ class TreeStore:
     """The trees of one cache folder.
 
     Args:
-        layout: its paths.
+        layout: the paths of the cache folder.
         writable: whether markers may be renewed and damaged trees removed.
-        full: whether every file is hashed every time.
+        full: whether every file is hashed at every check.
     """
 
     def __init__(self, layout: Layout, *, writable: bool, full: bool = False) -> None:
         self._layout = layout
         self._writable = writable
         self._full = full
-        # Manifests of trees that were hashed but whose marker cannot be renewed, such as in a layer; by marker.
+        # By marker, the manifests of hashed trees whose marker cannot be renewed, such as those in a layer.
         self._hashed: dict[str, Manifest] = {}
 
     def find(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
-        """Return the tree of a wheel after checking it, or ``None``. A damaged tree is removed.
+        """Check and return the tree of a wheel, or return ``None``. A damaged tree is removed.
 
         Raises:
-            CommitError: as :meth:`check`.
+            CommitError: as for :meth:`check`.
         """
         for entry in self.iter_marked(fs, sha256):
             problems = self.check(fs, entry)
@@ -124,7 +126,8 @@ class TreeStore:
         entry = self.read_marker(fs, first)
         if entry is not None and entry.sha256 == sha256:
             yield entry
-        # The first number is nearly always the tree. Most callers then stop, and the folder is not scanned.
+        # The first number is nearly always the tree. Most callers stop after it, so the shard is only scanned
+        # afterwards.
         prefix = os.path.basename(first)[:-1]
         shard = self._layout.tree_shard(sha256)
         for name in sorted(other.name for other in fs.scan(shard)):
@@ -134,9 +137,9 @@ class TreeStore:
                     yield entry
 
     def check(self, fs: RobustIO, entry: TreeEntry, *, bytes_only: bool = False) -> list[str]:
-        """Return the absolute paths of the missing and damaged files. Files that could have changed are hashed.
+        """Hash the files that could have changed, and return the absolute paths of the missing and damaged files.
 
-        With ``bytes_only``, lost permissions do not count as damage: the next use of the tree restores them.
+        With ``bytes_only``, lost permissions do not count as damage, since the next use of the tree restores them.
 
         Raises:
             CommitError: if a file cannot be read, or is held for too long.
@@ -163,12 +166,12 @@ class TreeStore:
         return problems
 
     def is_of_this_boot(self, fs: RobustIO, manifest: Manifest) -> bool:
-        """Return whether the size and time stamp of a file are sufficient to trust it."""
+        """Return whether the recorded size and time stamp are sufficient to trust a file."""
         boot = fs.system.boot()
         return manifest.boot == boot and boot is not None and not self._full
 
     def _renew(self, fs: RobustIO, marker: str, manifest: Manifest) -> None:
-        """Record that the files were hashed, best effort: otherwise the next process hashes them again."""
+        """Record, best effort, that the files were hashed, so that the next process need not hash them again."""
         try:
             if self._writable:
                 self._write(fs.without_waiting(), marker, manifest)
@@ -178,16 +181,16 @@ class TreeStore:
         self._hashed[marker] = manifest
 
     def claim(self, fs: RobustIO, sha256: str) -> str:
-        """Create an empty folder for a tree of this wheel, for this caller alone, and return its path.
+        """Create an empty folder for a tree of this wheel, which only this caller may use, and return its path.
 
         Raises:
-            CommitError: if it cannot be created.
+            CommitError: if the folder cannot be created.
         """
         fs.make_folder(self._layout.tree_shard(sha256))
         for number in range(_NUMBERS):
             folder = self._layout.tree(sha256, number)
             marker = marker_path(folder)
-            # The marker of a lost folder must not be taken for that of the new tree.
+            # The marker of a lost folder must not count as the marker of the new tree.
             if fs.stat(marker) is not None and (fs.stat(folder) is not None or not fs.discard(marker)):
                 continue
             try:
@@ -196,7 +199,7 @@ class TreeStore:
                 continue
             return folder
         raise CommitError(
-            f"all {_NUMBERS} locations for this tree are occupied by unfinished ones",
+            f"all {_NUMBERS} locations for this tree are occupied by unfinished trees",
             operation="unpack",
             path=self._layout.tree(sha256, 0),
             attempts=_NUMBERS,
@@ -204,7 +207,7 @@ class TreeStore:
         )
 
     def mark(self, fs: RobustIO, folder: str, manifest: Manifest) -> TreeEntry:
-        """Write the marker of a claimed folder that was filled, which makes it a tree.
+        """Write the marker of a filled folder, which makes it a tree.
 
         Raises:
             CommitError: if the marker cannot be written.
@@ -228,23 +231,24 @@ class TreeStore:
     def iter_unmarked(self, fs: RobustIO) -> Iterator[str]:
         """Yield the absolute paths of folders without a valid marker, and of markers without a folder.
 
-        Includes trees that are being filled: the time stamp of the folder shows its age.
-        :func:`remove_recursively` deletes them.
+        Includes trees that are being filled. The time stamp of a folder shows its age. :func:`remove_recursively`
+        deletes such a folder.
         """
         for folder, marked in self.iter_folders(fs):
             if not marked or self.read_marker(fs, folder) is None:
                 yield folder if fs.stat(folder) is not None else marker_path(folder)
 
     def remove_tree(self, fs: RobustIO, entry: TreeEntry) -> Outcome:
-        """Delete a tree: the marker first, so that no new use begins, then the folder. Never waits or fails.
+        """Delete a tree, beginning with the marker, so that no new use begins. Never waits or raises.
 
         Returns:
-            Whether all of it was deleted. Files that are held are kept without a marker, and swept later.
+            The outcome. Files that are held are kept without a marker, and swept later.
         """
         try:
             fs.files.unlink(entry.marker)
         except OSError as error:
-            # If the marker is missing, another process deletes the folder, or did so and it was claimed again.
+            # If the marker is missing, another process is deleting the folder, or has deleted it and the folder was
+            # claimed again.
             gone = is_missing(error, entry.marker) and fs.without_waiting().stat(entry.folder) is None
             return Outcome.GONE if gone else Outcome.KEPT
         return Outcome.REMOVED if remove_recursively(fs, entry.folder) else Outcome.KEPT
@@ -254,7 +258,7 @@ class TreeStore:
         marker = marker_path(folder)
         data = fs.read(marker)
         manifest = None if data is None else decode_marker(data)
-        # The marker must belong to this folder: it may have been copied.
+        # The marker may have been copied from another folder.
         if manifest is None or not self._belongs(manifest.sha256, folder):
             return None
         return TreeEntry(manifest.sha256, folder, marker, manifest, float(manifest.created))
@@ -265,7 +269,7 @@ class TreeStore:
     def iter_folders(self, fs: RobustIO, on_error: OnError | None = None) -> Iterator[tuple[str, bool]]:
         """Yield the path of every folder that is, was or will be a tree, and whether it has a marker.
 
-        A marker without a folder counts too.
+        A marker without a folder is included.
 
         Raises:
             CommitError: if a folder cannot be scanned and no callback receives the error.
@@ -281,7 +285,7 @@ class _CheckedFolder:
 
     Attributes:
         problems: the absolute paths of missing and damaged files.
-        stamps: the time stamps of the files, new ones for those that were hashed.
+        stamps: the time stamps of the files. For hashed files, these are the new ones.
         hashed: whether a file was hashed.
     """
 
@@ -306,7 +310,7 @@ class _CheckedFolder:
             if self._is_replaced():
                 self.problems += [os.path.join(self._path, name) for name in folder.names]
             else:
-                # Checking each file reports the error.
+                # The check of each file reports the error.
                 self._check_files(range(len(folder.names)))
             return
         with files:
@@ -314,7 +318,7 @@ class _CheckedFolder:
         self._check_files(changed)
 
     def _is_replaced(self) -> bool:
-        """Return whether a file has the name of the folder, or of one above it."""
+        """Return whether a file has the name of the folder or of a parent folder."""
         try:
             stat = self._fs.stat(self._path)
         except CommitError as error:
@@ -365,12 +369,12 @@ class _CheckedFolder:
         return stat if hashes is not None and hashes["sha256"] == self._folder.digest(number) else None
 
     def _restore_permissions(self, path: str, kind: str) -> bool:
-        """Restore the permissions of a file, which archives of a cache lose, and return whether that succeeded."""
+        """Restore the permissions of a file, which archives of a cache lose, and return whether this was possible."""
         if self._writable:
             try:
                 self._fs.files.make_read_only(path, executable=is_executable(kind))
             except OSError:
-                return False  # another user owns the file, and this one needs a new tree
+                return False  # another user owns the file, so this user needs a new tree
         return self._writable
 
 
@@ -397,13 +401,14 @@ def changed_files(fs: RobustIO, files: OpenFolder, folder: ManifestDir) -> list[
     return changed
 
 
-# The compared bits of a mode: the type, and whether the owner may execute the file. The umask decides on the rest.
+# The bits of a mode that are compared: the type, and whether the owner may execute the file. The others depend on the
+# umask.
 _KIND, _OWNER_KIND = 0o170000, 0o170100
 _MODES = {PLAIN: 0o100000, IMAGE: 0o100000, EXECUTABLE: 0o100100, EXECUTABLE_IMAGE: 0o100100}
 
 
 def remove_recursively(fs: RobustIO, path: str) -> bool:
-    """Delete a folder with its contents, or a file, and return whether it no longer exists. Never waits or fails."""
+    """Delete a folder with its contents, or a file, and return whether it no longer exists. Never waits or raises."""
     without_waiting = fs.without_waiting()
     gone = True
     try:

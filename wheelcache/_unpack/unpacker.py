@@ -1,8 +1,8 @@
-"""Unpack wheels: find or make the tree of a wheel in the cache, and link its files into the caller's folder.
+"""Find or create the tree of a wheel in the cache, and link its files into the caller's folder.
 
 Files are linked out of complete trees only. A wheel that is refused or damaged therefore never leaves a file in the
-caller's folder. If the cache cannot be written to and has no tree, a tree is made in a temporary folder inside the
-caller's, for the duration of the call.
+caller's folder. If the cache cannot be written to and has no tree, a tree is created for the duration of the call, in a
+temporary folder inside the caller's folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .link_tree import TreeLinker, TreeRemovedError
 from .manifest import Manifest
 from .trees import TreeEntry, TreeStore, remove_recursively
 
-# Attempts to make and use a tree, in case another process removes it each time in between.
+# Attempts to create and use a tree, in case another process removes the tree each time before it is used.
 _ATTEMPTS = 3
 # In these modes, the files of a wheel can be unpacked into a folder without a tree in the cache.
 _WITHOUT_TREE = {LinkMode.AUTO, LinkMode.COPY}
@@ -36,12 +36,12 @@ class Unpacker:
     """The unpacked wheels of a cache folder and of the layers below it.
 
     Args:
-        layouts: their paths; those of the cache itself come first.
+        layouts: the paths of these folders, beginning with the cache itself.
         linker: puts the files of a tree into a folder.
-        writable: whether trees may be made in the cache.
-        full: whether every file of a tree is hashed every time.
+        writable: whether trees may be created in the cache.
+        full: whether every file of a tree is hashed at every use.
         find_wheel: looks up the entry of a wheel in the cache and its layers.
-        turn: waits until no other thread or process works on a key, see :meth:`SingleFlight.turn`.
+        turn: waits until no other thread or process works on a key, as :meth:`SingleFlight.turn` does.
         on_growth: called with the size of a new tree and the sha256 of its wheel.
     """
 
@@ -67,7 +67,7 @@ class Unpacker:
         self._on_growth = on_growth
 
     def unpack(self, op: Operation, wheel: CachedWheel, dest: str | None, mode: LinkMode) -> Unpacked:
-        """Unpack a wheel into the folder with the absolute path ``dest``, or only into the cache if it is ``None``.
+        """Unpack a wheel into the folder with the absolute path ``dest`` or, for ``None``, only into the cache.
 
         Raises:
             The errors of :meth:`Cache.unpack`.
@@ -80,7 +80,8 @@ class Unpacker:
         return self._unpack_into(fs, wheel, dest, mode)
 
     def _unpack_into(self, fs: RobustIO, wheel: CachedWheel, dest: str, mode: LinkMode) -> Unpacked:
-        # A tree of this boot is checked folder by folder while it is linked out. Any other is checked in advance.
+        # A tree of this boot is checked folder by folder while its files are linked. Any other tree is checked before
+        # that.
         tree = self._find_unchecked(fs, _sha256(wheel))
         is_checked = tree is None
         for _ in range(_ATTEMPTS):
@@ -103,11 +104,11 @@ class Unpacker:
 
     @staticmethod
     def _check_project(tree: TreeEntry, wheel: CachedWheel) -> None:
-        # The tree may have been made from the same bytes under another file name.
+        # The tree may have been created from the same bytes under another file name.
         check_project(tree.manifest.dist_info(), wheel.filename, str(wheel.path))
 
     def _find_or_make_if_allowed(self, fs: RobustIO, wheel: CachedWheel, mode: LinkMode) -> TreeEntry | None:
-        """Return the tree of a wheel, or ``None`` if it cannot be made and the mode works without a tree."""
+        """Return the tree of a wheel, or ``None`` if no tree can be created and the mode works without a tree."""
         if mode not in _WITHOUT_TREE:
             return self._find_or_make(fs, wheel)
         found = self._find(fs, _sha256(wheel))
@@ -118,11 +119,11 @@ class Unpacker:
         except CommitError as error:
             if error.cause is not Cause.DENIED:
                 raise
-            # A user who may only read a cache that others fill gets the behaviour of a read-only cache.
+            # For a user who may only read a cache that others fill, it behaves like a read-only cache.
             return None
 
     def _find_or_make(self, fs: RobustIO, wheel: CachedWheel) -> TreeEntry:
-        """Return the tree of a wheel, and make it if it does not exist."""
+        """Return the tree of a wheel, which is created if it does not exist."""
         found = self._find(fs, _sha256(wheel))
         if found is not None:
             return found
@@ -131,12 +132,12 @@ class Unpacker:
                 "the cache was opened read-only",
                 operation="unpack",
                 path=self._layout.root,
-                advice="Open it without read_only=True, or another one that has it as a layer.",
+                advice="Open it without read_only=True, or use it as a layer of another cache.",
             )
         return self._make_in_turn(fs, wheel)
 
     def _make_in_turn(self, fs: RobustIO, wheel: CachedWheel) -> TreeEntry:
-        """Make the tree of a wheel, unless another thread or process has just made it."""
+        """Create the tree of a wheel, unless another thread or process has just created it."""
         sha256 = _sha256(wheel)
         with self._turn(fs, f"tree {sha256}", lambda: self._has_marker(fs, sha256)):
             found = self._find(fs, sha256)
@@ -154,7 +155,7 @@ class Unpacker:
         return found
 
     def _find_unchecked(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
-        """Return the tree of a wheel, unchecked, if one ``stat`` per file is sufficient to check it."""
+        """Return the unchecked tree of a wheel, if one ``stat`` per file is sufficient to check it."""
         for trees in self._trees:
             found = next(trees.iter_marked(fs, sha256), None)
             if found is not None:
@@ -166,7 +167,7 @@ class Unpacker:
         return next(self._trees[0].iter_marked(fs, sha256), None) is not None
 
     def _find(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
-        """Return the tree of a wheel from the cache or a layer after checking it, or ``None``."""
+        """Check and return the tree of a wheel from the cache or a layer, or return ``None``."""
         for trees in self._trees:
             found = trees.find(fs, sha256)
             if found is not None:
@@ -177,11 +178,11 @@ class Unpacker:
         """Unpack a wheel into the cache, and return its tree.
 
         Raises:
-            InvalidWheelError, UnsafeWheelError: if the wheel is refused. Nothing of it is kept.
+            InvalidWheelError, UnsafeWheelError: if the wheel is refused. No file of the wheel is kept.
             CommitError: if a file operation is refused.
         """
         with import_lock:
-            from . import extract  # most calls find the tree, and must not pay for this import
+            from . import extract  # most calls find a tree and do not need this module
 
         trees, sha256 = self._trees[0], wheel.record.sha256
         folder = trees.claim(fs, sha256)
@@ -205,7 +206,7 @@ class Unpacker:
         checked before its files are linked.
 
         Raises:
-            FileExistsError: if the folder has a file with other bytes. Nothing was written then.
+            FileExistsError: if the folder contains a file with other bytes. Nothing is written then.
             CommitError: if a file operation is refused.
         """
         try:
@@ -217,7 +218,7 @@ class Unpacker:
         """Unpack a wheel into a folder without keeping a tree.
 
         Raises:
-            As :meth:`_make` and :meth:`_link_out`.
+            The errors of :meth:`_make` and :meth:`_link_out`.
         """
         with import_lock:
             from . import extract
@@ -238,10 +239,10 @@ class Unpacker:
 
 
 def _find_without_waiting(trees: TreeStore, fs: RobustIO, sha256: str) -> TreeEntry | None:
-    """Return the tree that another process made in the meantime, if it can be found without waiting.
+    """Return the tree that another process has created meanwhile, if it can be found without waiting.
 
-    A process that continued without the lock may have lost the race. The other tree may be in use already, so it is
-    returned. Two trees do no harm.
+    If this process continued without the lock, it may have lost the race. The tree of the other process may be in use
+    already, so that tree is returned. A second tree is harmless.
     """
     try:
         return trees.find(fs.without_waiting(), sha256)
