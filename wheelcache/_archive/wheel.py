@@ -193,7 +193,7 @@ class WheelArchive:
                 raise self.unsafe(f"{member.name!r} cannot have the size in the central directory")
             total += member.size
         if total > max(_SMALL_ENOUGH, _BOMB_RATIO * size):
-            raise self.unsafe(f"the archive would unpack to {total} bytes, {total // max(size, 1)} times its own size")
+            raise self.unsafe(f"the archive would unpack to {total} bytes, {total // max(size, 1)} times its size")
 
     def _find_dist_info(self, members: Iterable[Member], filename: str) -> str:
         tops = set(filter(is_dist_info, (member.name.partition("/")[0] for member in members)))
