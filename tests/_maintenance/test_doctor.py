@@ -254,7 +254,7 @@ def test_a_python_that_does_not_answer_is_told(
     [
         (Volume(remote=True), Environment(), "network drive", "layer"),
         (Volume(cloud="OneDrive (pinned)"), Environment(), "cloud folder", "cloud"),
-        (Volume(mapped=True), Environment(wsl="WSL2"), "WSL", "Linux side"),
+        (Volume(mapped=True), Environment(wsl="WSL2"), "WSL", "home folder of WSL"),
         (Volume(free=1 << 20, size=1 << 40), Environment(), "free space", "Free space"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Prune, verify, remove, doctor."""
+"""Prune, clear and verify a cache, remove entries, collect statistics, and run doctor."""

@@ -1,4 +1,4 @@
-"""Check one entry of a cache: every blob against its digest, every record against its blob."""
+"""Check one entry of a cache. Each blob is compared with its digest, and each record with its blob."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .._store.records import Record, StatFingerprint, decode_record, write_recor
 from .._store.walk import Blob, EntryFolder, read_plain_record, scan_entry
 from .suspects import Suspect, quarantine, remove_file, suspect_foreign
 
-# A blob of up to this many bytes is read in one piece, which takes fewer file operations.
+# A blob of at most this many bytes is read in one piece, which takes fewer file operations.
 _SMALL = 1 << 16
 
 
@@ -40,16 +40,16 @@ def check_entry(fs: RobustIO, layout: Layout, sha256: str) -> list[Suspect]:
 
 
 def _is_small_and_sound(fs: RobustIO, layout: Layout, sha256: str) -> bool:
-    """Return whether an entry consists of a record and a small, intact blob, as most do. Takes four file operations.
+    """Return whether an entry consists of a record and a small, intact blob, like most entries.
 
-    Any other entry, and any error, is left to the full check.
+    This check takes four file operations. The full check handles all other entries and all errors.
     """
     try:
         record = read_plain_record(fs.files, layout, sha256)
         if record is None or record.size > _SMALL:
             return False
         with fs.files.open_read(layout.blob(sha256, record.filename, 0)) as file:
-            # At most one byte more than the record says: the file may have grown to any size.
+            # At most one byte more than the recorded size is read, because the file may have grown to any size.
             data = file.read(record.size + 1)
     except OSError:
         return False
@@ -77,12 +77,12 @@ class _EntryCheck:
         for blob in self._entry.blobs:
             if blob.path not in self._blobs_with_record:
                 suspects += self._check_orphan(fs, blob)
-        # Foreign files are repaired first: one may occupy the place of a record.
+        # Foreign files are repaired first, because one of them may occupy the place of a record.
         return self._check_foreign() + suspects
 
     def _check_foreign(self) -> list[Suspect]:
         entry = self._entry
-        # A temporary file with an owner in its name is left to prune.
+        # A temporary file with an owner in its name is not reported, because prune sweeps it.
         files = [path for path in entry.others if OwnerTag.of(os.path.basename(path)) is None]
         return [
             *(suspect_foreign(self._layout, path, sha256=entry.sha256) for path in files),
@@ -112,7 +112,7 @@ class _EntryCheck:
         return [Suspect(kind, blob.path, sha256, lambda fs: self._quarantine_blob(fs, blob))]
 
     def _check_torn_record(self, fs: RobustIO, path: str, blobs: list[Blob]) -> list[Suspect]:
-        # Its blobs are not reported as orphans as well.
+        # Registered here, so that the blobs are not also reported as orphans.
         self._blobs_with_record.update(blob.path for blob in blobs)
         torn = Suspect(ProblemKind.TORN, path, self._entry.sha256, lambda fs: self._replace_record(fs, path, blobs))
         return [torn, *(suspect for blob in blobs for suspect in self._check_bytes(fs, blob))]
@@ -124,7 +124,8 @@ class _EntryCheck:
             return problems
 
         def repair(fs: RobustIO) -> Action:
-            # A record describes one blob. With two intact ones, each repair would turn the other into the orphan.
+            # A record describes only one blob. If two blobs are intact, writing a record for either would orphan the
+            # other.
             if self._has_intact_twin(fs, blob):
                 return self._remove_twin(fs, blob)
             return self._replace_record(fs, self._layout.record(self._entry.sha256, blob.filename), [blob])
@@ -141,14 +142,17 @@ class _EntryCheck:
         return [Suspect(ProblemKind.ALTERED, blob.path, sha256, lambda fs: self._quarantine_blob(fs, blob))]
 
     def _compute_sha256(self, fs: RobustIO, blob: Blob) -> str | None:
-        """Return the sha256 of a blob, or ``None`` if it is missing. A file with several hard links is read once."""
+        """Return the sha256 of a blob, or ``None`` if it is missing.
+
+        A blob with several hard links is read only once.
+        """
         if blob.inode not in self._sha256_by_inode:
             hashes = hash_file(fs.about(blob.filename), blob.path, (), blob.size)
             self._sha256_by_inode[blob.inode] = None if hashes is None else hashes["sha256"]
         return self._sha256_by_inode[blob.inode]
 
     def _has_intact_twin(self, fs: RobustIO, blob: Blob) -> bool:
-        """Return whether the record of a blob's name describes another blob, which is intact."""
+        """Return whether the record of a blob's name describes another, intact blob."""
         record = self._read_record(fs, blob.filename)
         if record is None:
             return False
@@ -173,7 +177,8 @@ class _EntryCheck:
     def _quarantine_blob(self, fs: RobustIO, blob: Blob) -> Action:
         """Quarantine a damaged blob, and delete the record that describes it."""
         action = quarantine(fs, self._layout, blob.path, blob.stat)
-        # If an intact blob has replaced it, here or in a numbered folder, the record describes that one.
+        # If an intact blob has replaced the damaged one, here or in a numbered folder, the record describes the intact
+        # blob.
         if action is Action.QUARANTINED and fs.stat(blob.path) is None:
             record = self._read_record(fs, blob.filename)
             if record is not None and self._blob_path(record) == blob.path:

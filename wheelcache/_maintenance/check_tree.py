@@ -1,4 +1,4 @@
-"""Check one unpacked wheel: every file against its digest, and the folder for foreign files."""
+"""Check one tree. Each file is compared with its digest, and foreign files are reported."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .sweep import TEMPORARY_AGE
 
 
 def check_tree(fs: RobustIO, layout: Layout, folder: str) -> list[Suspect]:
-    """Return the suspected problems in the folder of an unpacked wheel."""
+    """Return the suspected problems in the folder of a tree."""
     found_again: list[list[Suspect]] = []
 
     def check_again(fs: RobustIO) -> list[Suspect]:
-        # The whole tree once, not once for each problem: a pruner deletes a tree as a whole.
+        # The whole tree is checked once and not once per problem, because a pruner deletes a tree as a whole.
         if not found_again:
             found_again.append(check_tree(fs, layout, folder))
         return found_again[0]

@@ -1,8 +1,9 @@
-"""Try the file operations of the cache in its real folder, and report the outcome of each.
+"""Try the file operations of the cache in its real folder, and report the result of each.
 
 A probe that a scanner, a container or a network drive refuses is reported with its code, its duration, and the process
-that held the file. All probes together wait for a few seconds at most. The probe files are deleted at the end, also
-when the call is cancelled. Their names carry their owner and age: prune sweeps those that another process holds open.
+that held the file. All probes together wait for a few seconds at most. The probe files are deleted at the end, even if
+the call is cancelled. If another process holds a probe file open, prune sweeps the file later by the owner and age in
+its name.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from .._os.volume import Volume
 from .._reports import Check, DoctorReport
 from .._store.layout import Layout
 
-# Seconds that all probes together wait for held files, and seconds after which no further probe starts.
+# The seconds that all probes together wait for held files, and the seconds after which no further probe starts.
 _MAX_WAIT = 3.0
 _MAX_SECONDS = 20.0
-# The child process gets ten seconds. Between two polls the operation is checked for cancellation.
+# The child process may run for ten seconds. Cancellation is checked between two polls.
 _CHILD_POLLS = 100
 _CHILD_POLL_SECONDS = 0.1
 # Exit codes of the child process, none of which Python itself uses.
@@ -61,19 +62,19 @@ class _Finding:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The outcome of an operation: its first error, and its last error if it never succeeded."""
+    """The outcome of an operation, with its first error, and its last error if it never succeeded."""
 
     first: OSError | None
     last: OSError | None
     attempts: int
 
     def finding(self, done: str) -> _Finding:
-        """Return the finding: done, done after several attempts, or refused."""
+        """Return the finding, which is that the operation was done, done after several attempts, or refused."""
         if self.first is None:
             return _Finding(done)
         code = code_of(self.first)
         if self.last is None:
-            held = "Another program opens new files and blocks access to them: exclude the cache folder from scanning."
+            held = "Another program opens new files and blocks access to them. Exclude the cache folder from scanning."
             return _Finding(f"{done}, after {self.attempts} attempts", ok=False, code=code, advice=held)
         if isinstance(self.last, CommitError):
             by = f", held by {', '.join(self.last.holders)}" if self.last.holders else ""
@@ -84,7 +85,7 @@ class _Outcome:
 
 
 def examine(op: Operation, layout: Layout, http: HttpClient, *, writable: bool) -> DoctorReport:
-    """Make all probes in a cache folder. Never fails, and waits for a few seconds at most."""
+    """Make all probes in a cache folder. Never raises, and waits for a few seconds at most."""
     return _Examination(op, layout, http, writable=writable).report()
 
 
@@ -103,7 +104,7 @@ class _Examination:
         self._supported: set[str] = set()
 
     def report(self) -> DoctorReport:
-        """Make all probes, and leave none of their files behind, even if the operation is cancelled."""
+        """Make all probes, and delete all of their files, even if the operation is cancelled."""
         try:
             return self._run_probes()
         finally:
@@ -168,8 +169,8 @@ class _Examination:
 
     def _check_boot(self) -> _Finding:
         if self._system.boot() is None:
-            return _Finding("unknown: every process hashes each wheel again on first use", ok=False)
-        return _Finding("known: each wheel is hashed once per boot")
+            return _Finding("unknown, so every process hashes each wheel again at its first use", ok=False)
+        return _Finding("known, so each wheel is hashed once per boot")
 
     def _check_volume(self) -> _Finding:
         volume = self._volume
@@ -180,7 +181,7 @@ class _Examination:
         if not self._volume.remote:
             return _Finding("no")
         advice = (
-            "Keep the cache on a local volume, and use the network drive as a layer: locks and links are unreliable "
+            "Keep the cache on a local volume, and use the network drive as a layer. Locks and links are unreliable "
             "there, and holders on other machines cannot be named."
         )
         return _Finding("yes", ok=False, advice=advice)
@@ -188,7 +189,7 @@ class _Examination:
     def _check_cloud(self) -> _Finding:
         if not self._volume.cloud:
             return _Finding("no")
-        advice = "Move the cache out of the cloud folder: its service holds new files open, and refuses hard links."
+        advice = "Move the cache out of the cloud folder. The service holds new files open and refuses hard links."
         return _Finding(self._volume.cloud, ok=False, advice=advice)
 
     def _check_container(self) -> _Finding:
@@ -200,7 +201,7 @@ class _Examination:
             return _Finding("no")
         if not self._volume.mapped:
             return _Finding(f"{self._environment.wsl}, and the folder is on a volume of WSL")
-        advice = "Keep the cache on the Linux side of WSL, in the home folder: Windows drives are slow from there."
+        advice = "Keep the cache in the home folder of WSL, because access from WSL to Windows drives is slow."
         return _Finding(f"{self._environment.wsl}, and the folder is on a Windows drive", ok=False, advice=advice)
 
     def _check_free_space(self) -> _Finding:
@@ -215,7 +216,7 @@ class _Examination:
     # Checks with probe files
 
     def _new_path(self, more: str = "") -> str:
-        """Return an unused path, which is cleaned up at the end."""
+        """Return an unused path, which is deleted at the end."""
         owner = OwnerTag.new(self._system.now(), self._system.boot())
         path = self._layout.new_temporary(owner + more)
         self._probe_paths.append(path)
@@ -226,7 +227,7 @@ class _Examination:
         file = self._fs.create(path)
         try:
             write_all(file, _CONTENT)
-            # Taken before the file is closed: a scanner may delay that.
+            # Read before the file is closed, because a scanner may delay closing.
             written = self._system.now()
         finally:
             close_quietly(file)
@@ -255,7 +256,7 @@ class _Examination:
     def _probe_write(self) -> _Finding:
         path = self._new_file()
         if self._fs.read(path) != _CONTENT:
-            return _Finding("the bytes read differ from those written", ok=False, advice="Check the volume.")
+            return _Finding("the bytes read differ from the bytes written", ok=False, advice="Check the volume.")
         return _Finding(f"{len(_CONTENT) // 1024} KiB written and read back")
 
     def _probe_rename(self) -> _Finding:
@@ -263,7 +264,7 @@ class _Examination:
         outcome = self._try("rename", source, lambda: self._fs.files.rename(source, target), target)
         if outcome.last is None or not _is_unsupported(outcome.last):
             return outcome.finding("right after writing")
-        return _Finding("not supported on this volume: wheels are added by hard link", code=code_of(outcome.last))
+        return _Finding("not supported on this volume, so wheels are added by hard link", code=code_of(outcome.last))
 
     def _probe_link(self) -> _Finding:
         source, target = self._new_file(), self._new_path()
@@ -278,7 +279,7 @@ class _Examination:
         outcome = self._try("clone", source, lambda: self._fs.files.clone(source, target), target)
         if outcome.last is None:
             return outcome.finding("the clone shares its blocks")
-        return _Finding("not supported on this volume: wheels are hard-linked instead", code=code_of(outcome.last))
+        return _Finding("not supported on this volume, so wheels are hard-linked", code=code_of(outcome.last))
 
     def _probe_copy(self) -> _Finding:
         source, target = self._new_file(), self._new_path()
@@ -315,8 +316,8 @@ class _Examination:
             try:
                 close_quietly(self._fs.files.create(path))
             except OSError as error:
-                return _Finding("deleted, but its name cannot be used again until it is closed", code=code_of(error))
-            return outcome.finding("its name can be used again at once")
+                return _Finding("deleted, but its name is not free until the file is closed", code=code_of(error))
+            return outcome.finding("its name is free at once")
         finally:
             close_quietly(reader)
 
@@ -329,23 +330,23 @@ class _Examination:
 
     def _probe_lock(self) -> _Finding:
         if not sys.executable or getattr(sys, "frozen", False):
-            return _Finding("not tried: this program embeds Python, and cannot start it as a second process")
+            return _Finding("not tried: this program embeds Python and cannot start Python as a second process")
         path = self._new_path()
         lock = FileLock(self._fs, path)
         if not lock.try_acquire():
-            return _Finding("refused", ok=False, advice="Locks only save work: a wheel may be downloaded twice.")
+            return _Finding("refused", ok=False, advice="Without locks, a wheel may be downloaded twice.")
         try:
             return self._probe_lock_from_child(path)
         finally:
             lock.release()
 
     def _probe_lock_from_child(self, path: str) -> _Finding:
-        """Let another process try to acquire the lock: on some network drives, a lock affects its own process only."""
+        """Let another process try to acquire the lock, which affects only its own process on some network drives."""
         try:
             code = self._run_child(path)
         except (OSError, subprocess.SubprocessError) as error:
             return _Finding(f"not tried: the other process did not answer ({type(error).__name__})")
-        advice = "Locks have no effect here: two processes may download the same wheel. Nothing else is affected."
+        advice = "Locks have no effect here, so two processes may download the same wheel. Nothing else is affected."
         return {
             _REFUSED: _Finding("a lock excludes other processes"),
             _TAKEN: _Finding("two processes acquired the same lock at once", ok=False, advice=advice),
@@ -356,8 +357,8 @@ class _Examination:
         """Run the child process, and return its exit code.
 
         Raises:
-            OSError: if it cannot be started.
-            SubprocessError: if it takes too long.
+            OSError: if the process cannot be started.
+            SubprocessError: if the process does not end in time.
         """
         nothing = subprocess.DEVNULL
         command = [sys.executable, "-c", _CHILD, lock_path, *sys.path]
@@ -391,11 +392,11 @@ class _Examination:
         if not self._time_stamps:
             return _Finding("not tried: no file could be created", ok=False)
         grain = math.gcd(*(stamp for stamp, _ in self._time_stamps))
-        # The smallest difference, because a file that took long to write does not show the clock's error.
+        # The smallest difference, because a slow write would be mistaken for an error of the clock.
         skew = min((stamp / 1e9 - written for stamp, written in self._time_stamps), key=abs)
         clock = "this machine's clock" if abs(skew) < _CLOCK_SKEW else f"a clock that is {skew:+.0f} s off"
         detail = f"resolution {_format_span(grain)}, set by {clock}"
-        advice = "The time stamps are coarse, or the clock is off: use verify='full', or choose another volume."
+        advice = "The time stamps are coarse, or the clock is wrong. Use verify='full', or choose another volume."
         good = grain < _COARSE_GRAIN and abs(skew) < _CLOCK_SKEW
         return _Finding(detail, ok=good, advice="" if good else advice)
 
@@ -413,7 +414,7 @@ class _Examination:
         for method in ("rename", "link", "copy"):
             if method in self._supported:
                 return _Finding(f"by {method}")
-        return _Finding("no method works: no wheel can be added", ok=False)
+        return _Finding("no method works, so no wheel can be added", ok=False)
 
     def _find_mode_for_linking(self) -> _Finding:
         for method, mode in (("clone", LinkMode.CLONE), ("link", LinkMode.HARDLINK), ("copy", LinkMode.COPY)):
@@ -426,7 +427,7 @@ class _Examination:
         held = [outcome.last for outcome in map(self._try_delete, left) if outcome.last is not None]
         if held:
             return _Finding(
-                f"{len(held)} probe files are still held: prune will remove them", ok=False, code=code_of(held[0])
+                f"{len(held)} probe files are still held, and prune will remove them", ok=False, code=code_of(held[0])
             )
         if not had_folder:
             try:
@@ -443,7 +444,7 @@ def _is_unsupported(error: OSError) -> bool:
 def _describe_system() -> _Finding:
     if sys.platform == "win32":
         version = sys.getwindowsversion()
-        # The other fields contain the version that Windows reports to this program for compatibility.
+        # For compatibility, the other fields may contain an older version of Windows.
         system = f"Windows {'.'.join(map(str, version.platform_version))}"
     else:
         name = os.uname()
@@ -468,5 +469,5 @@ def answer_for_lock(path: str) -> int:
             return _REFUSED
     except OSError:
         return _NO_LOCKS
-    # Not released, since that would delete the lock file of the other process.
+    # Not released, since a release would delete the lock file of the other process.
     return _TAKEN

@@ -1,6 +1,6 @@
-"""Find files and folders in a cache folder that wheelcache does not make, by their names alone.
+"""Find files and folders in a cache folder that wheelcache does not create, by their names alone.
 
-Users and desktop environments create files of their own anywhere. Foreign files do no harm, and are only reported.
+Users and desktop environments create files anywhere. Foreign files are harmless, and are only reported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .._unpack.manifest import Manifest
 
 
 class ForeignFile(NamedTuple):
-    """A foreign file or folder: its absolute path, and whether it is a folder or a link that replaces one."""
+    """The absolute path of a foreign file or folder, and whether it is a folder or a link that replaces a folder."""
 
     path: str
     is_folder: bool
@@ -28,7 +28,7 @@ def find_foreign(fs: RobustIO, layout: Layout, on_error: OnError) -> Iterator[Fo
     for pattern in layout.patterns():
         if pattern.in_shards:
             yield from _find_foreign_in(fs, pattern.folder, layout.is_shard, on_error)
-        # The line above has already reported an error.
+        # Errors are ignored, because the line above has already reported them.
         shards = walk_shards(fs, pattern.folder, lambda *_: None)
         for folder in shards if pattern.in_shards else [pattern.folder]:
             yield from _find_foreign_in(fs, folder, pattern.is_ours, on_error)
@@ -43,7 +43,7 @@ def find_foreign_in_tree(fs: RobustIO, root: str, manifest: Manifest) -> Iterato
     own_folders = {folder.path for folder in manifest.folders}
     for folder in manifest.folders:
         path, names = os.path.join(root, *folder.path.split("/")), set(folder.names)
-        # A file with the name of a folder is reported as damage.
+        # A file with the name of a folder is skipped, because it is reported as damage.
         for entry in fs.scan(path) if fs.files.is_dir(path) else []:
             inside = os.path.join(path, entry.name)
             if not entry.is_dir(follow_symlinks=False):
@@ -67,5 +67,5 @@ def _find_foreign_in(
 
 def _replaces_folder(fs: RobustIO, link: str, is_ours: Callable[[str, bool], bool]) -> bool:
     """Return whether a link replaces a folder, for example one that was moved to another volume."""
-    # That volume may not be mounted at the moment.
+    # The name is also checked, because the target may be on a volume that is not mounted.
     return fs.files.is_dir(link) or is_ours(os.path.basename(link), True)

@@ -1,11 +1,11 @@
 """Reduce a cache to a size or an age, remove chosen entries, or remove everything.
 
-One walk by names and file status finds the entries. Pruning removes the least recently used ones, each with its wheels,
-its tree and the pointers to it, after checking once more that it was not used meanwhile. Files in use are kept and
-reported; nothing waits for them, except for the short waits that :mod:`.removal` explains.
+One walk by names and file status finds the entries. The least recently used entries are removed, each with its wheels,
+its tree and the pointers to it. An entry that was used after the walk is kept. Files in use are kept and reported.
+There is no waiting for them, except for the short waits that :mod:`.removal` explains.
 
-Any number of prunes may run at once, beside any other use of the cache. A cancelled call leaves every entry either
-complete or removed, and subtracts what it removed from the counted size.
+Any number of prunes may run at once, beside any other use of the cache. If a call is cancelled, every entry is either
+complete or removed, and the removed bytes are subtracted from the counted size.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .sweep import Sweeper
 
 
 class _Candidate(NamedTuple):
-    """An entry and its trees: the last use in seconds since the epoch, the digest, and the size in bytes.
+    """An entry with its trees, given by the last use in seconds since the epoch, the digest, and the size in bytes.
 
-    In this order of fields, candidates sort by their last use.
+    The last use is the first field, so that candidates are sorted by it.
     """
 
     used: float
@@ -43,7 +43,8 @@ class _Survey:
 
     Attributes:
         remaining: the bytes of the entries that were found and still exist.
-        gone: the bytes of the entries that were found and no longer exist, including those that others removed.
+        gone: the bytes of the entries that were found and no longer exist, including those that other processes
+            removed.
         is_incomplete: whether a folder could not be read.
         candidates: the entries.
     """
@@ -93,7 +94,7 @@ class Pruner:
         return remover.report()
 
     def remove(self, fs: RobustIO, chosen: dict[str, set[str] | None], *, dry_run: bool = False) -> PruneReport:
-        """Remove entries by sha256, or their wheels with these names. See ``Cache.remove``."""
+        """Remove entries by sha256, or only their wheels with these names. See ``Cache.remove``."""
         fs = fs.without_waiting()
         remover = Remover(fs, self._layout, dry_run=dry_run)
         removed: set[str] = set()
@@ -127,7 +128,7 @@ class Pruner:
         return remover.report()
 
     def _survey(self, remover: Remover, sweeper: Sweeper) -> _Survey:
-        """Walk the cache, and remove incomplete entries on the way."""
+        """Walk the cache, and remove incomplete entries."""
         survey = _Survey()
 
         def on_error(path: str, error: CommitError) -> None:
@@ -161,7 +162,7 @@ class Pruner:
         return found
 
     def _remove_over_limits(self, remover: Remover, survey: _Survey, limits: PruneLimits) -> Collection[str]:
-        """Remove the entries that exceed the limits, least recently used first; return the sha256 of each."""
+        """Remove the entries that exceed the limits, least recently used first, and return the sha256 of each."""
         keep = limits.keep or frozenset()
         is_unlimited = limits.max_size is None and limits.max_age is None
         if is_unlimited and limits.keep is None:
@@ -171,7 +172,7 @@ class Pruner:
         for candidate in sorted(survey.candidates):
             is_over_size = limits.max_size is not None and survey.remaining > limits.max_size
             if not (is_unlimited or is_over_size or candidate.used < oldest_use):
-                break  # entries are sorted by last use: the rest is newer
+                break  # entries are sorted by last use, so the rest is newer
             if candidate.sha256 not in keep and remover.remove_entry(candidate.sha256, unused_since=candidate.used):
                 removed.add(candidate.sha256)
                 survey.record_removal(candidate)
@@ -186,8 +187,8 @@ class Pruner:
     def _record_size(self, remover: Remover, survey: _Survey, added_before: int) -> None:
         """Record the size of the cache. ``added_before`` is the counter of added bytes when the walk began.
 
-        The walk may or may not have seen the bytes that were added since then, so they are counted again. An estimate
-        that is too high only causes an early walk, while one that is too low prevents a necessary one.
+        The walk may or may not have found the bytes that were added since then, so they are counted again. An estimate
+        that is too high only causes an early walk. One that is too low prevents a necessary walk.
         """
         if remover.dry_run:
             return

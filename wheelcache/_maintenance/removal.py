@@ -1,14 +1,15 @@
 """Remove entries and leftovers from a cache that other processes are using.
 
-The blob is deleted before its record. If another process holds the blob open, the deletion fails, and the entry is
-still complete. If this process is killed in between, a record without a blob remains, which counts as a miss. A process
-that commits the same wheel at this moment finds its folder missing, and creates it again.
+The blob is deleted before its record. If another process holds the blob open, the deletion fails and the entry is still
+complete. If this process is killed between the two deletions, a record without a blob remains, which counts as a miss.
+If another process commits the same wheel at this moment, it finds its folder missing and creates the folder again.
 
-The removal of an entry is not cancelled halfway: cancellation takes effect between two entries.
+Cancellation takes effect between two entries, so no entry is removed halfway.
 
 On Windows, a file that another pruner is deleting right now also reports a sharing violation. Such a file must not
-count as in use, or a newer entry would be removed in its place. A refused folder is therefore read again for up to
-0.1 s. After three such waits without success, a call skips refused folders at once: a scanner holds them.
+count as in use, or a newer entry would be removed in its place. A refused folder is therefore read again for up to 0.1
+s. After three such waits without success, the call assumes that a scanner holds the folders, and skips refused ones at
+once.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .._unpack.trees import Outcome, TreeStore, remove_recursively
 # Another pruner needs a few milliseconds for an entry.
 _SECONDS_PER_WAIT = 0.1
 _MAX_FAILED_WAITS = 3
-# A file server has a clock of its own, which may be ahead.
+# A file server has its own clock, which may be ahead.
 _DAY = 86_400.0
 
 
@@ -44,10 +45,10 @@ class Remover:
         fs: the file system, without waiting.
         layout: the paths of the cache folder.
         dry_run: whether nothing is deleted.
-        shrunk: the bytes of wheels and trees that this call deleted. If several processes delete a file at once, one of
-            them counts it.
+        shrunk: the bytes of wheels and trees that this call deleted. If several processes delete a file at once, only
+            one of them counts it.
         trees: the unpacked wheels of the cache.
-        future: a time in seconds since the epoch; only a wrong clock records a use after it.
+        future: a time in seconds since the epoch. Only a wrong clock records a later use.
     """
 
     fs: RobustIO
@@ -68,7 +69,7 @@ class Remover:
 
     @property
     def freed(self) -> int:
-        """The bytes that this call deleted so far, leftovers included."""
+        """The bytes that this call has deleted so far, including leftovers."""
         return self.shrunk + self._swept_bytes
 
     def report(self) -> PruneReport:
@@ -76,7 +77,7 @@ class Remover:
         return PruneReport(tuple(self._removed), tuple(self._skipped), self.freed, tuple(self._swept), self.dry_run)
 
     def skip(self, path: str, error: OSError | str, sha256: str | None = None) -> None:
-        """Record something that is kept although it was to be removed, and the reason."""
+        """Record a file or folder that could not be removed, and the reason."""
         reason = f"{cause_of(error, path)} ({code_of(error)})" if isinstance(error, OSError) else error
         self._skipped.append(Skipped(Path(path), sha256 and f"sha256:{sha256}", reason))
 
@@ -87,13 +88,13 @@ class Remover:
     ) -> bool:
         """Delete an entry with its trees, or only its wheels with these file names.
 
-        Return whether it no longer exists; an entry that another process deleted counts, but is not reported as ours.
-        With ``unused_since``, keep an entry that was used after that time. One progress event is reported for each
+        Return whether it no longer exists. An entry that another process deleted counts, but is not reported as ours.
+        With ``unused_since``, an entry that was used after that time is kept. One progress event is reported for each
         wheel that was deleted.
         """
         self.fs.op.check()
         try:
-            # Only pruning to a limit would remove a newer entry instead of this one.
+            # Waits only when pruning to a limit, which would remove a newer entry instead of this one.
             entry = self._scan_entry(sha256, wait=unused_since is not None)
         except CommitError as error:
             self.skip(self.layout.entry(sha256), error, sha256)
@@ -113,7 +114,7 @@ class Remover:
             self._report_progress(self._removed[already_removed:])
 
     def _remove_wheels(self, entry: EntryFolder, to_remove: list[str]) -> bool:
-        """Delete wheels of an entry, and the whole folder with the last one; return whether all of them are gone."""
+        """Delete wheels of an entry, and the whole folder with the last wheel. Return whether none of them exists."""
         blobs = {name: blob for name in to_remove if (blob := self._find_blob(entry, name)) is not None}
         outcomes: dict[str, Outcome] = {}
         gone: list[str] = []
@@ -155,13 +156,13 @@ class Remover:
         self._cleanup.remove_folder(entry.folder)
 
     def _report_progress(self, wheels: Iterable[CachedWheel]) -> None:
-        # Not cancelled: the event of an entry that was deleted must not be lost.
+        # Uncancellable, because the event of an entry that was deleted must not be lost.
         op = self.fs.op.for_cleanup().with_progress(None if self.dry_run else self.fs.op.progress)
         for wheel in wheels:
             op.about(wheel.filename).report(Phase.REMOVING, self.freed, detail=wheel.digest)
 
     def _scan_entry(self, sha256: str, *, wait: bool) -> EntryFolder | None:
-        """Read the folder of an entry. If it is refused and ``wait`` is set, try again for a moment."""
+        """Read the folder of an entry. If this is refused and ``wait`` is set, retry for up to 0.1 s."""
         try:
             return scan_entry(self.fs, self.layout, sha256)
         except CommitError:
@@ -173,13 +174,13 @@ class Remover:
         return entry
 
     def _find_blob(self, entry: EntryFolder, name: str) -> Blob | None:
-        """Return the blob of a wheel. If a damaged blob has the same name, the record decides."""
+        """Return the blob of a wheel. If a damaged blob has the same name, the record identifies the right blob."""
         blobs = [blob for blob in entry.blobs if blob.filename == name]
         if len(blobs) > 1:
             try:
                 data = self.fs.read(self.layout.record(entry.sha256, name))
             except CommitError:
-                data = None  # no other process can distinguish them either
+                data = None  # no other process can distinguish the two blobs either
             record = None if data is None else decode_record(data, entry.sha256)
             path = record and self.layout.blob(entry.sha256, name, record.place)
             blobs.sort(key=lambda blob: blob.path == path)
@@ -201,7 +202,7 @@ class Remover:
         self._remove_entry_folders(entry)
 
     def reset_use(self, *paths: str) -> None:
-        """Set the last use of a record or marker to now. A use in the future would keep the entry forever."""
+        """Set the last use of a record or marker to now. An entry that was used in the future would never be pruned."""
         for path in paths:
             if not self.dry_run:
                 self.fs.touch(path, self.fs.system.now())
@@ -209,7 +210,7 @@ class Remover:
     # Trees
 
     def _remove_trees(self, sha256: str) -> bool:
-        """Delete the trees of a wheel. Files that are held open remain without a marker, and are swept later."""
+        """Delete the trees of a wheel. Files that are held open are kept without a marker, and swept later."""
         is_gone = True
         try:
             if sha256[:SHARD_DIGITS] not in self._shards_with_trees():
@@ -219,7 +220,7 @@ class Remover:
                 if outcome is Outcome.REMOVED:
                     self.shrunk += tree.size
                 elif outcome is Outcome.KEPT:
-                    self.skip(tree.folder, "files of it are in use", sha256)
+                    self.skip(tree.folder, "some of its files are in use", sha256)
                     is_gone = False
         except CommitError as error:
             self.skip(error.path or self.layout.trees, error, sha256)
@@ -227,7 +228,10 @@ class Remover:
         return is_gone
 
     def _shards_with_trees(self) -> AbstractSet[str]:
-        """Return the names of the shards that contain trees. They are read once per call: most caches have few."""
+        """Return the names of the shards that contain trees.
+
+        They are read once per call, since most caches have few.
+        """
         if self._tree_shards is None:
             self._tree_shards = {entry.name for entry in self._cleanup.scan(self.layout.trees)}
         return self._tree_shards
@@ -238,19 +242,19 @@ class Remover:
             self._swept.append(Path(path))
             self._swept_bytes += size
         else:
-            self.skip(path, "files of it are in use")
+            self.skip(path, "some of its files are in use")
 
     # Leftovers
 
     def remove_leftover(self, path: str, size: int) -> None:
-        """Delete a file that nothing needs any more."""
+        """Delete a file that is no longer needed."""
         self.fs.op.check()
         if self._remove_file(path) is Outcome.REMOVED:
             self._swept.append(Path(path))
             self._swept_bytes += size
 
     def remove_empty_folder(self, path: str) -> None:
-        """Delete a folder that nothing needs any more, if it is empty."""
+        """Delete a folder that is no longer needed, if it is empty."""
         if self.dry_run or self.fs.remove_folder(path):
             self._swept.append(Path(path))
 
@@ -280,7 +284,7 @@ def _unlink(fs: RobustIO, path: str) -> Outcome:
 
 
 def _bytes_removed(entry: EntryFolder, outcomes: dict[str, Outcome]) -> int:
-    """Return the size of the files that are gone under all of their names, and whose first name this call deleted."""
+    """Return the size of the files that no longer have any name, and whose first name this call deleted."""
     files: dict[int, list[Blob]] = {}
     for blob in entry.blobs:
         files.setdefault(blob.inode, []).append(blob)

@@ -24,7 +24,7 @@ from .._store.records import decode_record
 from .._store.walk import EntryFolder, walk_entries
 
 FindDigest: TypeAlias = Callable[[str], str | None]
-"""Takes ``"<algorithm>:<hex>"`` of a strong hash, and returns the sha256 that it points to, or ``None``."""
+"""A function that returns the sha256 for ``"<algorithm>:<hex>"`` of another strong hash, or ``None``."""
 
 # https://packaging.python.org/en/latest/specifications/name-normalization/
 _PROJECT = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.ASCII | re.IGNORECASE)
@@ -33,10 +33,10 @@ _PROJECT = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.ASCII | re.IGNORE
 def select_named(
     fs: RobustIO, layout: Layout, find_digest: FindDigest, names: Iterable[str | CachedWheel]
 ) -> dict[str, set[str] | None]:
-    """Return the entries that names stand for: each sha256 with the selected file names, or ``None`` for all of them.
+    """Return the selected entries, as each sha256 with the selected file names, or with ``None`` for all file names.
 
     Raises:
-        ValueError: if a digest or project name is invalid, or nothing in the cache has it.
+        ValueError: if a digest or project name is invalid, or no wheel in the cache has it.
         TypeError: if a name is neither a string nor a wheel.
     """
     selected: dict[str, set[str] | None] = {}
@@ -58,12 +58,12 @@ def select_named(
 
 
 def _select_projects(fs: RobustIO, layout: Layout, projects: dict[str, str]) -> dict[str, set[str] | None]:
-    """Return the entries of these projects, which are given by normalized name and as the caller spelled them."""
+    """Return the entries of these projects, which are given by normalised name and in the caller's spelling."""
     selected: dict[str, set[str] | None] = {}
     if not projects:
         return selected
     absent = set(projects)
-    # Many wheels of a cache belong to one project, and normalizing its name takes longer than the lookup.
+    # A cache often has many wheels of one project. Normalising a name takes longer than looking it up here.
     normalized: dict[str, str] = {}
     for entry in walk_entries(fs, layout):
         filenames: set[str] = set()
@@ -88,7 +88,7 @@ def _normalize_project(text: str) -> str:
 
 
 def _is_hash(text: str) -> bool:
-    """Return whether the text is meant as a hash. The drive letter of a Windows path is not an algorithm."""
+    """Return whether the text has the form of a hash, and not of a Windows path with a drive letter."""
     algorithm, separator, _ = text.replace("=", ":", 1).partition(":")
     name = algorithm.strip().lower().replace("-", "_")
     return bool(separator) and (_hashes.is_known(name) or name.startswith(("sha", "blake")))
@@ -107,7 +107,7 @@ def _resolve(key: str, find_digest: FindDigest) -> str | None:
 
 
 class _KeepRequest(NamedTuple):
-    """A wheel to keep: ``"<algorithm>:<hex>"`` of a strong hash, and its file name if a lock file gives one."""
+    """A wheel to keep, by ``"<algorithm>:<hex>"`` of a strong hash and, from a lock file, its file name."""
 
     key: str
     filename: str = ""
@@ -120,7 +120,7 @@ def select_kept(
 
     Raises:
         ValueError: if a digest is invalid, or if a lock file cannot be parsed or names a wheel without a strong hash.
-        TypeError: if ``keep`` contains anything else.
+        TypeError: if ``keep`` contains an object of another type.
         OSError: if a lock file cannot be read.
     """
     if keep is None:
@@ -146,22 +146,23 @@ def select_kept(
 
 
 def _search_entries(fs: RobustIO, layout: Layout, requests: Collection[_KeepRequest]) -> frozenset[str]:
-    """Return the sha256 of the entries that have one of these hashes, but no pointer from it.
+    """Return the sha256 of the entries that have one of these hashes but no pointer from that hash.
 
     The record of a wheel that was fetched by its sha256 contains no other hash. An entry whose file name is in a lock
-    file is therefore hashed. Most wheels in a lock file are for other platforms, and not in the cache.
+    file is therefore hashed. This is rare, because most wheels in a lock file are for other platforms and not in the
+    cache.
     """
     keys = {request.key for request in requests}
     filenames = {request.filename.lower() for request in requests}
     algorithms = {key.partition(":")[0] for key in keys}
     found: set[str] = set()
-    # The prune that follows keeps and reports a folder that cannot be read.
+    # Errors are ignored, because the following prune keeps and reports a folder that cannot be read.
     for entry in walk_entries(fs, layout, lambda *_: None):
         is_candidate = "" in filenames or any(blob.filename.lower() in filenames for blob in entry.blobs)
         try:
             hashes = _collect_hashes(fs, layout, entry, algorithms if is_candidate else ())
         except CommitError:
-            found.add(entry.sha256)  # it may have one of the hashes
+            found.add(entry.sha256)  # the entry may have one of the hashes
             continue
         if not keys.isdisjoint(f"{name}:{value}" for name, value in hashes.items()):
             found.add(entry.sha256)
@@ -169,7 +170,7 @@ def _search_entries(fs: RobustIO, layout: Layout, requests: Collection[_KeepRequ
 
 
 def _collect_hashes(fs: RobustIO, layout: Layout, entry: EntryFolder, algorithms: Collection[str]) -> dict[str, str]:
-    """Return the recorded hashes of an entry, and those by other algorithms, computed from its blobs.
+    """Return the recorded hashes of an entry, and its hashes by other algorithms, computed from its blobs.
 
     Raises:
         CommitError: if a record or blob cannot be read.
@@ -181,7 +182,7 @@ def _collect_hashes(fs: RobustIO, layout: Layout, entry: EntryFolder, algorithms
         hashes |= {} if record is None else record.hashes
     for blob in entry.blobs:
         computed = None if hashes.keys() >= set(algorithms) else hash_file(fs, blob.path, algorithms, blob.size)
-        # The hashes of a damaged blob are not those of its wheel.
+        # The hashes of a damaged blob are not the hashes of its wheel.
         if computed is not None and computed["sha256"] == entry.sha256:
             hashes |= computed
     return hashes
@@ -199,11 +200,11 @@ def _read_lock_file(fs: RobustIO, path: str) -> list[_KeepRequest]:
         try:
             hashes = _hashes.parse_hashes({name: value for name, value in given.items() if _is_known(name)})
         except ValueError as error:
-            raise ValueError(f"a wheel with an invalid hash: {path}: {filename}: {error}") from error
+            raise ValueError(f"the lock file {path} has an invalid hash of {filename}: {error}") from error
         key = _hashes.naming_hash(hashes)
         if key is None:
-            # The wheel may be in the cache. Without knowing which entry it is, prune would remove it.
-            raise ValueError(f"a wheel without a strong hash (sha256 or better): {path}: {filename}")
+            # The wheel may be in the cache. Without its hash, prune would not know its entry and would remove it.
+            raise ValueError(f"the lock file {path} has no strong hash (sha256 or better) of {filename}")
         requests.append(_KeepRequest(key, filename))
     return requests
 
@@ -211,7 +212,7 @@ def _read_lock_file(fs: RobustIO, path: str) -> list[_KeepRequest]:
 def _parse_wheels(data: bytes, path: str) -> list[tuple[str, Mapping[str, str]]]:
     """Return the file names and hashes of the wheels in a lock file."""
     with third_party_import_lock:
-        # A prune by size or age needs neither of these.
+        # A prune by size or age needs neither of these modules.
         import tomllib
 
         from packaging.pylock import Pylock, PylockValidationError
@@ -221,12 +222,12 @@ def _parse_wheels(data: bytes, path: str) -> list[tuple[str, Mapping[str, str]]]
         for package in Pylock.from_dict(tomllib.loads(data.decode("utf-8"))).packages:
             found += [(wheel.filename, wheel.hashes) for wheel in package.wheels or ()]
             if package.archive is not None:
-                # Tools lock a wheel that was given by its URL as an archive.
+                # Tools record a wheel that was given by its URL as an archive.
                 name = _last_part(package.archive.url, package.archive.path)
                 found += [(name, package.archive.hashes)] if name.lower().endswith(".whl") else []
-    # A number with thousands of digits and an invalid URL raise plain ValueErrors.
+    # A number with thousands of digits or an invalid URL raises a plain ValueError.
     except (ValueError, RecursionError, PylockValidationError) as error:
-        raise ValueError(f"not a valid pylock.toml file: {path}: {error}") from error
+        raise ValueError(f"the lock file {path} is not a valid pylock.toml: {error}") from error
     return found
 
 

@@ -1,7 +1,8 @@
 """Keep a cache below its maximum size.
 
-One process prunes at a time while the others continue to add wheels, because their walks would find the same entries.
-The lock only saves that work. A process that cannot acquire it, and finds the cache well over its limit, prunes too.
+Only one process prunes at a time, because the walks of several would find the same entries. The others continue to add
+wheels. The lock only saves work. A process that cannot acquire the lock but finds the cache well over its limit also
+prunes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from .._options import PruneLimits
 from .._store.counters import Counters
 from .._store.layout import Layout
 
-# Pruning to less than the limit leaves room for new wheels, so that the next one does not cause another walk.
+# Pruned to less than the limit, so that the next new wheel does not cause another walk.
 _TARGET = 0.9
-# From this multiple of the limit on, the process that holds the lock is not keeping up.
+# Above this multiple of the limit, the process that holds the lock is not fast enough.
 _FAR_OVER = 1.1
 _KEY = "prune"
 
@@ -27,7 +28,7 @@ class SizeLimit:
 
     Args:
         layout: the paths of the folder.
-        counters: estimate its size.
+        counters: estimate the size of the cache.
         max_size: the limit in bytes, or ``None``.
     """
 
@@ -35,7 +36,8 @@ class SizeLimit:
         self._layout = layout
         self._counters = counters
         self._max_size = max_size
-        # If all files over the limit are in use, walking again for each new wheel would not help.
+        # The size that causes the next prune. If all files over the limit are in use, a walk for each new wheel would
+        # not help.
         self._next_prune = 0
         self.after_fork()
 
@@ -54,7 +56,7 @@ class SizeLimit:
         if self._max_size is None:
             return
         size = self._counters.size(fs)
-        # A negative size is not an estimate: only a walk can determine the size.
+        # If the estimate is negative, only a walk can determine the size.
         if 0 <= size <= max(self._max_size, self._next_prune):
             return
         if not self._pruning.acquire(blocking=False):
@@ -69,11 +71,11 @@ class SizeLimit:
 
     def _prune(self, fs: RobustIO, max_size: int, sha256: str) -> None:
         with import_lock:
-            # Most processes never prune, and opening a cache must not pay for the import.
+            # Most processes never prune, so opening a cache must not import this module.
             from .prune import Pruner
 
         pruner = Pruner(self._layout, self._counters)
-        # The caller's listener expects events about the wheel that it fetches.
+        # Without progress events, because the caller's listener expects only events about the fetched wheel.
         fs = RobustIO(fs.op.with_progress(None))
         pruner.prune(fs, PruneLimits(max_size=int(max_size * _TARGET), keep=frozenset([sha256])))
         remaining = pruner.remaining
@@ -84,4 +86,4 @@ def _can_prune(lock: FileLock) -> bool:
     try:
         return lock.try_acquire()
     except OSError:
-        return True  # no process can acquire a lock here: prune without it
+        return True  # no process can acquire a lock here, so prune without it

@@ -1,4 +1,4 @@
-"""Collect the statistics of a cache by walking all of it."""
+"""Collect the statistics of a cache by a walk over the whole cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from .._store.walk import walk_entries, walk_files, walk_shards
 
 
 def collect_stats(fs: RobustIO, layout: Layout, count: Count) -> Stats:
-    """Return the statistics of a cache folder. A blob with several file names counts as several wheels, its bytes once.
+    """Return the statistics of a cache folder.
+
+    A blob with several file names counts as several wheels, but its bytes count once.
 
     Raises:
         CommitError: if a folder or file cannot be read.
@@ -38,7 +40,7 @@ def _count_wheels(fs: RobustIO, layout: Layout) -> tuple[int, int]:
 
 
 def _count_trees(fs: RobustIO, layout: Layout) -> int:
-    """Return the number of markers."""
+    """Return the number of trees, by their markers."""
     return sum(entry.name.endswith(".json") for shard in walk_shards(fs, layout.trees) for entry in fs.scan(shard))
 
 

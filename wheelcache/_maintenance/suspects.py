@@ -1,8 +1,8 @@
-"""Suspected problems in a cache folder: each can be checked again, and repaired.
+"""Suspected problems in a cache folder, each of which can be checked again and repaired.
 
 Each problem is checked twice, the second time after the walk, because other processes may be using the cache. A wheel
-that is being committed has a blob and no record yet; one that is being removed has a record and no blob any more; a
-record is incomplete while it is being written; and a tree that is being removed loses its files one by one.
+that is being committed has a blob and no record yet. A wheel that is being removed has a record and no blob any more. A
+record is incomplete while it is being written. A tree that is being removed loses its files one by one.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Suspect:
     Attributes:
         kind: the kind of the problem.
         path: the absolute path of the file or folder.
-        sha256: the digest of the wheel that it belongs to, or ``None``.
-        repair: repairs the problem, and returns what it did.
-        check_again: returns the current problems at the same place. ``None`` if a second check would not help.
+        sha256: the digest of the wheel that the file or folder belongs to, or ``None``.
+        repair: repairs the problem, and returns the action.
+        check_again: returns the current problems of the same file or folder. ``None`` if a second check would not help.
     """
 
     kind: ProblemKind
@@ -38,11 +38,11 @@ class Suspect:
     check_again: Callable[[RobustIO], list[Suspect]] | None = None
 
     def is_same_problem(self, other: Suspect) -> bool:
-        """Return whether both describe one problem."""
+        """Return whether both objects describe the same problem."""
         return (self.kind, self.path) == (other.kind, other.path)
 
     def confirm(self, fs: RobustIO) -> Suspect | None:
-        """Check again, and return the problem as it is now, or ``None`` if it no longer exists."""
+        """Check again, and return the current problem, or ``None`` if it no longer exists."""
         if self.check_again is None:
             return self
         try:
@@ -53,13 +53,13 @@ class Suspect:
 
 
 def suspect_foreign(layout: Layout, path: str, *, sha256: str | None = None, is_folder: bool = False) -> Suspect:
-    """Return the problem of a file or folder that wheelcache does not make."""
+    """Return the problem of a file or folder that wheelcache did not create."""
 
     def check_again(fs: RobustIO) -> list[Suspect]:
         return [] if fs.stat(path) is None else [suspect]
 
     def repair(fs: RobustIO) -> Action:
-        # No folder is ever renamed, and its contents are not ours to delete. A link to one may be in use.
+        # No folder is ever renamed, and its contents belong to other programs. A link to a folder may be in use.
         if is_folder or fs.files.is_dir(path):
             return _remove_obstructing_folder(fs, path)
         return quarantine(fs, layout, path)
@@ -82,7 +82,7 @@ def remove_file(fs: RobustIO, path: str) -> Action:
 
 
 def _remove_obstructing_folder(fs: RobustIO, folder: str) -> Action:
-    """Delete an empty folder that has the name of a record or blob, whose file cannot be stored elsewhere."""
+    """Delete an empty folder with the name of a record or blob, since that file cannot have another name."""
     name = os.path.basename(folder)
     stat = fs.stat(folder) if is_record(name) or is_blob(name) else None
     is_gone = stat is not None and modes.S_ISDIR(stat.st_mode) and fs.remove_folder(folder)

@@ -1,9 +1,9 @@
-"""Remove leftovers: unfinished files of processes that ended, old quarantine, and pointers to missing entries.
+"""Remove leftovers, such as unfinished files of ended processes, old quarantine, and pointers to missing entries.
 
-The name of an unfinished file says which process made it, and when. Whether that process still runs can be determined
-only within its own boot and process space. A file from another space (another container, or another machine that shares
-the folder) becomes a leftover once nothing has been written to it for a day, or for a week if it is a partial download.
-The names of short-lived files do not state a process space.
+The name of an unfinished file contains the process that created it, and the time. Only processes in the same boot and
+PID namespace can determine whether that process still runs. A file may be from another container, or from another
+machine that shares the folder. Such a file becomes a leftover if nothing has been written to it for a day, or for a
+week if it is a partial download. The names of short-lived files do not contain a PID namespace.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TEMPORARY_AGE = _DAY
 PARTIAL_AGE = 7 * _DAY
 QUARANTINE_AGE = 30 * _DAY
 LOCK_AGE = _HOUR
-# Fetching METADATA again costs one small request.
+# METADATA can be fetched again by one small request.
 METADATA_AGE = 30 * _DAY
 
 
@@ -33,8 +33,8 @@ class Sweeper:
     """Removes the leftovers of one cache folder.
 
     Args:
-        remover: deletes them, and collects the report.
-        everything: ignore the age of files, and keep only those of running processes.
+        remover: deletes the leftovers, and collects the report.
+        everything: ignore the age of files, and keep only the files of running processes.
     """
 
     def __init__(self, remover: Remover, *, everything: bool = False) -> None:
@@ -58,14 +58,14 @@ class Sweeper:
         self._sweep_locks()
 
     def sweep_index(self, exists: Callable[[str], bool]) -> None:
-        """Remove the pointers that cannot be parsed, and those to entries that do not exist.
+        """Remove the pointers that cannot be parsed, and the pointers to missing entries.
 
         Args:
             exists: returns whether the entry of a sha256 exists.
         """
         for path, stat in self._files(self._layout.urls):
             try:
-                # Reading a pipe would wait for a writer.
+                # Only regular files are read, because reading a pipe would wait for a writer.
                 sha256 = digest_in_pointer(self._fs.read(path)) if modes.S_ISREG(stat.st_mode) else None
                 is_valid = not self._everything and sha256 is not None and exists(sha256)
             except CommitError as error:
@@ -83,7 +83,7 @@ class Sweeper:
         for path, stat in self._files(folder):
             owner = OwnerTag.of(os.path.basename(path))
             if owner is None:
-                continue  # a foreign file, which verify reports
+                continue  # verify reports foreign files
             last_write = max(owner.time, stat.st_mtime)
             if self._is_alive(owner, last_write):
                 if self._everything:
@@ -92,8 +92,8 @@ class Sweeper:
                 self._remover.remove_leftover(path, stat.st_size)
 
     def _sweep_probe_folders(self) -> None:
-        """Remove the folders that ``doctor`` made as a probe, and could not delete because they were held open."""
-        # The sweep of unfinished files in the same folder has already reported an error.
+        """Remove the folders that ``doctor`` created as probes and could not delete because they were held open."""
+        # Errors are ignored, because the sweep of unfinished files in the same folder has already reported them.
         for entry in scan_folder(self._fs, self._layout.tmp, lambda *_: None):
             owner = OwnerTag.of(entry.name)
             if owner is None or not entry.is_dir(follow_symlinks=False) or self._is_alive(owner, owner.time):
@@ -112,7 +112,7 @@ class Sweeper:
                     size = sum(stat.st_size for _, stat in self._files(folder))
                     self._remover.remove_unmarked_tree(folder, size)
                 elif self._everything:
-                    self._remover.skip(folder, "another process may be filling it")
+                    self._remover.skip(folder, "another process may be filling the folder")
         except CommitError as error:
             self._remover.skip(error.path or self._layout.trees, error)
 
@@ -135,7 +135,7 @@ class Sweeper:
     def _remove_free_lock(self, path: str, size: int) -> None:
         """Remove a lock that no process holds."""
         if self._remover.dry_run:
-            # Acquiring and releasing the lock would delete it: a dry run assumes that it is free.
+            # A dry run assumes that the lock is free, because acquiring and releasing the lock would delete it.
             self._remover.remove_leftover(path, size)
             return
         lock = FileLock(self._fs, path)
@@ -153,9 +153,9 @@ class Sweeper:
         return self._everything or self._now - since > max_age
 
     def _is_alive(self, owner: OwnerTag, last_write: float) -> bool:
-        """Return whether the process that made a file may still be using it."""
+        """Return whether the process that created a file may still be using it."""
         if owner.pid == 0:
-            return False  # its process abandoned it
+            return False  # its owner abandoned the file
         if owner.boot == self._boot and owner.space in {self._space, None}:
             is_alive = self._fs.system.process_alive(owner.pid)
             if is_alive or owner.space is not None:

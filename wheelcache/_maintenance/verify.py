@@ -1,8 +1,8 @@
-"""Check every file of a cache folder against its hash, and repair what can be repaired.
+"""Check every file of a cache folder against its hash, and repair problems if possible.
 
-Several threads check entries and trees, since hashlib releases the interpreter while it works. Each thread takes the
-next items from one walk, so memory holds the names of one shard and one folder per thread, however many entries there
-are. Problems are checked again when the walk is over: see :mod:`.suspects`.
+Several threads check entries and trees, since hashlib releases the interpreter's lock while it hashes. Each thread
+takes the next items from one walk. So the memory needed is that for the names of one shard and for one folder per
+thread, regardless of the number of entries. :mod:`.suspects` explains why problems are checked again after the walk.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from .foreign import find_foreign
 from .suspects import Suspect, remove_file, suspect_foreign
 
 _MAX_THREADS = 8
-# The number of items that a thread takes at a time. With more, the last large wheels would be left to one thread.
+# The number of items that a thread takes at a time. With a larger number, one thread might check the last large wheels
+# alone.
 _BATCH = 4
-# Seconds in which another process finishes creating or removing an entry.
+# The seconds that another process needs to finish creating or removing an entry.
 _SETTLING_TIME = 0.25
 
 
@@ -49,7 +50,7 @@ class Verifier:
         self._repair = repair
 
     def verify(self, fs: RobustIO) -> VerifyReport:
-        """Check everything, and return the problems. See ``Cache.verify``."""
+        """Check all files, and return the problems. See ``Cache.verify``."""
         fs = RobustIO(fs.op.with_progress(one_at_a_time(fs.op.progress)))
         check = _ParallelCheck(fs, self._layout)
         suspects = check.run()
@@ -57,12 +58,12 @@ class Verifier:
         suspects += self._check_index(fs.without_waiting())
         if suspects:
             fs.op.sleep(_SETTLING_TIME)
-        # A file that several checks have found is reported once.
+        # A set, because a file that several checks have found is reported once.
         problems = {problem for suspect in suspects if (problem := self._settle(fs, suspect)) is not None}
         return VerifyReport(check.checked, tuple(sorted(problems, key=lambda problem: (problem.path, problem.kind))))
 
     def _settle(self, fs: RobustIO, first: Suspect) -> Problem | None:
-        """Check again, and repair if requested; return ``None`` if the problem no longer exists."""
+        """Check again, and repair the problem if requested. Return ``None`` if the problem no longer exists."""
         suspect = first.confirm(fs)
         if suspect is None:
             return None
@@ -71,19 +72,19 @@ class Verifier:
             try:
                 action = suspect.repair(fs)
             except CommitError:
-                pass  # the report says that nothing was done
+                pass  # the report then contains no action
         digest = suspect.sha256 and f"sha256:{suspect.sha256}"
         return Problem(suspect.kind, Path(suspect.path), digest, action)
 
     def _check_foreign(self, fs: RobustIO) -> list[Suspect]:
-        """Return the files and folders that wheelcache does not make, outside entries and trees."""
+        """Return the files and folders outside entries and trees that wheelcache did not create."""
         unreadable: list[Suspect] = []
         foreign = find_foreign(fs, self._layout, lambda path, _: unreadable.append(_unreadable(path)))
         found = [suspect_foreign(self._layout, path, is_folder=is_folder) for path, is_folder in foreign]
         return found + unreadable
 
     def _check_index(self, fs: RobustIO) -> list[Suspect]:
-        """Return the pointers that are torn, unreadable, or point to a missing entry."""
+        """Return the pointers that are torn or unreadable or point to a missing entry."""
         found: list[Suspect] = []
 
         def on_error(path: str, _: CommitError) -> None:
@@ -111,7 +112,7 @@ def _unreadable(path: str) -> Suspect:
 
 
 class _TreeFolder(NamedTuple):
-    """The folder of a tree, complete or not."""
+    """The folder of a complete or incomplete tree."""
 
     path: str
 
@@ -134,7 +135,10 @@ class _ParallelCheck:
         self._items = self._walk(self._fs.without_waiting())
 
     def run(self) -> list[Suspect]:
-        """Check everything, and return the suspected problems. An exception in one thread ends all, and is raised."""
+        """Check all items, and return the suspected problems.
+
+        An exception in one thread ends all threads, and is raised.
+        """
         threads = min(_MAX_THREADS, (os.cpu_count() or 1) + 1)
         ThreadGroup(self._work, threads, "wheelcache-verify").run(lambda _: self._stop.cancel())
         if self._errors:
