@@ -154,7 +154,7 @@ def test_source_is_refused_before_it_is_built(shell: Shell):
     shell.folder.joinpath("project-1.0.tar.gz").touch()
     ran = shell.fetch("./project", "project-1.0.tar.gz", "git+https://token@example.org/project.git")
     assert ran.code == 1
-    assert [" is source code, not a wheel" in line for line in ran.err.splitlines()] == [True, True, True]
+    assert [" is source code and not a wheel" in line for line in ran.err.splitlines()] == [True, True, True]
     assert "token" not in ran.err
     assert not project.joinpath("built").exists()
 

@@ -1,22 +1,22 @@
-"""The command line, in the extra ``wheelcache[cli]``: ``wheelcache <command>`` or ``python -m wheelcache.cli``.
+"""The command line ``wheelcache <command>``, which the extra ``wheelcache[cli]`` installs.
 
-For contributors. Each module in ``commands/`` is one command: a click command named ``command`` that returns the exit
-code. A command is imported when it runs, so that start-up time does not grow with the number of commands. To add a
-command, add a module and its name in ``_group``. The library never imports this package, and this package uses only the
+For contributors. Each module in ``commands/`` contains one click command, which is named ``command`` and returns the
+exit code. A command is imported when it runs, so that start-up time does not grow with the number of commands. A new
+command needs a module and its name in ``_group``. The library never imports this package. This package uses only the
 public API of the library::
 
     _group          the click group, and the translation of exceptions into exit codes
     commands/       one module per command: parses options, calls the library, prints
-    resolve/        the wheels that the arguments of ``fetch`` mean
+    resolve/        the wheels that the arguments of ``fetch`` request
         arguments       sort arguments into requirements, lock files, URLs and local files
         requirements    resolve requirements with pip
         pylock          read lock files
-        pip             run pip as a subprocess: its report, its settings, its errors
+        pip             run pip as a subprocess, for its report, settings and errors
         credentials     the user's index credentials and netrc
-        requests        the result: requests for the cache, and failures
+        requests        the results, which are requests for the cache and failures
     _http_client    an httpx client with pip's settings: certificates, proxies, credentials
     _fetch          the two passes of ``fetch``: from the cache, then from the network
-    _select         the cached wheels that a project, digest or file name means
+    _select         the cached wheels of a project, digest or file name
     _options        options that several commands share
     _output         tables, JSON, numbers, errors
     _prune_report   the output of ``prune``, ``rm`` and ``clear``
@@ -36,10 +36,10 @@ _USAGE_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
+    """Run the command line, and return the exit code.
 
     Args:
-        arguments: the arguments without the program name, or ``None`` for those of this process.
+        arguments: the arguments without the program name, or ``None`` for the arguments of this process.
     """
     missing = [name for name in _REQUIRED if find_spec(name) is None]
     if missing:

@@ -22,7 +22,10 @@ class NoWheelError(CommandError):
 
 
 def error_text(error: Exception) -> str:
-    """Return the message of an error. Python's own text of an OSError doubles the backslashes of Windows paths."""
+    """Return the message of an error.
+
+    In an OSError, unlike Python's own text, the backslashes of paths are not doubled.
+    """
     if not isinstance(error, OSError) or isinstance(error, WheelCacheError) or not error.filename:
         return str(error)
     paths = [str(path) for path in (error.filename, error.filename2) if path]

@@ -1,4 +1,4 @@
-"""Fetch many requests: from the cache if possible, and the missing ones from the network with pip's settings."""
+"""Fetch many requests from the cache if possible, and the missing wheels from the network with pip's settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Outcome:
 
     Attributes:
         request: the request.
-        seconds: the time between its first and its last progress event.
+        seconds: the time between the first and the last progress event.
         result: the wheel, or the error.
     """
 
@@ -42,7 +42,7 @@ def fetch_offline(
         cache: the cache.
         requests: the requests.
         jobs: the number of wheels in parallel.
-        bars: show the progress.
+        bars: the progress bars.
         final: whether no other attempt follows for wheels that need the network.
 
     Returns:
@@ -66,12 +66,12 @@ def fetch_missing(
     Args:
         folder: the cache folder.
         outcomes: the outcomes of :func:`fetch_offline`.
-        texts: returns the user's texts that may contain credentials; see :class:`Credentials`.
+        texts: returns the user's texts that may contain credentials, as :class:`Credentials` expects.
         jobs: the number of parallel downloads.
-        bars: show the progress.
+        bars: the progress bars.
 
     Returns:
-        All outcomes, in the same order.
+        The outcomes of all requests, in the same order.
 
     Raises:
         CommandError: if one of pip's settings cannot be applied.
@@ -89,7 +89,8 @@ def fetch_missing(
 
     async def download() -> dict[int, Outcome]:
         batch = _Batch(missing, bars, final=True)
-        # Every wait of an asynchronous client can be interrupted, also for response headers on a reused connection.
+        # Asynchronous, since every wait of such a client can be interrupted, even that for the response headers on a
+        # reused connection.
         async with (
             create_http_client(settings, credentials) as client,
             AsyncCache(folder, client=client) as cache,
@@ -107,18 +108,18 @@ def needs_network(outcome: Outcome) -> bool:
 
 
 def _by_digest(cache: Cache, request: FetchRequest) -> FetchRequest:
-    """Request a local file by its digest if the cache has it, which makes it a hit."""
+    """Request a local file by its digest if the cache contains this digest, so that the request is a hit."""
     if request.local_digest is not None and request.local_digest in cache:
         return replace(request, hashes=request.local_digest)
     return request
 
 
 class _Batch:
-    """Requests of one call of ``fetch_all``: their progress and their outcomes.
+    """The requests of one call of ``fetch_all``, with their progress and outcomes.
 
     Args:
-        requests: the requests by their position in the bars.
-        bars: show the progress.
+        requests: the requests, by their position in the progress bars.
+        bars: the progress bars.
         final: whether no other attempt follows for a request that fails.
     """
 
@@ -131,7 +132,7 @@ class _Batch:
         self._ended: dict[int, float] = {}
 
     def show(self, event: ProgressEvent) -> None:
-        """Show an event, and note its time. ``fetch_all`` calls this from one thread at a time."""
+        """Show an event, and store its time. ``fetch_all`` calls this method in one thread at a time."""
         assert event.index is not None
         position = self._positions[event.index]
         self._ended[position] = time.monotonic()
@@ -144,7 +145,7 @@ class _Batch:
             self._bars.show(position, event)
 
     def outcomes(self, results: Iterable[CachedWheel | Exception]) -> dict[int, Outcome]:
-        """Return the outcomes by position. An unexpected exception is a bug, and is raised with its traceback."""
+        """Return the outcomes by position. An unexpected exception, which is a bug, is raised with its traceback."""
         outcomes: dict[int, Outcome] = {}
         for (position, request), result in zip(self._requests.items(), results, strict=True):
             if isinstance(result, Exception) and not isinstance(result, EXPECTED_ERRORS):

@@ -1,4 +1,4 @@
-"""The click group of all commands, and the translation of exceptions into one line on stderr and an exit code."""
+"""The click group of all commands, and the translation of exceptions into an error line and an exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ._errors import CommandError, error_text
 FAILED = 1
 INTERRUPTED = 130
 
-# In the order of the help. A module is imported when its command runs.
+# In the order of the help.
 _COMMANDS = ("fetch", "ls", "info", "stats", "dir", "export", "prune", "rm", "clear", "verify", "doctor")
 
 
@@ -55,7 +55,7 @@ def group() -> None:
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run a command and return its exit code. Expected errors are printed as one line; a bug keeps its traceback."""
+    """Run a command, and return its exit code. An expected error is printed as one line, without a traceback."""
     with _substitute_streams():
         return _run(arguments)
 
@@ -77,7 +77,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 @contextmanager
 def _substitute_streams() -> Iterator[None]:
-    """Discard output to a stream that was closed before the program started; Python sets it to ``None``."""
+    """Discard output to a stream that was closed before the program started, which Python sets to ``None``."""
     with open(os.devnull, "w", encoding="utf-8") as devnull, ExitStack() as redirected:
         if sys.stdout is None:
             redirected.enter_context(redirect_stdout(devnull))

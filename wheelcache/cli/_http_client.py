@@ -1,4 +1,4 @@
-"""An HTTP client with pip's settings: certificates, proxies and timeout, index credentials, netrc."""
+"""Create an HTTP client with pip's settings: certificates, proxies, timeout, index credentials, netrc."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def create_http_client(settings: Mapping[str, str], credentials: Credentials) ->
     """
 
     async def authorize(request: httpx.Request) -> None:
-        # Also called for each redirect: every server receives its own credentials only.
+        # Also called for each redirect, so that every server receives only its own credentials.
         if "Authorization" not in request.headers:
             login = credentials.choose(str(request.url))
             if login is not None:
@@ -66,7 +66,7 @@ def _create_client(settings: Mapping[str, str]) -> httpx.AsyncClient:
 
 
 def _tls_context(settings: Mapping[str, str]) -> ssl.SSLContext:
-    """Trust the same certificates as pip: the configured ones, or those of the system and of certifi."""
+    """Trust the same certificates as pip, which are the configured ones, or those of the system and of certifi."""
     named = settings.get("cert") or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if named and os.path.isdir(named):
         context = ssl.create_default_context(capath=named)
@@ -77,7 +77,7 @@ def _tls_context(settings: Mapping[str, str]) -> ssl.SSLContext:
         try:
             import certifi
         except ImportError:
-            pass  # a dependency of httpx today, but not of wheelcache
+            pass  # certifi is a dependency of httpx today, but not of wheelcache
         else:
             context.load_verify_locations(certifi.where())
     if settings.get("client-cert"):
@@ -102,7 +102,7 @@ def _with_scheme(proxy: str) -> str:
 
 
 def _read_seconds(settings: Mapping[str, str]) -> float:
-    """Return pip's timeout if it is longer than ours: users raise it for slow servers."""
+    """Return the longer of pip's timeout and ours in seconds, since users raise pip's timeout for slow servers."""
     try:
         seconds = float(settings.get("timeout") or settings.get("default-timeout") or 0)
     except ValueError:

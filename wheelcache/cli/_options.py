@@ -7,7 +7,7 @@ import re
 
 import click
 
-# Longer numbers are typing errors, and exceed the range of a float.
+# Longer numbers are typing errors, and would exceed the range of a float.
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmgtp]?)(i?)b?", re.ASCII | re.IGNORECASE)
 _AGE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([smhdwy])", re.ASCII | re.IGNORECASE)
 _UNITS = " kmgtp"
@@ -15,7 +15,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_557_6
 
 
 def parse_size(text: str) -> int:
-    """Parse a size and return bytes: ``10GB`` in powers of 1000, ``10GiB`` in powers of 1024."""
+    """Parse a size such as ``10GB`` (powers of 1000) or ``10GiB`` (powers of 1024), and return bytes."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise click.BadParameter(f"{text!r} is not a size. Examples: 500MB, 10GB, 2GiB.")
@@ -26,7 +26,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_age(text: str) -> float:
-    """Parse an age and return seconds: ``30d``, ``12h``, ``2w``."""
+    """Parse an age such as ``30d``, ``12h`` or ``2w``, and return seconds."""
     match = _AGE.fullmatch(text.strip())
     if match is None:
         raise click.BadParameter(f"{text!r} is not an age. Examples: 30d, 12h, 2w.")
@@ -40,7 +40,7 @@ cache_dir = click.option(
     metavar="DIR",
     help="The cache folder. Default: WHEELCACHE_DIR, or the user's cache directory.",
 )
-# For commands on the contents of a cache: a mistyped path is an error and does not create an empty cache.
+# For commands on the contents of a cache. A mistyped path is an error, and does not create an empty cache.
 existing_cache_dir = click.option(
     "--cache-dir",
     type=click.Path(exists=True, file_okay=False),

@@ -1,4 +1,4 @@
-"""All output: tables, text and JSON on stdout, errors on stderr."""
+"""Print tables, text and JSON on stdout, and errors on stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _MILLISECONDS = 1000
-# A pipe has no width, and a program that reads it needs whole file names.
+# For a pipe, which has no width, because a program that reads it needs whole file names.
 _UNLIMITED_WIDTH = 10_000
 
 
@@ -34,7 +34,7 @@ class Column:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a human-readable duration: ``"<1 ms"``, ``"40 ms"``, ``"7.3 s"``."""
+    """Return a human-readable duration, such as ``"<1 ms"``, ``"40 ms"`` or ``"7.3 s"``."""
     milliseconds = round(seconds * _MILLISECONDS)
     if milliseconds >= _MILLISECONDS:
         return f"{seconds:.1f} s"
@@ -42,7 +42,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return ``"1 wheel"``, ``"2 wheels"``."""
+    """Return a number with its noun, such as ``"1 wheel"`` or ``"2 wheels"``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -55,7 +55,7 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def console(stream: TextIO) -> Console:
-    """Return a console that wraps lines on a terminal, and neither wraps nor truncates them elsewhere."""
+    """Return a console that wraps lines on a terminal only, and never truncates them elsewhere."""
     from rich.console import Console
 
     terminal = is_terminal(stream)
@@ -64,7 +64,7 @@ def console(stream: TextIO) -> Console:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on stdout, without lines, so that programs can split it too."""
+    """Print a table on stdout, without borders, so that programs can also split it."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -83,12 +83,12 @@ def print_line(text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print a value on stdout as one JSON document, in ASCII, which every code page can encode."""
+    """Print a value on stdout as one JSON document in ASCII, which every code page can encode."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def print_error(message: str) -> None:
-    """Print an error on stderr as one redacted line. Flush stdout first, so that the error follows the other output."""
+    """Print an error on stderr as one redacted line, after flushing stdout, so that it follows the other output."""
     sys.stdout.flush()
     line = redact(" ".join(message.split()))
     sys.stderr.write(_escape(f"error: {line}", sys.stderr) + "\n")
@@ -96,7 +96,7 @@ def print_error(message: str) -> None:
 
 
 def _escape(text: str, stream: TextIO) -> str:
-    """Escape characters that the stream cannot encode, and control characters: a server may have sent them."""
+    """Escape characters that the stream cannot encode, and control characters, which a server may have sent."""
     encoding = stream.encoding or "ascii"
     safe = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
     return safe.encode(encoding, "backslashreplace").decode(encoding)

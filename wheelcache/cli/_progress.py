@@ -1,4 +1,4 @@
-"""Progress bars on a terminal: one for all wheels, and one for each wheel in progress."""
+"""Show progress bars on a terminal, one for all wheels and one for each wheel in progress."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ProgressBars:
             self._progress.stop()
 
     def show(self, position: int, event: ProgressEvent) -> None:
-        """Show an event of a wheel. Its bar is created by the first one, so that an immediate hit has no bar."""
+        """Show an event of a wheel. Its bar is created at the first event, so that an immediate hit has no bar."""
         if self._progress is None:
             return
         if position not in self._tasks:

@@ -1,4 +1,4 @@
-"""Output of the commands that remove something: ``prune``, ``rm`` and ``clear``."""
+"""Print the reports of the commands that remove something: ``prune``, ``rm`` and ``clear``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COLUMNS = (Column("wheel", wrap=True), Column("size", "right"))
 
 
 def print_prune_report(report: PruneReport, *, as_json: bool, quiet: bool) -> int:
-    """Print a report and return the exit code. Files in use are kept for the next run, which is not a failure."""
+    """Print a report, and return the exit code. Files in use are kept for the next run and are not a failure."""
     if as_json:
         _print_json(report)
     elif not quiet:

@@ -21,7 +21,7 @@ def select_wheels(cache: Cache, names: Sequence[str]) -> list[CachedWheel]:
     """Return the wheels with any of these names, or all wheels if there are no names, sorted by file name.
 
     Raises:
-        CommandError: if no wheel has a name, or several digests start with it.
+        CommandError: if no wheel has one of the names, or several digests start with it.
     """
     wheels = sorted(cache.entries(), key=lambda wheel: (wheel.filename.lower(), wheel.digest))
     if not names:
@@ -44,7 +44,7 @@ def select_wheels(cache: Cache, names: Sequence[str]) -> list[CachedWheel]:
 def select_for_removal(cache: Cache, names: Sequence[str]) -> list[str | CachedWheel]:
     """Return the arguments of :meth:`Cache.remove` for these names.
 
-    Project names and whole digests are passed on: the library also finds damaged wheels by them.
+    Project names and whole digests are passed on unchanged, because the library also finds damaged wheels by them.
 
     Raises:
         CommandError: as for :func:`select_wheels`.
@@ -73,7 +73,7 @@ def _find_by_prefix(wheels: Sequence[CachedWheel], name: str) -> list[CachedWhee
 
 
 def _digest_prefix(name: str) -> str:
-    """Return a digest, or the start of one, as ``sha256:<hex>``; an empty string for any other name."""
+    """Return a digest or the start of a digest as ``sha256:<hex>``, or an empty string for any other name."""
     match = _DIGEST_PREFIX.fullmatch(name)
     return f"sha256:{match[1].lower()}" if match else ""
 

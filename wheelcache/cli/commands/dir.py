@@ -13,7 +13,7 @@ from .. import _options, _output
 @_options.cache_dir
 @_options.as_json
 def command(*, cache_dir: str | None, as_json: bool) -> int:
-    """Print the absolute path of the cache folder. The folder need not exist, and is not created."""
+    """Print the absolute path of the cache folder, which need not exist and is not created."""
     path = _cache_path(cache_dir)
     if as_json:
         _output.print_json({"path": path})
@@ -27,5 +27,5 @@ def _cache_path(cache_dir: str | None) -> str:
         with Cache(cache_dir, read_only=True) as cache:
             return str(cache.path)
     except ReadOnlyError as error:
-        # The cache does not exist yet; the error contains its path.
+        # The cache does not exist yet. The error contains its path.
         return str(error.path)

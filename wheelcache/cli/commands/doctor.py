@@ -1,4 +1,4 @@
-"""``wheelcache doctor``: test the cache folder, and print a report for a bug report."""
+"""``wheelcache doctor``: test the cache folder, and report problems."""
 
 from __future__ import annotations
 

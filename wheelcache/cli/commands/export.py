@@ -36,7 +36,7 @@ def command(*, dest: str, names: tuple[str, ...], mode: str, cache_dir: str | No
     with Cache(cache_dir) as cache:
         wheels = select_wheels(cache, names)
         _check_filenames(wheels)
-        # Without names, a wheel that is pruned meanwhile is skipped; with names, it is an error.
+        # A wheel that is pruned meanwhile is skipped without names, and is an error with names.
         paths = cache.export(dest, wheels if names else None, mode=mode)
     if as_json:
         _output.print_json({"paths": [str(path) for path in paths]})
@@ -46,10 +46,10 @@ def command(*, dest: str, names: tuple[str, ...], mode: str, cache_dir: str | No
 
 
 def _check_filenames(wheels: Iterable[CachedWheel]) -> None:
-    """Refuse different wheels with the same file name, and list them all. The library stops at the first one."""
+    """Refuse different wheels with the same file name, and list all of them, while the library stops at the first."""
     by_name = defaultdict[str, dict[str, str]](dict)
     for wheel in wheels:
-        # Lower case, since the file system of the folder may ignore case.
+        # In lower case, since the file system of the folder may ignore case.
         by_name[wheel.filename.lower()][wheel.digest] = wheel.filename
     clashes = [f"{min(found.values())} ({', '.join(found)})" for found in by_name.values() if len(found) > 1]
     if clashes:

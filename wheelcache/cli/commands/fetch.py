@@ -64,7 +64,7 @@ class _Result:
     Attributes:
         outcomes: the outcome of each request.
         failures: every failure, including those before the first request.
-        links: path and link mode of each linked wheel, by the position of its request.
+        links: the path and the link mode of each linked wheel, by the position of the request.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -72,7 +72,7 @@ class _Result:
     links: dict[int, tuple[str, LinkMode]] = field(default_factory=dict)
 
     def wheels(self) -> list[tuple[int, Outcome, CachedWheel]]:
-        """Return the requests that succeeded: position, outcome and wheel."""
+        """Return the position, the outcome and the wheel of each request that succeeded."""
         return [
             (position, outcome, outcome.result)
             for position, outcome in enumerate(self.outcomes)
@@ -172,7 +172,7 @@ def command(
 
 def _fetch(arguments: Arguments, options: _Options, result: _Result) -> None:
     """Resolve the arguments, fetch the wheels and link them. Failures are stored in the result."""
-    # The first pass is offline. If it finds everything, pip need not be run to read its settings.
+    # The first pass is offline. If it finds all wheels, pip need not be run to read its settings.
     with Cache(options.cache_dir, offline=True) as cache:
         requests = _resolve(arguments, cache, options, result.failures)
         with ProgressBars(len(requests), enabled=options.show_progress) as bars:
@@ -211,7 +211,7 @@ def _resolve(arguments: Arguments, cache: Cache, options: _Options, failures: li
             requirement = " ".join([*arguments.requirements, *arguments.requirement_files])
             failures.append(Failure.from_error(error, requirement))
     for lock in arguments.locks:
-        # Imported here because it takes 40 ms, and most runs have no lock file.
+        # Imported here because the import takes 40 ms and most runs have no lock file.
         from ..resolve.pylock import read_lock
 
         try:

@@ -12,7 +12,7 @@ from .._output import Column
 from .._select import select_wheels, wheel_json
 
 _COLUMNS = (Column("wheel", wrap=True), Column("size", "right"), Column("digest"))
-# Unique in practice, and accepted by every command. info and --json print the whole digest.
+# A prefix of this length is unique in practice, and every command accepts it. info and --json print the whole digest.
 _DIGEST_WIDTH = len("sha256:") + 12
 
 

@@ -39,7 +39,7 @@ def command(
 ) -> int:
     """Remove the least recently used wheels first, and sweep leftovers.
 
-    Without a limit or --keep, only leftovers are removed. Files in use are kept and reported; prune never waits for
+    Without a limit or --keep, only leftovers are removed. Files in use are kept and reported. prune never waits for
     them.
     """
     with Cache(cache_dir) as cache:

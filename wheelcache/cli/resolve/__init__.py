@@ -1,1 +1,1 @@
-"""Turn the arguments of ``fetch`` (requirements, lock files, URLs, local files) into requests for wheels."""
+"""Resolve the arguments of ``fetch`` (requirements, lock files, URLs, local files) to requests for wheels."""

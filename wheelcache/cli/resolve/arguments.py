@@ -24,7 +24,7 @@ class Arguments:
         requirement_files: requirements files, for pip.
         locks: ``pylock.toml`` files.
         requests: wheels by URL, and local wheel files.
-        failures: arguments that cannot be a wheel.
+        failures: arguments that cannot be wheels.
     """
 
     requirements: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ def sort_arguments(arguments: Iterable[str], requirement_files: Iterable[str]) -
     for argument in arguments:
         _add_argument(argument, sorted_arguments)
     for file in requirement_files:
-        # Newer pips accept a lock file with -r, so users will try it here.
+        # Newer versions of pip accept a lock file with -r, so users expect the same here.
         (
             sorted_arguments.locks.append(Path(file))
             if _is_lock(file)
@@ -60,7 +60,7 @@ def _add_argument(argument: str, to: Arguments) -> None:
         to.failures.append(Failure.from_error(FileNotFoundError(f"no such file: {argument}"), argument))
     elif _is_source(argument):
         # pip would build the project only to learn its name.
-        error = NoWheelError(f"{argument} is source code, not a wheel: build a wheel first")
+        error = NoWheelError(f"{argument} is source code and not a wheel (build a wheel first)")
         to.failures.append(Failure.from_error(error, argument))
     else:
         to.requirements.append(argument)
@@ -79,5 +79,5 @@ def _is_source(argument: str) -> bool:
     text = argument.lower()
     if text.startswith(_CHECKOUTS) or (text.endswith(_ARCHIVES) and os.path.isfile(argument)):
         return True
-    # Only if pip would treat it as a folder: "six" is a requirement, even if a folder of this name exists.
+    # As in pip, "six" is a requirement, even if a folder of this name exists.
     return (text.startswith(".") or "/" in text or os.sep in text) and os.path.isdir(argument)

@@ -1,4 +1,4 @@
-"""Find the user's credentials for package servers, and choose those for a URL."""
+"""Find the user's credentials for package servers, and choose the ones for a URL."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class _Login:
 class Credentials:
     """User names and passwords by server.
 
-    pip removes credentials from the URLs in its report (PEP 610). They are therefore read from the places where pip
-    found them.
+    pip removes credentials from the URLs in its report (PEP 610). So they are read from the settings and files where
+    pip found them.
 
     Args:
         texts: texts that may contain URLs with credentials: settings, requirements, requirements files.
@@ -40,8 +40,8 @@ class Credentials:
     def choose(self, url: str) -> tuple[str, str] | None:
         """Return the user name and password for a URL, or ``None``.
 
-        Follows pip: the credentials of an index with the same origin; of several, the one whose path shares the most
-        leading segments with the URL; else those in the netrc file.
+        As in pip, these are the credentials of an index with the same origin. Among several such indexes, the path of
+        the chosen one shares the most leading segments with the URL. Without such an index, the netrc file is used.
         """
         parts = urlsplit(url)
         origin, path = _origin(parts), _segments(parts)
@@ -58,10 +58,10 @@ def _login(url: str) -> _Login | None:
         parts = urlsplit(url)
         if parts.username is None:
             return None
-        # A token is given as a user name alone; the password is then empty.
+        # A token is given as a user name without a password.
         return _Login(_origin(parts), _segments(parts), unquote(parts.username), unquote(parts.password or ""))
     except ValueError:
-        return None  # not a valid URL, which pip reports
+        return None  # pip reports invalid URLs
 
 
 def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
@@ -84,5 +84,5 @@ def _read_netrc() -> netrc.netrc | None:
         try:
             return netrc.netrc(os.path.expanduser(path))
         except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-            continue  # the file is optional, and pip ignores an unreadable one too
+            continue  # the file is optional, and pip also ignores an unreadable one
     return None

@@ -1,4 +1,4 @@
-"""Run pip as a subprocess of this interpreter: its output, its settings, and its errors as one line."""
+"""Run pip as a subprocess of this interpreter, and read its output, its settings and its errors."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _NEUTRAL_SETTINGS = {
     # With a log, pip 23.2 prints progress bars on standard output, before the report.
     "PIP_PROGRESS_BAR": "off",
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    # A prompt would not be seen: pip's standard output is captured.
+    # A user would not see a prompt, because pip's standard output is captured.
     "PIP_NO_INPUT": "1",
     # The report contains descriptions of packages, which not every code page can encode.
     "PYTHONIOENCODING": "utf-8:backslashreplace",
 }
-# Since pip 22.0, an error consists of a name, a line after a cross that says what failed, and notes.
+# Since pip 22.0, an error consists of a name, a line that begins with a cross and describes the failure, and notes.
 _ERROR = re.compile(r"\s*(?:ERROR:|\N{MULTIPLICATION SIGN}) *(.*\S)")
 _NOTE = re.compile(r"\s*(?:note|hint):")
-# These lines say less than the lines beside them.
+# These lines are less informative than the lines beside them.
 _UNINFORMATIVE = ("ResolutionImpossible: for help visit", "Exception:")
-# If an index cannot be reached, pip's error only says that no distribution was found; its log has the reason. A 404 is
-# not a reason: an index without the project is normal.
+# If an index cannot be reached, pip's error only says that no distribution was found. The log of pip contains the
+# reason. A 404 is not a reason, because many indexes lack the project.
 _SKIPPED = re.compile(r"Could not fetch URL (.+?): (?!404 )(.+) - skipping$")
-# The output of programs that pip runs is in its log only. The last line usually has the reason.
+# Only the log contains the output of programs that pip runs. The last line usually contains the reason.
 _PROGRAM_STARTED = re.compile(r"\s*Running command ")
 _PROGRAM_FAILED = re.compile(r"\s*ERROR: .+ exited with \d+$")
 _CONFLICT = "The conflict is caused by:"
@@ -52,7 +52,7 @@ _SECTIONS = ("global", "install", ":env:")
 
 @dataclass(frozen=True)
 class PipRun:
-    """The result of a run of pip: exit code, output, and log."""
+    """The exit code, the output and the log of a run of pip."""
 
     exit_code: int
     stdout: str
@@ -63,21 +63,21 @@ class PipRun:
 def run_pip(command: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> PipRun:
     """Run a pip command.
 
-    The log and the temporary files are in a folder that is removed at the end, even if pip is killed.
+    A folder with the log and the temporary files is removed at the end, even if pip is killed.
 
     Raises:
         PipError: if this interpreter has no pip.
     """
     if not sys.executable or find_spec("pip") is None:
         raise PipError(
-            f"this Python ({sys.executable or sys.prefix}) has no pip, which is required to resolve requirements: run "
+            f"this Python ({sys.executable or sys.prefix}) has no pip, which is required to resolve requirements. Run "
             "python -m ensurepip, or give a pylock.toml or URLs"
         )
     with tempfile.TemporaryDirectory(prefix="wheelcache-", ignore_cleanup_errors=True) as folder:
         log = Path(folder, "pip.log")
         settings = _NEUTRAL_SETTINGS | dict(environment or {}) | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder)
         done = subprocess.run(  # noqa: S603 (the arguments are not passed to a shell)
-            # -P: a pip.py in the working directory must not be imported.
+            # With -P, a pip.py in the working directory is not imported.
             [sys.executable, "-P", "-m", "pip", command, f"--log={log}", *arguments],
             env={**os.environ, **settings},
             stdin=subprocess.DEVNULL,
@@ -93,7 +93,7 @@ def run_pip(command: str, arguments: Sequence[str], environment: Mapping[str, st
 def pip_settings() -> dict[str, str]:
     """Return pip's settings for ``pip install`` by their long names, or an empty dictionary if pip is not installed.
 
-    The settings contain secrets. If two files of one section disagree, pip lists both, and the last one wins.
+    The settings may contain secrets. If two files of one section disagree, pip lists both values, and uses the last.
     """
     try:
         listing = run_pip("config", ["list"])
@@ -105,12 +105,12 @@ def pip_settings() -> dict[str, str]:
             try:
                 settings[match["section"]][match["name"]] = str(ast.literal_eval(match["value"]))
             except (ValueError, SyntaxError):
-                continue  # pip prints settings as Python literals; this line is not one
+                continue  # pip prints settings as Python literals, and this line is not a literal
     return {name: value for section in _SECTIONS for name, value in settings[section].items()}
 
 
 def pip_error(run: PipRun) -> PipError:
-    """Return the error of a failed run: pip's own message, and the reason from its log."""
+    """Return the error of a failed run, with pip's own message and the reason from its log."""
     messages = [match[1] for line in run.stderr.splitlines() if (match := _ERROR.match(line))]
     messages = [message for message in messages if not message.startswith(_UNINFORMATIVE)]
     if not messages:

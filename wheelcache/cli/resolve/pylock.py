@@ -1,4 +1,4 @@
-"""Read lock files: the wheels of a ``pylock.toml`` for the running interpreter, without a resolver or an index."""
+"""Read the wheels of a ``pylock.toml`` for the running interpreter, without a resolver or an index."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read_lock(path: Path) -> tuple[list[FetchRequest], list[Failure]]:
 def _select(path: Path) -> list[tuple[Package, _Source]]:
     try:
         lock = Pylock.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
-        # The whole list at once: a package that does not fit this environment may be the last one.
+        # The whole list is read first, because any package, even the last, may not fit this environment.
         return list(lock.select())
     except OSError as error:
         raise LockError(f"{path}: {error.strerror or error}") from error
@@ -77,7 +77,10 @@ def _request(source: PackageWheel | PackageArchive, lock: Path, requirement: str
 
 
 def _wheel_filename(archive: PackageArchive) -> str | None:
-    """Return the file name of an archive that is a wheel, else ``None``. pip locks wheels given by URL as archives."""
+    """Return the file name of an archive that is a wheel, else ``None``.
+
+    pip records a wheel that was given by its URL as an archive.
+    """
     name = unquote(urlsplit(archive.url or "").path) if archive.path is None else archive.path.replace("\\", "/")
     name = name.rpartition("/")[2]
     return name if name.lower().endswith(".whl") else None

@@ -1,4 +1,4 @@
-"""Requests for the cache, and failures: the result of resolving the user's arguments."""
+"""The results of resolving the user's arguments, which are requests for the cache and failures."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ class FetchRequest:
     """A wheel to fetch, in the form that :meth:`wheelcache.Cache.fetch_all` accepts.
 
     Attributes:
-        url: its URL.
-        hashes: its hashes by algorithm, or ``None``.
-        size: its size in bytes, or ``None``.
-        filename: its file name, or ``None`` for the one in the URL.
-        requirement: its origin, for messages, without credentials: ``six==1.17.0``, or a file; ``None`` for a URL.
-        local_digest: the digest of a local file that was given without a hash; see :func:`make_request`.
+        url: the URL.
+        hashes: the hashes by algorithm, or ``None``.
+        size: the size in bytes, or ``None``.
+        filename: the file name, or ``None`` for the one in the URL.
+        requirement: the requirement, such as ``six==1.17.0``, or the file that requests the wheel, for messages and
+            without credentials. ``None`` for a URL.
+        local_digest: the digest of a local file that was given without a hash, as :func:`make_request` explains.
     """
 
     url: str
@@ -36,7 +37,7 @@ class FetchRequest:
 
     @property
     def display_name(self) -> str:
-        """The file name that the request gives, or the last part of its URL."""
+        """The file name of the request, or the last part of its URL."""
         return self.filename or unquote(urlsplit(self.url).path.rpartition("/")[2])
 
 
@@ -48,7 +49,7 @@ class Failure:
         requirement: as in :class:`FetchRequest`.
         url: the URL without credentials and query, or ``None``.
         error: the name of the exception class.
-        message: one line for people.
+        message: the message for the user, as one line.
     """
 
     requirement: str | None
@@ -76,12 +77,12 @@ def make_request(
     size: int | None = None,
     filename: str | None = None,
 ) -> FetchRequest:
-    """Create a request that is a hit the second time, if possible.
+    """Create a request that is a hit if it is repeated, if possible.
 
-    Weak hashes without a strong one are dropped: pip accepts such a wheel, and the cache computes a strong hash.
+    Weak hashes without a strong one are dropped, since pip accepts such a wheel. The cache computes a strong hash.
 
     A local file without a hash is hashed here, because reading it costs less than copying it into the cache again. This
-    digest only shows whether the cache already has the wheel. If not, the digest must not be part of the request: the
+    digest only shows whether the cache already contains the wheel. It must not be part of the request, because the
     cache would then accept any file that matches, even one that is not a wheel.
     """
     if hashes and all(name.lower() in _WEAK for name in hashes):
@@ -91,7 +92,7 @@ def make_request(
 
 
 def _hash_local_file(url: str) -> str | None:
-    # This imports http.client, which other requests do not need.
+    # Imported here, because urllib.request imports http.client, which other requests do not need.
     from urllib.request import url2pathname
 
     parts = urlsplit(url)
@@ -100,4 +101,4 @@ def _hash_local_file(url: str) -> str | None:
         with open(url2pathname(f"//{host}{parts.path}" if host else parts.path), "rb") as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError:
-        return None  # the cache reports the reason, with more detail
+        return None  # the cache reports the error with more detail

@@ -27,7 +27,7 @@ _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 
 @dataclass(frozen=True)
 class PipOptions:
-    """Options that are passed to ``pip install``. pip reads the user's other settings by itself."""
+    """Options that are passed to ``pip install``, which reads the user's other settings by itself."""
 
     requirement_files: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
@@ -58,8 +58,8 @@ def resolve_requirements(
     Args:
         requirements: requirements in pip's syntax, in addition to those in requirements files.
         options: options for pip.
-        only: work without network access, and choose from the wheels in this cache and in local ``--find-links``
-            folders.
+        only: a cache. If given, pip works without network access, and chooses from the wheels in this cache and in
+            local ``--find-links`` folders.
 
     Raises:
         PipError: if pip is not installed or fails.
@@ -71,7 +71,7 @@ def resolve_requirements(
     try:
         entries = [_ReportEntry.parse(install) for install in json.loads(run.stdout)["install"]]
     except (ValueError, KeyError, TypeError):
-        raise PipError("cannot read pip's report: pip 23.0 or newer is required") from None
+        raise PipError("cannot read pip's report (pip 23.0 or newer is required)") from None
     return (
         [make_request(entry.url, entry.hashes, requirement=entry.requirement) for entry in entries if entry.is_wheel],
         [Failure.from_error(entry.refusal(), entry.requirement) for entry in entries if not entry.is_wheel],
@@ -80,7 +80,7 @@ def resolve_requirements(
 
 @dataclass(frozen=True)
 class _ReportEntry:
-    """One entry of pip's report: https://pip.pypa.io/en/stable/reference/installation-report/."""
+    """One entry of pip's report, as documented in https://pip.pypa.io/en/stable/reference/installation-report/."""
 
     requirement: str
     url: str
@@ -136,7 +136,7 @@ def texts_with_urls(requirements: Sequence[str], options: PipOptions) -> list[st
         try:
             text = Path(file).read_text(encoding="utf-8", errors="replace")
         except OSError:
-            continue  # a URL, or a file that pip has reported as unreadable
+            continue  # a URL, or an unreadable file, which pip reports
         texts.append(_VARIABLE.sub(lambda name: os.environ.get(name[1], name[0]), text))
         includes = (match[1] for line in text.splitlines() if (match := _INCLUDE.fullmatch(line)))
         queue += [os.path.join(os.path.dirname(file), include) for include in includes]
