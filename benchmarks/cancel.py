@@ -2,9 +2,9 @@
 
 python benchmarks/cancel.py [rounds]             the default is 5, which takes two minutes
 
-Each call waits for a file that is never closed, or for a server that never answers, or is in the middle of much work.
-The time is from the moment of cancelling to the end of the call. It should be below one second (rule 16 of the design).
-On Windows, Ctrl-C is left out: it cannot be sent from within the process.
+Each call waits for a file that is never closed, waits for a server that never answers, or is working. The time from the
+cancellation to the end of the call should be below one second (rule 16 of the design). On Windows, Ctrl-C is omitted,
+since it cannot be sent from within the process.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def begin(how: str, call: Call, scene: Scene) -> Moment:
 
 
 def cancel_beside(cancel: Callable[[], object], moment: Moment, scene: Scene, began: list[float]) -> threading.Thread:
-    """Start a thread that cancels a call at its moment, and notes when that was."""
+    """Start a thread that cancels a call at its moment, and stores the time of the cancellation."""
 
     def run() -> None:
         moment.reached.wait(PATIENCE)
@@ -71,7 +71,7 @@ def cancel_beside(cancel: Callable[[], object], moment: Moment, scene: Scene, be
 
 
 def seconds(cause: str, cache: Cache, call: Call, scene: Scene, moment: Moment) -> float:
-    """Make a call in the main thread, cancel it from another one, and return the seconds until it ended."""
+    """Make a call in the main thread, cancel it from another thread, and return the seconds until its end."""
     token = CancelToken()
     main = threading.main_thread().ident or 0
     cancel = {

@@ -1,4 +1,4 @@
-"""Check that real wheels are unpacked exactly as pypa/installer installs them: same files, bytes and modes.
+"""Check that real wheels are unpacked with the same files, bytes and modes as by pypa/installer.
 
 python benchmarks/equal.py [folder]
 

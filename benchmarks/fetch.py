@@ -1,11 +1,11 @@
-"""Measure the cost of a download: one wheel of 190 MB, and 80 wheels of 247 MB in total, from loopback.
+"""Measure the cost of downloading one wheel of 190 MB, and 80 wheels of 247 MB in total, from loopback.
 
 python benchmarks/fetch.py [rounds] [--no-others]
 
 Each tool downloads into an empty folder, and verifies sha256 if it can. The figures are medians of interleaved rounds.
-Libraries, including wheelcache, are timed inside the process, after the imports; commands are timed as a whole. The
-last column is the ratio to ``curl`` (8 parallel downloads for the 80 wheels) followed by ``openssl dgst``.
-``pip download`` and ``uv`` do more: both read the metadata of the wheel, and uv also unpacks it.
+Libraries, including wheelcache, are timed inside the process, after the imports. Commands are timed as a whole. The
+last column is the ratio to ``curl`` (8 parallel downloads for the 80 wheels) followed by ``openssl dgst``. ``pip
+download`` and ``uv`` also read the metadata of the wheel. uv also unpacks the wheel.
 """
 
 from __future__ import annotations

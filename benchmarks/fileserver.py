@@ -1,8 +1,9 @@
-"""Serve files so fast that the server is not the bottleneck: sendfile, a process per busy connection, no parsing twice.
+"""Serve files so fast that the server is not the bottleneck.
 
 python benchmarks/fileserver.py FOLDER [seconds added to each request]
 
-Prints its port. Supports ``Range: bytes=N-`` and keep-alive. Exits when its standard input is closed.
+The server uses sendfile and one process per busy connection. It prints its port, supports ``Range: bytes=N-`` and
+keep-alive, and exits when its standard input is closed.
 """
 
 from __future__ import annotations

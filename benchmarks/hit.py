@@ -1,4 +1,4 @@
-"""Measure the cost of a hit, compared with the minimum for any cache: read one small file, and ``stat`` another.
+"""Measure the cost of a hit, compared with reading one small file and a ``stat`` of another.
 
 python benchmarks/hit.py [entries]
 """

@@ -76,7 +76,7 @@ def bare_walk(root: str) -> int:
 
 
 def reading_walk(root: str) -> None:
-    """Walk, and read and hash every file."""
+    """Walk over all files, and read and hash each."""
     folders = [root]
     while folders:
         with os.scandir(folders.pop()) as entries:
@@ -89,7 +89,7 @@ def reading_walk(root: str) -> None:
 
 
 def bare_removal(root: str, count: int) -> float:
-    """Return the seconds that the system needs to delete entries: two files and their folder each."""
+    """Return the seconds that the system needs to delete entries, each of which has two files and a folder."""
     folders = []
     for shard in os.scandir(os.path.join(root, "v1", "wheels")):
         folders += [entry.path for entry in os.scandir(shard.path)]
@@ -111,7 +111,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def hits(root: str, count: int) -> None:
-    """Fetch some wheels from all over the cache, each for the first time."""
+    """Fetch wheels from all parts of the cache, each for the first time."""
     chance = random.Random(0)
     with Cache(root) as cache:
         for number in chance.sample(range(count), min(HITS, count)):

@@ -1,4 +1,4 @@
-"""Measure unpacking, compared with other tools: warm installs of many wheels, and the first unpacking of a large one.
+"""Compare warm installs of many wheels, and the first unpacking of a large wheel, with other tools.
 
 python benchmarks/unpack.py [folder]
 
@@ -29,7 +29,7 @@ REQUIREMENTS = """
     babel setuptools sphinx mypy pylint hypothesis aiohttp fastapi cryptography pillow lxml statsmodels ansible-core
     black pip rich trio docutils faker
 """
-# Each of these has thousands of tiny files in as many folders. They would be a quarter of the total.
+# Each of these has thousands of tiny files in as many folders. Together, they would take a quarter of the total time.
 LEFT_OUT = {"plotly", "jedi", "statsmodels", "sympy", "mypy", "babel", "jupyterlab", "ansible_core", "faker"}
 LARGE = "tensorflow-cpu"
 
@@ -48,7 +48,7 @@ with Cache(sys.argv[1]) as cache:
         wheel = cache.put(path)
         cache.unpack(wheel, None if sys.argv[2] == "-" else sys.argv[2])
 """
-# The minimum: links without any check.
+# The minimum, which is linking without any check.
 BARE = """
 import json, os, sys
 made = set()
@@ -74,7 +74,7 @@ for path in sys.argv[2:]:
 
 
 def download(folder: Path) -> tuple[list[Path], Path]:
-    """Return many wheels and a large one. Download those that are missing."""
+    """Return many wheels and a large one, and download the missing ones."""
     for name, requirements, options in (("wheels", REQUIREMENTS.split(), []), ("big", [LARGE], ["--no-deps"])):
         if not (folder / name).is_dir():
             pip = [sys.executable, "-m", "pip", "download", "-q", "--only-binary", ":all:", *options]
@@ -104,9 +104,9 @@ def side_by_side(
 ) -> None:
     """Run the tools in turns, each into a new folder. Print the medians and their ratios to that of uv."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
-    # Links are deleted only after all measurements: for over a minute, ext4 skips inodes that were just deleted
-    # (recently_deleted() in fs/ext4/ialloc.c of Linux), which makes mkdir many times slower for the next tool. Large
-    # wheels are deleted at once, since a round takes gigabytes, and mkdir is a small part of it.
+    # Links are deleted only after all measurements. For over a minute, ext4 skips inodes that were just deleted
+    # (recently_deleted() in fs/ext4/ialloc.c of Linux). This makes mkdir many times slower for the next tool. Large
+    # wheels are deleted at once, since a round takes gigabytes, and mkdir takes a small part of the time.
     with tempfile.TemporaryDirectory(dir=scratch) as targets:
         for number in range(rounds + 1):
             for name, work in works.items():
