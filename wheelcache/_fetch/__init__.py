@@ -1,1 +1,1 @@
-"""Getting wheels in."""
+"""Add wheels to a store, by download or from local files."""

@@ -1,7 +1,7 @@
-"""Fetch many wheels: check the requests, distribute them over threads, and collect the outcome of each.
+"""Fetch many wheels. Check the requests, distribute them over threads, and collect the outcome of each.
 
-Threads do the work here, and tasks in :mod:`wheelcache._async_cache`. Both take items from one :class:`Batch`. If sizes
-are known, the largest wheels are fetched first, so that the last one to finish is a small one.
+Threads, or tasks of :mod:`wheelcache._async_cache`, take items from a :class:`Batch` until it is empty. If sizes are
+known, the largest wheels are fetched first, so that the last wheel to finish is small.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .._operation import CURRENT_TOKEN, CancelToken, ClosedError, OperationCance
 from .._request import ResolvedRequest, WheelRequest, parse_request
 from .._threads import ThreadGroup, one_at_a_time
 
-# Index servers accept this many connections of one client. 12 and 16 are not faster, even with a latency of 30 ms
-# (benchmarks/fetch.py, 80 wheels, two cores).
+# Index servers accept this many connections of one client. With 12 or 16, 80 wheels are not fetched faster on two
+# cores, even with a latency of 30 ms (benchmarks/fetch.py).
 _JOBS = 8
 
 
@@ -33,12 +33,12 @@ class WheelLike(Protocol):
 
     @property
     def url(self) -> str | None:
-        """The URL of its bytes."""
+        """The URL of the wheel."""
         ...
 
     @property
     def hashes(self) -> Mapping[str, str] | Iterable[str] | str | None:
-        """The hashes that the bytes must have."""
+        """The hashes that the bytes of the wheel must have."""
         ...
 
 
@@ -51,10 +51,10 @@ class BatchItem:
     """One wheel of a batch.
 
     Attributes:
-        index: the position of its request.
-        request: the request as the caller gave it.
-        resolved: the request, checked.
-        progress: the listener for its events, or ``None``.
+        index: the position of the request.
+        request: the request, unchanged.
+        resolved: the checked request.
+        progress: the listener for the events of this wheel, or ``None``.
     """
 
     index: int
@@ -73,7 +73,7 @@ class Batch:
         return_exceptions: whether an invalid request is an outcome instead of an error of the whole batch.
 
     Raises:
-        TypeError: if ``requests`` is a single request, or one of them is of another type.
+        TypeError: if ``requests`` is a single request, or contains an object that is not a request.
         ValueError: if ``jobs`` or a request is invalid.
         InvalidWheelError: if a request does not have the file name of a wheel.
     """
@@ -89,7 +89,7 @@ class Batch:
         if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
             raise ValueError(f"jobs must be a positive number, not {jobs!r}")
         if isinstance(requests, str | WheelRequest):
-            raise TypeError("requests must be a list of requests: use fetch for a single one")
+            raise TypeError("requests must be a list of requests, and fetch accepts a single one")
         listener = one_at_a_time(progress)
         self._lock = threading.Lock()
         self._outcomes: dict[int, CachedWheel | Exception] = {}
@@ -144,7 +144,7 @@ class Batch:
         """Return the wheels in the order of the requests.
 
         Raises:
-            ExceptionGroup: if a request failed; it contains all failures.
+            ExceptionGroup: if a request failed. It contains all failures.
         """
         outcomes = self.outcomes()
         failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
@@ -156,12 +156,12 @@ class Batch:
 def _resolve(request: Request) -> ResolvedRequest:
     if isinstance(request, str):
         request = WheelRequest(request)
-    # WheelRequest first, since checking a protocol takes half as long as everything else here.
+    # WheelRequest is first, because checking a protocol is slow: it takes half as long as the rest of this function.
     if not isinstance(request, WheelRequest | WheelLike):
         kind = type(request).__name__
         raise TypeError(f"a request must be a URL, a WheelRequest or have the attributes url and hashes, not {kind}")
     if request.url is None:
-        raise ValueError("a request has no URL: use put for a wheel that a lock file names by its path")
+        raise ValueError("a request has no URL (a wheel that a lock file names by its path can be added with put)")
     optional = (getattr(request, "size", None), getattr(request, "filename", None))
     resolved = parse_request(request.url, request.hashes, *optional, getattr(request, "mirrors", ()))
     check_wheel_name(resolved.filename, operation="fetch", url=resolved.display_url)
@@ -184,7 +184,7 @@ def fetch_in_threads(
 ) -> None:
     """Fetch a batch in new threads.
 
-    KeyboardInterrupt, in any of the threads, cancels all of them, and is raised once they have ended.
+    A KeyboardInterrupt in any of the threads cancels all of them, and is raised after they have ended.
 
     Args:
         batch: the batch.
@@ -203,7 +203,7 @@ def fetch_in_threads(
                 except Exception as error:
                     batch.finish(item, error)
         except OperationCancelledError:
-            pass  # raised by the calling thread
+            pass  # the calling thread raises this error
         except BaseException as error:
             fatal.append(error)
             token.cancel()

@@ -1,9 +1,10 @@
-"""The pipeline: add a wheel that is not in the store.
+"""Add a wheel that is not in the store.
 
-:meth:`Fetcher.fetch` waits for its turn, since one thread or process at a time downloads a wheel. It looks the wheel up
-again, because another one may have added it. Then it begins a partial download, or resumes a leftover, fills it from
-one source after the other while hashing the bytes, and commits it. For a request without a hash, it stores the response
-in the index. A file that security software removes between writing and committing is fetched once more.
+:meth:`Fetcher.fetch` first waits for its turn, since only one thread or process at a time downloads a wheel. It then
+looks the wheel up again, because another thread or process may have added it. If the wheel is still missing, a partial
+download is begun or resumed. The sources are tried in order, and the bytes are hashed while they are received. The
+complete file is committed. For a request without a hash, the response is stored in the index. If security software
+removes the file before it is committed, the wheel is fetched once more.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .partial import PartialDownloads
 from .remote_wheel import NoRangesError
 from .revalidate import conditional_headers, remember_response
 
-# A file may be removed by accident once. A second removal is reported.
+# The first removal of a file may be an accident. The second is reported.
 _COMMIT_ATTEMPTS = 2
 
 
@@ -42,8 +43,8 @@ class Fetcher:
     Args:
         store: the store.
         http: the client that downloads.
-        single_flight: lets one caller at a time download a wheel.
-        counters: counts misses.
+        single_flight: ensures that only one caller at a time downloads a wheel.
+        counters: the hits and misses of the cache.
         offline: whether the network must not be used.
         limits: the limits of downloads.
     """
@@ -97,7 +98,7 @@ class Fetcher:
     def _conditions_for(
         self, fs: RobustIO, request: ResolvedRequest, known: UrlEntry | None, *, refresh: bool
     ) -> Conditions | None:
-        """Return the conditions of the request, or ``None`` if the wheel of the last response is not in the store."""
+        """Return the conditions of the request, or ``None`` if the store lacks the wheel of the last response."""
         if known is None or self._store.find_known(fs, known, request.filename) is None:
             return None
         return Conditions(conditional_headers(known, refresh=refresh), known.place)
@@ -111,7 +112,7 @@ class Fetcher:
                 operation="revalidate",
                 path=self._store.layout.root,
                 url=request.display_url,
-                advice="Fetch it again.",
+                advice="Fetch the wheel again.",
             )
         return wheel
 
@@ -120,7 +121,7 @@ class Fetcher:
             fs, self._temporary(fs), expected=request.hashes, size=request.size, display_url=request.display_url
         ) as stage:
             local.fetch_file_url(stage, request, fs)
-            # A record contains no path of this machine: the cache may be used on another one.
+            # No URL is recorded, because the path of this machine is useless if the cache is used on another one.
             return self._store.commit(fs, stage, request.filename, None, Status.ADDED)
 
     def put(
@@ -158,7 +159,7 @@ class Fetcher:
                 if not request.url.startswith("file:"):
                     return metadata.fetch(fs, self._http, request, expected)
             except NoRangesError:
-                pass  # this server only delivers the whole wheel
+                pass  # the server does not support range requests, so the whole wheel is downloaded
             wheel = self.fetch(op, request)
         return metadata.read_from_wheel(fs, str(wheel.path), request, expected)
 
@@ -177,7 +178,7 @@ class Fetcher:
 
 
 def retry_if_removed(add: Callable[[], CachedWheel]) -> CachedWheel:
-    """Call a function that adds a wheel, and call it again if the file was removed before it became an entry."""
+    """Call a function that adds a wheel. Call it again if the file was removed before it became an entry."""
     for _ in range(_COMMIT_ATTEMPTS - 1):
         try:
             return add()

@@ -1,4 +1,4 @@
-"""Read local files into a store: the sources of ``put``, and the files of ``file:`` URLs."""
+"""Copy local files into a store, for ``put`` and for ``file:`` URLs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 def open_source(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[BinaryIO, int | None]]:
     """Open a source, and yield it with its size in bytes, or ``None`` if the size is unknown.
 
-    A file object of the caller's is yielded as it is, and is not closed.
+    A file object is yielded unchanged, and is not closed.
 
     Raises:
         TypeError: if the source is neither a path nor a file object.
@@ -38,7 +38,7 @@ def open_source(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[Bin
 
 
 def absolute_path(source: object) -> str | None:
-    """Return the absolute path of a source, or ``None`` if a file object has none."""
+    """Return the absolute path of a source, or ``None`` for a file object without a path."""
     path = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
     return os.path.abspath(os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else None
 
@@ -47,11 +47,11 @@ def copy_to_stage(stage: StagedFile, source: BinaryIO, fs: RobustIO, total: int 
     """Copy a file object, from its position to its end, into a staged file.
 
     Raises:
-        TypeError: if it is open in text mode.
+        TypeError: if the file is open in text mode.
     """
     while chunk := source.read(_CHUNK):
         if isinstance(chunk, str):
-            raise TypeError("the file is open in text mode: open it in binary mode, as with open(path, 'rb')")
+            raise TypeError("the file must be open in binary mode, as with open(path, 'rb'), and not in text mode")
         stage.write(chunk)
         fs.op.report(Phase.DOWNLOADING, stage.written, total)
 
@@ -60,7 +60,7 @@ def fetch_file_url(stage: StagedFile, request: ResolvedRequest, fs: RobustIO) ->
     """Copy the file of a ``file:`` URL into a staged file.
 
     Raises:
-        DownloadError: if the file cannot be read. The system's error is its cause.
+        DownloadError: if the file cannot be read. Its ``__cause__`` is the system's error.
     """
     parts = urlsplit(request.url)
     host = "" if parts.netloc == "localhost" else parts.netloc

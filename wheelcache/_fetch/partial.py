@@ -1,13 +1,14 @@
-"""The file of an unfinished download, which survives a lost connection, Ctrl-C and a killed process.
+"""Keep the file of an unfinished download after a lost connection, Ctrl-C or a killed process, and resume it.
 
 A process never writes to a file that another process may have open. An abandoned file is claimed by an exclusive rename
-to a name of our own. A file is abandoned if its owner released it, or if process number, boot and process namespace
-show that the owner has ended. Any other file is copied: its owner may run in another container or on another machine,
-and may still be writing.
+to our own name. A file is abandoned if its owner released it, or if process ID, boot and PID namespace show that the
+owner has ended. Any other file is copied, because its owner may run in another container or on another machine and may
+still be writing.
 
-A resumed file is hashed from its first byte, through the handle that continues to write it, and the digest of the
-complete file decides. Without a requested hash, a download is resumed only under a strong validator of its URL, and
-only within the same boot: a power cut may leave zeros in the file, which no check would detect.
+A resumed file is hashed from its first byte, through the handle that continues to write it. The digest of the complete
+file is then compared with the requested one. Without a requested hash, a download is resumed only if its URL has the
+same strong validator, and only within the same boot. A power cut may leave zeros in the file, which no check would
+detect.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from .._store.layout import Layout
 from .._store.records import decode, encode
 from .._store.staging import StagedFile
 
-# Fewer bytes are not worth a leftover, or a range request for the rest.
+# A smaller partial download is not kept, because downloading it again takes less time than a range request.
 _MIN_BYTES = 1 << 14
-# From this size on, the origin file is written during the download, so that it also exists if the process is killed.
+# For a download of at least this size, the origin file is written early, so that it exists if the process is killed.
 _ORIGIN_FILE_FROM = 1 << 20
-# After a leftover of an unknown owner was copied, the original is deleted if it has been idle for this long.
+# After a leftover of an unknown owner was copied, the original is deleted if it was not written to for this long.
 _IDLE_SECONDS = 600.0
 
 
@@ -41,9 +42,9 @@ class Origin:
     """The response that delivered the bytes of a partial download.
 
     Attributes:
-        url: the key of the URL, since the URL itself may contain a secret.
+        url: the hash of the URL, since the URL itself may contain a secret.
         validator: the strong ETag or date for the If-Range of the next request, or ``None``.
-        place: the key of the URL that redirects led to, empty if there were no redirects.
+        place: the hash of the URL that redirects led to. Empty if there were no redirects.
     """
 
     url: str
@@ -56,7 +57,7 @@ class Origin:
         return cls(text_key(url), validator, place)
 
     def continues(self, other: Origin | None) -> bool:
-        """Return whether this response continues the bytes of another one. It may omit its validator."""
+        """Return whether this response, which may omit its validator, continues the bytes of another one."""
         if other is None or (self.url, self.place) != (other.url, other.place):
             return False
         return self.validator in {None, other.validator}
@@ -70,8 +71,8 @@ class PartialDownload:
     """A running download.
 
     Attributes:
-        stage: its file.
-        origin: the origin of its bytes, or ``None`` if it is unknown.
+        stage: the file.
+        origin: the origin of the bytes, or ``None`` if it is unknown.
         total: the size of the complete file in bytes, or ``None`` if it is unknown.
         doubtful: whether the bytes may be damaged or belong to two different files. Only the digest can tell.
         resumed: whether the file contains bytes of an earlier response.
@@ -120,7 +121,7 @@ class PartialDownload:
         self.stage.rewrite(self._layout.new_temporary(fs.temporary_tag(), fs.system.pid_namespace()), convert)
 
     def restart(self) -> None:
-        """Discard all bytes, and begin again with an empty file."""
+        """Discard all bytes, and continue with an empty file."""
         if self.stage.written:
             self.stage.restart()
         self.origin = None
@@ -133,14 +134,14 @@ class PartialDownload:
             self._fs.discard(self._layout.origin_file(self.stage.path))
 
     def _save_origin(self) -> None:
-        """Write the origin file. Without one, only a download with a requested hash can be resumed."""
+        """Write the origin file, without which only a download with a requested hash can be resumed."""
         if self.origin is None or self._saved == (self.origin, self.total):
             return
         self._saved = self.origin, self.total
         _write_origin(self._fs, self._layout.origin_file(self.stage.path), self.origin, self.total)
 
     def settle(self, error: BaseException | None) -> None:
-        """Keep the file for a later download if that can resume it. Delete its origin file otherwise.
+        """Keep the file if a later download can resume it. Otherwise delete its origin file.
 
         Args:
             error: the exception that ended the download, or ``None``.
@@ -151,7 +152,7 @@ class PartialDownload:
             self._fs.discard(self._layout.origin_file(self.stage.path))
 
     def _is_worth_keeping(self, error: BaseException) -> bool:
-        # Wrong bytes cannot be used, and after a refusal of the disk the file would only take space.
+        # Wrong bytes are useless. After an error of the file system, the file would only use space.
         if isinstance(error, HashMismatchError | SizeMismatchError | InvalidWheelError | CommitError):
             return False
         validated = self.origin is not None and self.origin.validator is not None
@@ -171,7 +172,8 @@ class PartialDownload:
         try:
             fs.files.rename(path, released)
         except OSError:
-            # Another process holds the file. It keeps our process number, and can be copied, or claimed once we ended.
+            # Another process holds the file, so its name keeps our process ID. It can still be copied, or claimed after
+            # this process has ended.
             fs.discard(self._layout.origin_file(released))
 
 
@@ -197,7 +199,7 @@ class PartialDownloads:
                 raise
             partial.settle(None)
         if not all(leftover.is_abandoned for leftover in leftovers):
-            # The owner of a copied leftover may have ended meanwhile, and the wheel needs no leftovers any more.
+            # The owner of a copied leftover may have ended meanwhile. The complete wheel needs no leftovers.
             for leftover in self._find_leftovers(fs, request):
                 if leftover.is_abandoned:
                     self._discard(fs, leftover.path)
@@ -223,19 +225,19 @@ class PartialDownloads:
         try:
             entries = fs.files.scan(folder)
         except OSError:
-            return []  # there is no such folder, or it cannot be read now
+            return []  # the folder is missing or cannot be read now
         for entry in entries:
             owner = OwnerTag.of(entry.name)
             if entry.name.startswith(prefix) and self._layout.is_partial(entry.name) and owner is not None:
                 try:
                     stat = fs.files.stat(os.path.join(folder, entry.name))
                 except OSError:
-                    continue  # another process has claimed or deleted it
+                    continue  # another process has claimed or deleted the file
                 leftovers.append(_inspect(fs, self._layout, os.path.join(folder, entry.name), owner, stat))
         return sorted(leftovers, key=lambda leftover: leftover.size, reverse=True)
 
     def _claim(self, fs: RobustIO, request: ResolvedRequest, leftover: _Leftover) -> PartialDownload | None:
-        """Take over an abandoned file. If two processes try to, only one of the renames succeeds."""
+        """Claim an abandoned file by a rename. If two processes try this, only one rename succeeds."""
         origin, total = _read_origin(fs, self._layout.origin_file(leftover.path))
         if not request.hashes and (not leftover.same_boot or origin is None or origin.validator is None):
             return None
@@ -246,7 +248,7 @@ class PartialDownloads:
             return self._copy(fs, request, leftover)
         fs.discard(self._layout.origin_file(leftover.path))
         try:
-            # Not cancellable, because the file already has our name. A cancelled _resume_stage releases it.
+            # Uncancellable, because the file already has our name. If _resume_stage is cancelled, it releases the file.
             file = fs.system.files.open_write(path)
         except OSError:
             fs.discard(path)
@@ -301,11 +303,11 @@ class _Leftover:
     """The file of an earlier download.
 
     Attributes:
-        path: its path.
-        size: its size in bytes.
-        is_abandoned: whether it has no owner, or its owner is known to have ended.
-        is_idle: whether its owner cannot be seen from here, and has not written to it for ten minutes.
-        same_boot: whether it was created since this machine started.
+        path: the path of the file.
+        size: the size in bytes.
+        is_abandoned: whether the file has no owner, or its owner is known to have ended.
+        is_idle: whether the owner is unknown to this system, and has not written to the file for ten minutes.
+        same_boot: whether the file was created in the current boot of this machine.
     """
 
     path: str
@@ -340,7 +342,7 @@ def _read_origin(fs: RobustIO, path: str) -> tuple[Origin | None, int | None]:
             "total": int() | None as total,
             "place": str(place),
         }:
-            # Another program or an older version may have written it.
+            # Checked, because another program or an older version may have written the file.
             return Origin(url, sendable_value(validator), place), total if is_file_size(total) else None
     return None, None
 
@@ -351,4 +353,4 @@ def _write_origin(fs: RobustIO, path: str, origin: Origin, total: int | None) ->
         with fs.files.create(path) as file:
             file.write(data)
     except OSError:
-        pass  # best effort: with a requested hash, the download can be resumed without it, and a torn file is ignored
+        pass  # best effort, since a download with a requested hash needs no origin file, and a torn one is ignored
