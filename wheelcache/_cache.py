@@ -74,7 +74,7 @@ class Cache:
     """
 
     _system: System = System()
-    """The machine that the cache runs on. Tests may replace it in a subclass; there is no other hook."""
+    """The operating system. A test may replace it in a subclass, which is the only test hook."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class Cache:
         Args:
             requests: each is a URL, a :class:`WheelRequest`, or any object with the attributes ``url`` and ``hashes``
                 and optionally ``size``, ``filename`` and ``mirrors``, such as a ``packaging.pylock.PackageWheel``.
-            jobs: the number of parallel downloads; ``None`` for 8.
+            jobs: the number of parallel downloads, or ``None`` for 8.
             progress: as for :meth:`fetch`, called by one thread at a time. ``event.request`` and ``event.index``
                 identify the request of an event. The last event of a request is ``done`` or ``failed``.
             return_exceptions: return the outcome of each request in its position, a wheel or an :class:`Exception`, as
@@ -267,7 +267,7 @@ class Cache:
 
         Args:
             digest: ``"sha256:<hex>"``, or another strong hash.
-            filename: the file name that the wheel's path must end in; ``None`` for any of its file names.
+            filename: the file name that the wheel's path must end in, or ``None`` for any of its file names.
 
         Raises:
             ValueError: if the digest is not a strong hash.
@@ -335,7 +335,7 @@ class Cache:
 
         Args:
             dest: the folder.
-            wheels: the wheels to export; ``None`` for all wheels of this cache, without its layers.
+            wheels: the wheels to export, or ``None`` for all wheels of this cache, without its layers.
             mode: as for :meth:`link`.
 
         Raises:
@@ -420,7 +420,7 @@ class Cache:
     def remove(self, *names: str | CachedWheel, dry_run: bool = False, progress: Progress | None = None) -> PruneReport:
         """Remove wheels from this cache, with their trees and pointers. Layers are not changed.
 
-        Never waits: wheels in use are kept and reported.
+        Wheels in use are kept and reported, without waiting.
 
         Args:
             names: digests ``"sha256:<hex>"``, wheels or names of projects. A digest or a wheel is removed under all of
@@ -438,7 +438,7 @@ class Cache:
     def clear(self, *, dry_run: bool = False, progress: Progress | None = None) -> PruneReport:
         """Remove everything from this cache except the counters of :meth:`stats`.
 
-        Never waits: wheels in use and running downloads are kept and reported.
+        Wheels in use and running downloads are kept and reported, without waiting.
 
         Args:
             dry_run: only report the files that would be removed.
@@ -468,8 +468,8 @@ class Cache:
     def doctor(self) -> DoctorReport:
         """Try the file operations of a cache in this cache's folder, and report each result with its code and time.
 
-        The probes create and delete their own files, a few hundred kilobytes in total, unless the cache is read-only.
-        They wait a few seconds at most for processes that hold these files. Problems are reported, never raised.
+        Unless the cache is read-only, the probes create and delete their own files, a few hundred kilobytes in total.
+        The probes wait a few seconds at most for processes that hold these files. Problems are reported, never raised.
         """
         with self._core.begin() as op:
             return self._core.doctor(op)

@@ -45,7 +45,7 @@ class WheelCacheError(Exception):
         attempts: the number of attempts.
         elapsed: seconds from the first attempt to the error.
         advice: a suggestion for the user, which may be empty.
-        tried: one line for each failed attempt of a download, oldest first; empty for other operations.
+        tried: one line for each failed attempt of a download, oldest first. Empty for other operations.
     """
 
     def __init__(
@@ -195,13 +195,13 @@ class CommitError(WheelCacheError, OSError):
     platform it has a ``winerror``, which is ``None`` unless Windows reported the error.
 
     Attributes:
-        cause: why the operation was refused.
+        cause: the reason for the refusal.
         steps: the methods that were tried in the last round, as ``("rename", "winerror 32")`` pairs, in order.
         holders: the processes that had the file open meanwhile, as ``"MsMpEng.exe (pid 4711)"``, if the system reports
             them.
     """
 
-    # Typed as Any because the types of OSError do not fit: winerror is an int and exists on Windows only.
+    # Typed as Any because the types of OSError do not fit. Its winerror is an int, and exists on Windows only.
     errno: Any
     winerror: Any
     strerror: Any

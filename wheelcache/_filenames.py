@@ -83,7 +83,7 @@ def check_project(
     project = dist_info[: -len(_DIST_INFO)].rpartition("-")[0]
     if not _is_same_project(project, filename.partition("-")[0]):
         raise UnsafeWheelError(
-            f"its {dist_info} folder names another project than its file name",
+            f"the folder {dist_info} belongs to another project than the file name",
             operation=operation,
             path=path,
             url=url,

@@ -71,7 +71,7 @@ def normalize_hash(algorithm: str, value: str) -> tuple[str, str]:
     name = algorithm.strip().lower().replace("-", "_")
     digits = value.strip().lower()
     if name not in _DIGEST_BYTES:
-        raise ValueError(f"unknown hash algorithm {algorithm!r}; known algorithms: {', '.join(_DIGEST_BYTES)}")
+        raise ValueError(f"unknown hash algorithm {algorithm!r} (known algorithms: {', '.join(_DIGEST_BYTES)})")
     if len(digits) != 2 * _DIGEST_BYTES[name] or not _HEX.fullmatch(digits):
         raise ValueError(f"a {name} hash must have {2 * _DIGEST_BYTES[name]} hexadecimal digits, not {value!r}")
     return name, digits
@@ -114,7 +114,7 @@ def require_strong(hashes: Mapping[str, str]) -> None:
         ValueError: if hashes are given and all of them are weak.
     """
     if hashes and not any(map(is_strong, hashes)):
-        raise ValueError(f"{', '.join(hashes)} alone is too weak to identify a wheel: add a sha256 or stronger hash")
+        raise ValueError(f"{', '.join(hashes)} alone is too weak to identify a wheel without a sha256 or stronger hash")
 
 
 def naming_hash(hashes: Mapping[str, str]) -> str | None:

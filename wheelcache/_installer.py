@@ -85,7 +85,7 @@ class TreeSource(WheelSource):
         manifest = None if data is None else decode_marker(data)
         if manifest is None:
             raise FileNotFoundError(
-                errno.ENOENT, "the unpacked wheel was pruned right after it was created: try again", self._root
+                errno.ENOENT, "the unpacked wheel was pruned and must be unpacked again", self._root
             )
         self._folders = manifest.folders
         self._dist_info = manifest.dist_info()
@@ -116,7 +116,7 @@ class TreeSource(WheelSource):
         path = os.path.join(self._root, self._dist_info, *filename.split("/"))
         data = self._fs.read(path)
         if data is None and filename in self.dist_info_filenames:
-            raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned: create the TreeSource again", path)
+            raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned and must be unpacked again", path)
         if data is None:
             raise KeyError(filename)
         return data.decode("utf-8")

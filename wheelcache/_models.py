@@ -117,8 +117,10 @@ class Phase(StrEnum):
     CHECKING = "checking"
     """Hashing a cached wheel again: ``done`` of ``total`` bytes."""
     REMOVING = "removing"
-    """``prune``, ``remove`` or ``clear`` deleted a wheel: ``done`` is the total number of bytes deleted so far, and
-    ``detail`` the digest of the wheel."""
+    """``prune``, ``remove`` or ``clear`` deleted the wheel whose digest is in ``detail``.
+
+    ``done`` is the total number of bytes deleted so far.
+    """
     DONE = "done"
     """The wheel is in the cache. This is the last event of every request that does not fail."""
     FAILED = "failed"
@@ -134,7 +136,7 @@ class ProgressEvent:
         phase: the current step.
         done: the number of bytes processed so far, and 0 while waiting.
         total: the number of bytes to process, or ``None`` if unknown.
-        detail: a note for display, such as ``"for process 4711"`` or ``"HTTP 503, again in 2.1 s"``; usually empty.
+        detail: a note for display, such as ``"for process 4711"`` or ``"HTTP 503, again in 2.1 s"``. Usually empty.
         request: in ``fetch_all``, the caller's request that the event belongs to. Otherwise ``None``.
         index: in ``fetch_all``, the position of that request. Otherwise ``None``.
     """

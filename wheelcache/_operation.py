@@ -1,6 +1,6 @@
-"""One public call: its cancellation, its retry budget and its progress.
+"""One public call, with its cancellation, its retry budget and its progress.
 
-Every file operation and every request of a call checks its :class:`Operation` first, and every wait uses
+Before every file operation and every request, a call checks its :class:`Operation`. Every wait uses
 :meth:`Operation.sleep`. So cancellation, closing and Ctrl-C end the call at its next step. Cleanup uses
 :meth:`Operation.for_cleanup`, which cannot be cancelled.
 
@@ -58,7 +58,7 @@ class CancelToken:
     """Cancels operations from another thread.
 
     Args:
-        error: creates the exception for the caller of a cancelled operation; ``None`` for
+        error: creates the exception for the caller of a cancelled operation, or ``None`` for
             :class:`OperationCancelledError` itself.
     """
 
@@ -313,7 +313,7 @@ def retry(
 
     The last error is raised if ``can_retry`` returns false for it, or if ``stop`` returns true.
 
-    All retries use this loop: those of file operations, downloads and metadata requests.
+    The retries of file operations, downloads and metadata requests all use this loop.
 
     Args:
         attempt: the action.

@@ -105,7 +105,7 @@ def check_client(client: object, *, is_async: bool) -> None:
 
 
 def _type_name(client: object) -> str:
-    # The value itself may be secret: a URL with a password, passed by mistake.
+    # The value itself is not shown, because it may be a URL with a password that was passed by mistake.
     kind = type(client)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
@@ -156,7 +156,7 @@ def _is_duration(value: object) -> bool:
 
 def _seconds_of(value: object) -> float:
     """Return the seconds of a timedelta, or NaN for anything else."""
-    with import_lock:  # a hit does not need datetime, and importing it takes time
+    with import_lock:  # a hit does not need datetime
         from datetime import timedelta
 
     return value.total_seconds() if isinstance(value, timedelta) else math.nan

@@ -47,7 +47,8 @@ class Check:
         name: the subject, such as ``"hard link"`` or ``"free space"``.
         ok: whether the result is good, or harmless to the cache.
         detail: the result in words.
-        code: the error code of a refused operation, such as ``"winerror 50"`` or ``"errno 95"``; else empty.
+        code: the error code of a refused operation, such as ``"winerror 50"`` or ``"errno 95"``. Empty if no operation
+            was refused.
         seconds: the duration, including waits for holders.
     """
 

@@ -95,7 +95,7 @@ class ThreadGroup:
                 poll()
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join()  # returns at once: the thread's work has ended
+                thread.join()  # returns at once, since the thread's work has ended
 
     def _run(self) -> None:
         with self._changed:
@@ -119,7 +119,7 @@ class ThreadLimiter:
     loop waits for a thread.
 
     Args:
-        limit: the number of threads per event loop that may run at once; ``math.inf`` for no limit.
+        limit: the number of threads per event loop that may run at once, or ``math.inf`` for no limit.
     """
 
     def __init__(self, limit: float) -> None:

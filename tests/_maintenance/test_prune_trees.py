@@ -207,7 +207,7 @@ def test_a_wheel_that_is_pruned_before_it_is_unpacked_says_so(tmp_path: Path) ->
         source.write_bytes(make_wheel())
         wheel = cache.put(source)
         files.plan = Doing("open_read", lambda call: cache.remove(wheel), path=f"*{wheel.filename}")
-        with pytest.raises(FileNotFoundError, match="no longer in the cache: fetch it again"):
+        with pytest.raises(FileNotFoundError, match="no longer in the cache and must be fetched again"):
             cache.unpack(wheel)
         assert files.plan.done
 

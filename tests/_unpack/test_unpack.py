@@ -203,7 +203,7 @@ def test_a_tree_goes_on_when_its_wheel_is_gone(cache: Cache, found: CachedWheel,
     cache.unpack(found, tmp_path / "site")
     assert files_in(tmp_path / "site") == ALL
     marker_of(tree).unlink()
-    with pytest.raises(FileNotFoundError, match="fetch it again"):
+    with pytest.raises(FileNotFoundError, match="fetched again"):
         cache.unpack(found)
 
 

@@ -29,7 +29,7 @@ class ArchiveFile:
         self._path = path
         file = fs.open_read(path)
         if file is None:
-            raise FileNotFoundError(errno.ENOENT, "the wheel is no longer in the cache: fetch it again", path)
+            raise FileNotFoundError(errno.ENOENT, "the wheel is no longer in the cache and must be fetched again", path)
         self._file: BinaryIO = file
         try:
             self.size: int = fs.perform("read", path, lambda: self._file.seek(0, os.SEEK_END))

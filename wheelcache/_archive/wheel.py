@@ -147,7 +147,7 @@ class WheelArchive:
         if member is None:
             raise self.invalid(f"{self.dist_info} has no METADATA")
         if max(member.size, member.packed) > LARGEST_METADATA:
-            raise self.invalid(f"METADATA has {member.size} bytes, which is too many")
+            raise self.invalid(f"METADATA has {member.size} bytes, more than the limit")
         return self._contents(member)
 
     def files(self) -> list[WheelFile]:
@@ -198,9 +198,8 @@ class WheelArchive:
     def _find_dist_info(self, members: Iterable[Member], filename: str) -> str:
         tops = set(filter(is_dist_info, (member.name.partition("/")[0] for member in members)))
         if len(tops) != 1:
-            raise self.unsafe(
-                f"it has {len(tops)} .dist-info folders instead of one: {', '.join(sorted(tops))}".removesuffix(": ")
-            )
+            names = f": {', '.join(sorted(tops))}" if tops else ""
+            raise self.unsafe(f"the archive has {len(tops)} .dist-info folders instead of one{names}")
         (dist_info,) = tops
         check_project(dist_info, filename, self._path, url=self._url, operation=self._operation)
         return dist_info
@@ -211,7 +210,7 @@ class WheelArchive:
         if record is None:
             raise self.unsafe("the archive has no RECORD")
         if max(record.size, record.packed) > _LARGEST_RECORD:
-            raise self.unsafe(f"RECORD has {record.size} bytes, which is too many")
+            raise self.unsafe(f"RECORD has {record.size} bytes, more than the limit")
         return self._rows(self._contents(record), {name.rpartition("/")[0] for name in self._by_name})
 
     def _rows(self, data: bytes, folders: AbstractSet[str]) -> dict[str, tuple[str, str]]:

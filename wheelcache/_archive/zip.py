@@ -95,7 +95,7 @@ def read_directory(read_at: ReadAt, size: int) -> list[Member]:
     """
     start, length, count = _find_directory(read_at, size)
     if length > _LARGEST_DIRECTORY:
-        raise BadZipError(f"the central directory has {length} bytes")
+        raise BadZipError(f"the central directory has {length} bytes, more than the limit")
     directory = read_at(start, length)
     found = []
     at = 0

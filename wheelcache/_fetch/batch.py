@@ -89,7 +89,7 @@ class Batch:
         if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
             raise ValueError(f"jobs must be a positive number, not {jobs!r}")
         if isinstance(requests, str | WheelRequest):
-            raise TypeError("requests must be a list of requests, and fetch accepts a single one")
+            raise TypeError("requests must be a list of requests (use fetch for a single one)")
         listener = one_at_a_time(progress)
         self._lock = threading.Lock()
         self._outcomes: dict[int, CachedWheel | Exception] = {}
@@ -156,7 +156,7 @@ class Batch:
 def _resolve(request: Request) -> ResolvedRequest:
     if isinstance(request, str):
         request = WheelRequest(request)
-    # WheelRequest is first, because checking a protocol is slow: it takes half as long as the rest of this function.
+    # WheelRequest is first, because checking a protocol takes half as long as the rest of this function.
     if not isinstance(request, WheelRequest | WheelLike):
         kind = type(request).__name__
         raise TypeError(f"a request must be a URL, a WheelRequest or have the attributes url and hashes, not {kind}")

@@ -72,8 +72,8 @@ class HolderPoll:
     def poll(self, *, final: bool = False) -> None:
         """Query the holders if the polling interval has elapsed.
 
-        With ``final``, query once more unless a holder is already known. Errors are ignored: the holder's name is a
-        courtesy and must not change the outcome.
+        With ``final``, query once more unless a holder is already known. Errors are ignored, because the holder's name
+        is a courtesy and must not change the outcome.
         """
         due = self._monotonic() >= self._next_poll
         if self.holders if final else not due:

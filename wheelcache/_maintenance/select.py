@@ -83,7 +83,7 @@ def _select_projects(fs: RobustIO, layout: Layout, projects: dict[str, str]) -> 
 
 def _normalize_project(text: str) -> str:
     if not _PROJECT.fullmatch(text):
-        raise ValueError(f"neither a digest '<algorithm>:<hex>' nor a project name: {text!r}")
+        raise ValueError(f"{text!r} is neither a digest '<algorithm>:<hex>' nor a project name")
     return canonicalize_name(text)
 
 
@@ -134,11 +134,11 @@ def select_kept(
         elif isinstance(item, str) and _is_hash(item):
             requests.append(_KeepRequest(_parse_strong_hash(item)))
         elif not item and isinstance(item, str):
-            raise ValueError("keep takes digests, wheels and paths of pylock.toml files, not an empty string")
+            raise ValueError("keep must contain digests, wheels and paths of pylock.toml files, not an empty string")
         elif isinstance(item, str | os.PathLike):
             requests += _read_lock_file(fs, os.path.abspath(item))
         else:
-            raise TypeError(f"keep takes digests, wheels and paths of pylock.toml files, not {item!r}")
+            raise TypeError(f"keep must contain digests, wheels and paths of pylock.toml files, not {item!r}")
     resolved = [(request, _resolve(request.key, find_digest)) for request in requests]
     kept = frozenset(sha256 for _, sha256 in resolved if sha256)
     unresolved = [request for request, sha256 in resolved if sha256 is None]

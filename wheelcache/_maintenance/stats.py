@@ -12,7 +12,7 @@ from .._store.walk import walk_entries, walk_files, walk_shards
 def collect_stats(fs: RobustIO, layout: Layout, count: Count) -> Stats:
     """Return the statistics of a cache folder.
 
-    A blob with several file names counts as several wheels, but its bytes count once.
+    A blob with several file names counts as several wheels. Its bytes count once.
 
     Raises:
         CommitError: if a folder or file cannot be read.

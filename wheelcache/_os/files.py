@@ -65,7 +65,7 @@ class OpenFolder(Protocol):
         ...
 
     def clone(self, name: str, target: Self, new: str, permissions: int) -> None:
-        """Create a file ``new`` in another open folder. It shares its blocks with ``name`` until either is written to.
+        """Clone ``name`` to a file ``new`` in another open folder. Both share their blocks until either is written to.
 
         Raises:
             FileExistsError: if ``target`` already has such a name.

@@ -341,7 +341,7 @@ def _share_blocks(source: str, writer: BinaryIO, target: str) -> None:
 
 @cache
 def _exclusive_rename() -> Callable[[str, str], None]:
-    """Return a rename that never replaces, which is in the C library of Linux and macOS, but not in Python."""
+    """Return the rename of the C library of Linux or macOS that never replaces a file, which Python lacks."""
     with import_lock:  # not needed for a hit
         import ctypes
 

@@ -27,7 +27,7 @@ def quarantine_file(fs: RobustIO, layout: Layout, path: str, examined: os.stat_r
     except (FileNotFoundError, FileExistsError):
         return True
     except OSError:
-        return False  # no rename on this volume, or the file is held, so a good file is stored in a numbered folder
+        return False  # the volume has no rename, or a process holds the file
     return True
 
 

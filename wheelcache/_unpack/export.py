@@ -133,7 +133,7 @@ def _require_existing(fs: RobustIO, wheel: CachedWheel) -> None:
     """Raise :class:`FileNotFoundError` if a wheel was pruned after it was returned."""
     if fs.stat(str(wheel.path)) is None:
         raise FileNotFoundError(
-            errno.ENOENT, "the wheel is no longer in the cache: fetch it again", str(wheel.path)
+            errno.ENOENT, "the wheel is no longer in the cache and must be fetched again", str(wheel.path)
         ) from None
 
 

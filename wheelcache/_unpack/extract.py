@@ -254,7 +254,7 @@ class _Writer:
         except OSError as error:
             raise commit_error(error, "write", path) from error
         if not check.matches_record():
-            raise self._extractor.archive.invalid(f"{file.name!r} does not have the hash that RECORD lists for it")
+            raise self._extractor.archive.invalid(f"{file.name!r} does not have the hash in RECORD")
         stamp = self._fs.perform("stat", path, lambda: folder.stat(name)).st_mtime_ns
         self._extractor.add(file.name, _Extracted(file.member.size, stamp, check.kind(), check.digest()))
 

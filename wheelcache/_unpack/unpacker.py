@@ -150,7 +150,7 @@ class Unpacker:
         found = self._find_wheel(fs, wheel)
         if found is None:
             raise FileNotFoundError(
-                errno.ENOENT, "the wheel is no longer in the cache: fetch it again", str(wheel.path)
+                errno.ENOENT, "the wheel is no longer in the cache and must be fetched again", str(wheel.path)
             )
         return found
 
