@@ -1,4 +1,4 @@
-"""A stop while a server does not answer: whoever waits for the head of an answer is woken, as for its bytes."""
+"""Cancel calls while a server does not respond, before the response headers and during the body."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # tr
 
 
 class Silent:
-    """An answer that does not begin until the test is over, and who waits for it."""
+    """A response that does not begin until the test is over, and the requests that wait for it."""
 
     def __init__(self, at: int | None = None) -> None:
         self.never = threading.Event()
@@ -55,7 +55,7 @@ class Silent:
 
 @pytest.fixture
 def silent() -> Iterator[Silent]:
-    """Let go of who waits at the end of the test."""
+    """Answer the waiting requests at the end of the test."""
     silent = Silent()
     yield silent
     silent.never.set()
@@ -63,13 +63,13 @@ def silent() -> Iterator[Silent]:
 
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
-    """A client that waits for ever."""
+    """Yield a client without timeouts."""
     with httpx.Client(timeout=None) as client:
         yield client
 
 
 def connected(server: Server, fetch_all: Callable[[list[WheelRequest]], object]) -> set[tuple[str, int]]:
-    """Fetch other wheels, all at once, so that the pool has a connection for each of ``MANY``; return those."""
+    """Fetch other wheels at once, so that the pool has a connection for each of ``MANY``. Return the connections."""
     together = threading.Barrier(len(MANY))
     clients: set[tuple[str, int]] = set()
 
@@ -87,7 +87,7 @@ def connected(server: Server, fetch_all: Callable[[list[WheelRequest]], object])
 def test_an_interrupt(
     whose: str, reused: bool, silent: Silent, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
 ) -> None:
-    """Ctrl-C ends a fetch of many that nobody answers, on new connections and, with our own client, on used ones."""
+    """Ctrl-C ends a fetch of many wheels without a response, on new and, with our own client, reused connections."""
     answered = MANY[3].filename
 
     def interrupt(event: ProgressEvent) -> None:
@@ -101,7 +101,7 @@ def test_an_interrupt(
         wanted.append(WheelRequest(MANY[3].on(server), MANY[3].digest))
         with pytest.raises(KeyboardInterrupt):
             cache.fetch_all(wanted, progress=interrupt)
-        assert silent.let_go == []  # the server has not given up yet: it was not what ended the waiting
+        assert silent.let_go == []  # the server still waits, so it did not end the call
         assert not reused or silent.clients <= clients
         assert unfinished(cache) == []
 
@@ -112,7 +112,7 @@ def test_an_interrupt(
 def test_closing_in_another_thread(
     at: int | None, whose: str, many: bool, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
 ) -> None:
-    """Closing a cache ends what waits for a server in other threads, as the use of a closed one, and nothing stays."""
+    """Closing a cache ends waits for a server in other threads with its own error, and leaves no trace."""
     silent = Silent(at)
     wheel = MANY[0]
     url = wheel.on(server, how=silent)
@@ -145,7 +145,7 @@ def test_closing_in_another_thread(
 
 
 class DeafAtFirst:
-    """A way of waking that wakes nobody the first time: the thread was only about to wait."""
+    """An interruption that has no effect the first time, as if the thread were only about to wait."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -157,7 +157,7 @@ class DeafAtFirst:
 
 
 class Paused(threading.Event):
-    """Says that somebody sleeps."""
+    """An event that is set while a call sleeps."""
 
     def __call__(self, seconds: float, look_up: Callable[[], object] = lambda: None) -> None:
         self.set()
@@ -172,11 +172,11 @@ def deaf_at_first() -> type[Cache]:
 
 
 def test_closing_between_two_redirects(server: Server, machine: Machine, tmp_path: Path) -> None:
-    """Closing a cache when a redirect has been answered and is not followed yet is the use of a closed one, too."""
+    """Closing a cache between a redirect and the next request raises the error of a closed cache."""
     cache = machine.cache(tmp_path / "cache")
 
     class Closing(logging.Handler):
-        # httpx says it in its log when an answer has come, before it is looked at.
+        # httpx logs each response before the redirect is followed.
         def emit(self, record: logging.LogRecord) -> None:
             closing = threading.Thread(target=cache.close)
             closing.start()
@@ -198,7 +198,7 @@ def test_closing_between_two_redirects(server: Server, machine: Machine, tmp_pat
 
 
 def test_closing_is_said_again(silent: Silent, client: httpx.Client, server: Server, tmp_path: Path) -> None:
-    """Who was only about to wait when the cache was closed is woken all the same."""
+    """A call that was only about to wait when the cache was closed is interrupted, too."""
     url = MANY[0].on(server, how=silent)
     cache = deaf_at_first()(tmp_path / "cache", client=client)
     with ThreadPoolExecutor(1) as threads:
@@ -214,7 +214,7 @@ def test_closing_is_said_again(silent: Silent, client: httpx.Client, server: Ser
 def test_closing_ends_the_pause_before_the_next_try(
     call: Callable[..., object], server: Server, tmp_path: Path
 ) -> None:
-    """Closing a cache does not wait until a server may be asked again, and the server is not asked again."""
+    """Closing a cache ends the wait before the next attempt, and no further request is sent."""
     url = MANY[0].on(server, how=status(503, retry_after="59"))
     cache = Cache(tmp_path / "cache")
     paused = Paused()
@@ -231,7 +231,7 @@ def test_closing_ends_the_pause_before_the_next_try(
 
 
 def test_closing_ends_the_waiting_for_another_download(silent: Silent, server: Server, tmp_path: Path) -> None:
-    """Closing a cache that waits for what another one downloads ends that waiting; the other one goes on."""
+    """Closing a cache ends its wait for another cache's download, which continues."""
     silent.at = 500
     url = MANY[0].on(server, how=silent)
     waiting = threading.Event()
@@ -262,7 +262,7 @@ def test_closing_ends_the_waiting_for_another_download(silent: Silent, server: S
 async def test_closing_in_another_task(
     at: int | None, whose: str, server: Server, machine: Machine, tmp_path: Path
 ) -> None:
-    """Closing an AsyncCache ends what waits for a server in another task, with an AsyncClient of the caller's, too."""
+    """Closing an AsyncCache ends the wait for a server in another task, even with an AsyncClient of the caller."""
     silent = Silent(at)
     url = MANY[0].on(server, how=silent)
     arrived = anyio.Event()
@@ -298,7 +298,7 @@ async def test_closing_in_another_task(
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", BACKENDS)
 async def test_cancelling_is_said_again(silent: Silent, client: httpx.Client, server: Server, tmp_path: Path) -> None:
-    """Whose task is cancelled while they are only about to wait is woken all the same."""
+    """A task that is cancelled while its thread is only about to wait ends, too."""
 
     class PatientCache(deaf_at_first()):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -318,7 +318,7 @@ async def test_cancelling_is_said_again(silent: Silent, client: httpx.Client, se
 def test_closing_ends_no_request_of_the_callers(
     silent: Silent, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
 ) -> None:
-    """What the caller asks for themselves, on a connection that the cache has made, is theirs."""
+    """Closing a cache does not end a request of the caller on a connection that the cache has opened."""
     server.serve("/theirs", b"their answer", how=silent)
     with machine.cache(tmp_path / "cache", client=client) as cache, ThreadPoolExecutor(1) as threads:
         clients = connected(server, cache.fetch_all)
@@ -332,7 +332,7 @@ def test_closing_ends_no_request_of_the_callers(
 
 
 def test_closing_ends_the_waiting_for_a_connection_of_the_pool(machine: Machine, tmp_path: Path) -> None:
-    """Closing a cache ends the waiting for a connection of a client whose connections all are in other hands."""
+    """Closing a cache ends the wait for a connection of a client whose connections are all in use."""
     asked: list[httpx.Request] = []
 
     def closed_meanwhile(request: httpx.Request) -> httpx.Response:
@@ -352,7 +352,7 @@ def test_closing_ends_the_waiting_for_a_connection_of_the_pool(machine: Machine,
 def test_closing_while_metadata_is_waited_for(
     silent: Silent, client: httpx.Client, server: Server, machine: Machine, tmp_path: Path
 ) -> None:
-    """Closing a cache ends the waiting for a wheel's end, too, and says nothing of the wheel."""
+    """Closing a cache ends the wait for the end of a wheel, without an error about the wheel."""
     url = MANY[0].on(server, how=silent)
     cache = machine.cache(tmp_path / "cache", client=client)
     with ThreadPoolExecutor(1) as threads:
@@ -371,7 +371,7 @@ def test_closing_while_metadata_is_waited_for(
 async def test_cancelling(
     reused: bool, whose: str, silent: Silent, server: Server, machine: Machine, tmp_path: Path
 ) -> None:
-    """A cancelled task ends although the server has not begun to answer, and others go on."""
+    """A cancelled task ends although the server has not responded, and other tasks continue."""
 
     class MachineAsyncCache(AsyncCache):
         _cache_class = machine.cache_class

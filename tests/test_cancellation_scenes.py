@@ -31,7 +31,7 @@ from wheelcache._operation import CURRENT_TOKEN, CancelToken, OperationCancelled
 
 BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine
 
-# Public names that do no work, and the cause itself.
+# Public names that are not calls, and close(), which is the cause.
 _NO_CALLS = {"path", "close"}
 
 
@@ -43,7 +43,7 @@ def test_every_public_call_has_a_scene() -> None:
 
 
 def interrupt_main() -> None:
-    """Do to the main thread what Ctrl-C does."""
+    """Interrupt the main thread like Ctrl-C."""
     if sys.platform == "win32":
         _thread.interrupt_main()
     else:
@@ -60,7 +60,7 @@ def is_closed(cache: Cache) -> bool:
 
 
 def close_beside(cache: Cache) -> threading.Thread:
-    """Close a cache in another thread, which may wait until running calls have ended; return when it is closed."""
+    """Close a cache in another thread, which may wait for the end of running calls. Return when it is closed."""
     closing = threading.Thread(target=cache.close)
     closing.start()
     end = time.monotonic() + SOON
@@ -70,7 +70,7 @@ def close_beside(cache: Cache) -> threading.Thread:
 
 
 def made_in_thread(cause: str, cache: Cache, scene: Scene, call: Call, moment: Moment) -> BaseException | None:
-    """Make a call in another thread, close or cancel it at the moment, and return what it raised."""
+    """Make a call in another thread, close or cancel it at the moment, and return the exception."""
     token = CancelToken()
 
     def make() -> None:
@@ -96,7 +96,7 @@ def made_in_thread(cause: str, cache: Cache, scene: Scene, call: Call, moment: M
 
 
 def interrupted(scene: Scene, moment: Moment, act: Callable[[], object]) -> BaseException | None:
-    """Make a call in the main thread, press Ctrl-C at the moment, and return what it raised."""
+    """Make a call in the main thread, press Ctrl-C at the moment, and return the exception."""
     over = threading.Event()
     begun: list[float] = []
 
@@ -123,7 +123,7 @@ def interrupted(scene: Scene, moment: Moment, act: Callable[[], object]) -> Base
 
 
 def cancelled(cause: str, scene: Scene, call: Call, moment: Moment) -> BaseException | None:
-    """Make a call of a ``Cache``, cancel it at the moment, and return what it raised, if that is the right thing."""
+    """Make a call of a ``Cache``, cancel it at the moment, check the type of the exception, and return it."""
     cache = scene.cache()
     scene.files.plan = moment
     if cause == "interrupt":
@@ -140,7 +140,7 @@ def cancelled(cause: str, scene: Scene, call: Call, moment: Moment) -> BaseExcep
 
 
 async def cancelled_task(cause: str, scene: Scene, call: Call, moment: Moment) -> BaseException | None:
-    """Make a call of an ``AsyncCache``, close or cancel it at the moment, and return what it raised."""
+    """Make a call of an ``AsyncCache``, close or cancel it at the moment, and return the exception."""
     cached = scene.async_cache()
     scene.files.plan = moment
     raised: list[BaseException] = []
@@ -165,7 +165,7 @@ async def cancelled_task(cause: str, scene: Scene, call: Call, moment: Moment) -
                 await anyio.sleep(0.001)
         else:
             scope.cancel()
-            # The tasks that pass it on to the thread are ready now, and each has its turn.
+            # The tasks that cancel the thread are ready now, and must run before the test continues.
             for _ in range(10):
                 await anyio.lowlevel.checkpoint()
         moment.tell(scene)
@@ -173,7 +173,7 @@ async def cancelled_task(cause: str, scene: Scene, call: Call, moment: Moment) -
     await cached.close()
     if scope.cancelled_caught:
         assert raised == []
-        return OperationCancelledError(CancelToken())  # stands for the event loop's own
+        return OperationCancelledError(CancelToken())  # replaces the exception of the event loop
     if not raised:
         return None
     (error,) = raised
@@ -185,7 +185,7 @@ async def cancelled_task(cause: str, scene: Scene, call: Call, moment: Moment) -
 
 
 def cancelled_run(cause: str, backend: str, scene: Scene, call: Call, moment: Moment) -> BaseException | None:
-    """Make a call of an ``AsyncCache`` in an event loop of its own, cancel it at the moment; return what it raised."""
+    """Make a call of an ``AsyncCache`` in its own event loop, cancel it at the moment, and return the exception."""
     if cause != "interrupt":
         return anyio.run(cancelled_task, cause, scene, call, moment, backend=backend)
 
@@ -201,11 +201,11 @@ def cancelled_run(cause: str, backend: str, scene: Scene, call: Call, moment: Mo
 
 
 def some_of(table: Iterable[Call], windows: Iterable[str] = ()) -> list[object]:
-    """Return calls as parameters; on Windows, where each file operation costs a lot here, these alone."""
+    """Return calls as parameters. On Windows, return only the named ones, since file operations are slow under Wine."""
     return [pytest.param(call, id=call.name) for call in table if sys.platform != "win32" or call.name in windows]
 
 
-# On Windows, Ctrl-C cannot be sent to the main thread of a test: tests/test_ctrl_c_windows.py presses it in a terminal.
+# On Windows, Ctrl-C cannot be sent to the main thread of a test. tests/test_ctrl_c_windows.py uses a terminal instead.
 CAUSES = ["close", "cancel"] if sys.platform == "win32" else ["close", "cancel", "interrupt"]
 HELD = some_of((call for call in CALLS.values() if call.held), ("fetch", "put", "unpack"))
 ASKING = some_of((call for call in CALLS.values() if call.asks), ("fetch", "fetch_all"))
@@ -216,14 +216,14 @@ many_file_operations = not_on_windows("thousands of file operations, each of whi
 
 @pytest.fixture
 def never() -> Iterator[threading.Event]:
-    """An event that a server waits for until the test is over."""
+    """Yield an event that a server waits for until the test is over."""
     event = threading.Event()
     yield event
     event.set()
 
 
 def stall(scene: Scene, never: threading.Event, at: int | None) -> Moment:
-    """Have the server send nothing, or nothing after so many bytes; the moment is when it has been asked."""
+    """Let the server send nothing after this many bytes, or no response at all. The moment is that of the request."""
     moment = Moment()
     answer = stalled(at, never)
 
@@ -239,7 +239,7 @@ def stall(scene: Scene, never: threading.Event, at: int | None) -> Moment:
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("call", HELD)
 def test_a_call_that_waits_for_a_holder(call: Call, cause: str, server: Server, tmp_path: Path) -> None:
-    """A call that waits for a file which is never let go ends when it is cancelled."""
+    """A call that waits for a file that is never closed ends when it is cancelled."""
     scene = Scene(tmp_path, server)
     assert cancelled(cause, scene, call, Hold(call.held)) is not None
     scene.check(call)
@@ -249,7 +249,7 @@ def test_a_call_that_waits_for_a_holder(call: Call, cause: str, server: Server, 
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("call", HELD)
 def test_a_task_that_waits_for_a_holder(call: Call, cause: str, backend: str, server: Server, tmp_path: Path) -> None:
-    """A task that waits for a file which is never let go ends when it is cancelled."""
+    """A task that waits for a file that is never closed ends when it is cancelled."""
     scene = Scene(tmp_path, server)
     assert cancelled_run(cause, backend, scene, call, Hold(call.held)) is not None
     scene.check(call)
@@ -261,7 +261,7 @@ def test_a_task_that_waits_for_a_holder(call: Call, cause: str, backend: str, se
 def test_a_call_that_waits_for_a_server(
     call: Call, cause: str, at: int | None, never: threading.Event, server: Server, tmp_path: Path
 ) -> None:
-    """A call that waits for a server which sends nothing more ends when it is cancelled."""
+    """A call that waits for a server that sends nothing more ends when it is cancelled."""
     scene = Scene(tmp_path, server)
     moment = stall(scene, never, at)
     assert cancelled(cause, scene, call, moment) is not None
@@ -275,7 +275,7 @@ def test_a_call_that_waits_for_a_server(
 def test_a_task_that_waits_for_a_server(
     call: Call, cause: str, backend: str, never: threading.Event, server: Server, tmp_path: Path
 ) -> None:
-    """A task that waits for a server which does not answer ends when it is cancelled."""
+    """A task that waits for a server that does not respond ends when it is cancelled."""
     scene = Scene(tmp_path, server)
     moment = stall(scene, never, None)
     assert cancelled_run(cause, backend, scene, call, moment) is not None
@@ -284,11 +284,11 @@ def test_a_task_that_waits_for_a_server(
 
 
 def stop_in_the_middle(call: Call, cause: str, scene: Scene, run: Callable[[Moment], BaseException | None]) -> None:
-    """Cancel a call in the middle of its work, and see that it did not do much of the rest."""
+    """Cancel a call in the middle of its work, and check that it performs few further file operations."""
     moment = Pause(call.busy[1], call.busy[0])
     assert run(moment) is not None
     assert moment.hit is not None
-    # The main thread, and an event loop, need some milliseconds to pass Ctrl-C on to a thread that works meanwhile.
+    # The main thread or event loop needs some milliseconds to pass Ctrl-C on to a working thread.
     assert len(scene.files.trace) - moment.calls < (1000 if cause == "interrupt" else 200)
     scene.check(call, torn=cause == "interrupt")
 
@@ -312,7 +312,8 @@ def test_a_task_that_has_much_to_do(call: Call, cause: str, backend: str, server
     stop_in_the_middle(call, cause, scene, lambda moment: cancelled_run(cause, backend, scene, call, moment))
 
 
-# The moments of each call that are tried, spread evenly over its file operations. doctor() measures, and takes long.
+# The number of moments that are tried for each call, evenly spread over its file operations. doctor() is slow, so fewer
+# are tried for it.
 _MOMENTS = 12
 _FEW_MOMENTS = 3
 
@@ -321,7 +322,7 @@ _FEW_MOMENTS = 3
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("call", some_of(CALLS.values()))
 def test_at_any_moment(call: Call, cause: str, server: Server, tmp_path: Path) -> None:
-    """Whenever a call is cancelled, it raises the right thing or has done all of its work, and leaves no trace."""
+    """A call that is cancelled at any moment raises the right exception or completes, and leaves no trace."""
     with quick_folder() as folder:
         unharmed = Scene(folder / "unharmed", server)
         with unharmed.cache() as cache:

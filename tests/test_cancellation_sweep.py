@@ -1,4 +1,4 @@
-"""A call that is cancelled during any one of its file operations loses no count, no download and no half of a tree."""
+"""A call that is cancelled during any of its file operations loses no count or download, and leaves no partial tree."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_cancelled_fetch_counts_its_miss_and_its_bytes(
 
     def check(cache: Cache, call: Callable[[], object]) -> None:
         assert unfinished(cache) == []
-        # A cancelled call may have ended before its miss.
+        # A cancelled call may have ended before it counted its miss.
         missed = cache.stats().misses
         call()
         after = counted(cache)
@@ -99,7 +99,7 @@ def test_a_cancelled_fetch_counts_its_miss_and_its_bytes(
 
 @pytest.mark.parametrize("hashed", [True, False])
 def test_a_cancelled_resumption_keeps_the_partial_download(hashed: bool, server: Server, tmp_path: Path) -> None:
-    """The bytes of an interrupted download and their origin are kept for the next call, as no process's file."""
+    """The bytes of an interrupted download and their origin are kept for the next call, in an abandoned file."""
     wheel = Wheel(wheel_filename("big"), make_wheel("big", size=SIZE))
     url = wheel.on(server)
 

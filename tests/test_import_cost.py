@@ -1,4 +1,4 @@
-"""What an import and a hit pull in: nothing that only the network, a lock or a retry needs."""
+"""Check that an import and a hit load no module that only the network, a lock or a retry needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wheels import Wheel
 
 from wheelcache import Cache
 
-# Of third parties, everything; of the standard library, what takes milliseconds.
+# All third-party modules, and the modules of the standard library whose import takes milliseconds.
 HEAVY = {
     *(
         "httpx",
@@ -40,7 +40,7 @@ FETCH = f"{OPEN}; assert cache.fetch({{url!r}}, hashes={{digest!r}}).status == '
 
 @pytest.mark.parametrize("code", [IMPORT, OPEN, GET, FETCH], ids=["import", "open", "get", "fetch"])
 def test_nothing_heavy_is_imported(code: str, wheel: Wheel, tmp_path: Path) -> None:
-    """Importing, opening a cache, get() and fetch() of what is there load none of the heavy modules."""
+    """An import, opening a cache, and a hit of get() or fetch() load none of the heavy modules."""
     source = tmp_path / wheel.filename
     source.write_bytes(wheel.data)
     with Cache(tmp_path / "cache") as cache:
@@ -51,7 +51,7 @@ def test_nothing_heavy_is_imported(code: str, wheel: Wheel, tmp_path: Path) -> N
 
 
 def test_what_a_hit_does_not_need_is_not_imported(wheel: Wheel, tmp_path: Path) -> None:
-    """Neither downloading nor unpacking, keeping or awaiting is loaded before it is called for."""
+    """The modules for downloads, unpacking, maintenance and AsyncCache are loaded only when they are needed."""
     source = tmp_path / wheel.filename
     source.write_bytes(wheel.data)
     with Cache(tmp_path / "cache") as cache:
@@ -64,7 +64,7 @@ def test_what_a_hit_does_not_need_is_not_imported(wheel: Wheel, tmp_path: Path) 
 
 
 def loaded(code: str) -> set[str]:
-    """Return the top names of the modules that are there after some code has run."""
+    """Return the top-level names of the modules that are loaded after some code has run."""
     return {name.partition(".")[0] for name in modules_after(code)}
 
 
@@ -77,5 +77,5 @@ def modules_after(code: str) -> list[str]:
 
 
 def test_this_test_can_tell() -> None:
-    """The modules that must not be loaded are seen when they are."""
+    """These tests detect the heavy modules if they are loaded."""
     assert {"httpx", "ssl", "email"} <= loaded("import httpx") & HEAVY

@@ -1,4 +1,4 @@
-"""The adapter for pypa/installer: what it installs is what installer installs, by links."""
+"""The adapters for pypa/installer install the same files as installer, as links."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def lines(found: dict[str, tuple[bytes, int]]) -> dict[str, tuple[object, int]]:
-    """The order of the lines of RECORD is the source's; on Windows it has absolute paths. Neither is looked at."""
+    """Return files without the order of RECORD and its absolute paths, which differ between sources."""
     return {
         name: (sorted(data.replace(b"/ours/", b"/theirs/").splitlines()) if name.endswith("/RECORD") else data, mode)
         for name, (data, mode) in found.items()
@@ -61,7 +61,7 @@ def lines(found: dict[str, tuple[bytes, int]]) -> dict[str, tuple[object, int]]:
 
 
 def test_it_installs_what_installer_installs(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """Every file of every scheme, scripts and RECORD included, with the same bytes and the same mode."""
+    """Every file of every scheme, including scripts and RECORD, has the same bytes and the same mode."""
     with WheelFile.open(found) as source:
         source.validate_record()
         install(source, destination(tmp_path / "theirs"), {"INSTALLER": b"x"})
@@ -73,12 +73,12 @@ def test_it_installs_what_installer_installs(cache: Cache, found: CachedWheel, t
     assert ours.keys() == theirs.keys()
     for name, file in theirs.items():
         if name.startswith("scripts/"):
-            continue  # zip files made by installer tell the time
+            continue  # zip files that installer creates contain the time
         assert ours[name] == file, name
 
 
 def test_a_source_needs_a_cache_that_blocks(cache: Cache, found: CachedWheel) -> None:
-    """An AsyncCache is told when the source is made: installer awaits nothing."""
+    """A source refuses an AsyncCache, since installer is synchronous."""
     with pytest.raises(TypeError, match="needs a Cache, not AsyncCache"):
         TreeSource(AsyncCache(cache.path), found)  # type: ignore[arg-type]
 
@@ -93,7 +93,7 @@ def test_the_source_does_alone(cache: Cache, found: CachedWheel, tmp_path: Path)
 
 
 def test_files_are_linked(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """What is not rewritten shares its bytes with the cache."""
+    """Files that are not rewritten share their bytes with the cache."""
     install(TreeSource(cache, found), LinkDestination(destination(tmp_path / "ours"), mode="hardlink"), {})
     tree = cache.unpack(found).path
     assert os.path.samefile(tree / "demo/main.py", tmp_path / "ours/purelib/demo/main.py")
@@ -104,7 +104,7 @@ def test_files_are_linked(cache: Cache, found: CachedWheel, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_file_in_the_way(overwrite: bool, cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """It is replaced where installer would replace it, else named."""
+    """An existing file is replaced if installer would replace it. Otherwise the error names it."""
     target = tmp_path / "ours/purelib/demo/main.py"
     target.parent.mkdir(parents=True)
     target.write_bytes(b"mine")
@@ -119,7 +119,7 @@ def test_a_file_in_the_way(overwrite: bool, cache: Cache, found: CachedWheel, tm
 
 
 def test_a_staging_folder(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """With destdir, everything is below it, linked or not."""
+    """With destdir, all files are below it, whether they are linked or written."""
     inner = destination(Path("/usr/lib/demo"), destdir=str(tmp_path / "stage"))
     install(TreeSource(cache, found), LinkDestination(inner), {})
     assert (tmp_path / "stage/usr/lib/demo/purelib/demo/main.py").exists()

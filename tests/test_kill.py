@@ -1,8 +1,7 @@
-"""Processes that are killed: between any two file calls, and half-way through a write.
+"""Kill processes between any two file operations, and in the middle of a write.
 
-After each death the same must hold: whoever looks sees nothing wrong; no entry that was there is lost; what was left
-behind says whose it was and since when; and the operation can be done again, to its end. Each death is played first,
-in this process, where all of them are quick; then processes are killed in earnest.
+After each death, no entry is lost or wrong, the names of leftovers contain their owner and age, and the operation can
+be repeated. The deaths are first simulated in this process, which is fast. Then real processes are killed.
 """
 
 from __future__ import annotations
@@ -26,34 +25,34 @@ from server import Server
 CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "support", "children", "killed.py")
 NEW = "new-1.0-py3-none-any.whl"
 
-# Those that write; to be killed while looking is covered by the faults.
+# The scenarios that write. The fault sweep covers the end of a process that only reads.
 WRITING = [name for name, scenario in SCENARIOS.items() if not name.startswith(("look", "hit read-only"))]
-# A few of them are enough to see that real deaths are like played ones.
+# A few are enough to show that real deaths have the same effect as simulated ones.
 REAL = ["open and put", "repair", "hit after a boot", "link by copy"]
 
 
 @pytest.fixture
 def url(server: Server) -> str:
-    """A server that has the new wheel."""
+    """Return the URL of the new wheel."""
     return server.serve("/" + NEW, SCENARIOS["fetch"].gained[NEW])
 
 
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
-    """One client for all runs."""
+    """Yield one client for all runs."""
     with httpx.Client(trust_env=False) as client:
         yield client
 
 
 @pytest.fixture
 def quick_path() -> Iterator[Path]:
-    """A folder for some hundred caches."""
+    """Yield a folder for some hundred caches."""
     with quick_folder() as folder:
         yield folder
 
 
 def revive(world: World, name: str) -> None:
-    """Look at what a dead process has left, and do what it did to its end."""
+    """Check the leftovers of a dead process, and complete its operation."""
     scenario = SCENARIOS[name]
     machine = Machine()
     machine.boot = world.machine.boot
@@ -66,7 +65,7 @@ def revive(world: World, name: str) -> None:
 
 @pytest.mark.parametrize("name", WRITING)
 def test_every_death(name: str, quick_path: Path, url: str, client: httpx.Client) -> None:
-    """A process may end before any file call and half-way through any write: nothing is lost, nothing wrong is seen."""
+    """If a process ends before any file operation or in the middle of any write, no entry is lost or wrong."""
     scenario = SCENARIOS[name]
     moments = deaths(World(quick_path / "unharmed", url, client), scenario)
     assert len(moments) >= 4
@@ -88,7 +87,7 @@ def test_every_death(name: str, quick_path: Path, url: str, client: httpx.Client
 
 @not_on_windows("fork is POSIX only; the test after this one kills processes there")
 def test_every_real_death(quick_path: Path, url: str) -> None:
-    """The same with SIGKILL, and a process of its own for each death."""
+    """The same is true for SIGKILL, with a separate process for each death."""
     done = subprocess.run(
         [sys.executable, CHILD, "all", quick_path, url, *REAL], capture_output=True, text=True, timeout=100
     )
@@ -99,7 +98,7 @@ def test_every_real_death(quick_path: Path, url: str) -> None:
 
 @pytest.mark.parametrize("name", ["put", "fetch", "repair"])
 def test_some_real_deaths(name: str, quick_path: Path, url: str, client: httpx.Client) -> None:
-    """The same with processes that are started and killed as each system does it, at a few moments."""
+    """The same is true for processes that are started and killed in the way of each system, at a few moments."""
     scenario = SCENARIOS[name]
     moments = deaths(World(quick_path / "unharmed", url, client), scenario)
     halves = [death for death in moments if death[1] == "half"]

@@ -1,4 +1,4 @@
-"""Moving: a cache that was archived, copied, restored with other time stamps or damaged on the way works at once."""
+"""A cache that was archived, copied, restored with other time stamps or damaged in transit works at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHEELS = [Wheel(wheel_filename(f"p{number}"), make_wheel(f"p{number}", size=6000
 
 
 def by_zip(source: Path, target: Path) -> None:
-    """Python's unpacker sets every time stamp to now, and drops permissions; empty folders stay away."""
+    """Zip and unzip a folder with Python, which loses time stamps, permissions and empty folders."""
     archive = target.with_suffix(".zip")
     with zipfile.ZipFile(archive, "w") as file:
         for path in source.rglob("*"):
@@ -57,7 +57,7 @@ WAYS: dict[str, Callable[[Path, Path], None]] = {
 
 
 def fill(machine: Machine, root: Path, server: Server) -> list[str]:
-    """Fetch all wheels, each under a second hash too; return their URLs."""
+    """Fetch all wheels, each by a second hash too, and return their URLs."""
     urls = [wheel.on(server) for wheel in WHEELS]
     with machine.cache(root) as cache:
         for wheel, url in zip(WHEELS, urls, strict=True):
@@ -72,7 +72,7 @@ def change_all_stamps(root: Path) -> None:
 
 
 def fetch_all(cache: Cache, urls: list[str]) -> list[Status]:
-    """Fetch all wheels; see that their bytes are right, and return how they came."""
+    """Fetch all wheels, check their bytes, and return their statuses."""
     found = [cache.fetch(url, hashes=wheel.digest) for wheel, url in zip(WHEELS, urls, strict=True)]
     for wheel, there in zip(WHEELS, found, strict=True):
         assert there.path.read_bytes() == wheel.data
@@ -85,7 +85,7 @@ def fetch_all(cache: Cache, urls: list[str]) -> list[Status]:
 def test_a_cache_that_was_moved_works_at_once(
     machine: Machine, server: Server, tmp_path: Path, way: str, same_boot: bool
 ) -> None:
-    """However it got there, every wheel is a hit by each of its hashes; it is hashed once and trusted from then on."""
+    """After any kind of move, every wheel is a hit by each of its hashes, and is hashed only once."""
     urls = fill(machine, tmp_path / "here", server)
     WAYS[way](tmp_path / "here", tmp_path / "there")
     change_all_stamps(tmp_path / "there")
@@ -105,7 +105,7 @@ def test_a_cache_that_was_moved_works_at_once(
 
 
 def test_only_what_was_damaged_on_the_way_is_downloaded(machine: Machine, server: Server, tmp_path: Path) -> None:
-    """Zipped here, unzipped there with other stamps, five wheels damaged in five ways: all bytes come out right."""
+    """After five wheels were damaged in a zip archive in five ways, all wheels have the right bytes."""
     urls = fill(machine, tmp_path / "here", server)
     by_zip(tmp_path / "here", tmp_path / "there")
     root = tmp_path / "there"
@@ -128,7 +128,7 @@ def test_only_what_was_damaged_on_the_way_is_downloaded(machine: Machine, server
 
 
 def test_lost_stamps_make_the_order_coarser_and_no_more(machine: Machine, server: Server, tmp_path: Path) -> None:
-    """A cache whose every stamp is the same is still pruned to its size, and what is used afterwards stays longest."""
+    """A cache with equal time stamps is pruned to its size, and wheels used afterwards are kept longest."""
     fill(machine, tmp_path / "here", server)
     for path in (tmp_path / "here").rglob("*"):
         os.utime(path, (1_000_000_000,) * 2)

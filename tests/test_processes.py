@@ -1,4 +1,4 @@
-"""Several processes on one cache folder: together, in each other's way, stopped and killed."""
+"""Let several processes use one cache folder at once, and stop or kill some of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from server import Answer, Exchange, Server, plain, stalled
 from wheels import Wheel, make_wheel, wheel_filename
 
 CHILDREN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "support", "children")
-# Under Wine a process takes seconds to start.
+# Under Wine, the start of a process takes seconds.
 PROCESSES, WHEELS = (4, 10) if sys.platform == "win32" else (8, 40)
 FEW = 4
 
@@ -43,7 +43,7 @@ class Child:
         self.pid = self.process.pid
 
     def next(self, wanted: Callable[[Facts], object] = lambda _: True) -> Facts:
-        """Return the next thing that it writes which is wanted."""
+        """Return the next line of its output that ``wanted`` accepts."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             facts = json.loads(line)
@@ -52,17 +52,17 @@ class Child:
         raise AssertionError(f"it ended with {self.process.wait()}: {self._errors.read_text()}")
 
     def ready(self) -> None:
-        """Wait until it can begin."""
+        """Wait until the process can begin."""
         self.pid = self.next(lambda facts: "ready" in facts)["ready"]
 
     def go(self) -> None:
-        """Let it begin."""
+        """Let the process begin."""
         assert self.process.stdin is not None
         self.process.stdin.write(b"go\n")
         self.process.stdin.flush()
 
     def results(self) -> list[Facts]:
-        """Wait for its end, and return the wheels that it wrote of."""
+        """Wait for the end of the process, and return the wheels that it reported."""
         assert self.process.stdout is not None
         facts = [json.loads(line) for line in self.process.stdout]
         assert self.process.wait() == 0, self._errors.read_text()
@@ -88,7 +88,7 @@ class Family:
         return self.folder / "cache"
 
     def start(self, count: int = 1, **work: object) -> list[Child]:
-        """Start processes, wait until all are ready, and let all begin."""
+        """Start processes, wait until all are ready, and let them begin."""
         born = [Child(self.folder, len(self.children) + number, root=str(self.root), **work) for number in range(count)]
         self.children += born
         for child in born:
@@ -100,7 +100,7 @@ class Family:
 
 @pytest.fixture
 def family(tmp_path: Path) -> Iterator[Family]:
-    """No process of it lives longer than the test."""
+    """End all processes at the end of the test."""
     family = Family(tmp_path, [])
     yield family
     for child in family.children:
@@ -109,7 +109,7 @@ def family(tmp_path: Path) -> Iterator[Family]:
 
 @pytest.fixture(scope="module")
 def many() -> dict[str, bytes]:
-    """Wheels by their file names."""
+    """Return wheels by their file names."""
     names = [f"wheel{number}" for number in range(WHEELS)]
     return {wheel_filename(name): make_wheel(name, size=20_000 + 100 * len(name)) for name in names}
 
@@ -121,7 +121,7 @@ def serve(server: Server, wheels: dict[str, bytes], *, how: Answer = plain) -> l
 
 
 def start_apart(family: Family, wanted: list[tuple[str, str]], count: int, **work: object) -> list[Child]:
-    """Start processes that want the same wheels, each from another one on: some meet, others run ahead."""
+    """Start processes that fetch the same wheels, each beginning with another wheel, so that only some of them meet."""
     born = []
     for number in range(count):
         at = number % 4 * len(wanted) // 4
@@ -135,7 +135,7 @@ def start_apart(family: Family, wanted: list[tuple[str, str]], count: int, **wor
 
 
 def check_results(children: list[Child], wheels: dict[str, bytes]) -> Counter[str]:
-    """Every process has every wheel, with the right bytes; return how often which status came."""
+    """Check that every process has every wheel with the right bytes, and return the number of wheels by status."""
     due = {name: Wheel(name, data).digest for name, data in wheels.items()}
     counted: Counter[str] = Counter()
     for child in children:
@@ -163,7 +163,7 @@ def test_each_wheel_is_downloaded_once(
 def test_without_locks(
     family: Family, server: Server, machine: Machine, many: dict[str, bytes], refuse: list[tuple[str, str, str]]
 ) -> None:
-    """Where no lock can be had, all of them finish, and every byte is right; only work is done twice."""
+    """Without locks, all processes finish and every byte is right, although some work is done twice."""
     wanted = serve(server, dict(list(many.items())[:10]))
     if not refuse:
         machine.cache(family.root).close()
@@ -177,7 +177,10 @@ def test_without_locks(
 
 @dataclass
 class Stalled:
-    """A first request whose body stops after a thousand bytes, until it may go on; later ones are answered plainly."""
+    """A server whose first body stops after a thousand bytes until it may continue.
+
+    Later requests are answered normally.
+    """
 
     url: str
     wheel: Wheel
@@ -197,14 +200,14 @@ def stalling(server: Server, wheel: Wheel) -> Stalled:
 
 
 def start_owner(family: Family, stalling: Stalled) -> Child:
-    """Start a process that downloads, and wait until it has the first bytes."""
+    """Start a process that downloads, and wait until it has received the first bytes."""
     (owner,) = family.start(**stalling.work)
     owner.next(lambda facts: facts.get("phase") == "downloading" and facts["done"] == 1000)
     return owner
 
 
 def wait_for(waiters: list[Child], owner: Child) -> None:
-    """See that processes say that they wait for another one."""
+    """Check that processes report that they wait for another one."""
     for waiter in waiters:
         told = waiter.next(lambda facts: facts.get("phase") == "waiting" and "process" in str(facts["detail"]))
         assert told["detail"] == f"for process {owner.pid}"
@@ -222,7 +225,7 @@ def halt(child: Child) -> None:
 def test_an_owner_without_progress(
     family: Family, server: Server, machine: Machine, stalling: Stalled, stop: bool
 ) -> None:
-    """Others wait for an owner who is stopped or stalls, then go on without; it finishes rightly when it goes on."""
+    """Other processes wait for a stopped or stalled owner, and then continue without it. The owner can still finish."""
     owner = start_owner(family, stalling)
     if stop:
         halt(owner)
@@ -242,7 +245,7 @@ def test_an_owner_without_progress(
 
 
 def test_an_owner_who_is_killed(family: Family, server: Server, machine: Machine, stalling: Stalled) -> None:
-    """Whoever waits for a process that is killed takes over, and sweeps what is too little to go on with."""
+    """A process that waits for a killed one continues, and sweeps a partial file that is too small to resume."""
     work = {**stalling.work, "options": {"lock_timeout": 600.0}}
     owner = start_owner(family, stalling)
     waiters = family.start(2, **work)
@@ -256,7 +259,7 @@ def test_an_owner_who_is_killed(family: Family, server: Server, machine: Machine
 
 
 def test_an_owner_with_progress(family: Family, server: Server, wheel: Wheel) -> None:
-    """An owner who is slow but moves is waited for, so that there is one download."""
+    """Other processes wait for an owner that makes slow progress, so the wheel is downloaded only once."""
     gate = threading.Semaphore(0)
     listening = threading.Event()
 
@@ -290,7 +293,7 @@ def test_an_owner_with_progress(family: Family, server: Server, wheel: Wheel) ->
 def test_five_processes_commit_one_blob(
     family: Family, machine: Machine, many: dict[str, bytes], refuse: list[tuple[str, int, str]]
 ) -> None:
-    """Five processes that put the same wheels in at once all succeed, by whichever step of the ladder."""
+    """Five processes that put the same wheels at once all succeed, by any method."""
     for name, data in many.items():
         family.folder.joinpath(name).write_bytes(data)
     machine.cache(family.root).close()
@@ -305,7 +308,7 @@ def test_five_processes_commit_one_blob(
 def test_a_fork_in_the_middle_of_a_download(
     whose: str, family: Family, server: Server, machine: Machine, stalling: Stalled, many: dict[str, bytes]
 ) -> None:
-    """A child process takes over neither locks nor connections, and downloads nothing with a client of the caller's."""
+    """A forked child uses no lock or connection of its parent, and cannot download with a caller's client."""
     ports: dict[str, int] = {}
 
     def remember(exchange: Exchange) -> None:
@@ -351,7 +354,7 @@ def test_a_fork_in_the_middle_of_a_download(
         ]
     )
     assert whose == "callers" or ports[f"/{names[0]}"] != ports[f"/{names[1]}"], (
-        "the child talks through a connection of its parent"
+        "the child uses a connection of its parent"
     )
     check_sound(
         machine, family.root, {stalling.wheel.filename: stalling.wheel.data, **{name: many[name] for name in names}}

@@ -1,6 +1,6 @@
-"""What holds for every input and every order of events, found by hypothesis.
+"""Check properties that hold for every input and every order of events, with hypothesis.
 
-The same examples come every time, so that a failure is one for everybody.
+The examples are the same in every run, so that a failure can be reproduced.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A folder of this module's own."""
+    """Yield a folder for this module."""
     with quick_folder() as folder:
         yield folder
 
@@ -51,7 +51,7 @@ def stage_at(path: Path, **options: object) -> StagedFile:
 @given(chunks=st.lists(st.binary(max_size=300), max_size=20), algorithms=st.sets(st.sampled_from(["sha512", "md5"])))
 @settings(SAME_EVERY_TIME, max_examples=100)
 def test_any_chunks(folder: Path, chunks: list[bytes], algorithms: set[str]) -> None:
-    """However a body is cut into chunks, the file has its bytes, and the hashes are those of its bytes."""
+    """A file that is received in any chunks has the right bytes and hashes."""
     data, path = b"".join(chunks), folder / "staged"
     expected = {name: hex_of(data, name) for name in ("sha256", *algorithms)}
     with stage_at(path, expected=expected) as stage:
@@ -70,7 +70,7 @@ def test_any_chunks(folder: Path, chunks: list[bytes], algorithms: set[str]) -> 
 )
 @settings(SAME_EVERY_TIME, max_examples=100)
 def test_any_tries(folder: Path, tries: list[list[bytes]]) -> None:
-    """Whatever came in tries that were given up, the last one alone counts."""
+    """Only the bytes of the last attempt count, whatever earlier attempts received."""
     path = folder / "staged"
     data = b"".join(tries[-1])
     with stage_at(path, expected={"sha256": hex_of(data)}) as stage:
@@ -91,7 +91,7 @@ def test_any_tries(folder: Path, tries: list[list[bytes]]) -> None:
 )
 @settings(SAME_EVERY_TIME, max_examples=150)
 def test_any_other_bytes(folder: Path, data: bytes, chunk: int, size: int, flip: bool) -> None:
-    """Bytes of another size or with another hash are refused, and nothing is left of them."""
+    """Bytes with another size or hash are refused, and leave no file."""
     path = folder / "staged"
     due = bytes([data[0] ^ 1]) + data[1:] if flip else data
     right = size == len(data) and not flip
@@ -129,7 +129,7 @@ RECORDS = st.builds(
 @given(record=RECORDS)
 @settings(SAME_EVERY_TIME, max_examples=200)
 def test_a_record_comes_back(record: Record) -> None:
-    """What is written as a record is read as the same record, and is no record of another wheel."""
+    """An encoded record is decoded to the same record, and is not a record of another wheel."""
     data = encode_record(record)
     assert decode_record(data, record.sha256) == record
     assert decode_record(data, "0" * 64) is None or record.sha256 == "0" * 64
@@ -140,7 +140,7 @@ def test_a_record_comes_back(record: Record) -> None:
 @given(record=RECORDS, where=st.floats(0, 1, exclude_max=True))
 @settings(SAME_EVERY_TIME, max_examples=150)
 def test_a_short_record_is_none(record: Record, where: float) -> None:
-    """A record that was cut anywhere, and filled up with zeros or not, is no record."""
+    """A record that is cut anywhere, even if it is padded with zeros, is not a record."""
     data = encode_record(record)
     cut = int(where * len(data))
     assert decode(data[:cut]) is None
@@ -151,7 +151,7 @@ def test_a_short_record_is_none(record: Record, where: float) -> None:
 @given(record=RECORDS, where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 @settings(SAME_EVERY_TIME, max_examples=200)
 def test_a_flipped_bit_makes_no_record(record: Record, where: float, bit: int) -> None:
-    """A record with any one bit flipped is no record."""
+    """A record with one flipped bit is not a record."""
     data = bytearray(encode_record(record))
     data[int(where * len(data))] ^= 1 << bit
     assert decode(bytes(data)) is None
@@ -159,7 +159,7 @@ def test_a_flipped_bit_makes_no_record(record: Record, where: float, bit: int) -
 
 
 def test_every_flipped_bit_and_every_cut() -> None:
-    """The same for every bit and every cut of one record."""
+    """The same is true for every bit and every cut of one record."""
     record = Record(
         wheel_filename(), "ab" * 32, 10_000, StatFingerprint(1, 2, "boot"), {"md5": "0" * 32}, "https://example.org/"
     )
@@ -173,7 +173,7 @@ def test_every_flipped_bit_and_every_cut() -> None:
 @given(first=RECORDS, second=RECORDS, where=st.floats(0, 1))
 @settings(SAME_EVERY_TIME, max_examples=150)
 def test_two_records_mixed_make_none(first: Record, second: Record, where: float) -> None:
-    """A record that was written over another one, and not to its end, is one of both or none."""
+    """A record that was partly written over another one is one of the two, or not a record."""
     old, new = encode_record(first), encode_record(second)
     cut = int(where * len(new))
     mixed = new[:cut] + old[cut:]
@@ -183,7 +183,7 @@ def test_two_records_mixed_make_none(first: Record, second: Record, where: float
 @given(data=st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 @settings(SAME_EVERY_TIME, max_examples=150)
 def test_anything_else_is_no_record(data: bytes) -> None:
-    """Whatever stands in a record's place is read without an error."""
+    """Any bytes in place of a record are read without an error."""
     assert decode(data) is None
     assert decode_record(data, "ab" * 32) is None
 
@@ -195,7 +195,7 @@ def test_anything_else_is_no_record(data: bytes) -> None:
 )
 @settings(SAME_EVERY_TIME, max_examples=100)
 def test_other_fields_are_no_record(fields: dict[str, object]) -> None:
-    """What has its checksum and is no record is none: another version may have written it."""
+    """Fields that are not a record are refused despite a valid checksum, since another version may write them."""
     assert decode(encode(fields)) == fields
     assert decode_record(encode(fields), "ab" * 32) is None
 
@@ -203,7 +203,7 @@ def test_other_fields_are_no_record(fields: dict[str, object]) -> None:
 @given(field=st.sampled_from(Record._fields), value=st.none() | st.booleans())
 @settings(SAME_EVERY_TIME, max_examples=50)
 def test_a_record_with_a_field_missing(field: str, value: object) -> None:
-    """A record that lacks a field which it must have, or has one that it must not, is none."""
+    """A record with a missing or invalid field is not a record."""
     record = Record(wheel_filename(), "ab" * 32, 10_000, StatFingerprint(1, 2, "boot"))
     fields = decode(encode_record(record))
     assert fields is not None
@@ -224,10 +224,9 @@ OFFLINE = "https://example.org/"
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """A cache, what people and machines do to it in any order, and what it must then hold.
+    """A cache, the events that can happen to it in any order, and the properties that it must keep.
 
-    ``good`` are the entries that nobody has damaged: they must be there. Others may be there, but never with wrong
-    bytes.
+    The undamaged entries are in ``good``, and must exist. Other entries may exist, but never with wrong bytes.
     """
 
     def __init__(self) -> None:
@@ -258,25 +257,28 @@ class AnyOrder(RuleBasedStateMachine):
         return self.root / "v1" / "wheels" / digest[:2] / digest[2:] / name
 
     def touch(self, path: Path) -> None:
-        """Let it be seen that a file was written to; the clock of a file system may be too coarse to show it."""
+        """Change the time stamp of a written file, since the clock of the file system may be too coarse."""
         self.number += 1
         os.utime(path, (self.number, self.number))  # in seconds: Windows counts by 100 ns
 
     def damaged(self, path: Path) -> None:
-        """A file was written to: every name of it has lost its bytes."""
+        """Record that a file was written to, which damages it under all of its names."""
         inode = path.stat().st_ino
         for name in BOTH:
             if self.place(name).exists() and self.place(name).stat().st_ino == inode:
                 self.good.discard(name)
 
     def is_there(self, name: str) -> None:
-        """A wheel was found. It is an entry if it has a record: an object hands out what it knows without looking."""
+        """Record that a wheel was found.
+
+        It is an entry only if it has a record, since an object remembers trusted entries.
+        """
         path = self.place(name).with_suffix(".json")
         record = decode_record(path.read_bytes(), hex_of(self.data(name))) if path.exists() else None
         if record is not None and record.filename == name:
             self.good.add(name)
 
-    # What is done with it
+    # Calls
 
     @rule(name=WHEELS)
     def put(self, name: str) -> None:
@@ -299,7 +301,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(name=WHEELS, alias=st.booleans())
     def fetch(self, name: str, alias: bool) -> None:
-        """Offline: a hit, or an error that says that it is not there."""
+        """Fetch offline, which is a hit or an OfflineError."""
         filename = ALIASES[name] if alias else name
         try:
             wheel = self.cache.fetch(OFFLINE + filename, hashes=sha256(DATA[name]))
@@ -340,7 +342,7 @@ class AnyOrder(RuleBasedStateMachine):
                 assert found is not None
                 assert found.path.read_bytes() == self.data(name)
 
-    # What happens to it
+    # Events
 
     @rule()
     def reboot(self) -> None:
@@ -399,7 +401,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def moved_and_restored(self) -> None:
-        """The folder is copied elsewhere and back, as by an archive on another machine: new inodes, old time stamps."""
+        """Move the folder, like an archive from another machine, so that inodes are new and time stamps old."""
         self.cache.close()
         away = self.base / "away"
         shutil.copytree(self.root, away)
@@ -410,7 +412,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.number += 1
         self.cache = self.open()
 
-    # What must hold
+    # Invariants
 
     @invariant()
     def nothing_is_wrong_or_lost(self) -> None:
@@ -426,7 +428,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert leftovers(self.root) == []
 
 
-# Under Wine an example takes seconds.
+# Under Wine, an example takes seconds.
 ORDERS = 15 if sys.platform == "win32" else 100
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(

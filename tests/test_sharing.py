@@ -1,4 +1,4 @@
-"""Shared and private caches: modes follow the folder, two users work on one cache, a read-only one is never written."""
+"""Shared, private and read-only caches: modes follow the folder, and nothing is written to a read-only cache."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ needs_root = pytest.mark.skipif(
 
 @pytest.fixture
 def umask() -> Iterator[None]:
-    """Whatever the umask of this process is, it is the usual one here."""
+    """Set the usual umask during the test."""
     before = os.umask(0o022)
     yield
     os.umask(before)
 
 
 def use(root: Path, wheel: Wheel, folder: Path) -> None:
-    """Do what makes files of every kind: an entry, a pointer, a lock, quarantine, the tally."""
+    """Create files of every kind: an entry, a pointer, a lock, a quarantined file, the counters."""
     source = folder / wheel.filename
     source.write_bytes(wheel.data)
     with Cache(root) as cache:
@@ -84,7 +84,7 @@ def use(root: Path, wheel: Wheel, folder: Path) -> None:
 def test_modes_follow_the_folder(
     tmp_path: Path, wheel: Wheel, root_mode: int, file_mode: int, folder_mode: int
 ) -> None:
-    """A group's folder makes what the group can write, whatever the umask; a private one what nobody else can read."""
+    """Files in a group's folder are writable for the group despite the umask. Files in a private folder are private."""
     root = tmp_path / "cache"
     root.mkdir()
     root.chmod(root_mode)
@@ -99,9 +99,9 @@ def test_modes_follow_the_folder(
 def test_a_folder_that_was_read_only_for_a_while_leaves_none_that_stay_so(
     tmp_path: Path, wheel: Wheel, root_mode: int, file_mode: int, folder_mode: int
 ) -> None:
-    """What is made below a folder that its owner may not write to just then is the owner's to write to all the same."""
+    """Files that are created while a folder is read-only for its owner are still writable for the owner."""
     root = tmp_path / "cache"
-    # The folders that the owner's right to write is not asked for in.
+    # These folders exist already, so that the read-only folder is not written to.
     for name in ("v1", "v1/wheels", "v1/tmp"):
         (root / name).mkdir(parents=True, exist_ok=True)
         (root / name).chmod(folder_mode)
@@ -115,7 +115,7 @@ def test_a_folder_that_was_read_only_for_a_while_leaves_none_that_stay_so(
 
 @pytest.mark.usefixtures("umask")
 def test_what_goes_out_has_the_modes_of_its_user(tmp_path: Path, wheel: Wheel) -> None:
-    """A copy outside of the cache is made as any file of this user, and not as the cache's."""
+    """A copy outside of the cache has the permissions of any file of this user, not those of the cache."""
     root = tmp_path / "cache"
     root.mkdir()
     root.chmod(0o2770)
@@ -127,10 +127,10 @@ def test_what_goes_out_has_the_modes_of_its_user(tmp_path: Path, wheel: Wheel) -
 
 @pytest.fixture
 def shared(umask: None, wheel: Wheel) -> Iterator[Path]:
-    """A folder that other users can get to, which pytest's own is not."""
+    """Yield a folder that other users can access, unlike the folder of pytest."""
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
     folder.chmod(0o755)
-    # All modules are imported here and now: the other users may not look into the folders of this Python.
+    # Imports all modules, since the other users may not have access to the folders of this Python.
     use(folder / "first", wheel, folder)
     with Cache(folder / "first") as cache:
         assert cache.verify().ok
@@ -140,7 +140,7 @@ def shared(umask: None, wheel: Wheel) -> Iterator[Path]:
 
 
 def run_as(user: int, action: Callable[[], object], *groups: int) -> object:
-    """Do something as a user of these groups, in a process of its own; return what it returned."""
+    """Perform an action as a user of these groups, in another process, and return its result."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -177,14 +177,14 @@ def prune_all(root: Path) -> tuple[int, list[str]]:
 
 
 def long_ago(root: Path) -> None:
-    """Make every mark due, and every record to be renewed."""
+    """Set old time stamps, so that every mark of use is due and every record must be renewed."""
     for path in root.rglob("*"):
         os.utime(path, (1, 1))
 
 
 @needs_root
 def test_two_users_share_a_cache(shared: Path) -> None:
-    """What one user puts in the other uses, marks, repairs, puts beside and prunes, and the other way round."""
+    """Each of two users can use, mark, repair and prune the wheels of the other."""
     root = shared / "cache"
     root.mkdir()
     os.chown(root, 0, TEAM)
@@ -206,7 +206,7 @@ def test_two_users_share_a_cache(shared: Path) -> None:
 
 @needs_root
 def test_a_cache_of_another_user_is_read_and_its_refusals_explained(shared: Path) -> None:
-    """Without the right to write, hits are hits, a miss says which folder refuses, and nothing waits."""
+    """Without write permission, hits succeed, the error of a miss names the folder, and no call waits."""
     root = shared / "cache"
     root.mkdir()
     os.chown(root, ANNE, ANNE)
@@ -235,7 +235,7 @@ def test_a_cache_of_another_user_is_read_and_its_refusals_explained(shared: Path
 
 @needs_root
 def test_what_root_writes_belongs_to_the_folders_owner(shared: Path, wheel: Wheel) -> None:
-    """With sudo, a user's cache stays the user's: who owns the folder can go on using it."""
+    """Files that root writes with sudo belong to the owner of the folder, who can continue to use the cache."""
     root = shared / "cache"
     root.mkdir()
     os.chown(root, ANNE, TEAM)
@@ -246,7 +246,7 @@ def test_what_root_writes_belongs_to_the_folders_owner(shared: Path, wheel: Whee
 
 @needs_root
 def test_root_gives_away_nothing_that_was_there_before(shared: Path, wheel: Wheel) -> None:
-    """Where the folder's owner planted links to root's file and folder, neither is written to or given to them."""
+    """If the folder's owner planted links to files of root, root neither writes to these nor gives them away."""
     root, secret, folder = shared / "cache", shared / "secret", shared / "folder"
     (root / "v1" / "wheels").mkdir(parents=True)
     for path in (root, root / "v1", root / "v1" / "wheels"):
@@ -266,7 +266,7 @@ def test_root_gives_away_nothing_that_was_there_before(shared: Path, wheel: Whee
 
 @needs_root
 def test_root_counts_in_the_tally_that_is_there(shared: Path, wheel: Wheel) -> None:
-    """A tally of the folder's owner is appended to and stays theirs; a second name of root's file stays root's."""
+    """Root appends to the owner's counters, whose owner remains, and gives no hard-linked file of root away."""
     root, own = shared / "cache", shared / "own"
     (root / "v1").mkdir(parents=True)
     os.chown(root, ANNE, TEAM)
@@ -286,7 +286,7 @@ def test_root_counts_in_the_tally_that_is_there(shared: Path, wheel: Wheel) -> N
 @pytest.mark.parametrize("root_mode", [0o2775, 0o700, 0o755], ids=oct)
 @pytest.mark.parametrize("operation", ["open_write", "open_append", "make_read_only"])
 def test_a_link_in_the_cache_is_not_followed(tmp_path: Path, operation: str, root_mode: int) -> None:
-    """Who can write to the folder cannot have another user's file written to or changed, nor one made elsewhere."""
+    """A user who can write to the folder cannot cause writes to, changes of, or creation of files elsewhere."""
     root, own, missing = tmp_path / "cache", tmp_path / "own", tmp_path / "missing"
     root.mkdir()
     root.chmod(root_mode)
@@ -304,7 +304,7 @@ def test_a_link_in_the_cache_is_not_followed(tmp_path: Path, operation: str, roo
 
 @pytest.mark.usefixtures("umask")
 def test_a_planted_tally_costs_only_the_counting(tmp_path: Path, wheel: Wheel) -> None:
-    """In a group's folder, a link in the tally's place puts no line into the file it leads to; wheels come and go."""
+    """A link in place of the counters of a group's folder is not followed, and wheels are added and removed."""
     root, own = tmp_path / "cache", tmp_path / "own"
     (root / "v1").mkdir(parents=True)
     root.chmod(0o2775)
@@ -318,7 +318,7 @@ def test_a_planted_tally_costs_only_the_counting(tmp_path: Path, wheel: Wheel) -
 @pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize(("root_mode", "file_mode"), [(0o2775, 0o664), (0o700, 0o600), (0o755, 0o644)], ids=oct)
 def test_the_folder_itself_may_be_a_link(tmp_path: Path, wheel: Wheel, root_mode: int, file_mode: int) -> None:
-    """A cache that is chosen by a link to its folder works, and its files follow the folder and not the link."""
+    """A cache that is opened by a link to its folder works, and its files follow the modes of the folder."""
     root, link = tmp_path / "cache", tmp_path / "link"
     root.mkdir()
     root.chmod(root_mode)
@@ -352,7 +352,7 @@ WRITING = (
 
 
 def writes_below(trace: Path, folder: Path) -> list[str]:
-    """Return the calls of a trace that could change anything below a folder, by its path or an open file in it."""
+    """Return the system calls of a trace that could change a file below a folder, by its path or an open file in it."""
     lines = [line for line in trace.read_text(errors="replace").splitlines() if str(folder) in line]
     assert lines, "the trace shows nothing of the folder"
     return [line for line in lines if any(word in line for word in WRITING) or " write" in line]
@@ -361,7 +361,7 @@ def writes_below(trace: Path, folder: Path) -> list[str]:
 @pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace on this machine")
 @pytest.mark.parametrize("kind", ["read-only", "layer"])
 def test_no_call_writes_to_what_is_only_read(tmp_path: Path, wheel: Wheel, kind: str) -> None:
-    """With every mark due and every record to be renewed, strace shows no write, lock or time stamp."""
+    """Even if marks are due and records must be renewed, strace shows no write, lock or time stamp."""
     root, main, trace = tmp_path / "baked", tmp_path / "main", tmp_path / "trace"
     use(root, wheel, tmp_path)
     for path in root.rglob("*"):
@@ -384,7 +384,7 @@ def test_no_call_writes_to_what_is_only_read(tmp_path: Path, wheel: Wheel, kind:
 
 @pytest.mark.parametrize("kind", ["read-only", "layer"])
 def test_what_goes_out_leaves_no_trace_in_what_is_only_read(tmp_path: Path, wheel: Wheel, kind: str) -> None:
-    """Linked, exported, unpacked and under another name: no file of it gets a link, unless that is asked for."""
+    """Linking, exporting, unpacking and renaming create no hard link to a read-only cache, unless this is requested."""
     root, main, out = tmp_path / "baked", tmp_path / "main", tmp_path / "out"
     with Cache(root) as cache:
         cache.unpack(cache.put(io.BytesIO(wheel.data), filename=wheel.filename))
@@ -410,7 +410,7 @@ def test_what_goes_out_leaves_no_trace_in_what_is_only_read(tmp_path: Path, whee
 
 
 def test_the_trace_would_show_a_write(tmp_path: Path, wheel: Wheel) -> None:
-    """The search for writes finds them: a writable cache makes some."""
+    """The search for writes finds the writes of a writable cache."""
     if shutil.which("strace") is None:
         pytest.skip("there is no strace on this machine")
     root, trace = tmp_path / "cache", tmp_path / "trace"
@@ -428,7 +428,7 @@ def test_the_trace_would_show_a_write(tmp_path: Path, wheel: Wheel) -> None:
 
 @needs_root
 def test_a_read_only_mount_is_enough(tmp_path: Path, wheel: Wheel) -> None:
-    """On a volume that refuses every write, all that only reads works, as a cache and as a layer."""
+    """On a read-only volume, all reading operations work, as a cache and as a layer."""
     root, main = tmp_path / "baked", tmp_path / "main"
     use(root, wheel, tmp_path)
     for path in root.rglob("*"):
@@ -450,7 +450,7 @@ def test_a_read_only_mount_is_enough(tmp_path: Path, wheel: Wheel) -> None:
 
 
 def test_read_only_and_offline_say_so(machine: Machine, cache: Cache, wheel: Wheel) -> None:
-    """What would have to write or to download is refused by its own error, and nothing changes."""
+    """Operations that would write or download raise their own error, and change nothing."""
     before = files_in(cache.path)
     url = f"https://example.org/{wheel.filename}"
     with machine.cache(cache.path, read_only=True) as looking, pytest.raises(ReadOnlyError):

@@ -1,4 +1,4 @@
-"""Sixteen processes that are killed and started again at random, while all want the same twenty wheels."""
+"""Sixteen processes fetch the same twenty wheels, and are killed and restarted at random."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PART = 1 << 16
 def test_killed_and_started_again(
     processes: int, count: int, size: int, kills: int, server: Server, tmp_path: Path
 ) -> None:
-    """At the end every wheel is there and right, and the server sent no more than 1.5 times their sizes."""
+    """At the end, every wheel is in the cache and right, and the server has sent at most 1.5 times their sizes."""
     wheels = [Wheel(wheel_filename(f"storm{n}"), make_wheel(f"storm{n}", size=size)) for n in range(count)]
     rng = random.Random(4)
 
     def slowly(exchange: Exchange) -> None:
-        # Slow enough for most kills to hit a transfer, with no bytes in buffers that nobody will read.
+        # Slow enough for most kills to hit a transfer, without bytes in buffers that are never read.
         code, headers, body = exchange.right_answer()
         exchange.start(code, headers, length=len(body))
         for start in range(0, len(body), PART):
@@ -54,7 +54,7 @@ def test_killed_and_started_again(
         for _ in range(kills):
             number = rng.randrange(processes)
             if rng.random() < 0.5:
-                # Killed right after a wheel is there, else at any moment: while it starts, waits, downloads or commits.
+                # Killed right after a wheel was added, or at any moment of the start, a wait, a download or a commit.
                 crowd[number].stdout.readline()
             crowd[number].kill()
             crowd[number].communicate()
