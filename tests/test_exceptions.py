@@ -68,7 +68,7 @@ def test_errors_pickle(error: WheelCacheError, protocol: int) -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_errors_copy(error: WheelCacheError) -> None:
-    """A copied error has the same data and message; concurrent.futures and others copy errors."""
+    """A copied error, such as one copied by concurrent.futures, has the same data and message."""
     assert str(copy.copy(error)) == str(error)
     assert vars(copy.deepcopy(error)) == vars(error)
 

@@ -72,7 +72,7 @@ def test_what_is_no_hash_is_a_value_error(given_as: object) -> None:
     "weak", [{"md5": MD5}, {"sha1": "0" * 40}, {"sha224": "0" * 56}, {"md5": MD5, "sha1": "0" * 40}]
 )
 def test_weak_hashes_alone_are_a_value_error(weak: dict[str, str]) -> None:
-    """Weak hashes alone are refused; together with a strong one they are accepted."""
+    """Weak hashes alone are refused. Together with a strong one they are accepted."""
     with pytest.raises(ValueError, match="too weak"):
         require_strong(weak)
     require_strong({**weak, "sha256": SHA256})

@@ -1,4 +1,4 @@
-"""A fork never interrupts an import that wheelcache starts: see :mod:`wheelcache._imports`."""
+"""A fork never interrupts an import that wheelcache starts, as :mod:`wheelcache._imports` explains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = not_on_windows("Windows has no fork")
 
 
 def run(mode: list[str], server: Server, wheel: Wheel, folder: Path) -> Any:
-    """Run a process that watches its imports, and return what it found."""
+    """Run a process that watches its imports, and return its results."""
     command = [sys.executable, _CHILD, mode[0], str(folder / "cache"), wheel.on(server), wheel.digest, *mode[1:]]
     (folder / "cache").mkdir()
     result = subprocess.run(command, capture_output=True, text=True, timeout=100)
@@ -35,7 +35,7 @@ def test_each_import_holds_the_lock(server: Server, wheel: Wheel, tmp_path: Path
 
 @pytest.mark.parametrize("passed", [0, 10, 40, 100])
 def test_a_fork_in_the_middle_of_an_import(passed: int, server: Server, wheel: Wheel, tmp_path: Path) -> None:
-    """A child that is forked while another thread imports for its first fetch fetches, too, and ends."""
+    """If a process forks while another thread imports modules for its first fetch, the child can also fetch."""
     found = run(["fork", str(passed)], server, wheel, tmp_path)
     assert found["names"]
     assert found["hung"] == []

@@ -1,4 +1,4 @@
-"""The structure: packages import in one direction, and each dependency is touched in one place."""
+"""Check the structure: packages import in one direction, and one module uses each dependency."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import wheelcache
 
 PACKAGE = Path(wheelcache.__file__).parent
 
-# A package, or a module beside the packages, may import from the rows above its own. Those of one row do not know each
-# other, except for the values, which are modules in an order without a cycle.
+# A package, or a module beside the packages, may import from the rows above its own. Those in one row do not import
+# each other, except for the values, whose imports have no cycle.
 VALUES = {
     *("_exceptions", "_filenames", "_hashes", "_imports", "_models", "_options", "_reports", "_request", "_threads"),
 }
@@ -54,7 +54,7 @@ def everywhere() -> list[Path]:
 
 
 def dotted(path: Path) -> str:
-    """Return a module's name below ``wheelcache``; that of a package ends in ``__init__``."""
+    """Return a module's name below ``wheelcache``, which ends in ``__init__`` for a package."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
@@ -68,7 +68,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yield each import as a dotted name, our own below ``wheelcache.``; and whether it runs."""
+    """Yield each import as a dotted name, with ``wheelcache.`` for our own, and whether it runs."""
     folder = ["wheelcache", *path.relative_to(PACKAGE).parts[:-1]]
     for node, runs in running(tree(path)):
         if isinstance(node, ast.Import):
@@ -88,7 +88,7 @@ def is_module(name: str) -> bool:
 
 
 def running(node: ast.AST, *, runs: bool = True) -> Iterator[tuple[ast.AST, bool]]:
-    """Walk a tree, and tell what is for type checkers only."""
+    """Walk a tree, and yield whether each node is for type checkers only."""
     for child in ast.iter_child_nodes(node):
         yield child, runs
         if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
@@ -102,7 +102,7 @@ def running(node: ast.AST, *, runs: bool = True) -> Iterator[tuple[ast.AST, bool
 
 
 def units_imported(path: Path) -> set[str]:
-    """Return the packages, and modules beside them, that a module imports, its own left out."""
+    """Return the packages, and the modules beside them, that a module imports, without its own package."""
     names = {name.split(".")[1] if "." in name else "__init__" for name, _ in imports(path) if is_ours(name)}
     return names - {unit(path)}
 
@@ -112,7 +112,7 @@ def is_ours(name: str) -> bool:
 
 
 def test_every_module_has_a_layer() -> None:
-    """A new package is given its place among the others."""
+    """Every package is listed in the layers."""
     assert {unit(path) for path in everywhere()} == set(LAYER_OF)
 
 
@@ -123,13 +123,13 @@ def test_imports_go_in_one_direction(path: Path) -> None:
     allowed = {name for name in LAYER_OF if LAYER_OF[name] < LAYER_OF[own]}
     if own in VALUES:
         allowed = VALUES
-    # The version stands in the package itself and is there before anything else is loaded.
+    # The version is in the package itself, and is defined before any other module is loaded.
     imported = {name for name in units_imported(path) if name != "__init__" or own == "cli"}
     assert imported - allowed - UPWARD.get(dotted(path), set()) == set()
 
 
 def modules_imported(path: Path) -> set[str]:
-    """Return those of our modules that a module imports when it runs."""
+    """Return our modules that a module imports when it runs."""
     names = {name for name, runs in imports(path) if runs and is_module(name)}
     return {name.removeprefix("wheelcache.") for name in names}
 
@@ -152,7 +152,7 @@ def unlocked_imports(node: ast.AST, *, in_function: bool = False, locked: bool =
 
 @pytest.mark.parametrize("path", modules(), ids=dotted)
 def test_every_import_in_a_function_holds_the_lock(path: Path) -> None:
-    """A fork never interrupts an import: see ``wheelcache._imports``."""
+    """A fork never interrupts an import, as ``wheelcache._imports`` explains."""
     # Called while its own module is imported.
     at_import = {"_archive.inflate": {"from zlib_ng import zlib_ng"}}
     unlocked = {ast.unparse(node) for node in unlocked_imports(tree(path))}
@@ -180,12 +180,12 @@ def test_no_package_is_crowded(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", everywhere(), ids=dotted)
 def test_no_module_is_long(path: Path) -> None:
-    """A module is short enough to be read at one go."""
+    """A module is short enough to be read at once."""
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
 
 
 def who_imports(package: str) -> set[str]:
-    """Return the modules that import a package when they run, the command line left out."""
+    """Return the modules that import a package when they run, without the command line."""
     return {
         dotted(path)
         for path in modules()
@@ -217,7 +217,7 @@ def who_imports(package: str) -> set[str]:
     ],
 )
 def test_each_dependency_has_one_place(package: str, only: set[str]) -> None:
-    """A dependency is touched where it belongs, and what would reach into the caller's process nowhere."""
+    """A dependency is only used in its own modules, and modules that change the caller's process are never used."""
     assert who_imports(package) == only
 
 
@@ -256,7 +256,7 @@ def private_names(package: str) -> set[str]:
     return {name for name in found if name.startswith("_") and not name.startswith("__")} - OF_NAMED_TUPLES
 
 
-# Private by their looks, and documented: https://docs.python.org/3/library/collections.html#collections.somenamedtuple
+# Documented despite the underscore: https://docs.python.org/3/library/collections.html#collections.somenamedtuple
 OF_NAMED_TUPLES = {"_asdict", "_make", "_replace", "_fields", "_field_defaults"}
 
 
@@ -290,7 +290,7 @@ def test_no_private_name_of_a_dependency_is_used() -> None:
 
 
 def test_the_command_line_uses_the_public_names() -> None:
-    """The command line is built on what everybody has."""
+    """The command line uses only the public API."""
     for path in sorted((PACKAGE / "cli").rglob("*.py")):
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Import):
@@ -307,7 +307,7 @@ PATH_PARTS = {"v1", "wheels", "trees", "urls", "partial", "tmp", "locks", "quara
 
 
 def test_only_the_layout_forms_paths() -> None:
-    """No other module of the library writes down a name that is part of the cache's paths."""
+    """No other module of the library contains a name that is part of the cache's paths."""
     for path in modules():
         constants = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
         assert dotted(path) == "_store.layout" or constants & PATH_PARTS == set(), path.name
@@ -321,7 +321,7 @@ TOUCHES_THE_DISK = {
 PATH_TOUCHES_THE_DISK = {
     *("exists", "lexists", "isfile", "isdir", "islink", "realpath", "samefile", "getsize", "getmtime"),
 }
-# The file layer; the files of callers are read as callers have them, and those of the system that describe volumes.
+# The file layer, and modules that read files of callers or of the system.
 MAY_TOUCH = {"_fetch.local", "_os.posix", "_os.process_posix", "_os.volume_posix", "_os.volume_windows", "_os.windows"}
 
 
@@ -349,22 +349,22 @@ def touches(function: ast.expr) -> bool:
 
 
 def test_time_comes_from_the_system_that_is_lent() -> None:
-    """No module but the one that describes a machine asks a clock or sleeps."""
+    """Only the module of System reads a clock or sleeps."""
     assert who_imports("time") == {"_os.system"}
 
 
 def test_everything_private_says_so() -> None:
-    """Only the package itself and the command line have names without an underscore in front."""
+    """Only the package itself and the command line have names without a leading underscore."""
     assert {name for name in LAYER_OF if not name.startswith("_")} == {"cli"}
 
 
 def test_all_names_what_is_public() -> None:
-    """What is exported is sorted, exists, and is all that the package shows."""
+    """The exported names are sorted, exist, and are the only public names of the package."""
     assert wheelcache.__all__ == sorted(wheelcache.__all__, key=str)
     shown = {
         name for name, value in vars(wheelcache).items() if not name.startswith("_") and not inspect.ismodule(value)
     }
-    # A class of httpx's is made when it is asked for: importing the package does not import httpx.
+    # CacheTransport is created on first use, because importing the package must not import httpx.
     assert shown | {"CacheTransport"} == set(wheelcache.__all__)
     assert all(hasattr(wheelcache, name) for name in wheelcache.__all__)
     assert (PACKAGE / "py.typed").exists()
@@ -372,7 +372,7 @@ def test_all_names_what_is_public() -> None:
 
 @pytest.mark.parametrize("name", [name for name in wheelcache.__all__ if inspect.isclass(getattr(wheelcache, name))])
 def test_every_public_class_is_documented(name: str) -> None:
-    """Classes and their public methods say what they do, each for itself."""
+    """Every public class and method has its own docstring."""
     public = getattr(wheelcache, name)
     assert inspect.getdoc(public)
     for attribute, value in vars(public).items():
@@ -382,12 +382,12 @@ def test_every_public_class_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("path", everywhere(), ids=dotted)
 def test_every_module_has_a_header(path: Path) -> None:
-    """A module begins with what it is for; names that are no classes are documented where they stand."""
+    """A module begins with a docstring. Public names that are not classes have a docstring after them."""
     assert ast.get_docstring(tree(path))
 
 
 def test_documented_aliases() -> None:
-    """Type aliases among the public names have a sentence behind them in the source."""
+    """Public type aliases have a docstring after them."""
     aliases = [name for name in wheelcache.__all__ if not inspect.isclass(getattr(wheelcache, name))]
     documented = set()
     for path in modules():
@@ -403,5 +403,5 @@ def test_documented_aliases() -> None:
 
 
 def test_the_package_tells_its_version() -> None:
-    """The version is there before anything else is loaded."""
+    """The version is defined before any other module is loaded."""
     assert importlib.import_module("wheelcache").__version__.count(".") >= 2

@@ -1,4 +1,4 @@
-"""This version and the one before the restructuring use one cache: neither notices that the other one was there."""
+"""This version and the one before the restructuring can use the same cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHILD = str(Path(__file__).parent / "support" / "children" / "other_version.py"
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The other version's folder."""
+    """Yield the folder of the other version."""
     folder = tmp_path_factory.mktemp("other version")
     archive = folder / "other.tar"
     try:
@@ -37,7 +37,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(version: Path, step: str, root: Path, url: str, source: Path) -> Any:
-    """Run a step in a process of this version, and return what it saw."""
+    """Run a step in a process of this version, and return its results."""
     result = subprocess.run(
         [sys.executable, _CHILD, step, str(root), url, str(source)],
         capture_output=True,
@@ -74,7 +74,7 @@ def test_a_cache_of_the_other_version(direction: str, other: Path, server: Serve
     before = {path: path.stat().st_mtime_ns for path in (root / "v1" / "wheels").rglob("*.json")}
     used = run(second, "use", root, url, source)
     assert server.count() == 0
-    # A wheel that is hashed again gets a new record.
+    # If a wheel is hashed again, its record is rewritten.
     after = {path: path.stat().st_mtime_ns for path in before}
     assert {path.name: after[path] for path in before} == {path.name: time for path, time in before.items()}
     assert without_status(used["wheels"]) == without_status(made)
@@ -87,7 +87,7 @@ def test_a_cache_of_the_other_version(direction: str, other: Path, server: Serve
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_a_download_that_the_other_version_began(direction: str, other: Path, server: Server, tmp_path: Path) -> None:
-    """One version downloads the rest of what the other has begun."""
+    """One version resumes a download that the other has begun."""
     first, second = first_and_second(other, direction)
     wheel = Wheel(wheel_filename("large"), make_wheel("large", size=2_000_000))
     url = f"{wheel.on(server)}#{wheel.digest.replace(':', '=')}"

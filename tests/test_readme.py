@@ -1,4 +1,4 @@
-"""Tests of the README: its Python examples run as they stand, and its reference and commands are complete.
+"""Check that the Python examples of the README run unchanged, and that its reference and commands are complete.
 
 ``example.org`` in an example is replaced with a server on loopback that serves a wheel for each wheel URL in the
 example. The hash after such a URL is replaced with that of the wheel.
@@ -70,7 +70,7 @@ def served(text: str, server: Server) -> str:
 
 
 def run(example: str, server: Server) -> dict[str, object]:
-    """Run an example as a program of its own, and return its variables."""
+    """Run an example as a separate program, and return its variables."""
     scope: dict[str, object] = {"__name__": "__main__"}
     # The example must not inherit this module's import from __future__.
     exec(compile(served(example, server), "README.md", "exec", dont_inherit=True), scope)
@@ -106,7 +106,7 @@ def test_an_example_runs(example: str, server: Server, tmp_path: Path, monkeypat
 
 
 def test_the_first_example_installs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The quick start downloads the wheel, then gets a hit, and puts the wheel and its files where it says."""
+    """The quick start downloads the wheel, then has a hit, and links the wheel and its files to the named folders."""
     monkeypatch.setenv("WHEELCACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     statuses = []

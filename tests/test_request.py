@@ -90,7 +90,7 @@ def test_what_is_no_wheel_file_name_is_refused_from_the_caller_too(filename: str
 
 @pytest.mark.parametrize("device", ["con", "PRN", "aux", "nul", "com1", "LPT9"])
 def test_a_project_named_like_a_device_keeps_to_its_folder(device: str, cache: Cache, wheel: Wheel, tmp_path) -> None:
-    """A project named like a Windows device is accepted: a device name ends at the first dot, this one does not."""
+    """A project that is named like a Windows device is accepted, since only a name up to the first dot is a device."""
     source = tmp_path / "source"
     source.write_bytes(wheel.data)
     added = cache.put(source, filename=f"{device}-1.0-py3-none-any.whl")
@@ -255,7 +255,7 @@ USERINFO = st.text(st.characters(exclude_characters="/?#\\[]@", categories=["L",
 
 @given(scheme=st.sampled_from(["https", "http", "ftp", "x"]), user=USERINFO, password=USERINFO)
 def test_redact_never_shows_what_stands_before_the_host(scheme: str, user: str, password: str) -> None:
-    """Whatever characters the user name and password have, only the host remains of the authority."""
+    """With any characters in the user name and password, only the host remains of the authority."""
     shown = redact(f"{scheme}://{user}:{password}@example.org/a.whl?{password}")
     assert shown in {f"{scheme}://***@example.org/a.whl{query}" for query in ("", "?***")} | {f"{scheme}://***", "***"}
 
@@ -265,7 +265,7 @@ SEGMENTS = st.lists(st.text(st.sampled_from("a@:%.+-"), min_size=1, max_size=6),
 
 @given(scheme=st.sampled_from(["https", "http", "ftp", "git+https", "git+ssh"]), login=USERINFO, path=SEGMENTS)
 def test_redact_keeps_the_path(scheme: str, login: str, path: str) -> None:
-    """Whatever the path contains, it is shown, and nothing in front of the host is."""
+    """Any path is kept, and the text in front of the host is removed."""
     assert redact(f"{scheme}://example.org/{path}") == f"{scheme}://example.org/{path}"
     shown = redact(f"{scheme}://{login}:hunter2@example.org/{path}?hunter2#hunter2")
     assert shown in {f"{scheme}://***@example.org/{path}?***", f"{scheme}://***", "***"}

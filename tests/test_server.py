@@ -1,4 +1,4 @@
-"""The server of these tests: that what it claims to do right is right, and what it claims to do wrong is wrong."""
+"""Check the test server: correct responses are correct, and faults are the requested ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def get(url: str, **headers: str) -> httpx.Response:
 
 
 def test_a_file_comes_with_its_validators(server: Server) -> None:
-    """A plain answer has the bytes, the length, an entity tag and a date."""
+    """A correct response has the bytes, the length, an ETag and a date."""
     answer = get(server.serve("/x", BODY))
     assert (answer.status_code, answer.content) == (200, BODY)
     assert answer.headers["content-length"] == str(len(BODY))
@@ -48,7 +48,7 @@ def test_a_file_comes_with_its_validators(server: Server) -> None:
     ],
 )
 def test_a_range_is_answered_with_it(asked: str, status: int, first: int, last: int, server: Server) -> None:
-    """206 has the bytes asked for, and says which they are."""
+    """A 206 has the requested bytes, and names their range."""
     answer = get(server.serve("/x", BODY), Range=asked)
     assert (answer.status_code, answer.content) == (status, BODY[first : last + 1])
     assert answer.headers["content-range"] == f"bytes {first}-{last}/2560"
@@ -56,19 +56,19 @@ def test_a_range_is_answered_with_it(asked: str, status: int, first: int, last: 
 
 @pytest.mark.parametrize("asked", ["bytes=2560-", "bytes=9999-", "bytes=-0"])
 def test_a_range_beyond_the_end_is_416(asked: str, server: Server) -> None:
-    """416 says how long the file is."""
+    """A 416 contains the length of the file."""
     answer = get(server.serve("/x", BODY), Range=asked)
     assert (answer.status_code, answer.headers["content-range"]) == (416, "bytes */2560")
 
 
 @pytest.mark.parametrize("asked", ["bytes=-", "bytes=x-", "items=0-1", "bytes=0-1,5-6"])
 def test_a_range_that_is_not_understood_is_passed_over(asked: str, server: Server) -> None:
-    """Whoever does not know a range answers with everything."""
+    """Without range support, the response is the whole file."""
     assert get(server.serve("/x", BODY), Range=asked).status_code == 200
 
 
 def test_if_range_holds_for_the_same_file_only(server: Server) -> None:
-    """With the right tag or date the range is sent, with another one the whole file."""
+    """With the right ETag or date, the range is sent. With another one, the whole file is sent."""
     url = server.serve("/x", BODY)
     whole = get(url)
     for condition, status in {
@@ -83,7 +83,7 @@ def test_if_range_holds_for_the_same_file_only(server: Server) -> None:
 
 
 def test_an_unchanged_file_is_304(server: Server) -> None:
-    """304 comes without a body, and the connection goes on."""
+    """A 304 has no body, and the connection can be reused."""
     url = server.serve("/x", BODY, Cache_Control="max-age=60")
     tag = get(url).headers["etag"]
     with httpx.Client() as client:
@@ -95,7 +95,7 @@ def test_an_unchanged_file_is_304(server: Server) -> None:
 
 
 def test_ranges_can_be_answered_wrongly(server: Server) -> None:
-    """A range is ignored, shifted or refused where that is asked for."""
+    """A range is ignored, shifted or refused on request."""
     assert get(server.serve("/x", BODY, how=without_ranges), Range="bytes=5-").content == BODY
     shifted = get(server.serve("/x", BODY, how=wrong_range(-3)), Range="bytes=5-")
     assert (shifted.content, shifted.headers["content-range"]) == (BODY[2:], "bytes 2-2559/2560")
@@ -105,7 +105,7 @@ def test_ranges_can_be_answered_wrongly(server: Server) -> None:
 
 
 def test_requests_and_bytes_are_counted(server: Server) -> None:
-    """Requests and the bytes of bodies are counted for each path, whatever the query."""
+    """Requests and the bytes of bodies are counted for each path, for any query."""
     url = server.serve("/x", BODY, how=chunked)
     get(f"{url}?a=1", X_Mine="yes")
     get(server.serve("/y", BODY[:7], how=until_closed))
@@ -117,7 +117,7 @@ def test_requests_and_bytes_are_counted(server: Server) -> None:
 
 
 def test_close_lets_go_of_what_waits(server: Server) -> None:
-    """A stalled answer and an idle connection do not keep the server from closing, and no thread is left."""
+    """A stalled response and an idle connection do not prevent the server from closing, and no thread is left."""
     url = server.serve("/x", BODY, how=stalled(5, threading.Event()))
     with (
         socket.create_connection(("127.0.0.1", server.port)),

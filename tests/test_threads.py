@@ -111,7 +111,7 @@ def test_no_listener_stays_none() -> None:
 
 
 def test_a_thread_that_starts_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If Ctrl-C interrupts the start of a thread, and the thread runs later all the same, it does no work."""
+    """If Ctrl-C interrupts the start of a thread that later runs nevertheless, the thread does no work."""
     start, late, done = threading.Thread.start, [], []
 
     def interrupted(thread: threading.Thread) -> None:

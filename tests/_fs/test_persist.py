@@ -212,7 +212,7 @@ def test_a_timeout_of_zero_tries_every_method_once(
 def test_the_seconds_are_those_of_the_call(
     cache: Cache, files: FaultyFiles, machine: Machine, source: Path, other_wheel: Wheel
 ) -> None:
-    """The files of one call share its retry budget; the next call has a new one."""
+    """The files of one call share its retry budget. The next call has a new one."""
     files.plan = Refusing(Refuse("mkdir", 32, times=50), *refuse_all(32).rules)
     error = refused(cache, source)
     assert sum(machine.clock.slept) == pytest.approx(PATIENCE)
@@ -813,7 +813,7 @@ def test_out_by_what_works(
 def test_modes_that_a_target_does_not_support_are_remembered(
     cache: Cache, files: FaultyFiles, cached: CachedWheel, code: Code
 ) -> None:
-    """The second wheel into a folder without clones and links is copied directly; another volume is tried."""
+    """The second wheel into a folder without clones and links is copied directly. Another volume is tried."""
     files.plan = Refusing(Refuse("clone link", code))
     files.volumes["elsewhere"] = 0
     out = cache.path.parent / "out"

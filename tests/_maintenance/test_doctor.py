@@ -242,7 +242,7 @@ def test_a_program_that_is_no_python_is_not_started(
 def test_a_python_that_does_not_answer_is_told(
     program: str, machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """An interpreter of any name is started; one that cannot be started is reported, and is not a fault."""
+    """An interpreter of any name is started. One that cannot be started is reported, and is not a fault."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / program))
     found = named(cache.doctor())["lock between processes"]
     assert found.ok
@@ -394,7 +394,7 @@ def test_a_container_is_told(machine: Machine, cache: Cache) -> None:
     ],
 )
 def test_folders_of_clouds_are_known_by_name(path: str, cloud: str) -> None:
-    """The folders of cloud services are recognized by name; similar names are not."""
+    """The folders of cloud services are recognized by name. Similar names are not."""
     assert cloud_by_name(path) == cloud
 
 

@@ -51,7 +51,7 @@ def size_of_tally(machine: Machine, cache: Cache) -> int:
 
 
 def test_the_least_recently_used_go_first_and_whole(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Pruning to half the size removes the least recently used half completely; uses by other objects count."""
+    """Pruning to half the size removes the least recently used half completely. Uses by other objects count."""
     wheels = fill(machine, cache, tmp_path, 10)
     with machine.cache(cache.path) as other:
         assert other.get(wheels[0].digest) is not None
@@ -86,7 +86,10 @@ def test_ages_are_seconds_or_a_timedelta(machine: Machine, cache: Cache, tmp_pat
 
 
 def test_use_is_marked_once_a_day_and_never_by_looking(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """The first hit of a day costs one call more, the next ones none; entries() and verify() leave the order alone."""
+    """The first hit of a day makes one more file operation, the next ones none.
+
+    The order is not changed by entries().
+    """
     old, young = fill(machine, cache, tmp_path, 2)
     machine.clock.advance(3 * DAY)
     machine.reboot()
@@ -106,7 +109,7 @@ def test_use_is_marked_once_a_day_and_never_by_looking(machine: Machine, cache: 
 
 
 def test_a_mark_from_the_future_ages_from_now_on(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """A use in the future is reset to now, so the wheel is removed in its turn; a dry run does not reset it."""
+    """A use in the future is reset to now, so the wheel is removed in its turn. A dry run does not reset it."""
     wheels = fill(machine, cache, tmp_path, 3)
     marker = Path(f"{cache.unpack(wheels[0]).path}.json")
     marks = [wheels[0].path.with_suffix(".json"), marker]
@@ -194,7 +197,7 @@ def test_a_deleted_file_whose_name_stays_is_gone(tmp_path: Path) -> None:
 
 
 def test_held_folders_are_not_waited_for(tmp_path: Path) -> None:
-    """Of folders that are held open, a few are read again after a moment; the others are skipped at once."""
+    """Of folders that are held open, a few are read again after a moment. The others are skipped at once."""
     files = FaultyFiles()
     machine = Machine(files)
     with machine.cache(tmp_path / "cache") as cache:
@@ -217,7 +220,7 @@ def test_held_folders_are_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_keep_without_limits_leaves_what_a_lock_file_names(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """The wheels of lock files, digests and wheels are kept whatever their age; all others are removed."""
+    """The wheels of lock files, digests and wheels are kept at any age. All others are removed."""
     wheels = fill(machine, cache, tmp_path, 6)
     cache.put(tmp_path / wheels[2].filename, hashes={"sha512": Wheel("", Path(wheels[2]).read_bytes()).hex("sha512")})
     sha512 = Wheel("", Path(wheels[2]).read_bytes()).hex("sha512")
@@ -241,7 +244,7 @@ def test_keep_without_limits_leaves_what_a_lock_file_names(machine: Machine, cac
 
 
 def test_keep_leaves_a_wheel_that_is_locked_as_an_archive(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Tools lock a wheel given by URL or path as an archive; an archive that is not a wheel needs no hash."""
+    """Tools lock a wheel given by URL or path as an archive. An archive that is not a wheel needs no hash."""
     wheels = fill(machine, cache, tmp_path, 3)
     sha256 = [wheel.digest.removeprefix("sha256:") for wheel in wheels]
     lock = tmp_path / "pylock.toml"
@@ -279,7 +282,7 @@ def lock_by_sha512(folder: Path, *wheels: tuple[str, str]) -> Path:
 
 
 def test_keep_finds_wheels_by_a_hash_that_they_did_not_come_by(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Only wheels with a name from the lock file are hashed; the hash of an absent wheel keeps nothing."""
+    """Only wheels with a name from the lock file are hashed. The hash of an absent wheel keeps nothing."""
     wheels = fill(machine, cache, tmp_path, 4)
     sha512 = [Wheel("", Path(wheel).read_bytes()).hex("sha512") for wheel in wheels]
     lock = lock_by_sha512(tmp_path, (wheels[0].filename, sha512[0]), (wheel_filename("absent"), "0" * 128))
@@ -489,7 +492,7 @@ def test_a_second_name_counts_where_it_takes_room(tmp_path: Path) -> None:
 
 
 def test_a_wheel_that_gets_a_record_again_counts(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """A blob without a record does not count; once the next fetch writes the record, it counts again."""
+    """A blob without a record does not count. Once the next fetch writes the record, it counts again."""
     (wheel,) = fill(machine, cache, tmp_path, 1)
     records(cache)[0].unlink()
     os.utime(wheel.path, (machine.clock.now(),) * 2)
@@ -512,7 +515,7 @@ def test_a_negative_estimate_causes_a_walk(machine: Machine, tmp_path: Path) -> 
 
 
 def test_one_process_prunes_for_the_limit_and_nobody_relies_on_it(machine: Machine, tmp_path: Path) -> None:
-    """A process that finds another one pruning continues; if that one does not make progress, it prunes as well."""
+    """A process that finds another one pruning continues. If that one does not make progress, it prunes as well."""
     from wheelcache._fs.lock import FileLock
 
     with machine.cache(tmp_path / "cache", max_size=20 * SIZE) as cache:
@@ -529,7 +532,7 @@ def test_one_process_prunes_for_the_limit_and_nobody_relies_on_it(machine: Machi
 
 
 def test_a_long_tally_is_summed_up_and_nothing_is_lost(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """A long file is sealed and later merged into one line; every sum in between is the same."""
+    """A long file is sealed and later merged into one line. Every sum in between is the same."""
     fill(machine, cache, tmp_path, 1)
     with (cache.path / "v1/tally.log").open("ab") as file:
         file.write(b"1 2 3 0\n" * 10_000 + b"torn 1\n1 1")
@@ -554,7 +557,7 @@ def unfinished(
     boot: str | None = None,
     space: str | None = None,
 ) -> Path:
-    """Create an unfinished file as a process of this number, boot and space would; an empty space is not stated."""
+    """Create an unfinished file as a process of this number, boot and space would. An empty space is not stated."""
     stamp = OwnerTag.new(machine.clock.now() - age, boot or machine.boot).split("-")
     stamp[2] = str(pid)
     tag = "" if space == "" else f".{space_tag(space or machine.pid_namespace)}"
@@ -628,7 +631,7 @@ def record_only(machine: Machine, cache: Cache, folder: Path) -> CachedWheel:
 
 
 def test_the_record_of_a_damaged_wheel_stays_for_a_day(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """A record without a blob is kept for a day, in case the wheel is fetched again; then it is a leftover."""
+    """A record without a blob is kept for a day, in case the wheel is fetched again. Then it is a leftover."""
     wheel = record_only(machine, cache, tmp_path)
     os.utime(wheel.path.parent, (machine.clock.now() - 0.9 * DAY,) * 2)
     assert cache.prune().swept == ()
@@ -720,7 +723,7 @@ def test_a_lock_that_is_held_is_not_stale(machine: Machine, cache: Cache) -> Non
 
 
 def test_pointers_go_with_what_they_lead_to(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """The pointer of a removed wheel is removed with it; that of a kept wheel still works."""
+    """The pointer of a removed wheel is removed with it. That of a kept wheel still works."""
     sources = [Wheel(wheel_filename(name), make_wheel(name, size=SIZE)) for name in ("a", "b")]
     for source in sources:
         (tmp_path / source.filename).write_bytes(source.data)
@@ -733,7 +736,7 @@ def test_pointers_go_with_what_they_lead_to(machine: Machine, cache: Cache, tmp_
 
 
 def test_remove_takes_digests_projects_and_wheels(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Every wheel of a project is removed, however its name is spelled; the others are kept."""
+    """Every wheel of a project is removed, in any spelling of its name. The others are kept."""
     for filename in ("Foo_Bar-1.0-py3-none-any.whl", "foo.bar-2.0-py3-none-any.whl", "foo-1.0-py3-none-any.whl"):
         (tmp_path / filename).write_bytes(make_wheel(filename, size=None))
         cache.put(tmp_path / filename)
@@ -746,7 +749,7 @@ def test_remove_takes_digests_projects_and_wheels(machine: Machine, cache: Cache
 
 
 def test_remove_takes_a_wheel_that_lost_its_record(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """A digest selects a blob without a record, too; it is reported as a leftover, not as a wheel."""
+    """A digest selects a blob without a record, too. It is reported as a leftover, not as a wheel."""
     wheel, other = fill(machine, cache, tmp_path, 2)
     wheel.path.with_suffix(".json").unlink()
     plan = cache.remove(wheel.digest, dry_run=True)
@@ -774,7 +777,7 @@ def test_a_wheel_in_a_numbered_place_goes_by_its_path(tmp_path: Path) -> None:
 
 
 def test_two_names_of_one_wheel_go_one_by_one(cache: Cache, tmp_path: Path) -> None:
-    """Removing a project removes its file name only, and counts the freed bytes; the other entry stays valid."""
+    """Removing a project removes its file name only, and counts the freed bytes. The other entry stays valid."""
     data = make_wheel()
     for name in ("one", "two"):
         (tmp_path / wheel_filename(name)).write_bytes(data)
@@ -812,7 +815,7 @@ def test_an_unknown_name_removes_nothing(machine: Machine, cache: Cache, tmp_pat
 
 
 def test_clear_takes_everything_but_what_is_in_use(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """Wheels, pointers, quarantine and leftovers of any age are removed; a running download is kept and reported."""
+    """Wheels, pointers, quarantine and leftovers of any age are removed. A running download is kept and reported."""
     wheels = fill(machine, cache, tmp_path, 3)
     mine = unfinished(cache, machine, "partial", 0, pid=os.getpid())
     other = unfinished(cache, machine, "partial", 0, pid=NOBODY)
@@ -916,7 +919,7 @@ def test_any_order_of_use_is_the_order_of_going(machine: Machine, cache: Cache, 
 
 
 def test_metadata_that_was_kept_goes_after_a_month(machine: Machine, cache: Cache) -> None:
-    """METADATA of absent wheels is kept for a month; clear removes it at once."""
+    """METADATA of absent wheels is kept for a month, and removed at once by clear()."""
     kept = Path(core_of(cache).layout.metadata("https://example.org/p-1.0-py3-none-any.whl"))
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"{}")

@@ -46,7 +46,7 @@ def make_cache(root: Path, count: int = COUNT) -> tuple[Layout, Counters]:
 
 
 def entries_left(layout: Layout, count: int = COUNT) -> set[str]:
-    """Return the digests of the entries that exist; each is complete."""
+    """Return the digests of the entries that exist. Each is complete."""
     left = {tiny.sha256 for tiny in map(Tiny, range(count)) if os.path.exists(layout.entry(tiny.sha256))}
     for sha256 in left:
         assert len(os.listdir(layout.entry(sha256))) == 2
@@ -151,7 +151,7 @@ def test_a_dry_run_reports_no_progress(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", REMOVALS)
 def test_a_cache_that_is_closed_meanwhile(name: str, tmp_path: Path) -> None:
-    """The public methods take a listener; closing the cache ends them with the error of a closed cache."""
+    """The public methods take a listener. Closing the cache ends them with the error of a closed cache."""
     make_cache(tmp_path / "cache", 20)
     cache = Cache(tmp_path / "cache")
     events: list[ProgressEvent] = []

@@ -45,7 +45,7 @@ def tree_bytes(cache: Cache) -> int:
 
 
 def test_a_tree_goes_with_its_wheel(cache: Cache, wheels: list[CachedWheel]) -> None:
-    """The oldest wheel is removed with its tree, and both count as freed; the other trees are kept."""
+    """The oldest wheel is removed with its tree, and both count as freed. The other trees are kept."""
     before = tree_bytes(cache)
     gone, *left = [tree(cache, wheel) for wheel in wheels]
     total = 3 * SIZE + before
@@ -89,7 +89,7 @@ def test_a_cache_keeps_to_its_size_when_it_unpacks(machine: Machine, cache: Cach
 
 @pytest.mark.parametrize("damage", ["altered", "missing"])
 def test_a_damaged_tree_is_told_and_removed(cache: Cache, wheels: list[CachedWheel], damage: str) -> None:
-    """Every file is hashed, whatever its time stamp; a repair removes the tree, and unpacking makes it again."""
+    """Every file is hashed, whatever its time stamp. A repair removes the tree, and unpacking makes it again."""
     path = next(tree(cache, wheels[1]).rglob("*.py"))
     data, before = path.read_bytes(), path.stat()
     path.chmod(0o644)
@@ -138,7 +138,7 @@ def test_trees_are_as_open_as_the_cache(tmp_path: Path, root_mode: int, mode: in
 
 
 def test_foreign_files_in_trees_are_reported(cache: Cache, wheels: list[CachedWheel]) -> None:
-    """Foreign files in a tree and between trees are reported; a repair keeps the trees."""
+    """Foreign files in a tree and between trees are reported. A repair keeps the trees."""
     folder = tree(cache, wheels[0])
     foreign = [
         folder / "mine.py",

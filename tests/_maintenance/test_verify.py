@@ -147,7 +147,7 @@ DAMAGES: dict[str, tuple[Damage, ProblemKind, Action, bool]] = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_each_kind_of_damage_is_told_and_repaired(machine: Machine, cache: Cache, tmp_path: Path, name: str) -> None:
-    """The damage of a trusted wheel is found; a check changes nothing; a repair leaves all other wheels intact."""
+    """The damage of a trusted wheel is found. A check changes nothing. A repair leaves all other wheels intact."""
     damage, kind, action, stays = DAMAGES[name]
     wheels = fill(cache, tmp_path)
     path = damage(cache.path, wheels[1])
@@ -173,7 +173,7 @@ def test_each_kind_of_damage_is_told_and_repaired(machine: Machine, cache: Cache
 
 @pytest.mark.parametrize("full", [True, False])
 def test_a_folder_in_the_place_of_a_record(machine: Machine, cache: Cache, tmp_path: Path, full: bool) -> None:
-    """A folder in place of a record makes the wheel a miss; a repair removes it only if it is empty."""
+    """A folder in place of a record makes the wheel a miss. A repair removes it only if it is empty."""
     (wheel,) = fill(cache, tmp_path, 1)
     record(wheel).unlink()
     record(wheel).mkdir()
@@ -190,7 +190,7 @@ def test_a_folder_in_the_place_of_a_record(machine: Machine, cache: Cache, tmp_p
 @not_on_windows("Windows has no such files")
 @pytest.mark.parametrize("name", ["other-1.0-py3-none-any.whl", "other-1.0-py3-none-any.json"])
 def test_a_pipe_is_not_waited_for(cache: Cache, tmp_path: Path, name: str) -> None:
-    """Opening a pipe would wait for its writer; in an entry and between pointers it is reported and quarantined."""
+    """Opening a pipe would wait for its writer. In an entry and between pointers it is reported and quarantined."""
     wheels = fill(cache, tmp_path)
     pipes = [wheels[1].path.parent / name, cache.path / "v1/urls/00/00.json"]
     pipes[1].parent.mkdir(parents=True, exist_ok=True)
@@ -312,7 +312,7 @@ def test_of_two_good_wheels_of_one_name_one_stays(
 
 
 def test_progress_comes_one_by_one_and_stops_it(cache: Cache, tmp_path: Path) -> None:
-    """The listener receives events of every wheel, one at a time; its exception ends the check and all threads."""
+    """The listener receives events of every wheel, one at a time. Its exception ends the check and all threads."""
     wheels = fill(cache, tmp_path, 20)
     before = threading.active_count()
     inside = threading.Lock()

@@ -140,7 +140,7 @@ def test_in_a_container_process_numbers_are_its_own() -> None:
 
 
 def test_what_keeps_files_in_the_cloud_is_seen() -> None:
-    """Attributes and reparse points of cloud services are recognised; extended attributes and other links are not."""
+    """Attributes and reparse points of cloud services are recognised. Extended attributes and other links are not."""
     directory = 0x10
     assert cloud_attributes(directory | 0x80000, 0) == "pinned"
     assert cloud_attributes(directory | 0x400000 | 0x1000, 0) == "offline, recall on data access"

@@ -140,7 +140,7 @@ def test_a_read_only_file_is_deleted_and_its_other_names_stay_read_only(files, t
 @on_windows
 @pytest.mark.parametrize("disposition", [None, 32])
 def test_an_attribute_that_cannot_be_put_back_hides_nothing(disposition: int | None, tmp_path: Path) -> None:
-    """A read-only file is deleted even if restoring the attribute fails; a holder is reported by its own code."""
+    """A read-only file is deleted even if restoring the attribute fails. A holder is reported by its own code."""
     asked = []
 
     def refuse(handle: Handle, kind: int, information: bytes, target: str | None) -> None:
@@ -366,7 +366,7 @@ def drive(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def root(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The root of a drive that this test may use. Wine has no substitutes for folders; its C: belongs to the lab."""
+    """The root of a drive that this test may use. Wine has no substitutes for folders. Its C: belongs to the lab."""
     if not _is_wine():
         yield request.getfixturevalue("drive")
         return
@@ -419,7 +419,7 @@ def test_another_volume_is_reached_by_a_copy_at_once(elsewhere: Path, wheel: Whe
 
 @on_windows
 def test_a_wheel_leaves_for_another_volume_as_a_copy(elsewhere: Path, wheel: Wheel, tmp_path: Path) -> None:
-    """Linking and unpacking across volumes copies without waiting; a requested mode is refused with the code."""
+    """Linking and unpacking across volumes copies without waiting. A requested mode is refused with the code."""
     machine = Machine()
     with machine.cache(tmp_path / "cache") as cache:
         source = tmp_path / wheel.filename
@@ -440,7 +440,7 @@ def test_a_wheel_leaves_for_another_volume_as_a_copy(elsewhere: Path, wheel: Whe
 @on_windows
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_wheel_that_this_process_reads_is_pruned(ours: bool, wheel: Wheel, tmp_path: Path) -> None:
-    """Pruning deletes a wheel that we have open, which stays readable; a wheel held by Python's open is kept whole."""
+    """Pruning deletes a wheel that we have open, which stays readable. A wheel held by Python's open is kept whole."""
     machine = Machine()
     source = tmp_path / wheel.filename
     source.write_bytes(wheel.data)

@@ -48,7 +48,7 @@ def touch(path: Path) -> None:
 
 
 def test_a_hit_is_one_read_and_one_stat(folder: Path, machine: Machine, server: Server, wheel: Wheel) -> None:
-    """The first hit of a new Cache reads the record and stats the wheel once; every further one only stats."""
+    """The first hit of a new Cache reads the record and stats the wheel once. Every further one only stats."""
     with machine.cache(folder) as cache:
         blob, record = the_blob(folder), records(cache)[0]
         machine.files.forget()
@@ -75,7 +75,7 @@ def test_a_wheel_of_this_object_costs_one_stat(machine: Machine, server: Server,
 
 
 def test_after_a_reboot_it_is_hashed_once(folder: Path, machine: Machine, wheel: Wheel) -> None:
-    """The first use after a reboot hashes the wheel and renews the record; every process then trusts it."""
+    """The first use after a reboot hashes the wheel and renews the record. Every process then trusts it."""
     machine.reboot()
     with machine.cache(folder) as cache:
         for _ in range(2):
@@ -336,7 +336,7 @@ FOREIGN = [
 def test_a_foreign_record_costs_no_download(
     content: bytes, folder: Path, machine: Machine, server: Server, wheel: Wheel
 ) -> None:
-    """An invalid record is a miss; a fetch hashes the existing blob and writes a valid record."""
+    """An invalid record is a miss. A fetch hashes the existing blob and writes a valid record."""
     with machine.cache(folder) as cache:
         (record,) = records(cache)
     record.write_bytes(content)

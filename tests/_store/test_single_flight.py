@@ -353,7 +353,7 @@ def test_a_hit_takes_no_lock(cache: Cache, files: FaultyFiles, server: Server, w
 
 
 def test_a_turn_during_which_the_process_forks_ends_in_the_child_too(cache: Cache) -> None:
-    """A listener may fork; if the child then makes another call, ending the turn that it inherited is no error."""
+    """A listener may fork. If the child then makes another call, ending the turn that it inherited is no error."""
     layout = Layout(str(cache.path))
     flight = SingleFlight(layout, LOCK_TIMEOUT)
     with flight.turn(RobustIO(Operation(System())), "key", lambda: False):

@@ -32,7 +32,7 @@ def wheels(cache: Cache, tmp_path: Path) -> dict[str, Wheel]:
 def test_all_wheels_go_out_under_their_true_names(
     cache: Cache, wheels: dict[str, Wheel], tmp_path: Path, mode: str
 ) -> None:
-    """The folder is created and holds every wheel once and nothing else; a second export is accepted."""
+    """The folder is created and holds every wheel once and nothing else. A second export is accepted."""
     out = tmp_path / "a" / "house"
     paths = cache.export(out, mode=mode)
     assert {path.name: path.read_bytes() for path in paths} == {w.filename: w.data for w in wheels.values()}
@@ -61,7 +61,7 @@ def test_two_wheels_of_one_name_are_refused_before_anything_is_written(
 
 
 def test_a_wheel_that_is_pruned_meanwhile_is_omitted(tmp_path: Path) -> None:
-    """A wheel that is pruned between listing and linking is omitted; one that was named is an error."""
+    """A wheel that is pruned between listing and linking is omitted. One that was named is an error."""
     files = FaultyFiles()
     with Machine(files).cache(tmp_path / "cache") as cache:
         for name in NAMES:

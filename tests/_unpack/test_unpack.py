@@ -197,7 +197,7 @@ def test_programs_stay_programs_where_only_copying_works(mode: LinkMode, tmp_pat
 
 
 def test_a_tree_goes_on_when_its_wheel_is_gone(cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """A tree can be used without its wheel; if both are missing, the error says so."""
+    """A tree can be used without its wheel. If both are missing, the error says so."""
     tree = tree_of(cache, found)
     found.path.unlink()
     cache.unpack(found, tmp_path / "site")
@@ -288,7 +288,7 @@ def test_files_go_out(mode: LinkMode, cache: Cache, found: CachedWheel, tmp_path
 
 @pytest.mark.parametrize("mode", [LinkMode.AUTO, LinkMode.CLONE])
 def test_files_go_out_as_clones(mode: LinkMode, tmp_path: Path) -> None:
-    """On a volume with clones, every file is a clone by default; it is writable, and a program is executable."""
+    """On a volume with clones, every file is a clone by default. It is writable, and a program is executable."""
     machine = Machine(CloningFiles())
     with machine.cache(tmp_path / "cache") as cache:
         found = put(cache, tmp_path, FILENAME, WHEEL)
@@ -396,7 +396,7 @@ def test_packages_share_a_folder(cache: Cache, found: CachedWheel, tmp_path: Pat
 @pytest.mark.parametrize("mode", ["hardlink", "copy"])
 @pytest.mark.parametrize("first", ["hardlink", "copy"])
 def test_twice_is_fine(first: str, mode: str, cache: Cache, found: CachedWheel, tmp_path: Path) -> None:
-    """An existing file with the same bytes is kept and its mode reported; missing files are added."""
+    """An existing file with the same bytes is kept and its mode reported. Missing files are added."""
     cache.unpack(found, tmp_path / "site", mode=first)
     before = listing(tmp_path / "site")
     again = cache.unpack(found, tmp_path / "site", mode=mode)
@@ -475,7 +475,7 @@ def test_a_file_of_another_spelling_is_in_the_way(cache: Cache, found: CachedWhe
 def test_old_temporary_files_in_the_folder_are_swept(
     cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path
 ) -> None:
-    """Old temporary files of killed processes are deleted; newer ones, which may be in use, are kept."""
+    """Old temporary files of killed processes are deleted. Newer ones, which may be in use, are kept."""
     site = tmp_path / "site"
     site.mkdir()
     left = site / f".wheelcache-{int(machine.clock.now())}-00000000-1-00000000.tmp"
@@ -519,7 +519,7 @@ def test_a_read_only_cache_with_a_tree(cache: Cache, found: CachedWheel, machine
 
 
 def test_a_read_only_cache_without_a_tree(cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path) -> None:
-    """The wheel is unpacked directly into the folder; a tree in the cache cannot be made."""
+    """The wheel is unpacked directly into the folder. A tree in the cache cannot be made."""
     before = listing(cache.path)
     with machine.cache(cache.path, read_only=True) as reader:
         unpacked = reader.unpack(found, tmp_path / "site")
@@ -560,7 +560,7 @@ def test_a_bad_wheel_in_a_read_only_cache(cache: Cache, machine: Machine, tmp_pa
 
 
 def test_a_tree_of_a_layer_is_used(cache: Cache, found: CachedWheel, machine: Machine, tmp_path: Path) -> None:
-    """The tree of a layer is used; a wheel of a layer without a tree is unpacked into the cache above."""
+    """The tree of a layer is used. A wheel of a layer without a tree is unpacked into the cache above."""
     other = put(cache, tmp_path, OTHER, OTHER_WHEEL)
     tree = tree_of(cache, found)
     before = listing(cache.path)

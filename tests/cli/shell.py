@@ -83,7 +83,7 @@ class Shell:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def fetch(self, *arguments: str, **environment: str) -> Ran:
-        """Run ``wheelcache fetch`` in this process, which is faster; pip is a separate process in any case."""
+        """Run ``wheelcache fetch`` in this process, which is faster, with pip as a separate process."""
         out, err = io.StringIO(), io.StringIO()
         with (
             patch.dict(os.environ, self.environment | environment, clear=True),

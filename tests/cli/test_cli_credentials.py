@@ -34,7 +34,7 @@ def assert_secret_kept(shell: Shell, *runs: Ran) -> None:
 
 
 def test_credentials_of_the_configured_index_are_found_again_for_the_downloads(shell: Shell, guarded: Index):
-    """Downloads work although pip's report omits credentials (PEP 610); none are printed or stored."""
+    """Downloads work although pip's report omits credentials (PEP 610). None are printed or stored."""
     shell.environment["PIP_INDEX_URL"] = guarded.url(f"somebody:{SECRET}")
     table = shell.fetch("demo-app")
     assert set(table.rows.values()) == {"downloaded"}
@@ -125,7 +125,7 @@ def test_redaction_leaves_the_rest_of_a_text_as_it_is(text: str, shown: str):
 
 
 def test_the_proxy_of_pip_is_used_and_its_credentials_are_kept(shell: Shell, server: Server):
-    """The proxy setting of pip, which needs no scheme, is used for downloads; its refusal is one line."""
+    """The proxy setting of pip, which needs no scheme, is used for downloads. Its refusal is one line."""
     server.serve(f"/{LIB.filename}", LIB.data)
     url = f"http://wheels.example.org/{LIB.filename}#sha256={LIB.sha256}"
     proxy = f"somebody:{SECRET}@127.0.0.1:{server.port}"

@@ -38,7 +38,7 @@ def test_one_wheel_that_fails_does_not_stop_the_others(shell: Shell, index: Inde
 
 
 def test_a_url_that_is_not_a_wheel_does_not_stop_the_others(shell: Shell, index: Index):
-    """A bad file name and a bad URL are a line each, in the order of the arguments; the wheel is fetched."""
+    """A bad file name and a bad URL are a line each, in the order of the arguments. The wheel is fetched."""
     ran = shell.fetch("https://example.org/archive.zip", index.wheel_url(LIB), "https:///nowhere.whl")
     assert ran.code == 1
     assert ran.rows == {LIB.filename: "downloaded", "nowhere.whl": "failed"}
@@ -160,7 +160,7 @@ def test_source_is_refused_before_it_is_built(shell: Shell):
 
 
 def test_a_source_that_pip_chooses_does_not_stop_the_wheels(shell: Shell, index: Index):
-    """A project folder in a requirements file is an error that names it; the rest is fetched."""
+    """A project folder in a requirements file is an error that names it. The rest is fetched."""
     project = shell.folder / "project"
     project.mkdir()
     project.joinpath("pyproject.toml").write_text(

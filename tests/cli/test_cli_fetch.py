@@ -17,7 +17,7 @@ from wheelcache.cli.resolve.requests import make_request
 
 
 def test_a_requirement_comes_with_its_dependency_and_is_a_hit_the_second_time(shell: Shell, index: Index):
-    """The first run downloads each wheel once; in the second, every row is a hit and no wheel is requested."""
+    """The first run downloads each wheel once. In the second, every row is a hit and no wheel is requested."""
     first = shell.process("demo-app")
     assert (first.code, first.err) == (0, "")
     assert first.rows == {APP.filename: "downloaded", LIB.filename: "downloaded"}
@@ -229,7 +229,7 @@ def test_a_lock_file_is_read_without_a_resolver(shell: Shell, index: Index):
 
 
 def test_a_package_that_is_locked_as_source_does_not_stop_the_wheels(shell: Shell, index: Index):
-    """Each source is an error that names it; wheels are fetched, even if locked as archives."""
+    """Each source is an error that names it. Wheels are fetched, even if locked as archives."""
     sdist = (
         "[[packages]]\nname = 'from-source'\nversion = '1.0'\n[packages.sdist]\nname = 'from_source-1.0.tar.gz'\n"
         f"url = '{index.url()}from_source-1.0.tar.gz'\nhashes = {{ sha256 = '{'0' * 64}' }}\n"

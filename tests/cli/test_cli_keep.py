@@ -59,7 +59,7 @@ def test_dir_makes_nothing(shell: Shell, place: tuple[str, ...]) -> None:
 
 
 def test_ls_lists_all_or_those_that_are_named(filled: Shell) -> None:
-    """Wheels are selected by project in any spelling, digest or file name; an unknown name is an error."""
+    """Wheels are selected by project in any spelling, digest or file name. An unknown name is an error."""
     everything = run(filled, "ls")
     assert all(wheel.filename in everything.out for wheel in WHEELS)
     assert everything.out.splitlines()[-1] == "3 wheels, 12.0 kB"
@@ -88,7 +88,7 @@ def test_digests_are_taken_as_ls_prints_them(filled: Shell) -> None:
 
 
 def test_a_beginning_of_several_digests_is_an_error_that_names_them(shell: Shell) -> None:
-    """An ambiguous start of a digest shows and removes nothing; a longer one selects one wheel."""
+    """An ambiguous start of a digest shows and removes nothing. A longer one selects one wheel."""
     one, other = twins()
     with Cache(shell.cache) as cache:
         for wheel in (one, other):
@@ -133,7 +133,7 @@ def test_stats_count(filled: Shell) -> None:
 
 
 def test_prune_cuts_to_a_size_that_people_write(filled: Shell) -> None:
-    """A dry run shows the wheels and keeps them; the run removes them; ages and --keep work as well."""
+    """A dry run shows the wheels and keeps them. The run removes them. Ages and --keep work as well."""
     before = files_in(filled.cache)
     plan = run(filled, "prune", "--max-size", "8kB", "--dry-run")
     assert WHEELS[0].filename in plan.out
@@ -197,14 +197,14 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
 
 
 def test_rm_takes_projects_and_digests(filled: Shell) -> None:
-    """A dry run keeps the named wheels; the run removes these and no others."""
+    """A dry run keeps the named wheels. The run removes these and no others."""
     assert WHEELS[0].filename in run(filled, "rm", "-n", "proj-0").out
     assert run(filled, "rm", "PROJ.0", WHEELS[2].digest).code == 0
     assert [wheel["filename"] for wheel in run(filled, "ls", "--json").json["wheels"]] == [WHEELS[1].filename]
 
 
 def test_rm_takes_file_names_and_all_names_of_their_bytes(filled: Shell) -> None:
-    """A file name removes all names of the same bytes; if one name is unknown, nothing is removed."""
+    """A file name removes all names of the same bytes. If one name is unknown, nothing is removed."""
     with Cache(filled.cache) as cache:
         alias = cache.put(filled.folder / WHEELS[0].filename, filename=wheel_filename("alias")).filename
     before = files_in(filled.cache)
@@ -280,7 +280,7 @@ def test_export_makes_a_wheelhouse(filled: Shell) -> None:
 
 
 def test_export_says_which_wheels_to_leave_out(filled: Shell) -> None:
-    """All wheels with the same name are listed and nothing is written; naming a digest chooses one."""
+    """All wheels with the same name are listed and nothing is written. Naming a digest chooses one."""
     others = [Wheel(wheel.filename, make_wheel(f"proj_{n}", size=5000)) for n, wheel in enumerate(WHEELS[:2])]
     with Cache(filled.cache) as cache:
         for wheel in others:

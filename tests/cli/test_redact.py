@@ -79,7 +79,7 @@ PATH = st.lists(st.text(st.sampled_from("a@:%.+-"), max_size=6).map("a{}a".forma
 
 @given(st.sampled_from(["https", "ftp", "git+https", "git+ssh"]), LOGIN, PATH, st.sampled_from(["", "'", '"']))
 def test_only_the_credentials_are_replaced(scheme: str, login: str, path: str, quote: str):
-    """Whatever characters the credentials and the path have, the former are hidden and the latter is shown."""
+    """With any characters in credentials and path, the credentials are hidden and the path is shown."""
     text = f"see {quote}{scheme}://{login}{SECRET}@example.org/{path}{quote} or ask"
     assert redact(text) == f"see {quote}{scheme}://***@example.org/{path}{quote} or ask"
 

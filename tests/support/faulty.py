@@ -37,7 +37,7 @@ _ERRNO_OF_WINERROR = {
 
 
 def os_error(code: Code, path: str = "", target: str | None = None) -> OSError:
-    """Return the error that the system would raise; a number is a Windows code, on other systems too."""
+    """Return the error that the system would raise. A number is a Windows code, on other systems too."""
     if isinstance(code, str):
         number = getattr(errno, code)
         return OSError(number, os.strerror(number), path, None, target)
@@ -79,7 +79,7 @@ class Plan:
     """Decides the effect of each call. This one has no effect."""
 
     def before(self, call: FileCall) -> None:
-        """Called before the call; if this raises, the call is not made."""
+        """Called before the call, which is not made if this method raises."""
 
     def after(self, call: FileCall) -> None:
         """Called after the call."""
@@ -297,7 +297,7 @@ class FaultyHandle:
         self.inner.flush()
 
     def close(self) -> None:
-        """Close the file. A failing close has closed it all the same, as on Linux; a second close does nothing."""
+        """Close the file, even if the plan refuses the call, as on Linux. A second close does nothing."""
         if self.inner.closed:
             return
         try:
@@ -407,7 +407,7 @@ class FaultyFiles:
         try:
             return self.perform(operation, path, open_it)
         except Exception:
-            # If the plan fails after the call, the caller gets no file that it could close.
+            # If the plan fails after the call, the caller has no file that it could close.
             for handle in opened:
                 handle._close()
             raise

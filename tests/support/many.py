@@ -1,4 +1,4 @@
-"""Make caches of many entries fast: real records with tiny blobs, last used a minute apart."""
+"""Create caches of many entries fast, with real records and tiny blobs, last used a minute apart."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from wheelcache._store.layout import Layout
 from wheelcache._store.records import Record, StatFingerprint, encode_record
 
 FIRST_USE = 1_500_000_000
-"""When number 0 was used, in seconds since the epoch; each next one a minute later."""
+"""The time of the last use of entry 0, in seconds since the epoch. Each later entry was used a minute later."""
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """An entry whose bytes follow from its number; all have the same size."""
+    """An entry whose bytes follow from its number. All have the same size."""
 
     number: int
 
@@ -43,7 +43,7 @@ TINY_SIZE = len(Tiny(0).data)
 
 
 def build(root: Path, count: int, boot: str | None) -> None:
-    """Make a cache of this many entries, which are trusted in this boot."""
+    """Create a cache of this many entries, which are trusted in this boot."""
     layout = Layout(str(root))
     made: set[str] = set()
     for tiny in map(Tiny, range(count)):

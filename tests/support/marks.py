@@ -1,4 +1,4 @@
-"""Marks for tests that cannot run everywhere, with the reason. There are few."""
+"""Marks for tests that cannot run on every platform, with the reason."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def not_on_windows(reason: str) -> pytest.MarkDecorator:
 
 
 on_windows = pytest.mark.skipif(sys.platform != "win32", reason="Windows only: tests/windows/setup gets one")
-"""For what only Windows has: its file layer, its codes."""
+"""For tests of the file layer and the error codes of Windows."""
 
 with_scanner = pytest.mark.skipif(
     "WHEELCACHE_SCANNER" not in os.environ, reason="needs the scanner of the Windows lab: tests/windows/setup"
 )
-"""For what needs a process that holds files as an antivirus does."""
+"""For tests that need a process that holds files like a virus scanner."""
 
 with_uv = pytest.mark.skipif(find_spec("uv") is None, reason="no uv; its Windows program does not start under Wine 8")
-"""For what uv must be able to do with what is cached."""
+"""For tests of uv with the files of a cache."""

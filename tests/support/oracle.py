@@ -30,7 +30,7 @@ def check_sound(machine: Machine, root: str | os.PathLike[str], wheels: Mapping[
         for filename, data in wheels.items():
             assert (filename, sha256(data)) in seen, f"{filename} is no longer an entry"
             found = cache.get(sha256(data), filename=filename)
-            assert found is not None, f"{filename} is not to be had"
+            assert found is not None, f"{filename} cannot be found"
             assert found.filename == filename
             assert Path(found).read_bytes() == data
 
@@ -43,7 +43,7 @@ def leftovers(root: str | os.PathLike[str]) -> list[str]:
             for name in names:
                 if folder == "wheels" and name.endswith((".whl", ".json")):
                     continue
-                assert OwnerTag.of(name) is not None, f"{name} in {folder} does not say whose it is"
+                assert OwnerTag.of(name) is not None, f"{name} in {folder} does not contain its owner"
                 if folder != "quarantine":
                     found.append(os.path.join(parent, name))
     return found
@@ -51,7 +51,7 @@ def leftovers(root: str | os.PathLike[str]) -> list[str]:
 
 def check_error(error: BaseException, *codes: str) -> None:
     """Check that an error has the operation, paths, attempts, duration and one of these codes, and can be pickled."""
-    assert isinstance(error, WheelCacheError), f"a raw {type(error).__name__} came out: {error!r}"
+    assert isinstance(error, WheelCacheError), f"a raw {type(error).__name__} was raised: {error!r}"
     text = str(error)
     assert error.operation, text
     assert error.operation in text

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SHARES = ("none", "r", "rw", "rwd")
-"""What others may do with a file that is held: nothing, read, read and write, delete and rename too."""
+"""The access that other processes have to a held file: none, reading, reading and writing, or all."""
 
 _STARTS_WITHIN = 60
 _BACKSTOP_SECONDS = 300
@@ -68,7 +68,7 @@ def _running(*arguments: str) -> Iterator[Scanner]:
 
 @contextmanager
 def holding(*paths: str | Path, share: str, ms: int | str = "forever", access: str = "read") -> Iterator[Scanner]:
-    """Hold files or folders; the block begins once all are held."""
+    """Hold files or folders. The block begins once all are held."""
     with _running("hold", *map(str, paths), "--share", share, "--ms", str(ms), "--access", access) as scanner:
         for path in paths:
             scanner.wait_for(f"held {path}")

@@ -193,7 +193,7 @@ def reset(at: int | None = None) -> Answer:
 
 
 def stalled(at: int | None, until: threading.Event) -> Answer:
-    """The first bytes of the body, or not even a head; the rest once an event is set."""
+    """The first bytes of the body, or not even a head. The rest once an event is set."""
 
     def answer(exchange: Exchange) -> None:
         code, headers, body = exchange.right_answer()
@@ -233,7 +233,7 @@ def html(exchange: Exchange) -> None:
 
 
 def wrong_length(by: int) -> Answer:
-    """A Content-Length that is wrong by this many bytes; the body has its true length."""
+    """A Content-Length that is wrong by this many bytes. The body has its true length."""
 
     def answer(exchange: Exchange) -> None:
         exchange.hang_up()
@@ -313,7 +313,7 @@ def without_validators(exchange: Exchange) -> None:
 
 
 def wrong_range(by: int) -> Answer:
-    """A 206 that begins this many bytes after the requested offset, and says so; otherwise the correct response."""
+    """A 206 that begins this many bytes after the requested offset, and says so. Otherwise the correct response."""
 
     def answer(exchange: Exchange) -> None:
         code, headers, body = exchange.right_answer()
@@ -327,7 +327,7 @@ def wrong_range(by: int) -> Answer:
 
 
 def refused_range(exchange: Exchange) -> None:
-    """416 to any range; otherwise the correct response."""
+    """416 to any range. Otherwise the correct response."""
     if "range" in exchange.request.headers:
         exchange.send(416, {"Content-Range": f"bytes */{len(exchange.body)}"})
     else:
@@ -348,7 +348,7 @@ def asks_for(user: str, password: str, then: Answer = plain) -> Answer:
 
 
 class Server:
-    """The server, in a thread of its own. Paths have no query; every method also accepts a URL."""
+    """The server, in a thread of its own. Paths have no query. Every method also accepts a URL."""
 
     def __init__(self) -> None:
         self._files: dict[str, File] = {}

@@ -28,7 +28,7 @@ SCANNER = os.environ["WHEELCACHE_SCANNER"]
 
 @contextlib.contextmanager
 def scanner(tmp_path, *arguments):
-    """Runs the scanner until the block ends; yields a function that waits for a line of its output."""
+    """Runs the scanner until the block ends. Yields a function that waits for a line of its output."""
     log, stop = tmp_path / "scanner.log", tmp_path / "scanner.stop"
 
     def wait_for(line):

@@ -143,7 +143,7 @@ def fork(root: str, url: str, digest: str, passed: str) -> None:
 
 
 def ends(pid: int) -> bool:
-    """Wait for a child; kill it if it does not end."""
+    """Wait for a child. Kill it if it does not end."""
     end = time.monotonic() + _CHILD_SECONDS
     while time.monotonic() < end:
         if os.waitpid(pid, os.WNOHANG)[0]:

@@ -29,7 +29,7 @@ def kill() -> None:
 
 
 def live(world: World, scenario: Scenario, number: int, moment: str) -> None:
-    """Run the operation; the process ends inside this function in any case."""
+    """Run the operation. The process ends inside this function in any case."""
     try:
         world.files.plan = Die(len(world.files.trace) + number, moment, kill)
         with world.cache(**scenario.options) as cache:
