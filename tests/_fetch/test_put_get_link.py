@@ -499,7 +499,7 @@ def test_two_caches_do_not_mix(machine: Machine, source: Path, wheel: Wheel, tmp
         (lambda cache, wheel, tmp: cache.fetch_all(WheelRequest("https://example.org/")), "must be a list of requests"),
         (lambda cache, wheel, tmp: cache.fetch_all([{"url": "https://me:secret@example.org/"}]), "not dict"),
         (lambda cache, wheel, tmp: cache.put(b"PK", filename=wheel.filename), "not bytes"),
-        (lambda cache, wheel, tmp: cache.put(io.StringIO("PK"), filename=wheel.filename), "open it in binary"),
+        (lambda cache, wheel, tmp: cache.put(io.StringIO("PK"), filename=wheel.filename), "must be open in binary"),
         (lambda cache, wheel, tmp: cache.get(5), "not int"),
     ],
 )

@@ -86,10 +86,7 @@ def test_ages_are_seconds_or_a_timedelta(machine: Machine, cache: Cache, tmp_pat
 
 
 def test_use_is_marked_once_a_day_and_never_by_looking(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """The first hit of a day makes one more file operation, the next ones none.
-
-    The order is not changed by entries().
-    """
+    """The first hit of a day makes one more file operation. entries() and verify() keep the order."""
     old, young = fill(machine, cache, tmp_path, 2)
     machine.clock.advance(3 * DAY)
     machine.reboot()
