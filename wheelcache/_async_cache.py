@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# Seconds between checks whether a cancelled thread has ended.
+# Seconds between two checks whether a cancelled thread has ended.
 _POLL_SECONDS = 0.002
 
 # The number of threads for methods that may wait for a server. Each thread needs a connection. An httpx client has 100
@@ -302,7 +302,7 @@ class _Work(Generic[_R]):
         self._error: BaseException | None = None
 
     def __call__(self) -> None:
-        # The thread runs in a copy of the task's context, so this does not affect other calls.
+        # The thread runs in a copy of the task's context, so setting the token does not affect other calls.
         CURRENT_TOKEN.set(self.token)
         # Set before the token is checked. A canceller cancels the token before it reads is_running, so a thread that
         # starts late is not missed.

@@ -105,7 +105,7 @@ class Core:
         )
 
     def _open(self, layers: list[Layout], *, read_only: bool) -> None:
-        """Create the cache folder if it is missing, and raise if a read-only folder is missing."""
+        """Create a missing cache folder, and raise ReadOnlyError if a read-only folder is missing."""
         fs = RobustIO(self.begin())
         for layout in [self.layout, *layers] if read_only else layers:
             create.require_folder(fs, layout.root)
@@ -114,7 +114,7 @@ class Core:
             create.prepare(RobustIO(self.begin()), self.layout)
 
     def begin(self, wheel: str = "", progress: Progress | None = None) -> Operation:
-        """Return the operation of a public call that begins now.
+        """Begin the operation of a public call, and return it.
 
         Raises:
             ValueError: if the cache is closed.

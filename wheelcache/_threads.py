@@ -35,7 +35,7 @@ def one_at_a_time(listener: Callable[[_T], object] | None) -> Callable[[_T], obj
 class ThreadGroup:
     """A fixed number of threads that run the same function. All of them have ended when :meth:`run` returns.
 
-    The group counts its running threads instead of relying on ``Thread.join``. Before Python 3.13, an interrupted
+    The group counts its running threads and does not rely on ``Thread.join``. Before Python 3.13, an interrupted
     ``join`` marks a running thread as ended. Even the interpreter does not wait for such a thread at exit
     (https://github.com/python/cpython/issues/90882).
 

@@ -1,9 +1,9 @@
 """Classify the errors of file operations, and find their cause and advice.
 
-Windows errors are classified by ``winerror``. Their ``errno`` is useless, because a dozen of them share EACCES. A code
-alone can be ambiguous. "Access denied" may be due to a scanner or to permissions. "Not supported" may be due to a file
-system, a container's mapped folder or a cloud service. The functions of the second half look for evidence in the file
-system. They run once per refused operation, and never for an operation that succeeds.
+Windows errors are classified by ``winerror``. Their ``errno`` is not precise enough, because a dozen codes share
+EACCES. A code alone can be ambiguous. "Access denied" may be due to a scanner or to permissions. "Not supported" may be
+due to a file system, a container's mapped folder or a cloud service. The functions of the second half look for evidence
+in the file system. They run once per refused operation, and never for an operation that succeeds.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def classify(error: OSError, path: str) -> ErrorKind:
 
 
 def can_be_transient(error: OSError, path: str) -> bool:
-    """Return whether a POSIX error can end by itself.
+    """Return whether another attempt may succeed after a POSIX error.
 
     On a local file system, EACCES means that a permission is missing, which waiting does not change. Only file systems
     that relay errors of another machine or program use this code for a file that is held.
@@ -134,7 +134,7 @@ def is_permanently_unsupported(error: OSError) -> bool:
 def is_limited_to_folder(error: OSError, *, same_volume: bool) -> bool:
     """Return whether an unsupported operation may be supported in other folders of the same volume.
 
-    ``same_volume`` says whether both paths of the operation report the same volume.
+    With ``same_volume``, both paths of the operation report the same volume.
     """
     winerror = winerror_of(error)
     if winerror is None:

@@ -54,7 +54,7 @@ class _Root(Protocol):
 
 
 class LinkStrategy:
-    """The methods that destinations do not support, for one cache.
+    """The methods that the destinations of one cache do not support.
 
     Args:
         never_hardlink_from: caches whose files are only hard-linked if the caller names that mode. A hard link changes
@@ -97,7 +97,7 @@ class LinkStrategy:
 
 
 class Destination:
-    """A folder that the caller gave, for files of one folder."""
+    """A folder of the caller, as the destination for files of one folder."""
 
     __slots__ = ("_dest", "_fs", "_source", "_strategy", "_volumes")
 

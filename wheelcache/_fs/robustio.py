@@ -51,12 +51,12 @@ class HolderPoll:
     """Finds the processes that have a file open, during a wait for them. After the wait, they may have ended.
 
     Args:
-        query: returns the processes that have any of some files open.
+        query: returns the processes that have any of the given files open.
         monotonic: the clock.
         paths: the files. Empty paths are ignored.
 
     Attributes:
-        holders: the result of the last query that found any.
+        holders: the processes that the last successful query found.
     """
 
     def __init__(

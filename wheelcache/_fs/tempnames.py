@@ -50,12 +50,12 @@ class OwnerTag(NamedTuple):
 
 
 def boot_tag(boot: str | None) -> str:
-    """Return the part of a tag that stands for a boot ID."""
+    """Return the part of a tag that identifies a boot."""
     return text_key(boot or "")[:8]
 
 
 def space_tag(space: str) -> str:
-    """Return the part of a name that stands for a PID namespace."""
+    """Return the part of a name that identifies a PID namespace."""
     return text_key(space)[:_SPACE_DIGITS]
 
 

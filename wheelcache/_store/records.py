@@ -129,7 +129,7 @@ def write_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> N
     """Write or replace a record, which makes its blob an entry with this time of last use.
 
     Raises:
-        CommitError: if the file system refuses.
+        CommitError: if the file system refuses an operation.
     """
     stamp = OwnerTag.new(fs.system.now(), fs.system.boot())
     path = layout.record(record.sha256, record.filename)
@@ -143,7 +143,7 @@ def write_first_record(fs: RobustIO, layout: Layout, record: Record, used: float
 
     Raises:
         FileExistsError: if a record exists.
-        CommitError: if the file system refuses.
+        CommitError: if the file system refuses an operation.
     """
     path = layout.record(record.sha256, record.filename)
     fs.create_small(path, encode_record(record))

@@ -1,7 +1,7 @@
 """Let only one thread or process at a time work on a key.
 
-The locks only save work, and correctness never depends on them. A waiter observes the progress of the owner, which is
-the growth of a partial file of the same wheel. The waiter continues without a lock if the owner makes no progress for
+The locks only save work. Correctness never depends on them. A waiter observes the progress of the owner, which is the
+growth of a partial file of the same wheel. The waiter continues without a lock if the owner makes no progress for
 ``lock_timeout`` seconds, or if locking is impossible. The result is still correct, because each process writes its own
 partial file, and losing the race to commit is a success.
 """
@@ -43,7 +43,7 @@ class SingleFlight:
 
     @contextmanager
     def turn(self, fs: RobustIO, key: str, is_done: Callable[[], bool]) -> Iterator[None]:
-        """Wait for the turn to work on a key, and have it within the block.
+        """Wait until the caller may work on a key within the block.
 
         The wait ends when no other thread or process works on the key, or when ``is_done`` reports that another one has
         done the work. The wait also ends if the owner makes no progress, or if the operation is cancelled.

@@ -54,7 +54,7 @@ class EntryFolder:
         names: the file names of the wheels that have a record.
         blobs: the blobs beside the records, followed by those in numbered folders.
         others: the paths of other files, and of anything that is neither a regular file nor a folder.
-        folders: the paths of folders that wheelcache does not make.
+        folders: the paths of folders that wheelcache does not create.
         used: the time of the last use of any of the wheels, in seconds since the epoch, accurate to a day. 0 without a
             record.
         changed: the latest time stamp of the files other than records, or of the folder if there are no such files.

@@ -113,7 +113,7 @@ class _WheelLink:
 
 
 class _ExistsError(Exception):
-    """A file has the name of the target."""
+    """The target already exists."""
 
 
 def _check_same(fs: RobustIO, wheel: CachedWheel, target: str) -> LinkMode:

@@ -72,12 +72,12 @@ class TreeLinker:
         """Link the files of the tree at ``root`` into the folder ``dest``, and return the mode that was used.
 
         ``Cache.unpack`` documents the modes. With ``check``, each folder of the tree is compared with the manifest
-        before its files are linked. This is for a tree of this boot that has not been compared yet.
+        before its files are linked. A tree of this boot that has not been compared yet needs this check.
 
         Raises:
             FileExistsError: if an existing file has other bytes or is not a regular file. Nothing is written then.
             TreeRemovedError: if a file of the tree was removed or changed.
-            CommitError: if the file system refuses.
+            CommitError: if the file system refuses an operation.
         """
         existing = _ExistingFiles(fs, root, manifest, dest)
         absent_folders, existing_names = existing.find()
@@ -247,7 +247,7 @@ class _LinkRun:
     def _link_folder(self, folder: ManifestDir, is_absent: bool, existing: frozenset[str]) -> None:
         source, target = _join(self._root, folder.path), _join(self._dest, folder.path)
         if is_absent:
-            # This also creates a parent folder whose task another thread has.
+            # Also creates the parent folder, whose task another thread may have.
             _make_folder(self._fs, target)
         if folder.names:
             self.link_files(folder, existing, source, target)
@@ -380,7 +380,7 @@ class _FileLink:
 
 
 class _ExistsError(Exception):
-    """A file has the name of the target."""
+    """The target already exists."""
 
 
 def check_same(fs: RobustIO, source: str, folder: ManifestDir, number: int, target: str) -> LinkMode | None:

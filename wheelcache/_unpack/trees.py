@@ -8,8 +8,7 @@ Trees are trusted like wheels. In the boot in which the marker was written, ever
 time stamp, which takes one ``stat`` per file. After a reboot, a restore or a touch, the affected files are hashed once.
 Only the process that deleted the marker deletes the folder, so that a folder that was claimed again is never emptied.
 
-If a program edits a file and resets its time stamp within one boot, only ``verify="full"`` detects the change, as for
-wheels.
+As for wheels, only ``verify="full"`` detects a program that edits a file and resets its time stamp within one boot.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def make_request(
 
     Weak hashes without a strong one are dropped, since pip accepts such a wheel. The cache computes a strong hash.
 
-    A local file without a hash is hashed here, because reading it costs less than copying it into the cache again. This
-    digest only shows whether the cache already contains the wheel. It must not be part of the request, because the
+    A local file without a hash is hashed here, because reading it takes less time than copying it into the cache again.
+    This digest only shows whether the cache already contains the wheel. It must not be part of the request, because the
     cache would then accept any file that matches, even one that is not a wheel.
     """
     if hashes and all(name.lower() in _WEAK for name in hashes):
