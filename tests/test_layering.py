@@ -202,6 +202,8 @@ def who_imports(package: str) -> set[str]:
         ("httpx2", {"_http.adapters.library"}),
         ("httpcore2", {"_http.adapters.library"}),
         ("anyio", {"_async_cache", "_http.adapters.async_client", "_threads"}),
+        ("truststore", {"_http.default_client.trust"}),
+        ("certifi", {"_http.default_client.trust"}),
         ("tenacity", {"_operation"}),
         ("packaging", {"_filenames", "_maintenance.select"}),
         ("platformdirs", {"_options"}),

@@ -21,7 +21,6 @@ from wheelcache._http.client import HttpClient
 from wheelcache._http.default_client import network
 from wheelcache._http.default_client.network import InterruptibleBackend
 from wheelcache._http.default_client.pool import PoolTransport
-from wheelcache._http.default_client.proxies import environment_proxies
 from wheelcache._http.interrupt import running
 from wheelcache._operation import CancelToken, Operation, OperationCancelledError
 from wheelcache._os.system import System
@@ -220,57 +219,6 @@ def test_tls_in_the_tls_of_a_proxy() -> None:
             for _ in range(2):
                 assert client.get("https://127.0.0.1/").content == body
     assert proxy.tunnels == 1
-
-
-PROXY = "http://proxy.example.org:3128"
-# Which URLs are requested through the proxy, as httpx itself decides for the same settings.
-PROXIED: list[tuple[dict[str, str], dict[str, bool]]] = [
-    ({}, {"http://example.org": False}),
-    ({"http_proxy": "proxy.example.org:3128"}, {"http://example.org": True, "https://example.org": False}),
-    (
-        {"https_proxy": PROXY, "no_proxy": "example.com, .example.net,localhost,127.0.0.1"},
-        {
-            "http://example.org": False,
-            "https://example.org": True,
-            "https://example.com": False,
-            "https://www.example.com": False,
-            "https://notexample.com": True,
-            "https://www.example.net": False,
-            "https://example.net": True,
-            "https://localhost:8000": False,
-            "https://notlocalhost": True,
-            "https://127.0.0.1": False,
-        },
-    ),
-    (
-        {"all_proxy": PROXY, "no_proxy": "::1,192.168.0.0/16,http://plain.example.com"},
-        {
-            "http://example.org": True,
-            "http://[::1]:80": False,
-            "http://plain.example.com": False,
-            "https://plain.example.com": True,
-        },
-    ),
-    ({"all_proxy": PROXY, "no_proxy": "example.com,*"}, {"http://example.org": False, "https://example.com": False}),
-]
-
-
-@pytest.mark.parametrize(("settings", "proxied"), PROXIED)
-def test_the_proxies_of_the_environment_are_those_of_httpx(
-    settings: dict[str, str], proxied: dict[str, bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Our own client chooses the same proxy for each URL as httpx does by itself."""
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    mounts = {
-        pattern: None if proxy is None else httpx.MockTransport(lambda _, proxy=proxy: httpx.Response(200, text=proxy))
-        for pattern, proxy in environment_proxies().items()
-    }
-    direct = httpx.MockTransport(lambda _: httpx.Response(200, text=""))
-    with httpx.Client(transport=direct, mounts=mounts) as client:
-        assert {url: client.get(url).text for url in proxied} == {
-            url: PROXY if through else "" for url, through in proxied.items()
-        }
 
 
 class HastyPeer:

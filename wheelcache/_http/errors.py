@@ -53,8 +53,9 @@ _PROXY_ADVICE: dict[int, str] = {
 }
 _CHECK_PROXY = "Check the proxy settings of the environment or the client."
 _CHECK_CERTIFICATE = (
-    "Check the certificate of the server. If a private authority issued it, name that authority's file in "
-    "SSL_CERT_FILE or, in Python, pass client=httpx.Client(verify=...)."
+    "Check the certificate of the server. If a private authority issued it, add the authority to the certificates of "
+    "the system, or name its file in SSL_CERT_FILE, which replaces those of the system. A client of your own has its "
+    "own setting, such as httpx.Client(verify=...)."
 )
 
 
@@ -202,16 +203,13 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def _reason(system: OSError | None) -> str:
+    """Return the words of the operating system, after a colon."""
+    if isinstance(system, ssl.SSLCertVerificationError) and not system.strerror:
+        # Errors of Windows and macOS, which truststore raises, have no other text.
+        return f": {system.verify_message}" if hasattr(system, "verify_message") else ""
     if system is None or not system.strerror:
         return ""
     if sys.platform == "win32" or isinstance(system, ssl.SSLError | socket.gaierror) or system.errno is None:
         return f": {system.strerror}"
     # asyncio and trio replace the text of the system by one of their own.
     return f": {os.strerror(system.errno)}"
-
-
-def explain(error: Exception) -> str:
-    """Return a description without secrets: the name of the error's class, and the words of the operating system."""
-    system = system_error(error)
-    reason = _reason(system)
-    return f"{type(error).__name__}{reason}"

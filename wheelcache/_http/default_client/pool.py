@@ -6,11 +6,9 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 from ..adapters.library import Library
-from ..errors import FailedRequestError
 from .network import InterruptibleBackend
 
 # httpx's defaults. The number of connections is not limited: callers limit their jobs, and a wait for the pool could
@@ -23,11 +21,11 @@ class PoolTransport:
 
     Args:
         library: the library of the client.
-        context: the TLS settings, with the trusted authorities.
+        context: the TLS settings, with the trusted authorities; ``None`` if no request uses TLS.
         proxy: the proxy for all requests, if any.
     """
 
-    def __init__(self, library: Library, context: ssl.SSLContext, proxy: Any = None) -> None:
+    def __init__(self, library: Library, context: ssl.SSLContext | None, proxy: Any = None) -> None:
         self._library = library
         self._pool = _create_pool(library.httpcore, context, proxy)
 
@@ -70,7 +68,7 @@ def _body_class(library: Library) -> Any:
     return Body
 
 
-def _create_pool(httpcore: Any, context: ssl.SSLContext, proxy: Any) -> Any:
+def _create_pool(httpcore: Any, context: ssl.SSLContext | None, proxy: Any) -> Any:
     options: dict[str, Any] = {
         "ssl_context": context,
         "max_connections": None,
@@ -83,12 +81,6 @@ def _create_pool(httpcore: Any, context: ssl.SSLContext, proxy: Any) -> Any:
     options |= {"proxy_url": _core_url(httpcore, proxy.url), "proxy_auth": proxy.raw_auth}
     if proxy.url.scheme in {"http", "https"}:
         return httpcore.HTTPProxy(proxy_headers=proxy.headers.raw, proxy_ssl_context=proxy.ssl_context, **options)
-    if find_spec("socksio") is None:
-        raise FailedRequestError(
-            "the environment names a SOCKS proxy, but the package socksio is not installed",
-            is_transient=False,
-            hint="Install it: pip install httpx[socks].",
-        )
     return httpcore.SOCKSProxy(**options)
 
 
