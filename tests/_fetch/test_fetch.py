@@ -747,7 +747,7 @@ def test_a_fetch_writes_only_below_the_cache_folder(server: Server, machine: Mac
     }
 
 
-@pytest.mark.skipif(find_spec("pip") is None, reason="this Python has no pip")
+@pytest.mark.skipif(find_spec("pip") is None, reason="pip is not installed")
 def test_pip_installs_from_the_path(cache: Cache, wheel: Wheel, server: Server, tmp_path: Path) -> None:
     """The path of a cached wheel is one that pip installs from."""
     found: CachedWheel = cache.fetch(wheel.on(server), hashes=wheel.digest)

@@ -22,5 +22,5 @@ with_scanner = pytest.mark.skipif(
 )
 """For tests that need a process that holds files like a virus scanner."""
 
-with_uv = pytest.mark.skipif(find_spec("uv") is None, reason="no uv; its Windows program does not start under Wine 8")
+with_uv = pytest.mark.skipif(find_spec("uv") is None, reason="uv is not installed: it does not start under Wine 8")
 """For tests of uv with the files of a cache."""

@@ -57,6 +57,17 @@ def later_wheel(exchange: Exchange) -> None:
     plain(exchange)
 
 
+def no_such_range(exchange: Exchange) -> None:
+    """404 to any range; otherwise the correct response."""
+    (status(404) if "range" in exchange.request.headers else plain)(exchange)
+
+
+def transformed(exchange: Exchange) -> None:
+    """The file with the status of a proxy that may have changed it."""
+    exchange.send(203, {}, exchange.body)
+
+
+TRANSFORMED = "A proxy on the way to the server changed the response: pass the wheel's hash to accept the same bytes."
 LONG_WAIT = "The server asks to wait 3600 s: try again after that."
 
 SCENES = [
@@ -84,15 +95,23 @@ SCENES = [
     Scene("HTTP/1.0", failed_status(404, reason="Not Found"), how=raw_head("HTTP/1.0 404 Not Found")),
     Scene("an unregistered status", failed_status(599), how=raw_head("HTTP/1.1 599 ")),
     Scene("an informational response before the wheel", "downloaded", how=with_early_hints),
+    Scene("status 203", "downloaded", how=transformed),
+    Scene(
+        "status 203, without a hash",
+        failed(responded(203), status=203, advice=TRANSFORMED),
+        how=transformed,
+        fetches=TWICE[:1],
+    ),
     # Ranges
     Scene(
         "truncated, then status 404",
-        failed_status(404, 2),
+        failed_status(404, 3),
         [truncated(5000)],
         how=status(404),
-        requests=2,
-        tried=["{url}: " + CUT, "{url}: " + responded(404)],
+        requests=3,
+        tried=["{url}: " + cut(5000), "{url}: " + responded(404) + " to a range request", "{url}: " + responded(404)],
     ),
+    Scene("truncated, then status 404 to ranges", "downloaded", [truncated(5000)], how=no_such_range, requests=3),
     Scene("truncated, then status 503, then fine", "resumed", [truncated(5000), status(503)], requests=3),
     Scene("truncated, then another range", "downloaded", [truncated(5000)], how=wrong_range(1), requests=3),
     Scene("truncated, then a refused range", "downloaded", [truncated(5000)], how=refused_range, requests=3),
