@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 _CLOSE_ATTEMPTS, _CLOSE_WAIT_SECONDS = 50, 0.02
 
 
+class ReceivedResponse(Protocol):
+    """A response of a synchronous client, for type checkers: an asynchronous client returns a coroutine instead."""
+
+    def iter_raw(self) -> Iterator[bytes]:
+        """Yield the bytes of the body as the server sent them."""
+        ...
+
+
 class Client(Protocol):
     """The methods that wheelcache uses of a synchronous client of httpx or httpx2. Any object with them is accepted."""
 
@@ -39,7 +47,9 @@ class Client(Protocol):
         """Return a request with the client's defaults."""
         ...
 
-    def send(self, request: Any, *, stream: bool = ..., auth: Any = ..., follow_redirects: bool = ...) -> Any:
+    def send(
+        self, request: Any, *, stream: bool = ..., auth: Any = ..., follow_redirects: bool = ...
+    ) -> ReceivedResponse:
         """Send a request, and return the response."""
         ...
 

@@ -1,0 +1,40 @@
+"""Type-check the calls of users who pass a client: ``.ci/run`` runs ``mypy --strict`` on this file. It is never run."""
+
+from __future__ import annotations
+
+import httpx
+import httpx2
+
+from wheelcache import AsyncCache, Cache, CacheTransport
+
+
+def pass_clients() -> None:
+    """Pass a client of each library to a Cache."""
+    Cache(client=httpx.Client())
+    Cache(client=httpx2.Client())
+    Cache(client=None)
+
+
+def pass_async_clients() -> None:
+    """Pass an asynchronous client of each library to an AsyncCache."""
+    AsyncCache(client=httpx.AsyncClient())
+    AsyncCache(client=httpx2.AsyncClient())
+    AsyncCache(client=None)
+
+
+def refuse_other_objects() -> None:
+    """A client of the other kind, or another object, is a type error."""
+    Cache(client=httpx.AsyncClient())  # type: ignore[arg-type]
+    Cache(client=httpx2.AsyncClient())  # type: ignore[arg-type]
+    Cache(client="https://example.org")  # type: ignore[arg-type]
+    AsyncCache(client=httpx.Client())  # type: ignore[arg-type]
+    AsyncCache(client=httpx2.Client())  # type: ignore[arg-type]
+    AsyncCache(client=httpx.AsyncClient)  # type: ignore[arg-type]
+
+
+def use_as_transport(cache: Cache, async_cache: AsyncCache) -> None:
+    """Pass a CacheTransport to a client."""
+    httpx.Client(transport=CacheTransport(cache))
+    httpx.AsyncClient(transport=CacheTransport(async_cache))
+    CacheTransport(cache, next=httpx.HTTPTransport())
+    CacheTransport(cache, next=httpx.AsyncHTTPTransport())
