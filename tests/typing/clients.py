@@ -33,8 +33,12 @@ def refuse_other_objects() -> None:
 
 
 def use_as_transport(cache: Cache, async_cache: AsyncCache) -> None:
-    """Pass a CacheTransport to a client."""
+    """Pass a CacheTransport to a client of each library."""
     httpx.Client(transport=CacheTransport(cache))
+    httpx2.Client(transport=CacheTransport(cache))
     httpx.AsyncClient(transport=CacheTransport(async_cache))
+    httpx2.AsyncClient(transport=CacheTransport(async_cache))
     CacheTransport(cache, next=httpx.HTTPTransport())
+    CacheTransport(cache, next=httpx2.HTTPTransport())
     CacheTransport(cache, next=httpx.AsyncHTTPTransport())
+    CacheTransport(cache, next=httpx2.AsyncHTTPTransport())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 
 from server import (
+    Answer,
     Exchange,
     chunked,
     chunked_cut,
@@ -32,6 +34,7 @@ from http_scenes.messages import (
     TIMED_OUT,
     cut,
     failed,
+    undecodable,
     wrong_hash,
     wrong_size,
 )
@@ -51,6 +54,28 @@ def gzipped_and_cut(exchange: Exchange) -> None:
     exchange.start(200, {"Content-Encoding": "gzip"}, length=len(body))
     exchange.write(body[: len(body) // 2])
     exchange.hang_up()
+
+
+GZIPPED = gzip.compress(WHEEL.data, 1)
+RAW_DEFLATED = zlib.compress(WHEEL.data, 1, -zlib.MAX_WBITS)
+
+
+def encoded(coding: str, body: bytes) -> Answer:
+    """A body with this Content-Encoding."""
+    return lambda exchange: exchange.send(200, {"Content-Encoding": coding}, body)
+
+
+def encoded_twice(exchange: Exchange) -> None:
+    """A body with two fields that each name a coding."""
+    body = gzip.compress(GZIPPED)
+    head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Encoding: gzip\r\n"
+    exchange.write_raw(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+def chunked_beside_a_length(exchange: Exchange) -> None:
+    """The body in chunks, with a Content-Length that does not count: RFC 9112, 6.3."""
+    exchange.start(200, {"Transfer-Encoding": "chunked", "Content-Length": "7"})
+    exchange.write_raw(f"{len(exchange.body):x}\r\n".encode() + exchange.body + b"\r\n0\r\n\r\n")
 
 
 def truncated_without_ranges(exchange: Exchange) -> None:
@@ -119,7 +144,19 @@ SCENES = [
     # With another encoding or protocol
     Scene("gzipped", "downloaded", how=gzipped),
     Scene("gzipped, without a hash", "downloaded", how=gzipped, fetches=UNHASHED),
-    Scene("gzipped and cut, then fine", "resumed", [gzipped_and_cut], requests=2),
+    Scene("gzipped and cut, then fine", "downloaded", [gzipped_and_cut], requests=2),
+    Scene("gzipped, labelled x-gzip", "downloaded", how=encoded("x-gzip", GZIPPED)),
+    Scene("deflated", "downloaded", how=encoded("deflate", zlib.compress(WHEEL.data))),
+    Scene("deflated, without a header", "downloaded", how=encoded("deflate", RAW_DEFLATED)),
+    Scene("plain, labelled gzip", "downloaded", how=encoded("gzip", WHEEL.data)),
+    Scene("plain, labelled gzip, without a hash", "downloaded", how=encoded("gzip", WHEEL.data), fetches=UNHASHED),
+    Scene("plain, labelled deflate", "downloaded", how=encoded("deflate", WHEEL.data)),
+    Scene("plain, labelled br", "downloaded", how=encoded("br", WHEEL.data)),
+    Scene("gzipped twice", undecodable("gzip, gzip"), how=encoded("gzip, gzip", gzip.compress(GZIPPED))),
+    Scene("gzipped twice, in two fields", undecodable("gzip, gzip"), how=encoded_twice),
+    Scene("an unknown coding", undecodable("br"), how=encoded("br", b"\x0b\x02\x80" + WHEEL.data)),
+    Scene("gzipped page", wrong_hash(PAGE), how=encoded("gzip", gzip.compress(PAGE))),
+    Scene("chunked, beside a length", "downloaded", how=chunked_beside_a_length),
     Scene("not HTTP, then fine", "downloaded", [not_http], requests=2),
     Scene("never HTTP", failed(DISCONNECTED, TRIES), how=not_http, requests=TRIES),
     # With other content

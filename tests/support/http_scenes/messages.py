@@ -22,6 +22,7 @@ DISCONNECTED = "the server closed the connection without a response"
 REFUSED = "the connection failed: <refused>"
 RESET = "the connection broke while reading: <reset>"
 TIMED_OUT = "the server sent nothing in time"
+UNDECODED = "the body cannot be decoded"
 INVALID_URL = "the URL cannot be requested"
 UNKNOWN_HOST = f"the connection failed: {RESOLVER_TEXT}"
 
@@ -51,6 +52,14 @@ def failed_status(code: int, attempts: int = 1, *, reason: str | None = None, at
     """Return the message of a DownloadError because of a status, which may be that of a redirected request."""
     redirected = f", redirected to {at}" if at else ""
     return failed(responded(code, reason) + redirected, attempts, status=code, url=url)
+
+
+def undecodable(coding: str) -> str:
+    """Return the message of a DownloadError because of a content coding."""
+    return failed(
+        f"the body has a content coding: wheelcache does not decode {coding!r}",
+        advice="Ask the operator of the server to send wheels without a content coding.",
+    )
 
 
 def wrong_hash(content: bytes, attempts: int = 1, *, url: str = "{url}") -> str:

@@ -156,20 +156,20 @@ SCENES = [
     ),
     Scene("redirect, truncated, then fine", "resumed", prepare=via(truncated(5000), times=1), requests=ONE_HOP * 2),
     # The credentials are not sent to the other origin.
-    Scene(
-        "redirect away from a login",
-        "downloaded",
-        prepare=login,
-        fetches=(Fetch(url="http://alice:hunter2@{server:}{path}"),),
-        requests=("{path}", "{path}"),
-    ),
-    Scene(
-        "redirect away from a login of the client",
-        "downloaded",
-        prepare=login,
-        client=ClientSettings(auth=("alice", "hunter2")),
-        requests=("{path}", "{path}"),
-    ),
+    *[
+        Scene(
+            f"redirect away from a login{name}",
+            "downloaded",
+            prepare=login,
+            client=client,
+            fetches=(Fetch(url),),
+            requests=("{path}", "{path}"),
+        )
+        for name, url, client in (
+            (" in the URL", "http://alice:hunter2@{server:}{path}", ClientSettings()),
+            (" of the client", "{url}", ClientSettings(auth=("alice", "hunter2"))),
+        )
+    ],
 ]
 
 if sys.platform != "win32":

@@ -143,6 +143,7 @@ def create_client(library: Any, settings: ClientSettings, around: Callable[[Any]
     transport = ReadingTransport() if settings.reads_ahead else None
     return library.Client(
         auth=settings.auth,
+        headers=settings.headers,
         event_hooks={"response": hooks[settings.hook]},
         transport=around(transport) if around else transport,
         timeout=library.Timeout(10, read=settings.read_seconds),
@@ -169,6 +170,7 @@ def create_async_client(library: Any, settings: ClientSettings, around: Callable
     transport = ReadingTransport() if settings.reads_ahead else None
     return library.AsyncClient(
         auth=settings.auth,
+        headers=settings.headers,
         event_hooks={"response": hooks[settings.hook]},
         transport=around(transport) if around else transport,
         timeout=library.Timeout(10, read=settings.read_seconds),

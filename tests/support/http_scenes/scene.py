@@ -51,6 +51,7 @@ class ClientSettings:
 
     Attributes:
         auth: the user name and password.
+        headers: further header fields of each request.
         hook: ``"raise"`` for an event hook that raises an error if the status is one, ``"read"`` for one that reads
             the body.
         reads_ahead: whether the transport reads each body before it returns the response.
@@ -58,6 +59,7 @@ class ClientSettings:
     """
 
     auth: tuple[str, str] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     hook: str = ""
     reads_ahead: bool = False
     read_seconds: float = PATIENT_SECONDS
@@ -65,7 +67,7 @@ class ClientSettings:
     @property
     def needs_caller(self) -> bool:
         """Whether only a client of the caller's can have these settings."""
-        return bool(self.auth or self.hook or self.reads_ahead)
+        return bool(self.auth or self.headers or self.hook or self.reads_ahead)
 
 
 @dataclass(frozen=True)

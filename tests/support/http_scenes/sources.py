@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from server import Answer, asks_for, gzipped, redirect, reset, status, truncated, wrong_bytes
+from server import Answer, Exchange, asks_for, gzipped, plain, redirect, reset, status, truncated, wrong_bytes
 
-from http_scenes.messages import REFUSED, UNKNOWN_HOST, cut, failed, failed_status, responded, wrong_hash
+from http_scenes.messages import REFUSED, UNDECODED, UNKNOWN_HOST, cut, failed, failed_status, responded, wrong_hash
 from http_scenes.scene import OTHER_WHEEL, TRIES, WHEEL, ClientSettings, Fetch, Scene, Stage
 
 LOGIN = ClientSettings(auth=("alice", "hunter2"))
+TOKEN = ClientSettings(headers={"Private-Token": "t0ken"})
 RAISES = ClientSettings(hook="raise")
 READS = ClientSettings(hook="read")
 AHEAD = ClientSettings(reads_ahead=True)
@@ -25,6 +26,21 @@ QUERY = "?token=a%2Fb&c=d+e&f=%20~*'()"
 def mirror(answer: Answer) -> Callable[[Stage], object]:
     """Set the answer of the mirror."""
     return lambda stage: WHEEL.on(stage.other, how=answer)
+
+
+def mislabelled(exchange: Exchange) -> None:
+    """The body as it is, with a Content-Encoding that it does not have."""
+    exchange.send(200, {"Content-Encoding": "gzip"}, exchange.body)
+
+
+def needs_token(exchange: Exchange) -> None:
+    """401 to requests without the token of the client."""
+    (plain if exchange.request.headers.get("private-token") == "t0ken" else status(401))(exchange)
+
+
+def refuses(field: str) -> Answer:
+    """400 to requests with this header field."""
+    return lambda exchange: (status(400) if field in exchange.request.headers else plain)(exchange)
 
 
 def url_scene(name: str, path: str, target: str | None = None) -> Scene:
@@ -125,6 +141,24 @@ SCENES = [
     Scene(
         "credentials of the client and the URL", "downloaded", how=GUARDED, client=LOGIN, fetches=with_userinfo("bob:x")
     ),
+    # They are not sent to a mirror on another origin.
+    *[
+        Scene(
+            f"mirror and {what}",
+            "downloaded",
+            how=status(404),
+            prepare=mirror(refuses(header)),
+            client=client,
+            fetches=(Fetch(url, mirrors=[MIRROR]),),
+            requests=2,
+        )
+        for what, header, url, client in (
+            ("credentials in the URL", "authorization", "http://alice:hunter2@{server:}{path}", ClientSettings()),
+            ("credentials of the client", "authorization", "{url}", LOGIN),
+            ("a token of the client", "private-token", "{url}", TOKEN),
+        )
+    ],
+    Scene("token of the client", "downloaded", how=needs_token, client=TOKEN),
     # Event hooks of the caller's client
     Scene("hook that raises, fine", "downloaded", client=RAISES),
     Scene("hook that raises, status 404", failed_status(404), how=status(404), client=RAISES),
@@ -141,6 +175,7 @@ SCENES = [
     Scene("hook that reads", "downloaded", client=READS),
     Scene("hook that reads, without a hash", ("downloaded", "revalidated"), client=READS, fetches=TWICE, requests=2),
     Scene("hook that reads, gzipped", "downloaded", how=gzipped, client=READS),
+    Scene("hook that reads, plain, labelled gzip", failed(UNDECODED), how=mislabelled, client=READS),
     Scene("hook that reads, truncated, then fine", "downloaded", [truncated(5000)], client=READS, requests=2),
     Scene("hook that reads, redirect", "downloaded", [redirect("?a")], client=READS, requests=("{path}", "{path}?a")),
     Scene("hook that reads, status 404", failed_status(404), how=status(404), client=READS),

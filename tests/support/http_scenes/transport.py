@@ -71,6 +71,17 @@ def stall(stage: Stage) -> None:
     stage.server.script(stage.url, stalled(5000, stage.never))
 
 
+def stored(stage: Stage) -> None:
+    """Redirect to a URL without the name of the wheel, and with another query each time."""
+    path = "/blobs/0b74ee"
+    stage.server.serve(path, WHEEL.data)
+
+    def sign(exchange: Exchange) -> None:
+        redirect(f"{path}?signature={stage.server.count()}")(exchange)
+
+    stage.server.serve(WHEEL.path, how=sign)
+
+
 SCENES = [
     Scene("plain", NETWORK, fetches=ONCE),
     Scene("with a hash", (NETWORK, HIT), fetches=HASHED_TWICE),
@@ -203,8 +214,7 @@ def _describe(response: Any) -> str:
 def _routes() -> list[TransportRoute]:
     if sys.platform == "win32":
         return [TransportRoute("httpx")]
-    # httpx2 is not supported yet.
-    return [TransportRoute(library, backend) for library in ("httpx",) for backend in ("", "asyncio", "trio")]
+    return [TransportRoute(library, backend) for library in LIBRARIES for backend in ("", "asyncio", "trio")]
 
 
 ROUTES = _routes()
