@@ -7,6 +7,9 @@ operation is cancelled.
 
 TLS runs over memory buffers (:class:`ssl.MemoryBIO`), so that the same code serves TLS over a socket and, with a proxy
 that speaks TLS itself, TLS over TLS.
+
+A connection withholds bodies of a declared size from the pool (:mod:`.detach`). The transport reads them from the
+connection.
 """
 
 from __future__ import annotations
@@ -25,13 +28,16 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..interrupt import check_running
+from .detach import detach_body
 
 _T = TypeVar("_T")
 
 # The longest wait without a check of the operation.
 _WAIT_SECONDS = 0.25
-# The size of a read from the socket below TLS. OpenSSL itself would make two calls for each record of 16 KiB.
-_TLS_READ_SIZE = 1 << 18
+# The size of a read from the socket below TLS. OpenSSL itself would make two calls for each record.
+_TLS_READ_SIZE = 1 << 19
+# The most bytes that one TLS record contains: https://www.rfc-editor.org/rfc/rfc8446#section-5.1
+_TLS_RECORD_SIZE = 1 << 14
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)}
 
 
@@ -72,15 +78,22 @@ class InterruptibleBackend:
             raise first_error or OSError("the name lookup returned no address")
 
 
-class _Stream:
+class InterruptibleStream:
     """A connection. ``receive`` and ``send`` raise the errors of the operating system.
 
     Args:
         httpcore: the library, whose errors the other methods raise.
+
+    Attributes:
+        body_size: the size in bytes of the body that is withheld from the pool, or ``None``.
     """
 
     def __init__(self, httpcore: Any) -> None:
         self.httpcore = httpcore
+        self.body_size: int | None = None
+        self._expects_head = False
+        # Bytes that were received with a head and not read yet.
+        self._unread = b""
 
     def close(self) -> None:
         """Close the connection."""
@@ -97,12 +110,28 @@ class _Stream:
         raise NotImplementedError
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return the next bytes, or no bytes at the end of the stream."""
+        """Return the next bytes for the pool, or no bytes at the end of the stream."""
+        data = self.read_body(max_bytes, timeout)
+        if self._expects_head:
+            self._expects_head = False
+            if (detached := detach_body(data)) is not None:
+                data, body, self.body_size = detached
+                self._unread = body + self._unread
+        return data
+
+    def read_body(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return the next bytes of a body that is withheld from the pool, or no bytes at the end of the stream."""
+        if self._unread:
+            data, self._unread = self._unread[:max_bytes], self._unread[max_bytes:]
+            return data
         with _translated_errors(self.httpcore.ReadTimeout, self.httpcore.ReadError):
             return self.receive(max_bytes, _TimeBudget(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of the bytes."""
+        if buffer:  # the pool also writes the empty body of each request
+            self.body_size = None
+            self._expects_head = buffer.startswith(b"GET ")
         with _translated_errors(self.httpcore.WriteTimeout, self.httpcore.WriteError):
             self.send(buffer, _TimeBudget(timeout))
 
@@ -118,7 +147,7 @@ class _Stream:
             raise
 
 
-class SocketStream(_Stream):
+class SocketStream(InterruptibleStream):
     """A plain connection."""
 
     def __init__(self, httpcore: Any, connection: socket.socket) -> None:
@@ -149,15 +178,15 @@ class SocketStream(_Stream):
             case "server_addr":
                 return self._socket.getpeername()
             case "is_readable":
-                return self._socket.fileno() < 0 or _is_ready(self._socket, 0.0)
+                return bool(self._unread) or self._socket.fileno() < 0 or _is_ready(self._socket, 0.0)
         return None
 
 
-class TlsStream(_Stream):
+class TlsStream(InterruptibleStream):
     """A TLS connection over another connection."""
 
     def __init__(
-        self, below: _Stream, context: ssl.SSLContext, server_hostname: str | None, budget: _TimeBudget
+        self, below: InterruptibleStream, context: ssl.SSLContext, server_hostname: str | None, budget: _TimeBudget
     ) -> None:
         super().__init__(below.httpcore)
         self._below = below
@@ -193,10 +222,22 @@ class TlsStream(_Stream):
 
     def receive(self, max_bytes: int, budget: _TimeBudget) -> bytes:
         try:
-            return self._run(partial(self._tls.read, max_bytes), budget)
+            return self._run(partial(self._read_records, max_bytes), budget)
         except ssl.SSLEOFError:
             # Many servers close without the alert that TLS requires. HTTP declares the length of each body itself.
             return b""
+
+    def _read_records(self, max_bytes: int) -> bytes:
+        """Return the bytes of all records that were received completely. OpenSSL returns one record per call."""
+        records = [self._tls.read(min(max_bytes, _TLS_RECORD_SIZE))]
+        remaining = max_bytes - len(records[0])
+        while records[-1] and remaining:
+            try:
+                records.append(self._tls.read(min(remaining, _TLS_RECORD_SIZE)))
+            except ssl.SSLWantReadError:
+                break
+            remaining -= len(records[-1])
+        return b"".join(records)
 
     def send(self, data: bytes, budget: _TimeBudget) -> None:
         remaining = memoryview(data)
@@ -209,7 +250,12 @@ class TlsStream(_Stream):
 
     def get_extra_info(self, info: str) -> Any:
         """Return a property of the connection, by the name that httpcore uses."""
-        return self._tls if info == "ssl_object" else self._below.get_extra_info(info)
+        match info:
+            case "ssl_object":
+                return self._tls
+            case "is_readable" if self._unread or self._tls.pending() or self._incoming.pending:
+                return True
+        return self._below.get_extra_info(info)
 
 
 class _TimeBudget:

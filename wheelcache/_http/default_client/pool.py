@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from ..adapters.library import Library
+from .detach import iter_body, restore_headers
 from .network import InterruptibleBackend
 
 # httpx's defaults. The number of connections is not limited: callers limit their jobs, and a wait for the pool could
@@ -42,8 +43,8 @@ class PoolTransport:
             response = self._pool.handle_request(sent)
         return self._library.httpx.Response(
             status_code=response.status,
-            headers=response.headers,
-            stream=_body_class(self._library)(response),
+            headers=restore_headers(response),
+            stream=_body_class(self._library)(sent, response),
             extensions=response.extensions,
         )
 
@@ -55,12 +56,13 @@ class PoolTransport:
 @cache
 def _body_class(library: Library) -> Any:
     class Body(library.httpx.SyncByteStream):  # type: ignore[misc, name-defined]  # the client requires this base class
-        def __init__(self, response: Any) -> None:
+        def __init__(self, request: Any, response: Any) -> None:
+            self._request = request
             self._response = response
 
         def __iter__(self) -> Iterator[bytes]:
             with _translated_errors(library):
-                yield from self._response.iter_stream()
+                yield from iter_body(self._request, self._response)
 
         def close(self) -> None:
             self._response.close()

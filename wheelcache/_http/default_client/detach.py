@@ -1,0 +1,73 @@
+"""Read the bodies of responses without the HTTP parser of the pool.
+
+The parser (h11) copies each byte four times, and holds Python's global lock meanwhile. For a large wheel, that takes as
+long as its sha256, and parallel downloads wait for each other. A body of a declared size needs no parser. So the
+connection changes the head of such a response, and the pool sees a response whose Content-Length is 0. The transport
+restores the field, and reads the body from the connection, which a response names
+(https://www.encode.io/httpcore/extensions/#network_stream).
+
+The pool remains in charge of its connections: a connection is used again if its body was read completely, and is closed
+otherwise. Only the pool's log shows the changed field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .network import InterruptibleStream
+
+_READ_SIZE = 1 << 20
+
+# The head ends where it ends for h11. Bodies of other statuses are not stored.
+_HEAD = re.compile(rb"HTTP/1\.[01] 20[036](?=[ \r\n]).*?\n\r?\n", re.DOTALL)
+_FRAMING = re.compile(rb"\n(?:content-length|transfer-encoding)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r?\n(?![ \t])", re.IGNORECASE)
+
+
+def detach_body(data: bytes) -> tuple[bytes, bytes, int] | None:
+    """Split the first bytes of a response into the changed head, the first bytes of the body, and the body's size.
+
+    Returns ``None`` if the head is incomplete, or does not declare the size by a single field that is valid.
+    """
+    if (found := _HEAD.match(data)) is None:
+        return None
+    head = found[0]
+    length = _LENGTH.search(head)
+    if length is None or len(_FRAMING.findall(head)) > 1:
+        return None
+    return head[: length.start(1)] + b"0" + head[length.end(1) :], data[len(head) :], int(length[1])
+
+
+def restore_headers(response: Any) -> list[tuple[bytes, bytes]]:
+    """Return the header fields of a response of the pool as the server sent them."""
+    stream: InterruptibleStream = response.extensions["network_stream"]
+    headers: list[tuple[bytes, bytes]] = response.headers
+    if stream.body_size is None:
+        return headers
+    size = str(stream.body_size).encode()
+    return [(name, size if name.lower() == b"content-length" else text) for name, text in headers]
+
+
+def iter_body(request: Any, response: Any) -> Iterator[bytes]:
+    """Yield the body of a response of the pool.
+
+    Raises:
+        httpcore.RemoteProtocolError: if the server closes the connection before the end.
+    """
+    stream: InterruptibleStream = response.extensions["network_stream"]
+    remaining = size = stream.body_size or 0
+    timeout = request.extensions.get("timeout", {}).get("read")
+    while remaining:
+        data = stream.read_body(min(remaining, _READ_SIZE), timeout)
+        if not data:
+            raise stream.httpcore.RemoteProtocolError(
+                f"peer closed connection without sending complete message body (received {size - remaining} bytes, "
+                f"expected {size})"
+            )
+        remaining -= len(data)
+        yield data
+    # The body that the pool parses, or the end of the response after a detached one.
+    yield from response.iter_stream()
