@@ -15,6 +15,7 @@ public API of the library::
         credentials     the user's index credentials and netrc
         requests        the results, which are requests for the cache and failures
     _http_client    an httpx client with pip's settings: certificates, proxies, credentials
+    _transport      its transports: the authorities and proxies of the environment
     _fetch          the two passes of ``fetch``: from the cache, then from the network
     _select         the cached wheels of a project, digest or file name
     _options        options that several commands share

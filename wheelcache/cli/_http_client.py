@@ -7,7 +7,6 @@ import math
 import os
 import ssl
 from collections.abc import Mapping
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -15,6 +14,7 @@ from wheelcache import __version__
 
 from ._errors import CommandError
 from ._redact import redact
+from ._transport import EnvironmentTransport, create_default_context, create_proxy
 from .resolve.credentials import Credentials
 
 _CONNECT_SECONDS = 10.0
@@ -43,8 +43,8 @@ def create_http_client(settings: Mapping[str, str], credentials: Credentials) ->
 
     try:
         client = _create_client(settings)
-    except (OSError, ValueError, ImportError) as error:
-        # OSError and ssl.SSLError do not name the file. The other errors may quote the URL of a proxy.
+    except (OSError, ValueError, httpx.InvalidURL) as error:
+        # OSError and ssl.SSLError do not name the file.
         named = ", ".join(f"{name} = {settings[name]}" for name in ("cert", "client-cert", "proxy") if name in settings)
         raise CommandError(redact(f"cannot apply pip's settings ({named or 'proxies'}): {error}")) from error
     client.event_hooks = {"request": [authorize]}
@@ -52,53 +52,45 @@ def create_http_client(settings: Mapping[str, str], credentials: Credentials) ->
 
 
 def _create_client(settings: Mapping[str, str]) -> httpx.AsyncClient:
-    proxy = _with_scheme(settings["proxy"]) if settings.get("proxy") else None
+    context = _tls_context(settings)
+    unverified = _unverified_context()
     hosts = settings.get("trusted-host", "").split()
     return httpx.AsyncClient(
-        verify=_tls_context(settings),
-        proxy=proxy,
-        # An empty proxy setting disables the proxies of the environment.
-        trust_env="proxy" not in settings,
-        mounts={f"https://{host}": _unverified_transport(host, proxy) for host in hosts},
+        transport=_create_transport(settings, context),
+        mounts={f"https://{host}": _create_transport(settings, unverified) for host in hosts},
         timeout=httpx.Timeout(_read_seconds(settings), connect=_CONNECT_SECONDS, pool=None),
         headers={"User-Agent": f"wheelcache/{__version__}"},
     )
 
 
 def _tls_context(settings: Mapping[str, str]) -> ssl.SSLContext:
-    """Trust the same certificates as pip, which are the configured ones, or those of the system and of certifi."""
+    """Trust the same certificates as pip, which are the configured ones, or the default ones."""
     named = settings.get("cert") or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if named and os.path.isdir(named):
         context = ssl.create_default_context(capath=named)
     elif named:
         context = ssl.create_default_context(cafile=named)
     else:
-        context = ssl.create_default_context()
-        try:
-            import certifi
-        except ImportError:
-            pass  # certifi is a dependency of httpx today, but not of wheelcache
-        else:
-            context.load_verify_locations(certifi.where())
+        context = create_default_context()
     if settings.get("client-cert"):
         context.load_cert_chain(settings["client-cert"])
     return context
 
 
-def _unverified_transport(host: str, proxy: str | None) -> httpx.AsyncHTTPTransport:
-    """Return a transport for a trusted host, whose certificate is not verified."""
-    if proxy is None and not proxy_bypass(host):
-        proxies = getproxies()
-        found = proxies.get("https") or proxies.get("all")
-        proxy = _with_scheme(found) if found else None
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+def _create_transport(settings: Mapping[str, str], context: ssl.SSLContext) -> httpx.AsyncBaseTransport:
+    """Return a transport with pip's proxy, else those of the environment. An empty setting disables them."""
+    if "proxy" not in settings:
+        return EnvironmentTransport(context)
+    proxy = create_proxy(settings["proxy"], context) if settings["proxy"] else None
     return httpx.AsyncHTTPTransport(verify=context, proxy=proxy)
 
 
-def _with_scheme(proxy: str) -> str:
-    return proxy if "://" in proxy else f"http://{proxy}"
+def _unverified_context() -> ssl.SSLContext:
+    """Return the TLS settings for trusted hosts, whose certificates are not verified."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _read_seconds(settings: Mapping[str, str]) -> float:
