@@ -24,6 +24,7 @@ from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import AsyncCache, Cache, Phase, ProgressEvent, WheelRequest
 from wheelcache._cache import core_of
+from wheelcache._http.adapters.library import default_library, load
 from wheelcache._os.system import System
 
 MANY = [Wheel(wheel_filename(f"many{n}"), make_wheel(f"many{n}", size=2000)) for n in range(4)]
@@ -61,10 +62,10 @@ def silent() -> Iterator[Silent]:
     silent.never.set()
 
 
-@pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    """Yield a client without timeouts."""
-    with httpx.Client(timeout=None) as client:
+@pytest.fixture(params=["httpx"] if sys.platform == "win32" else ["httpx", "httpx2"])
+def client(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+    """Yield a client of each library, without timeouts."""
+    with load(request.param).httpx.Client(timeout=None) as client:
         yield client
 
 
@@ -176,13 +177,13 @@ def test_closing_between_two_redirects(server: Server, machine: Machine, tmp_pat
     cache = machine.cache(tmp_path / "cache")
 
     class Closing(logging.Handler):
-        # httpx logs each response before the redirect is followed.
+        # The library logs each response before the redirect is followed.
         def emit(self, record: logging.LogRecord) -> None:
             closing = threading.Thread(target=cache.close)
             closing.start()
             closing.join()
 
-    log, handler = logging.getLogger("httpx"), Closing()
+    log, handler = logging.getLogger(default_library().name), Closing()
     url = server.serve(f"/from/{MANY[0].filename}", how=redirect(MANY[0].on(server)))
     level = log.level
     log.setLevel(logging.INFO)

@@ -245,7 +245,7 @@ def test_the_help_and_a_hit_import_no_more_than_they_need(shell: Shell, index: I
     shell.fetch(index.wheel_url(LIB))
     code = (
         "import sys; from wheelcache.cli import main; code = main(sys.argv[1:]);"
-        "heavy = ('httpx', 'rich.console', 'urllib.request', 'packaging.pylock');"
+        "heavy = ('httpx', 'httpx2', 'rich.console', 'urllib.request', 'packaging.pylock');"
         "print([name for name in heavy if name in sys.modules])"
     )
     assert shell.run([sys.executable, "-c", code, "--help"]).out.endswith("\n[]\n")
