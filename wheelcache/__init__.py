@@ -79,6 +79,7 @@ from ._request import WheelRequest
 
 if typing.TYPE_CHECKING:
     from ._async_cache import AsyncCache
+    from ._http.adapters.requests_client import requests_client
     from ._installer import LinkDestination, TreeSource
     from ._reports import Action, Check, DoctorReport, Problem, ProblemKind, PruneReport, Skipped, Stats, VerifyReport
     from ._transport import CacheTransport
@@ -119,12 +120,14 @@ __all__ = [
     "VerifyReport",
     "WheelCacheError",
     "WheelRequest",
+    "requests_client",
 ]
 
 # Imported on first use: most processes need none of these names, and importing them would slow every start down.
 # Importing CacheTransport also imports httpx, because it is a subclass of an httpx class.
 _LAZY_NAMES = {
     "_async_cache": ["AsyncCache"],
+    "_http.adapters.requests_client": ["requests_client"],
     "_installer": ["LinkDestination", "TreeSource"],
     "_reports": [
         *("Action", "Check", "DoctorReport", "Problem", "ProblemKind", "PruneReport", "Skipped", "Stats"),

@@ -44,9 +44,9 @@ class Cache:
         path: the cache folder, which is created if it is missing. ``None`` for the one in the environment variable
             ``WHEELCACHE_DIR``, else the user's cache folder on this platform. A relative path is made absolute at once.
             Links in the path are not resolved.
-        client: the :class:`httpx.Client` to download with, used as it is and never closed. Without one, the cache
-            creates its own at the first download, with the proxies, the netrc file and the certificate settings of the
-            environment. A forked child cannot download with your client, because the parent owns its connections.
+        client: the :class:`httpx.Client`, or :func:`requests_client` of a session, to download with. It is never
+            closed. A forked child cannot download with it, because the parent owns its connections. Without one, the
+            cache creates its own, with the proxies, the netrc file and the certificate settings of the environment.
         layers: folders of further caches, such as one in an image or on a share. If a wheel is not in this cache, the
             layers are searched in this order. The cache never writes to a layer, not even a lock or a time stamp.
         offline: never use the network, and raise :class:`OfflineError` for a missing wheel. The last response of a URL

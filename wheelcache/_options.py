@@ -101,6 +101,8 @@ def check_client(client: object, *, is_async: bool) -> None:
     usable = all(hasattr(client, name) for name in ("auth", "build_request", "send"))
     if not usable or closers == {"close" if is_async else "aclose"}:
         required, owner = ("AsyncClient", "an AsyncCache") if is_async else ("Client", "a Cache")
+        if hasattr(client, "prepare_request"):
+            raise TypeError(f"wrap the requests.Session for {owner}: client=wheelcache.requests_client(session)")
         raise TypeError(f"the client of {owner} must be an httpx.{required}, not {_type_name(client)}")
 
 

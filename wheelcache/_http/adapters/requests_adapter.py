@@ -1,0 +1,342 @@
+"""Send requests with the caller's session of requests.
+
+``Session.send`` reads the whole body of each redirect into memory, even with ``allow_redirects=False``. So a response
+hook hides the Location field from it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urldefrag, urlsplit
+
+import requests
+from requests.auth import HTTPBasicAuth, HTTPDigestAuth
+from requests.cookies import RequestsCookieJar
+from requests.utils import get_netrc_auth
+
+from ..._operation import Operation
+from ..credentials import is_credential
+from ..errors import FailedRequestError, FailureKind, failed_request
+from ..headers import declared_length
+from ..interrupt import ReadInterrupter
+from ..response import EmptyBody, Headers, Response
+from .base import PreparedRequest
+from .requests_errors import ERRORS, final_status, nested_system_error, to_failure
+
+if TYPE_CHECKING:
+    from .requests_client import Timeout
+
+
+# The most bytes that one read returns. A read returns as soon as it has any.
+_READ_SIZE = 1 << 19
+# Raw bodies of urllib3 1 and of custom adapters may wait until they have all of these.
+_BLOCKING_READ_SIZE = 1 << 16
+# Another thread may store a cookie while requests iterates over the jar, which raises a RuntimeError.
+_PREPARE_ATTEMPTS = 10
+_INTERIM = range(100, 200)
+# Responses without a body, whatever length they declare.
+_EMPTY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+
+
+class RequestsAdapter:
+    """Sends requests with one session: see :class:`.base.Adapter`.
+
+    Args:
+        session: the session.
+        interrupter: interrupts the reads of the session.
+        timeout: the timeout in the form of requests.
+    """
+
+    def __init__(self, session: Any, interrupter: ReadInterrupter, timeout: Timeout) -> None:
+        self._session = session
+        self._interrupter = interrupter
+        self._timeout = timeout
+
+    def prepare(
+        self, url: str, headers: Mapping[str, str], *, auth: tuple[str, str] | None, is_own_origin: bool
+    ) -> PreparedRequest:
+        """Build a GET request: see :class:`.base.Adapter`."""
+        # A session removes the defaults whose value is None here: its credentials, and the parameters in the URL.
+        hidden = [] if is_own_origin else [name for name in self._session.headers if is_credential(_text(name))]
+        # A wheel is compressed already, and its hash is that of the decoded bytes.
+        fields: dict[Any, str | None] = {**dict.fromkeys(hidden), "Accept-Encoding": "identity", **headers}
+        request = requests.Request(
+            "GET",
+            urldefrag(url)[0],
+            headers=fields,  # type: ignore[arg-type] # the documentation of sessions names None
+            params=self._hidden_params(url, is_own_origin=is_own_origin),
+            auth=self._choose_auth(url, auth, is_own_origin=is_own_origin),
+        )
+        try:
+            prepared = self._prepare_native(request)
+        except ERRORS as error:
+            raise to_failure(error) from nested_system_error(error)
+        return PreparedRequest(prepared.url, _headers(prepared), prepared, None)
+
+    def _prepare_native(self, request: requests.Request) -> Any:
+        for _ in range(_PREPARE_ATTEMPTS - 1):
+            try:
+                return self._session.prepare_request(request)
+            except RuntimeError:
+                continue
+        return self._session.prepare_request(request)
+
+    def _hidden_params(self, url: str, *, is_own_origin: bool) -> dict[str, None]:
+        """Return the parameters of the session that the URL has already, or all of them for another origin."""
+        params = self._session.params
+        existing = {name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
+        return {name: None for name in params or () if not is_own_origin or name in existing}
+
+    def _choose_auth(self, url: str, auth: tuple[str, str] | None, *, is_own_origin: bool) -> Any:
+        """Return the credentials: the session's (``None``), else those of the URL, else those of the netrc file."""
+        own = self._session.auth
+        if is_own_origin:
+            return None if own else auth  # the session reads the netrc file
+        if isinstance(own, tuple | HTTPBasicAuth | HTTPDigestAuth):
+            own = None
+        if not own and auth is not None:
+            own = HTTPBasicAuth(*auth)
+        if not own and self._session.trust_env:
+            netrc = get_netrc_auth(url)
+            own = None if netrc is None else HTTPBasicAuth(*netrc)
+        return _OtherOriginAuth(self._session.cookies, own or None)
+
+    def send(self, op: Operation, request: PreparedRequest) -> Response:
+        """Send a request: see :class:`.base.Adapter`."""
+        op.check()
+        if urlsplit(request.url).scheme not in {"http", "https"}:
+            raise failed_request(FailureKind.INVALID_URL)  # the session may have adapters for others, such as files
+        hook = _RedirectHook(self._session)
+        request.native.register_hook("response", hook)
+        try:
+            settings = self._session.merge_environment_settings(request.url, {}, True, None, None)
+            native = self._session.send(request.native, **settings, timeout=self._timeout, allow_redirects=False)
+        except ERRORS as error:
+            rejected = _rejected(error, request)
+            if rejected is not None:
+                return rejected
+            op.check()
+            raise to_failure(error) from nested_system_error(error)
+        try:
+            return self._to_response(request, native, hook.restore(native))
+        except BaseException:
+            native.close()
+            raise
+
+    def _to_response(self, request: PreparedRequest, native: Any, location: str | None) -> Response:
+        if native.status_code in _INTERIM:
+            # http.client skips 100 only. Its connection would return the real response to the next request.
+            problem = f"the server sent an interim response, {native.status_code}, which requests cannot skip"
+            raise FailedRequestError(problem, is_transient=False)
+        headers = _headers(native)
+        return Response(
+            status_code=native.status_code,
+            reason_phrase=_text(native.reason or ""),
+            headers=headers,
+            url=request.url,
+            request_headers=_headers(native.request or request.native),
+            location=location,
+            body=RequestsBody(native, headers, self._interrupter),
+        )
+
+
+class RequestsBody:
+    """The body of a response of requests: see :class:`..response.Body`."""
+
+    def __init__(self, native: Any, headers: Headers, interrupter: ReadInterrupter) -> None:
+        self._native = native
+        self._raw = native.raw
+        self._interrupter = interrupter
+        self._interruptions = ExitStack()
+        self._received = 0
+        self._length = 0 if native.status_code in _EMPTY else declared_length(headers)
+        # A hook or an adapter of the session may have read the body.
+        self.is_decoded: bool = self._raw is None or _is_closed(self._raw) or _position(self._raw) > 0
+        self._has_read1 = hasattr(self._raw, "read1")
+        # Other objects than responses of urllib3 have no such option.
+        self._options = {"decode_content": False} if hasattr(self._raw, "stream") else {}
+
+    @contextmanager
+    def interruptible(self, op: Operation) -> Iterator[None]:
+        """Within the block, cancelling the operation interrupts a read that blocks."""
+        with self._interruptions:
+            if not self.is_decoded:
+                connection = self._interruptions.enter_context(_borrow_socket(self._raw))
+                self._interruptions.enter_context(self._interrupter.interrupting(op, connection))
+            yield
+
+    def read(self, op: Operation) -> bytes | None:
+        """Return the next bytes, or ``None`` at the end."""
+        try:
+            chunk = self._next_chunk()
+        except (*ERRORS, ValueError) as error:
+            op.check()
+            raise to_failure(error, received=self._received) from nested_system_error(error)
+        self._received += len(chunk or b"")
+        if self.is_decoded:
+            return chunk or None
+        if _is_closed(self._raw):
+            # The pool has the connection again, and it may serve another request now.
+            self._interruptions.close()
+        if not chunk and self._received < (self._length or 0):
+            op.check()
+            raise failed_request(FailureKind.CUT_BODY, received=self._received)
+        return chunk or None
+
+    def _next_chunk(self) -> bytes | None:
+        if self.is_decoded:
+            content: bytes | None = None if self._received else self._native.content
+            return content
+        return self._read_raw()
+
+    def _read_raw(self) -> bytes | None:
+        chunk: bytes | None
+        if self._has_read1:
+            try:
+                chunk = self._raw.read1(_READ_SIZE, **self._options)
+            except AttributeError:
+                self._has_read1 = False  # a response of urllib3 with a file object that lacks the method
+            else:
+                return chunk
+        chunk = self._raw.read(_BLOCKING_READ_SIZE, **self._options)
+        return chunk
+
+    def close(self) -> None:
+        """Release the connection."""
+        if self._raw is None:
+            return
+        try:
+            if self._length == 0 and not self.is_decoded:
+                self._read_raw()  # urllib3 keeps the connection if the end was read, which is available at once here
+            if _is_closed(self._raw) and hasattr(self._raw, "release_conn"):
+                # requests does not know that the body was read to its end, and would close the connection.
+                self._raw.release_conn()
+        except ERRORS:
+            pass  # the response has been used
+        finally:
+            self._native.close()
+
+
+class _RedirectHook:
+    """Hides the Location field of a response from its session.
+
+    Attributes:
+        location: the redirect target, or ``None``.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._field: str | None = None
+        self.location: str | None = None
+
+    def __call__(self, response: Any, **_: object) -> Any:
+        """Remove the field. Hooks of the session, and those of its auth class, have run before."""
+        try:
+            self.location = self._session.get_redirect_target(response)
+        except UnicodeError:
+            self.location = response.headers["Location"]  # not UTF-8, so each character is a byte
+        if self.location is not None:
+            self._field = response.headers.pop("Location", None)
+        return response
+
+    def restore(self, response: Any) -> str | None:
+        """Add the field again, and return the redirect target."""
+        if self._field is not None:
+            response.headers["Location"] = self._field
+        return self.location
+
+
+class _OtherOriginAuth:
+    """Prepares the cookies and credentials of a request to another origin.
+
+    Args:
+        cookies: the cookies of the session.
+        auth: applies the credentials, or ``None``.
+    """
+
+    def __init__(self, cookies: Any, auth: Any) -> None:
+        self._cookies = cookies
+        self._auth = auth
+
+    def __call__(self, request: Any) -> Any:
+        """Remove the cookies without a domain, which requests sends to each host, and apply the credentials."""
+        jar = RequestsCookieJar()
+        jar.update(self._cookies)
+        if "" in jar.list_domains():
+            jar.clear("")
+        request.headers.pop("Cookie", None)
+        request.prepare_cookies(jar)
+        return request if self._auth is None else self._auth(request)
+
+
+def _rejected(error: Exception, request: PreparedRequest) -> Response | None:
+    """Return a response that a hook or the retries of the session rejected, without its body.
+
+    A hook rejects it with ``raise_for_status``. The status decides as usual: a 503 is transient, and a mirror may have
+    the file if the status is 404.
+    """
+    native = error.response if isinstance(error, requests.HTTPError) else None
+    if native is not None:
+        native.close()
+    status = final_status(error) if native is None else native.status_code
+    if status is None or status < HTTPStatus.BAD_REQUEST:
+        return None
+    return Response(
+        status_code=status,
+        reason_phrase=_phrase(status) if native is None else _text(native.reason or ""),
+        headers=Headers([]) if native is None else _headers(native),
+        url=request.url,
+        request_headers=request.headers,
+        location=None,
+        body=EmptyBody(),
+    )
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+@contextmanager
+def _borrow_socket(raw: Any) -> Iterator[socket.socket | None]:
+    """Yield the socket of a body, or a duplicate of it, if there is one."""
+    connection = getattr(getattr(raw, "connection", None), "sock", None)
+    if isinstance(connection, socket.socket):
+        yield connection
+        return
+    try:
+        # If the end of the connection is the end of the body, only the body has the socket. The number alone must not
+        # be kept, because it may belong to another file when the body has ended.
+        duplicate = socket.fromfd(raw.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+    except (AttributeError, OSError, ValueError):
+        yield None  # a body in memory, for example
+        return
+    with duplicate:
+        yield duplicate
+
+
+def _is_closed(raw: Any) -> bool:
+    return bool(getattr(raw, "closed", False))
+
+
+def _position(raw: Any) -> int:
+    """Return the number of bytes that were read, if the object knows it."""
+    try:
+        position: int = raw.tell()
+    except (AttributeError, OSError, ValueError):
+        return 0
+    return position
+
+
+def _headers(message: Any) -> Headers:
+    return Headers((_text(name), _text(value)) for name, value in message.headers.items())
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
