@@ -192,6 +192,24 @@ def test_a_loop_ends_at_the_clients_limit(hashed: bool, client: Any, kind: Kind,
     assert unfinished(cache) == []
 
 
+@pytest.mark.parametrize(("count", "is_stored"), [(20, True), (21, False), (1500, False)])
+def test_a_wheel_is_cached_behind_at_most_twenty_redirects(
+    count: int, is_stored: bool, kind: Kind, cache: Cache, wheel: Wheel
+) -> None:
+    """Behind more redirects than fetch() follows, the wheel is received and not stored."""
+
+    def answer(request: Any) -> Any:
+        done = int(request.url.params.get("done", "0"))
+        if done < count:
+            return kind.library.Response(302, headers={"Location": f"/0123?done={done + 1}"})
+        return kind.library.Response(200, content=wheel.data)
+
+    transport = CacheTransport(cache, next=kind.library.MockTransport(answer))
+    with kind.client(transport=transport, follow_redirects=True, max_redirects=count) as client:
+        assert client.get(f"https://example.org/{wheel.filename}").content == wheel.data
+    assert [each.digest for each in cache.entries()] == [wheel.digest] * is_stored
+
+
 @pytest.mark.parametrize(
     ("first", "last", "seconds"),
     [

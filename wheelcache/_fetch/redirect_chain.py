@@ -19,6 +19,9 @@ from .._http.cache_control import KEPT
 from .._http.credentials import is_credential
 from .._request import ResolvedRequest, parse_request, split_url, text_key
 
+# As in fetch(). A client may follow thousands of redirects, and each keeps those before it.
+_MAX_REDIRECTS = 20
+
 
 @dataclass(frozen=True, repr=False)
 class RedirectChain:
@@ -60,7 +63,7 @@ class RedirectChain:
     @property
     def hops(self) -> tuple[Mapping[str, str], ...]:
         """The header fields of the redirects that decide how long the last response is fresh."""
-        return () if self.redirect is None else (*self.redirect.chain.hops, self.redirect.headers)
+        return () if self.redirect is None else self.redirect.hops
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,14 +72,14 @@ class Redirect:
 
     Attributes:
         chain: the chain of the redirected request.
-        headers: the header fields of the response that decide its freshness, with lowercase names.
+        hops: the header fields of this redirect and of those before it that decide freshness, with lowercase names.
         source: the key of the redirected URL.
         target: the key of the URL that it redirects to.
         is_downgrade: whether this redirect or an earlier one leads from https to another scheme.
     """
 
     chain: RedirectChain
-    headers: Mapping[str, str]
+    hops: tuple[Mapping[str, str], ...]
     source: str
     target: str
     is_downgrade: bool
@@ -100,7 +103,13 @@ class Redirect:
         was_downgraded = chain.redirect is not None and chain.redirect.is_downgrade
         is_downgrade = split_url(url).scheme == "https" and split_url(target).scheme != "https"
         kept = {name: headers[name] for name in KEPT if name in headers}
-        return cls(chain, kept, text_key(_bare(url)), text_key(_bare(target)), was_downgraded or is_downgrade)
+        return cls(
+            chain=chain,
+            hops=(*chain.hops, kept),
+            source=text_key(_bare(url)),
+            target=text_key(_bare(target)),
+            is_downgrade=was_downgraded or is_downgrade,
+        )
 
 
 def chain_of(url: str, headers: Iterable[str], carried: object, now: float) -> RedirectChain | None:
@@ -136,6 +145,8 @@ def _continue(redirect: Redirect, url: str, with_credentials: bool) -> RedirectC
     """Return the chain of a redirected request, or ``None`` if its response must not count for the first URL."""
     before = redirect.chain
     request = before.request
+    if len(redirect.hops) > _MAX_REDIRECTS:
+        return None
     if not request.is_pinned:
         if _names_another_wheel(url, request.filename):
             return None
