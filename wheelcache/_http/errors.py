@@ -209,7 +209,9 @@ def _reason(system: OSError | None) -> str:
         return f": {system.verify_message}" if hasattr(system, "verify_message") else ""
     if system is None or not system.strerror:
         return ""
-    if sys.platform == "win32" or isinstance(system, ssl.SSLError | socket.gaierror) or system.errno is None:
+    if isinstance(system, ssl.SSLError | socket.gaierror) or system.errno is None:
         return f": {system.strerror}"
-    # asyncio and trio replace the text of the system by one of their own.
+    # asyncio and trio replace the text of the system by one of their own, and Windows has one for each language.
+    if sys.platform == "win32":
+        return f": {socket.errorTab.get(system.winerror or 0, system.strerror)}".rstrip(".")
     return f": {os.strerror(system.errno)}"

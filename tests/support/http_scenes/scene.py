@@ -256,7 +256,5 @@ _SYSTEM_ERRORS = {"refused": errno.ECONNREFUSED, "reset": errno.ECONNRESET}
 def _system_text(code: int) -> str:
     """Return the text of the system for an error of a socket."""
     if sys.platform == "win32":
-        import ctypes
-
-        return ctypes.FormatError(code).strip()
+        return socket.errorTab[code].rstrip(".")
     return os.strerror(code)
