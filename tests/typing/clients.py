@@ -1,4 +1,4 @@
-"""Type-check the calls of users who pass a client: ``.ci/run`` runs ``mypy --strict`` on this file. It is never run."""
+"""Type-check the calls of users who pass a client. ``mypy`` checks this file with the package, and nothing runs it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,23 @@ def use_as_transport(cache: Cache, async_cache: AsyncCache) -> None:
     httpx2.Client(transport=CacheTransport(cache))
     httpx.AsyncClient(transport=CacheTransport(async_cache))
     httpx2.AsyncClient(transport=CacheTransport(async_cache))
+    httpx.Client(mounts={"https://": CacheTransport(cache)})
+    httpx2.Client(mounts={"https://": CacheTransport(cache)})
+
+
+def choose_the_next_transport(cache: Cache) -> None:
+    """Pass a transport of each library to a CacheTransport."""
     CacheTransport(cache, next=httpx.HTTPTransport())
     CacheTransport(cache, next=httpx2.HTTPTransport())
     CacheTransport(cache, next=httpx.AsyncHTTPTransport())
     CacheTransport(cache, next=httpx2.AsyncHTTPTransport())
+    CacheTransport(cache, next=CacheTransport(cache))
+    CacheTransport(cache, next="https://example.org")  # type: ignore[arg-type]
+    CacheTransport("a folder")  # type: ignore[arg-type]
+
+
+def send_a_request(transport: CacheTransport, request: httpx.Request, request2: httpx2.Request) -> int:
+    """A response belongs to the library of the request."""
+    response: httpx.Response = transport.handle_request(request)
+    response2: httpx2.Response = transport.handle_request(request2)
+    return response.status_code + response2.status_code
