@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from folders import files_in, listing
 from installer import install
@@ -27,6 +28,7 @@ from wheelcache import (
     Cache,
     Cause,
     CommitError,
+    DownloadError,
     LinkDestination,
     LinkMode,
     OfflineError,
@@ -202,6 +204,42 @@ def test_two_users_share_a_cache(shared: Path) -> None:
     for user, wheel in zip((BERT, ANNE), wheels, strict=True):
         assert run_as(user, lambda wheel=wheel: put(root, wheel), TEAM) is Status.ADDED
     assert run_as(ANNE, lambda: prune_all(root), TEAM) == (2, [])
+
+
+def fetch_by_url(root: Path, wheel: Wheel, token: str | None) -> object:
+    """Fetch a wheel without a hash from a server that requires a token; return the status of the wheel or response."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers.get("Authorization") != "Bearer secret":
+            return httpx.Response(401)
+        return httpx.Response(200, headers={"Cache-Control": "max-age=3600"}, content=wheel.data)
+
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    with (
+        httpx.Client(transport=httpx.MockTransport(answer), headers=headers) as client,
+        Cache(root, client=client) as cache,
+    ):
+        try:
+            return cache.fetch(f"https://example.org/{wheel.filename}").status
+        except DownloadError as error:
+            return error.status
+
+
+@needs_root
+def test_a_private_response_is_only_for_its_user(shared: Path, wheel: Wheel) -> None:
+    """A response to a login is a hit for its user, and for no other member of the group, root included."""
+    # All modules of the HTTP library are imported here and now.
+    assert fetch_by_url(shared / "second", wheel, "secret") is Status.DOWNLOADED
+    root = shared / "cache"
+    root.mkdir()
+    os.chown(root, 0, TEAM)
+    root.chmod(0o2775)
+    assert run_as(ANNE, lambda: fetch_by_url(root, wheel, "secret"), TEAM) is Status.DOWNLOADED
+    assert run_as(ANNE, lambda: fetch_by_url(root, wheel, None), TEAM) is Status.HIT
+    assert run_as(BERT, lambda: fetch_by_url(root, wheel, None), TEAM) == 401
+    assert fetch_by_url(root, wheel, None) == 401
+    assert run_as(BERT, lambda: fetch_by_url(root, wheel, "secret"), TEAM) is Status.DOWNLOADED
+    assert run_as(ANNE, lambda: fetch_by_url(root, wheel, None), TEAM) is Status.HIT
 
 
 @needs_root

@@ -21,8 +21,9 @@ if sys.platform == "win32":
     import winreg
     from ctypes import wintypes
 
+    from wheelcache._os import process_windows
     from wheelcache._os.holders_windows import Process, holders_of, list_processes
-    from wheelcache._os.process_windows import TimeOfDay, boot_id, in_container, pid_namespace
+    from wheelcache._os.process_windows import TimeOfDay, boot_id, in_container, pid_namespace, user_id
     from wheelcache._os.volume_windows import cloud_attributes, environment
 
 pytestmark = on_windows
@@ -190,3 +191,33 @@ def test_a_boot_that_is_not_told_is_none() -> None:
     """If the system refuses the query or returns no time, there is no boot ID."""
     assert boot_id(answer(1000, 0, code=-1)) is None
     assert boot_id(answer(0, 0)) is None
+
+
+# The user
+
+
+def test_the_user_is_that_of_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user is a security identifier, whatever the environment says, and the same in each process."""
+    for name in ("USERNAME", "USERDOMAIN", "USERPROFILE"):
+        monkeypatch.setenv(name, "somebody else")
+    user_id.cache_clear()
+    user = user_id()
+    assert user is not None
+    assert user.startswith("S-1-")
+    code = "from wheelcache._os.process_windows import user_id; print(user_id())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == user
+
+
+def test_an_unknown_user_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the token cannot be read, the user is unknown, and no error is raised."""
+    for name in ("OpenProcessToken", "GetTokenInformation", "ConvertSidToStringSidW"):
+        with monkeypatch.context() as patch:
+            real = process_windows.function
+
+            def refusing(wanted: str, *types: object, name: str = name, real=real, **options: object) -> object:
+                return (lambda *_: 0) if wanted == name else real(wanted, *types, **options)
+
+            patch.setattr(process_windows, "function", refusing)
+            user_id.cache_clear()
+            assert user_id() is None
+    user_id.cache_clear()

@@ -94,6 +94,7 @@ class Machine:
     Attributes:
         holders: the reported holders of every file; ``asked`` has the time and the files of each query.
         pid_namespace: the process space.
+        user: the user of every process.
         volume: the description of every volume.
         environment: the environment of this process.
 
@@ -107,6 +108,7 @@ class Machine:
         self.files = CountingFiles(files or native())
         self.boot: str | None = "boot 1"
         self.pid_namespace = "namespace 1"
+        self.user: str | None = "anne"
         self.holders: tuple[str, ...] = ()
         self.volume = Volume()
         self.environment = Environment()
@@ -121,6 +123,7 @@ class Machine:
                 sleep=self.clock.sleep,
                 boot=lambda: machine.boot,
                 pid_namespace=lambda: machine.pid_namespace,
+                user=lambda: machine.user,
                 holders=self._name_holders,
                 volume=lambda path: machine.volume,
                 environment=lambda: machine.environment,

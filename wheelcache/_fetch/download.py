@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from .._exceptions import DownloadError, HashMismatchError, InvalidWheelError, SizeMismatchError
 from .._fs.robustio import RobustIO
+from .._http.cache_control import is_private
 from .._http.client import HttpClient
 from .._http.coding import parse_codings
 from .._http.errors import FailedRequestError, failed_response
@@ -65,6 +66,8 @@ class ResponseHead:
         url: the URL of the last request, before redirects.
         hops: the headers of the redirects that were followed.
         place: the key of the URL that the redirects led to, see :func:`place_of`.
+        is_private: whether only this user may use the response: it or a redirect says so, or the request of one of them
+            had credentials.
     """
 
     modified: bool
@@ -73,6 +76,12 @@ class ResponseHead:
     url: str
     hops: tuple[Mapping[str, str], ...] = ()
     place: str = ""
+    is_private: bool = False
+
+
+def is_private_response(response: Response) -> bool:
+    """Return whether only this user may use a response: see :class:`ResponseHead`."""
+    return response.with_credentials or any(is_private(hop.headers) for hop in (*response.history, response))
 
 
 def place_of(response: Response) -> str:
@@ -294,7 +303,15 @@ class _Download:
         with self._client.get(self._op, route.source, headers) as response:
             hops = tuple(dict(hop.headers) for hop in response.history)
             modified, place = response.status_code != HTTPStatus.NOT_MODIFIED, place_of(response)
-            head = ResponseHead(modified, dict(response.headers), requested_at, route.source.url, hops, place)
+            head = ResponseHead(
+                modified,
+                dict(response.headers),
+                requested_at,
+                route.source.url,
+                hops,
+                place,
+                is_private=is_private_response(response),
+            )
             if self._begin(route, response, headers):
                 codings = self._receiver.receive(response)
         if head.modified:

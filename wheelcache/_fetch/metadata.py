@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from .. import _hashes
 from .._archive.file import ArchiveFile
@@ -28,6 +28,7 @@ from .._operation import Operation, retry
 from .._request import ResolvedRequest, Source
 from .._store.layout import Layout
 from .._store.records import decode, encode
+from .download import is_private_response
 from .remote_wheel import NoRangesError, RefusedRangeError, RemoteWheel, read_body
 
 _T = TypeVar("_T")
@@ -74,9 +75,21 @@ def check_metadata(data: bytes, request: ResolvedRequest, hashes: Mapping[str, s
     return data
 
 
+class FetchedMetadata(NamedTuple):
+    """METADATA from the network.
+
+    Attributes:
+        data: its bytes.
+        is_private: whether only this user may use it.
+    """
+
+    data: bytes
+    is_private: bool
+
+
 def fetch_metadata_file(
     op: Operation, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]
-) -> bytes | None:
+) -> FetchedMetadata | None:
     """Return the ``.metadata`` file of the index, or ``None`` if it does not exist.
 
     Raises:
@@ -94,7 +107,7 @@ def fetch_metadata_file(
             return None
         data = read_body(op, response, LARGEST_METADATA, lambda received: _is_requested(received, request, hashes))
     # Some servers answer with status 200 and a page that says "not found".
-    return data if hashes or _is_metadata(data) else None
+    return FetchedMetadata(data, is_private_response(response)) if hashes or _is_metadata(data) else None
 
 
 def _is_requested(data: bytes, request: ResolvedRequest, hashes: Mapping[str, str]) -> bool:
@@ -112,7 +125,7 @@ def _is_metadata(data: bytes) -> bool:
     return re.search(rb"^Metadata-Version:", data, re.MULTILINE | re.IGNORECASE) is not None
 
 
-def fetch_from_wheel(op: Operation, http: HttpClient, request: ResolvedRequest) -> bytes:
+def fetch_from_wheel(op: Operation, http: HttpClient, request: ResolvedRequest) -> FetchedMetadata:
     """Return METADATA of a wheel on a server, by range requests.
 
     Raises:
@@ -122,7 +135,8 @@ def fetch_from_wheel(op: Operation, http: HttpClient, request: ResolvedRequest) 
         FailedRequestError: if a request fails.
     """
     wheel = RemoteWheel(op, http, request)
-    return read_metadata(wheel.read_at, wheel.size, request)
+    data = read_metadata(wheel.read_at, wheel.size, request)
+    return FetchedMetadata(data, wheel.is_private)
 
 
 def check_exists(op: Operation, http: HttpClient, request: ResolvedRequest) -> None:
@@ -166,15 +180,15 @@ class Metadata:
 
     def read_kept(self, fs: RobustIO, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes | None:
         """Return METADATA that was kept, or ``None`` if no METADATA with these hashes was kept."""
-        key = _key(request, hashes)
-        fields = decode(fs.read(self._layout.metadata(key)) or b"") if key else None
-        text = (fields or {}).get("metadata")
-        if not isinstance(text, str):
-            return None
-        try:
-            return check_metadata(text.encode("latin-1", "replace"), request, hashes)
-        except HashMismatchError:
-            return None  # found by one of the hashes, but another one differs, or altered: ask the index again
+        keys = (_key(fs, request, hashes, is_private=is_private) for is_private in (True, False))
+        for key in filter(None, keys):
+            text = (decode(fs.read(self._layout.metadata(key)) or b"") or {}).get("metadata")
+            if isinstance(text, str):
+                try:
+                    return check_metadata(text.encode("latin-1", "replace"), request, hashes)
+                except HashMismatchError:
+                    pass  # found by one of the hashes, but another one differs, or altered: ask the index again
+        return None
 
     def fetch(self, fs: RobustIO, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
         """Return METADATA from the network, and keep it.
@@ -185,30 +199,45 @@ class Metadata:
             HashMismatchError: if it does not have the hashes.
             InvalidWheelError, UnsafeWheelError: if the wheel is refused.
         """
-        data = check_metadata(self._download(fs, http, request, hashes), request, hashes)
-        key = _key(request, hashes)
-        if key and self._writable:
-            system = fs.system
-            temporary = self._layout.new_temporary(OwnerTag.new(system.now(), system.boot()))
-            try:
-                content = encode({"metadata": data.decode("latin-1")})
-                fs.without_waiting().write_small(self._layout.metadata(key), content, temporary)
-            except CommitError:
-                pass  # the next caller asks the server again
-        return data
+        fetched = self._download(fs, http, request, hashes)
+        check_metadata(fetched.data, request, hashes)
+        if self._writable:
+            key, other = (
+                _key(fs, request, hashes, is_private=private)
+                for private in (fetched.is_private, not fetched.is_private)
+            )
+            # METADATA that was kept under other conditions must not be used any more.
+            if other not in {None, key}:
+                fs.discard(self._layout.metadata(other))
+            if key is not None:
+                self._keep(fs, key, fetched.data)
+        return fetched.data
 
-    def _download(self, fs: RobustIO, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
+    def _keep(self, fs: RobustIO, key: str, data: bytes) -> None:
+        system = fs.system
+        temporary = self._layout.new_temporary(OwnerTag.new(system.now(), system.boot()))
+        try:
+            content = encode({"metadata": data.decode("latin-1")})
+            fs.without_waiting().write_small(self._layout.metadata(key), content, temporary)
+        except CommitError:
+            pass  # the next caller asks the server again
+
+    def _download(
+        self, fs: RobustIO, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]
+    ) -> FetchedMetadata:
         attempts = _Attempts(fs, request)
         try:
-            data = attempts.run(lambda: fetch_metadata_file(fs.op, http, request, hashes))
+            fetched = attempts.run(lambda: fetch_metadata_file(fs.op, http, request, hashes))
         except FailedRequestError:
-            data = None  # some servers fail only for these files
+            fetched = None  # some servers fail only for these files
         try:
-            return data or self._from_wheel(fs.op, http, request, attempts)
+            return fetched or self._from_wheel(fs.op, http, request, attempts)
         except FailedRequestError as failure:
             raise attempts.to_error(failure) from failure.__cause__
 
-    def _from_wheel(self, op: Operation, http: HttpClient, request: ResolvedRequest, attempts: _Attempts) -> bytes:
+    def _from_wheel(
+        self, op: Operation, http: HttpClient, request: ResolvedRequest, attempts: _Attempts
+    ) -> FetchedMetadata:
         try:
             return attempts.run(lambda: fetch_from_wheel(op, http, request))
         except RefusedRangeError as refused:
@@ -285,11 +314,18 @@ class _Attempts:
         )
 
 
-def _key(request: ResolvedRequest, hashes: Mapping[str, str]) -> str | None:
-    """Return the key under which METADATA is kept, or ``None`` if no strong hash is known."""
+def _key(fs: RobustIO, request: ResolvedRequest, hashes: Mapping[str, str], *, is_private: bool) -> str | None:
+    """Return the key under which METADATA is kept, or ``None`` if it is not kept.
+
+    It is kept if a strong hash of it or of the wheel is known. With only that of the wheel, private METADATA has a key
+    for each user, and is not kept if the user is unknown.
+    """
     metadata_hash = _hashes.naming_hash(hashes)
     if metadata_hash:
         return f"metadata {metadata_hash}"
     wheel_hash = _hashes.naming_hash(request.hashes)
+    user = fs.system.user() if is_private else "all users"
+    if wheel_hash is None or user is None:
+        return None
     # The hash of the wheel cannot be checked without the wheel, so METADATA of one URL is not used for another.
-    return f"{wheel_hash} {request.url}" if wheel_hash else None
+    return f"{wheel_hash} {request.url} for {user}"

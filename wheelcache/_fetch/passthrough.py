@@ -13,7 +13,7 @@ from typing import BinaryIO
 from .._exceptions import WheelCacheError
 from .._filenames import check_wheel_name
 from .._fs.robustio import RobustIO
-from .._http.cache_control import freshness
+from .._http.cache_control import freshness, is_private
 from .._http.headers import declared_length
 from .._models import CachedWheel, Status
 from .._operation import Operation, OperationCancelledError
@@ -99,7 +99,7 @@ class Passthrough:
             return True
         if self._known is not None and not self._store.read_only:
             # The server has revoked the stored response, too.
-            self._store.index.remove(self._fs, self._request.url)
+            self._store.index.remove_url(self._fs, self._request.url)
         return False
 
     def _stage(self) -> StagedFile | None:
@@ -120,10 +120,12 @@ class Passthrough:
 
     def _remember(self, wheel: CachedWheel, headers: Mapping[str, str], *, modified: bool) -> None:
         chain, sha256 = self._chain, wheel.hashes["sha256"]
+        # Also under the URL that the redirects led to: somebody without a login does not learn where they lead.
+        by_redirects = chain.with_credentials or any(map(is_private, chain.hops))
         for url in chain.stored_urls:
             is_first = url == chain.request.url
             hops, place = (chain.hops, chain.place) if is_first else ((), "")
-            response = ResponseHead(modified, headers, chain.requested_at, url, hops, place)
+            response = ResponseHead(modified, headers, chain.requested_at, url, hops, place, by_redirects)
             remember_response(self._store.index, self._fs, url, sha256=sha256, response=response, previous=self._known)
 
 

@@ -21,6 +21,7 @@ from .._http.headers import parse_content_range
 from .._http.response import Response
 from .._operation import Operation
 from .._request import ResolvedRequest
+from .download import is_private_response
 
 # METADATA with its header and descriptor.
 _LARGEST_PART = LARGEST_METADATA + 2 * LONGEST_HEADER
@@ -58,6 +59,7 @@ class RemoteWheel:
 
     Attributes:
         size: its size in bytes.
+        is_private: whether only this user may use the parts that were received.
 
     Raises:
         NoRangesError: if the server does not support range requests.
@@ -69,6 +71,7 @@ class RemoteWheel:
         self._op = op
         self._http = http
         self._source = request.sources[0]
+        self.is_private = False
         self._first, self._data, self.size = self._request(f"bytes=-{LONGEST_TAIL}")
 
     def read_at(self, offset: int, count: int) -> bytes:
@@ -110,6 +113,7 @@ class RemoteWheel:
                 raise NoRangesError
             if sent.length > _LARGEST_PART:
                 raise NoRangesError
+            self.is_private = self.is_private or is_private_response(response)
             data = read_received(self._op, response, _LARGEST_PART)
         if len(data) != sent.length:
             raise NoRangesError

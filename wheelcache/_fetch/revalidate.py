@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._fs.robustio import RobustIO
-from .._http.cache_control import KEPT, freshness, stored_fields
+from .._http.cache_control import KEPT, freshness, is_private, stored_fields
 from .._store.index import Index, UrlEntry
 from .download import ResponseHead
 
@@ -38,8 +38,17 @@ def remember_response(
         headers.pop("age", None)
     headers.update({name: response.headers[name] for name in KEPT if name in response.headers})
     fresh = freshness(headers, response.requested_at, fs.system.now(), response.hops)
-    if fresh.storable:
-        entry = UrlEntry(sha256, fresh.until, fresh.may_be_stale, stored_fields(headers), response.place)
-        index.write_url(fs, url, entry)
-    else:
-        index.remove(fs, url)
+    if not fresh.storable:
+        index.remove_url(fs, url)
+        return
+    # A 304 response without credentials does not make a body public that was received with credentials.
+    was_private = not response.modified and previous is not None and previous.is_private
+    entry = UrlEntry(
+        sha256,
+        fresh.until,
+        fresh.may_be_stale,
+        stored_fields(headers),
+        response.place,
+        is_private=was_private or response.is_private or is_private(headers),
+    )
+    index.write_url(fs, url, entry)

@@ -65,6 +65,15 @@ def stored_fields(headers: Mapping[str, object]) -> dict[str, str]:
     return fields
 
 
+def is_private(headers: Mapping[str, str]) -> bool:
+    """Return whether a server forbids using a response, or a part of it, for another user.
+
+    Args:
+        headers: fields with lowercase names, or a mapping that ignores the case of names.
+    """
+    return "private" in _parse_directives(headers.get("cache-control", ""))
+
+
 def freshness(
     headers: Mapping[str, str], sent_at: float, received_at: float, hops: Sequence[Mapping[str, str]] = ()
 ) -> Freshness:

@@ -1,4 +1,4 @@
-"""Determine the boot ID and whether a process is alive, and end blocked reads, on POSIX systems."""
+"""Determine the boot ID, the user and whether a process is alive, and end blocked reads, on POSIX systems."""
 
 from __future__ import annotations
 
@@ -61,6 +61,11 @@ def pid_namespace() -> str:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
+
+
+def user_id() -> str | None:
+    """Return an identifier of the user whose rights this process has."""
+    return f"uid {os.geteuid()}"
 
 
 def interrupt_read(connection: socket.socket) -> None:

@@ -1,10 +1,11 @@
-"""Determine the boot ID and whether a process is alive, and end blocked reads, on Windows."""
+"""Determine the boot ID, the user and whether a process is alive, and end blocked reads, on Windows."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 from collections.abc import Callable
+from functools import cache
 
 if sys.platform != "win32":  # pragma: no cover - mypy checks this module for Linux too
     raise ImportError("this module is for Windows")
@@ -29,6 +30,10 @@ _QUERY_LIMITED_INFORMATION = 0x1000
 _INVALID_PARAMETER = 87  # OpenProcess: no process has this ID
 _STILL_ACTIVE = 259  # GetExitCodeProcess: the process has not ended
 _MAX_NAME = 256
+_TOKEN_QUERY = 0x0008
+_TOKEN_USER = 1
+# A TOKEN_USER and the security identifier that it points to, which has at most 68 bytes.
+_TOKEN_USER_SIZE = 256
 
 
 class TimeOfDay(ctypes.Structure):
@@ -101,6 +106,40 @@ def in_container() -> bool:
     except OSError:
         return False
     return True
+
+
+@cache
+def user_id() -> str | None:
+    """Return the security identifier (SID) of the user of this process, or ``None`` if it is unknown.
+
+    Environment variables such as USERNAME are not used, because a process can set them. The result is cached, because
+    the user of a process cannot change.
+    """
+    words, texts, handles = map(ctypes.POINTER, (wintypes.DWORD, wintypes.LPWSTR, wintypes.HANDLE))
+    advapi = "advapi32"
+    current_process = function("GetCurrentProcess", result=wintypes.HANDLE)
+    open_token = function("OpenProcessToken", wintypes.HANDLE, wintypes.DWORD, handles, library=advapi)
+    query_token = function(
+        "GetTokenInformation", wintypes.HANDLE, ctypes.c_int, wintypes.LPVOID, wintypes.DWORD, words, library=advapi
+    )
+    to_text = function("ConvertSidToStringSidW", wintypes.LPVOID, texts, library=advapi)
+    free = function("LocalFree", wintypes.LPVOID, result=wintypes.LPVOID)
+    token, length, text = wintypes.HANDLE(), wintypes.DWORD(), wintypes.LPWSTR()
+    if not open_token(current_process(), _TOKEN_QUERY, ctypes.byref(token)):
+        return None
+    try:
+        information = ctypes.create_string_buffer(_TOKEN_USER_SIZE)
+        if not query_token(token, _TOKEN_USER, information, _TOKEN_USER_SIZE, ctypes.byref(length)):
+            return None
+        # A TOKEN_USER begins with a pointer to the identifier.
+        if not to_text(ctypes.c_void_p.from_buffer(information), ctypes.byref(text)):
+            return None
+        try:
+            return text.value
+        finally:
+            free(text)
+    finally:
+        _CloseHandle(token)
 
 
 def interrupt_read(connection: socket.socket) -> None:

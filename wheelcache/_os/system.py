@@ -17,9 +17,9 @@ from . import files
 from .files import FileSystem
 
 if sys.platform == "win32":
-    from .process_windows import boot_id, interrupt_read, pid_namespace, process_alive
+    from .process_windows import boot_id, interrupt_read, pid_namespace, process_alive, user_id
 else:
-    from .process_posix import boot_id, interrupt_read, pid_namespace, process_alive
+    from .process_posix import boot_id, interrupt_read, pid_namespace, process_alive, user_id
 
 if TYPE_CHECKING:
     import socket
@@ -96,6 +96,7 @@ class System:
         pid_namespace: returns an identifier of the PID namespace of this process, or an empty string if it is unknown.
         interrupt_read: ends a blocked read of a socket in another thread. The socket cannot be used afterwards.
         holders: returns the processes that have any of these files open, as :func:`holders_of` does.
+        user: returns an identifier of the user whose rights this process has, or ``None`` if it is unknown.
         volume: returns the facts about the volume behind a path.
         environment: returns the facts about the environment of this process.
     """
@@ -109,5 +110,6 @@ class System:
     pid_namespace: Callable[[], str] = pid_namespace
     interrupt_read: Callable[[socket.socket], None] = interrupt_read
     holders: Callable[[Sequence[str]], tuple[str, ...]] = holders_of
+    user: Callable[[], str | None] = user_id
     volume: Callable[[str], Volume] = _volume_of
     environment: Callable[[], Environment] = _environment

@@ -3,6 +3,9 @@
 Each key has a small file, its pointer. The name of that file is a hash of the key, since a URL may contain a secret.
 The pointer of a URL also states how long the response is fresh, and contains the header fields that revalidate it. The
 index only stores freshness; ``_http.cache_control`` computes it.
+
+A private response has a pointer of its own for each user of the operating system: the user's identifier is a part of
+the key. Other users, and older versions, look it up under another key and do not find it.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ class UrlEntry(NamedTuple):
         may_be_stale: whether an offline cache may use the response after that.
         headers: the header fields that freshness and conditional requests need, with lowercase names.
         place: the key of the URL that redirects led to, empty if there were no redirects.
+        is_private: whether only the user who received the response may use it.
     """
 
     sha256: str
@@ -33,6 +37,7 @@ class UrlEntry(NamedTuple):
     may_be_stale: bool
     headers: Mapping[str, str]
     place: str
+    is_private: bool = False
 
     def is_usable(self, now: float, *, offline: bool) -> bool:
         """Return whether the response may be used without revalidation."""
@@ -50,8 +55,17 @@ class Index:
         return digest_in_pointer(fs.read(self._layout.pointer(key)))
 
     def find_url(self, fs: RobustIO, url: str) -> UrlEntry | None:
-        """Return the last response for a URL, or ``None``."""
-        match decode(fs.read(self._layout.pointer(url)) or b""):
+        """Return the last response for a URL that this user may use, or ``None``."""
+        private_key = _private_key(fs, url)
+        own = None if private_key is None else self._read_url(fs, private_key)
+        if own is not None:
+            return own._replace(is_private=True)
+        entry = self._read_url(fs, url)
+        return None if entry is None or entry.is_private else entry
+
+    def _read_url(self, fs: RobustIO, key: str) -> UrlEntry | None:
+        fields = decode(fs.read(self._layout.pointer(key)) or b"") or {}
+        match fields:
             case {
                 "sha256": str(sha256),
                 "until": float() | int() as until,
@@ -60,9 +74,13 @@ class Index:
                 "place": str(place),
             }:
                 try:
-                    return UrlEntry(normalize_hash("sha256", sha256)[1], until, may_be_stale, headers, place)
+                    digest = normalize_hash("sha256", sha256)[1]
                 except ValueError:
                     return None
+                # Older versions stored private responses, too, for all users.
+                says_private = "private" in str(headers.get("cache-control")).lower()
+                is_private = fields.get("is_private", says_private) is not False
+                return UrlEntry(digest, until, may_be_stale, headers, place, is_private)
         return None
 
     def write_digest(self, fs: RobustIO, key: str, sha256: str) -> None:
@@ -70,8 +88,17 @@ class Index:
         self._write(fs, key, {"sha256": sha256})
 
     def write_url(self, fs: RobustIO, url: str, entry: UrlEntry) -> None:
-        """Store the last response for a URL, best effort, like :meth:`write_digest`."""
-        self._write(fs, url, entry._asdict())
+        """Store the last response for a URL in place of the previous one, best effort, like :meth:`write_digest`.
+
+        A private response is not stored if the user is unknown.
+        """
+        private_key = _private_key(fs, url)
+        key, other = (private_key, url) if entry.is_private else (url, private_key)
+        # The previous response must not be used after an interruption between the two.
+        if other is not None:
+            self._remove(fs, other)
+        if key is not None:
+            self._write(fs, key, entry._asdict())
 
     def _write(self, fs: RobustIO, key: str, fields: Mapping[str, Any]) -> None:
         temporary = self._layout.new_temporary(fs.temporary_tag())
@@ -80,9 +107,20 @@ class Index:
         except CommitError:
             pass
 
-    def remove(self, fs: RobustIO, key: str) -> None:
-        """Delete the pointer of a key, best effort."""
+    def remove_url(self, fs: RobustIO, url: str) -> None:
+        """Delete the last responses for a URL that this user may use, best effort."""
+        for key in (_private_key(fs, url), url):
+            if key is not None:
+                self._remove(fs, key)
+
+    def _remove(self, fs: RobustIO, key: str) -> None:
         fs.discard(self._layout.pointer(key))
+
+
+def _private_key(fs: RobustIO, url: str) -> str | None:
+    """Return the key of this user's private response for a URL, or ``None`` if the user is unknown."""
+    user = fs.system.user()
+    return None if user is None else f"private {user} {url}"
 
 
 def digest_in_pointer(data: bytes | None) -> str | None:

@@ -8,7 +8,8 @@
                              <n>/<name>.whl the blob, if a damaged one could not be moved away
         trees/<aa>/<20 hex>-<n>/            an unpacked wheel, filled in place; <n> is usually 0
                    <20 hex>-<n>.json        its marker, written last
-        urls/<aa>/<62 hex>.json             pointers: from another hash, or a URL, to a sha256
+        urls/<aa>/<62 hex>.json             pointers: from another hash, or a URL, to a sha256;
+                                            for a private response, from a URL and a user
         metadata/<aa>/<62 hex>.json         METADATA of wheels that are not in the cache
         partial/<aa>/<key>.<owner>.<space>.part  partial downloads; the process number in <owner> is 0 if given up
                      <key>.<owner>.<space>.json  their origin, so that a download can be resumed
