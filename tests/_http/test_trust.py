@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from marks import not_on_windows, on_windows
@@ -96,26 +95,22 @@ def authority_in_store() -> Iterator[None]:
     assert sys.platform == "win32"
     import winreg
 
-    crypt: Any = ctypes.WinDLL("crypt32")
-    crypt.CertOpenStore.restype = ctypes.c_void_p
-    system_store, local_machine, x509, replace = 10, 0x20000, 1, 3
     text = AUTHORITY.read_text("ascii")
     der = ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN") :])
-    store = ctypes.c_void_p(crypt.CertOpenStore(ctypes.c_void_p(system_store), 0, None, local_machine, "Root"))
-    added = ctypes.c_void_p()
-    if not store or not crypt.CertAddEncodedCertificateToStore(
-        store, x509, der, len(der), replace, ctypes.byref(added)
-    ):
+    path = rf"SOFTWARE\Microsoft\SystemCertificates\Root\Certificates\{hashlib.sha1(der).hexdigest().upper()}"
+    # A serialized certificate: the identifier of its encoded form, the encoding, the length, and the bytes.
+    # https://learn.microsoft.com/windows/win32/api/wincrypt/nf-wincrypt-certserializecertificatestoreelement
+    blob = struct.pack("<III", 32, 1, len(der)) + der
+    try:
+        key = winreg.CreateKey(winreg.HKEY_LOCAL_MACHINE, path)
+    except PermissionError:
         pytest.skip("needs an administrator, to add a root certificate")
     try:
+        with key:
+            winreg.SetValueEx(key, "Blob", 0, winreg.REG_BINARY, blob)
         yield
     finally:
-        crypt.CertDeleteCertificateFromStore(added)
-        crypt.CertCloseStore(store, 0)
-        # Wine 8 deletes the certificate from the opened store only.
-        key = rf"SOFTWARE\Microsoft\SystemCertificates\Root\Certificates\{hashlib.sha1(der).hexdigest().upper()}"
-        with suppress(FileNotFoundError):
-            winreg.DeleteKey(winreg.HKEY_LOCAL_MACHINE, key)
+        winreg.DeleteKey(winreg.HKEY_LOCAL_MACHINE, path)
 
 
 def run_child(server: TlsServer, folder: Path) -> str:
@@ -127,9 +122,12 @@ def run_child(server: TlsServer, folder: Path) -> str:
 
 @on_windows
 def test_a_private_authority_in_the_windows_store_is_trusted(tls_server: TlsServer, tmp_path: Path) -> None:
-    """Without any option, a wheel is fetched from a server whose authority was added to Windows."""
+    """Without any option, a wheel is fetched from a server whose authority was added to Windows, and not before."""
+    assert run_child(tls_server, tmp_path / "refused") == ""
     with authority_in_store():
-        assert run_child(tls_server, tmp_path / "cache").split() == ["downloaded", "httpx"]
+        assert run_child(tls_server, tmp_path / "trusted").split() == ["downloaded", "httpx"]
+    assert run_child(tls_server, tmp_path / "removed") == ""
+    assert tls_server.count == 1
 
 
 @not_on_windows("Wine 8 refuses to verify with further authorities: its error is of another class")
