@@ -68,7 +68,7 @@ _ASYNC = _Kind("AsyncClient", "AsyncBaseTransport", "AsyncHTTPTransport", "handl
 class CacheTransport(TransportBase):
     """A transport for clients of httpx and httpx2 that serves wheels from a cache, and adds downloaded wheels to it.
 
-    It serves a ``Client`` or an ``AsyncClient`` (on asyncio or trio) of either library, and only one client.
+    It serves a ``Client`` or an ``AsyncClient`` (on asyncio or trio) of either library, and not two of these at once.
 
     With a ``#sha256=...`` fragment in the URL, a cached wheel is used without a request, and bytes with another hash
     are never stored. Without one, the rules of HTTP decide, as in :meth:`Cache.fetch`, and a response with ``no-store``
@@ -261,7 +261,7 @@ def _advance(exchange: _Exchange, response: AnyResponse | None) -> tuple[AnyRequ
 
 
 def _carry_redirect(library: Library, request: AnyRequest, response: AnyResponse, chain: RedirectChain) -> None:
-    """Let the request of a client that follows this redirect carry it."""
+    """Attach a redirect to its request. The client copies it to the request that follows the redirect."""
     try:
         target = library.httpx.URL(response.headers["Location"])
         if target.is_relative_url:
