@@ -75,7 +75,7 @@ class Core:
         self._process = os.getpid()
         self._is_closed = False
         self._fetcher: Fetcher | None = None
-        self.http = HttpClient(client, system.interrupt_read)
+        self.http = HttpClient(client, system.interrupt_read, limits)
         below = [Layout(layer) for layer in layers]
         self._open(below, read_only=read_only)
         self.never_hardlink_from = [self.layout, *below] if read_only else below

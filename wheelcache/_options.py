@@ -29,6 +29,10 @@ class DownloadLimits:
         window: the seconds over which the rate is averaged. Only the time in which a request waits for the network is
             counted: not hashing, writing, progress listeners, or pauses between attempts.
 
+    A wait of your own synchronous client can be ended only over HTTP/1.1, and a wait for the head of a response only on
+    a new connection. Any other wait of that client lasts until its own timeouts. All waits of an asynchronous client,
+    and of the client that the cache creates itself, can be ended.
+
     Raises:
         ValueError: if a limit cannot have this value.
     """

@@ -23,6 +23,7 @@ from wheelcache._http.default_client.network import InterruptibleBackend
 from wheelcache._http.default_client.pool import PoolTransport
 from wheelcache._http.interrupt import running
 from wheelcache._operation import CancelToken, Operation, OperationCancelledError
+from wheelcache._options import DownloadLimits
 from wheelcache._os.system import System
 
 CERTIFICATE = Path(__file__).parent.parent / "cli" / "loopback.pem"
@@ -255,7 +256,7 @@ def test_a_closed_connection_does_not_hide_an_untrusted_certificate() -> None:
 def test_a_client_that_was_in_use_at_a_fork_is_closed_in_the_child() -> None:
     """A request that the child inherits within a listener is not counted twice, so closing neither waits nor leaks."""
     waits: list[float] = []
-    client = HttpClient(None, lambda _: None)
+    client = HttpClient(None, lambda _: None, DownloadLimits())
     with client._borrow():
         client.after_fork()
     with client._borrow():

@@ -33,6 +33,7 @@ from .._http.client import HttpClient
 from .._http.coding import parse_codings
 from .._http.errors import FailedRequestError, failed_response
 from .._http.headers import declared_length, parse_content_range, strong_validator
+from .._http.rate import TooSlowError
 from .._http.response import Response
 from .._models import Phase
 from .._operation import retry
@@ -219,7 +220,8 @@ class _Download:
             if self._partial.is_encoded:
                 self._partial.restart()
             if failure.can_retry:
-                has_progress = self._partial.most_written - before >= _required_progress(remaining)
+                is_enough = self._partial.most_written - before >= _required_progress(remaining)
+                has_progress = is_enough and not isinstance(failure, TooSlowError)
                 self._advance(route, failure, has_progress=has_progress)
             else:
                 self._routes.remove(route)

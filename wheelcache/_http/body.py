@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .._operation import Operation
+from .rate import current_watch
 from .response import Response
 
 
@@ -13,12 +14,16 @@ def iter_body(op: Operation, response: Response) -> Iterator[bytes]:
 
     Raises:
         FailedRequestError: if the body breaks off. Errors of the code that consumes the chunks are not translated.
+        TooSlowError: if the body is received too slowly.
         OperationCancelledError: if the operation is cancelled.
     """
+    watch = current_watch()
     while True:
-        chunk = response.body.read(op)
+        with watch.waiting():
+            chunk = response.body.read(op)
         # A socket that was shut down to interrupt the read looks like the end of the body.
         op.check()
+        watch.receive(len(chunk or b""))
         if chunk is None:
             return
         yield chunk

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .._imports import third_party_import_lock
 from .._operation import CancelToken, ClosedError, Operation
+from .._options import DownloadLimits
 from .._request import Source
 from .interrupt import ReadInterrupter
 
@@ -83,10 +84,17 @@ class HttpClient:
         client: the caller's client; ``None`` for one of our own, created at the first request and closed by
             :meth:`close`.
         interrupt_read: ends a read from a socket that blocks another thread.
+        limits: the limits of each request; only the rate is used here.
     """
 
-    def __init__(self, client: Client | AdaptedClient | None, interrupt_read: Callable[[socket.socket], None]) -> None:
+    def __init__(
+        self,
+        client: Client | AdaptedClient | None,
+        interrupt_read: Callable[[socket.socket], None],
+        limits: DownloadLimits,
+    ) -> None:
         self._client = client
+        self._limits = limits
         self._interrupt_read = interrupt_read
         self._own: Any = None
         self._adapter: Adapter | None = None
@@ -119,9 +127,11 @@ class HttpClient:
             ValueError: if the caller's client was passed to the cache before this process was forked.
         """
         with third_party_import_lock:
+            from .rate import RateWatch
             from .redirects import RequestSender
 
-        with self._borrow() as adapter, RequestSender(adapter).get(op, source, headers) as response:
+        watch = RateWatch(self._limits.min_rate, self._limits.window, op.system.monotonic)
+        with self._borrow() as adapter, watch.watching(), RequestSender(adapter).get(op, source, headers) as response:
             yield response
 
     def describe(self) -> str:

@@ -29,11 +29,15 @@ from .._operation import Operation
 if TYPE_CHECKING:
     import socket
 
+    from .rate import RateWatch
+
 
 _CREATED = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")
 _SENDING = "http11.send_request_headers.started"
 
 _RUNNING: ContextVar[Operation | None] = ContextVar("wheelcache_http_operation", default=None)
+RATE_WATCH: ContextVar[RateWatch | None] = ContextVar("wheelcache_rate_watch", default=None)
+"""Watches the rate of the requests in this context."""
 
 
 @contextmanager
@@ -52,10 +56,18 @@ def running_operation() -> Operation | None:
 
 
 def check_running() -> None:
-    """Raise :class:`OperationCancelledError` if the operation of this context was cancelled."""
+    """Check the operation and the rate of this context. Call it between short waits for the network.
+
+    Raises:
+        OperationCancelledError: if the operation was cancelled.
+        TooSlowError: if the request has received too few bytes while it waited.
+    """
     op = _RUNNING.get()
     if op is not None:
         op.check()
+    watch = RATE_WATCH.get()
+    if watch is not None:
+        watch.check()
 
 
 class ReadInterrupter:
@@ -96,12 +108,18 @@ class ReadInterrupter:
 
     @contextmanager
     def interrupting(self, op: Operation, connection: object) -> Iterator[None]:
-        """Within the block, cancelling the operation ends a blocked read from a socket. Other objects are ignored."""
+        """Within the block, end a blocked read from a socket if the operation is cancelled or the request is too slow.
+
+        Other objects than sockets are ignored.
+        """
         with import_lock:
             import socket
 
         with ExitStack() as interruptions:
             if isinstance(connection, socket.socket):
+                interrupt = partial(self._interrupt_read, connection)
+                if (watch := RATE_WATCH.get()) is not None:
+                    interruptions.enter_context(watch.interrupting(interrupt))
                 for token in op.tokens:
-                    interruptions.enter_context(token.on_cancel(partial(self._interrupt_read, connection)))
+                    interruptions.enter_context(token.on_cancel(interrupt))
             yield

@@ -15,6 +15,7 @@ from .._operation import Operation
 from .._request import Source, redact
 from .credentials import Origin, origin_of
 from .errors import FailedRequestError, FailureKind, failed_request
+from .rate import current_watch
 from .response import Response
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class RequestSender:
         visited = {_identity(request)}
         history: list[Response] = []
         while True:
-            response = self._adapter.send(op, request)
+            with current_watch().waiting():
+                response = self._adapter.send(op, request)
             response.history = history
             try:
                 if response.location is None:

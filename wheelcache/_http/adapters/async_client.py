@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..._imports import third_party_import_lock
 from ..._operation import CancelToken, ClosedError
 from ..interrupt import running_operation
+from ..rate import current_watch
 
 if TYPE_CHECKING:
     import socket
@@ -69,22 +70,23 @@ class BlockingAsyncClient:
 
         Raises:
             OperationCancelledError: if the operation is cancelled before or during the wait.
+            TooSlowError: if the request has received too few bytes while it waited.
         """
         with third_party_import_lock:
-            from anyio import CancelScope, from_thread
+            from anyio import CancelScope, current_time, from_thread
 
-        tokens = self._tokens()
+        tokens, watch = self._tokens(), current_watch()
 
         async def wait() -> _R:
             # anyio cancels a wait that is under way when the task is cancelled. Under asyncio, it does not cancel a
             # wait that begins later, so on_cancel() checks the tokens first.
-            with CancelScope() as scope, ExitStack() as callbacks:
+            with CancelScope(deadline=current_time() + watch.seconds_left) as scope, ExitStack() as callbacks:
                 for token in tokens:
                     callbacks.enter_context(token.on_cancel(scope.cancel))
                 return await action()
             for token in tokens:
                 token.check()
-            raise AssertionError("only a token cancels the scope")
+            raise watch.too_slow()  # the scope was cancelled by its deadline
 
         return from_thread.run(wait)
 

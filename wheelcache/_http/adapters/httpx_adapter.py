@@ -12,6 +12,7 @@ from ..._operation import Operation
 from ..credentials import is_credential
 from ..errors import system_error
 from ..interrupt import ReadInterrupter, running
+from ..rate import current_watch
 from ..response import Body, EmptyBody, Headers, Response
 from .base import PreparedRequest
 from .httpx_errors import errors_of, to_failure
@@ -104,6 +105,7 @@ class HttpxAdapter:
                 waits += 1
                 if waits == _POOL_WAITS:
                     raise to_failure(library, error) from None
+                current_watch().restart_wait()
             except errors_of(library) as error:
                 if isinstance(error, library.httpx.HTTPStatusError) and not error.response.is_success:
                     return _rejected(error.response, request)
