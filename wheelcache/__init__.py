@@ -123,8 +123,8 @@ __all__ = [
     "requests_client",
 ]
 
-# Imported on first use: most processes need none of these names, and importing them would slow every start down.
-# Importing CacheTransport also imports httpx, because it is a subclass of an httpx class.
+# These names are imported on first use, because most processes need none of them and importing them would slow every
+# start down. Importing CacheTransport also imports httpx, because it is a subclass of an httpx class.
 _LAZY_NAMES = {
     "_async_cache": ["AsyncCache"],
     "_http.adapters.requests_client": ["requests_client"],

@@ -304,8 +304,8 @@ class _Work(Generic[_R]):
     def __call__(self) -> None:
         # The thread runs in a copy of the task's context, so setting the token does not affect other calls.
         CURRENT_TOKEN.set(self.token)
-        # Set before the token is checked. A canceller cancels the token before it reads is_running, so a thread that
-        # starts late is not missed.
+        # is_running is set before the token is checked. A canceller cancels the token before it reads is_running, so a
+        # thread that starts late is not missed.
         self.is_running = True
         try:
             self.token.check()
@@ -328,7 +328,8 @@ class _Work(Generic[_R]):
         finally:
             self.cancel()
             with anyio.CancelScope(shield=True):
-                # Repeated, because one cancellation does not interrupt a thread that is about to block on a socket.
+                # The cancellation is repeated, because a single one does not interrupt a thread that is about to block
+                # on a socket.
                 while self.is_running:
                     await anyio.sleep(_POLL_SECONDS)
                     self.cancel()

@@ -201,7 +201,8 @@ class CommitError(WheelCacheError, OSError):
             them.
     """
 
-    # Typed as Any because the types of OSError do not fit. Its winerror is an int, and exists on Windows only.
+    # The attributes are typed as Any, because the types of OSError do not fit. Its winerror is an int, and exists only
+    # on Windows.
     errno: Any
     winerror: Any
     strerror: Any

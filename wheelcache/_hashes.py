@@ -118,7 +118,7 @@ def require_strong(hashes: Mapping[str, str]) -> None:
 
 
 def naming_hash(hashes: Mapping[str, str]) -> str | None:
-    """Return the hash that an entry is looked up by, as ``"<algorithm>:<hex>"``, or ``None`` if all are weak."""
+    """Return the hash that an entry is looked up by, as ``"<algorithm>:<hex>"``, or ``None`` if all hashes are weak."""
     for algorithm in _PREFERENCE:
         if algorithm in hashes:
             return f"{algorithm}:{hashes[algorithm]}"

@@ -156,7 +156,7 @@ class LinkDestination(WheelDestination):
         self._inner = inner
         self._mode = LinkMode(mode)
         self._fs = _new_fs(io_timeout)
-        # Set for each file, since one destination may receive files of several sources, one after another.
+        # The list is set for each file, since one destination may receive files of several sources, one after another.
         self._never_hardlink_from: list[Layout] = []
         self._linker = TreeLinker(LinkStrategy(self._never_hardlink_from))
 

@@ -115,7 +115,7 @@ class ProblemKind(StrEnum):
     MISSING = "missing"
     """A wheel has a record but no blob, or a file of a tree is missing."""
     SHORT = "short"
-    """A wheel is smaller than its record says."""
+    """A wheel is smaller than the size in its record."""
     ALTERED = "altered"
     """The bytes do not match the digest."""
     TORN = "torn"

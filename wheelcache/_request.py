@@ -99,7 +99,7 @@ class ResolvedRequest(NamedTuple):
 
     @property
     def is_pinned(self) -> bool:
-        """Whether a strong hash decides which bytes are accepted, whoever sends them."""
+        """Whether a strong hash decides which bytes are accepted, regardless of the server."""
         return _hashes.naming_hash(self.hashes) is not None
 
     @property
@@ -196,7 +196,7 @@ def redact(url: str) -> str:
     if "@" in netloc:
         netloc = "***@" + _without_userinfo(netloc)
     shown = parts._replace(netloc=netloc, query="***" if parts.query else "", fragment="").geturl()
-    # urlsplit takes a drive for a scheme, and converts it to lowercase.
+    # urlsplit mistakes a drive for a scheme, and converts it to lowercase.
     return shown[0].upper() + shown[1:] if _has_drive(parts) else shown
 
 

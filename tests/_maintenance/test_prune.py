@@ -259,7 +259,7 @@ def test_keep_leaves_a_wheel_that_is_locked_as_an_archive(machine: Machine, cach
     assert digests(cache.prune(keep=lock).removed) == [wheels[2].digest]
     lock.write_text(lock.read_text().replace("sha256", "unknown"))
     with pytest.raises(
-        ValueError, match=re.escape(f"{lock} has no strong hash (sha256 or better) of {wheels[0].filename}")
+        ValueError, match=re.escape(f"{lock} has no strong hash (sha256 or better) for {wheels[0].filename}")
     ):
         cache.prune(keep=lock)
 
@@ -674,7 +674,7 @@ def test_a_lock_file_without_a_strong_hash_keeps_nobody_wrongly(machine: Machine
         f'url = "https://example.org/{wheels[0].filename}"\nhashes = {{md5 = "{"0" * 32}"}}\n'
     )
     with pytest.raises(
-        ValueError, match=re.escape(f"{lock} has no strong hash (sha256 or better) of {wheels[0].filename}")
+        ValueError, match=re.escape(f"{lock} has no strong hash (sha256 or better) for {wheels[0].filename}")
     ):
         cache.prune(keep=lock)
     assert len(list(cache.entries())) == 2

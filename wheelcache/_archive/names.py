@@ -1,4 +1,4 @@
-"""Check that the names of a wheel's members are safe, and differ from each other on every system."""
+"""Check that the names of a wheel's members are safe and differ from each other on every system."""
 
 from __future__ import annotations
 

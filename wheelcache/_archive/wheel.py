@@ -158,7 +158,7 @@ class WheelArchive:
             InvalidWheelError: if RECORD cannot be parsed, or does not list a file with a strong hash and its size.
         """
         for folder in self._folders:
-            # The member of a folder is not written. It is read only to check that it contains no bytes.
+            # A folder's member is not extracted, but it is read, because it must not contain any bytes.
             self._contents(folder)
         rows = self._read_record()
         unrecorded = {f"{self.dist_info}/{name}" for name in _UNRECORDED}

@@ -51,7 +51,7 @@ _NEWEST_FORMAT = 63
 
 _HAS_DESCRIPTOR = 1 << 3
 _UTF8 = 1 << 11
-# Encrypted, patched, strongly encrypted, and with an encrypted directory.
+# The flags of encrypted, patched and strongly encrypted members, and of an encrypted central directory.
 _REFUSED_FLAGS = 1 << 0 | 1 << 5 | 1 << 6 | 1 << 13
 
 

@@ -74,7 +74,8 @@ class PartialDownload:
         stage: the file.
         origin: the origin of the bytes, or ``None`` if it is unknown.
         total: the size of the complete file in bytes, or ``None`` if it is unknown.
-        doubtful: whether the bytes may be damaged or belong to two different files. Only the digest can tell.
+        doubtful: whether the bytes may be damaged or belong to two different files. Only the digest can show
+            that they are intact.
         resumed: whether the file contains bytes of an earlier response.
         is_encoded: whether the file has bytes with a content coding. No other response can be appended to them.
         most_written: the largest size in bytes that the file has had.
@@ -248,7 +249,8 @@ class PartialDownloads:
             return self._copy(fs, request, leftover)
         fs.discard(self._layout.origin_file(leftover.path))
         try:
-            # Uncancellable, because the file already has our name. If _resume_stage is cancelled, it releases the file.
+            # This call must not be cancelled, because the file already has our name. If _resume_stage is cancelled, it
+            # releases the file.
             file = fs.system.files.open_write(path)
         except OSError:
             fs.discard(path)
@@ -342,7 +344,7 @@ def _read_origin(fs: RobustIO, path: str) -> tuple[Origin | None, int | None]:
             "total": int() | None as total,
             "place": str(place),
         }:
-            # Checked, because another program or an older version may have written the file.
+            # The fields are checked, because another program or an older version may have written the file.
             return Origin(url, sendable_value(validator), place), total if is_file_size(total) else None
     return None, None
 

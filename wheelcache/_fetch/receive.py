@@ -132,7 +132,7 @@ class BodyReceiver:
         try:
             self.partial.rewrite(lambda chunks: decode(chunks, codings, self._decoded_limit))
         except InvalidBodyError:
-            # The label is wrong, so the received bytes are those of the file.
+            # The server declared a wrong content coding, so the received bytes are those of the file.
             raise mismatch from None
         except TruncatedBodyError as error:
             raise FailedRequestError(str(error), is_transient=True) from None

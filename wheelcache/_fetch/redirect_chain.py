@@ -152,7 +152,7 @@ def _continue(redirect: Redirect, url: str, with_credentials: bool) -> RedirectC
             return None
         request = request._replace(hashes=request.hashes or _hashes_in(url, request.filename))
     if redirect.is_downgrade and not request.is_pinned:
-        # Anybody in the network can forge a response over http. The cache would serve it for the https URL later.
+        # Anybody on the network can forge a response over http. The cache would serve it for the https URL later.
         return None
     with_credentials = with_credentials or before.with_credentials
     return RedirectChain(request, before.requested_at, _bare(url), with_credentials, redirect)

@@ -84,7 +84,7 @@ _BY_ERRNO = {
 _WINERRORS_OF_ONE_FILE = {347, 1142}
 # Errors of the cloud files driver, if the content is not on this machine or the service does not run.
 _WINERRORS_OF_CLOUD_FILES = range(358, 405)
-# Transient only on file systems that relay errors of another machine or program.
+# These codes are transient only on file systems that relay errors of another machine or program.
 _TRANSIENT_ON_FOREIGN = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ESTALE, errno.ETXTBSY}
 
 

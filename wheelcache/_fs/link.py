@@ -32,7 +32,7 @@ Method = tuple[str, Callable[[], object]]
 """The name of a method, and the call that applies it to one file."""
 
 OnRefusal = Callable[[str, OSError, ErrorKind], object]
-"""Called with the method, its error and the kind of the error. Raises an exception to end the attempt."""
+"""A function that receives the method, its error and the kind of the error. It raises to end the attempt."""
 
 
 class AllRefusedError(Exception):
@@ -89,7 +89,7 @@ class LinkStrategy:
         return False
 
     def remember(self, key: object) -> None:
-        """Remember a key. If there are too many, forget the least recently used one."""
+        """Remember a key. If there are too many keys, forget the least recently used one."""
         with self._lock:
             self._unsupported[key] = None
             if len(self._unsupported) > _MAX_REMEMBERED:
@@ -119,7 +119,7 @@ class Destination:
 
     def supports(self, method: str) -> bool:
         """Return whether no refusal of this method is remembered for this destination."""
-        # Checked first, because the lookup of the volumes takes system calls.
+        # This check is first, because the lookup of the volumes takes system calls.
         if not self._strategy.remembered:
             return True
         return not self._strategy.is_remembered((method, self._volume_ids()), (method, self._dest))

@@ -65,7 +65,7 @@ class FileLock:
     def _leads_to(self, file: BinaryIO) -> bool:
         """Return whether the path still leads to this file. Another process may have deleted or replaced it."""
         try:
-            # Uncancellable, because a lock is also released after a cancellation.
+            # This call must not be cancelled, because a lock is also released after a cancellation.
             return self._fs.system.files.stat(self._path).st_ino == os.fstat(file.fileno()).st_ino
         except FileNotFoundError:
             return False
@@ -82,8 +82,8 @@ class FileLock:
         with third_party_import_lock:
             from filelock import unlock_descriptor
 
-        # Deleted before it is unlocked. A process that opens the path afterwards creates a new file. A process that
-        # already has this file open detects in try_acquire() that the path no longer leads to it.
+        # The file is deleted before it is unlocked. A process that opens the path afterwards creates a new file. A
+        # process that already has this file open detects in try_acquire() that the path no longer leads to it.
         if self._is_own(file):
             self._fs.discard(self._path)
         try:

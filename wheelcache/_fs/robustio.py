@@ -138,7 +138,7 @@ class RobustIO:
             if isinstance(error, CommitError) or is_answer(error, path):
                 raise
             first = error
-        # Created only after a refusal, because hits and walks perform many operations and must be fast.
+        # _Attempts is created only after a refusal, because hits and walks perform many operations and must be fast.
         return self._retry(_Attempts(self, operation, path, target, started), action, first)
 
     def _retry(self, attempts: _Attempts, action: Callable[[], _T], first: OSError) -> _T:
@@ -217,8 +217,9 @@ class RobustIO:
         try:
             self.files.mkdir(path)
         except OSError as error:
-            # Checked after the attempt, which usually succeeds. The error code is not reliable, because Windows denies
-            # creating the root of a drive. A link to a folder is accepted.
+            # The folder is looked up only after the attempt, because the attempt usually succeeds. The error code does
+            # not show whether the folder exists: for the root of a drive, Windows reports "access denied". A link to a
+            # folder is accepted.
             if self.files.is_dir(path):
                 return
             parent = os.path.dirname(path)
@@ -298,8 +299,8 @@ class RobustIO:
             self.create_small(path, data)
         except FileExistsError:
             try:
-                # Written once and not for each attempt, since a scanner that holds the temporary file only delays the
-                # rename.
+                # The temporary file is written once and not for each attempt, since a scanner that holds the temporary
+                # file only delays the rename.
                 self.create_small(temporary, data)
                 self.perform("replace", temporary, lambda: self._put_in_place(path, data, temporary), target=path)
             except BaseException as error:
@@ -314,7 +315,8 @@ class RobustIO:
         except OSError as error:
             if classify(error, path) is not ErrorKind.TRANSIENT:
                 raise
-            # Truncated last, so that the write needs no free space and the old content is valid until the write.
+            # The file is truncated last, so that the write needs no free space and the old content is valid until the
+            # write.
             with self.files.open_write(path) as file:
                 write_all(file, data)
                 file.truncate()
@@ -349,7 +351,7 @@ class _Attempts:
         self._target = target
         self._cause: Cause | None = None
         self._is_investigated = False
-        # Created at the first transient refusal, since other errors need no query.
+        # The poll is created at the first transient refusal, since other errors need no query.
         self._poll: HolderPoll | None = None
 
     def is_transient(self, error: BaseException) -> bool:
@@ -434,7 +436,7 @@ def hash_file(fs: RobustIO, path: str, algorithms: Collection[str], total: int) 
 
 
 def is_missing(error: OSError, path: str) -> bool:
-    """Return whether the error says that the file or its folder does not exist."""
+    """Return whether the error means that the file or its folder does not exist."""
     return not isinstance(error, CommitError) and classify(error, path) is ErrorKind.MISSING
 
 

@@ -112,7 +112,7 @@ class _EntryCheck:
         return [Suspect(kind, blob.path, sha256, lambda fs: self._quarantine_blob(fs, blob))]
 
     def _check_torn_record(self, fs: RobustIO, path: str, blobs: list[Blob]) -> list[Suspect]:
-        # Registered here, so that the blobs are not also reported as orphans.
+        # The blobs are registered here, so that they are not also reported as orphans.
         self._blobs_with_record.update(blob.path for blob in blobs)
         torn = Suspect(ProblemKind.TORN, path, self._entry.sha256, lambda fs: self._replace_record(fs, path, blobs))
         return [torn, *(suspect for blob in blobs for suspect in self._check_bytes(fs, blob))]

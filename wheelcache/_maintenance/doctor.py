@@ -99,7 +99,7 @@ class _Examination:
         self._volume: Volume = system.volume(layout.root)
         self._environment = system.environment()
         self._probe_paths: list[str] = []
-        # For each probe file, its time stamp and the time of our clock when it was written.
+        # The time stamp of each probe file, and the time of this machine's clock when the file was written.
         self._time_stamps: list[tuple[int, float]] = []
         self._supported: set[str] = set()
 
@@ -227,7 +227,7 @@ class _Examination:
         file = self._fs.create(path)
         try:
             write_all(file, _CONTENT)
-            # Read before the file is closed, because a scanner may delay closing.
+            # The clock is read before the file is closed, because a scanner may delay closing.
             written = self._system.now()
         finally:
             close_quietly(file)
@@ -392,7 +392,7 @@ class _Examination:
         if not self._time_stamps:
             return _Finding("not tried: no file could be created", ok=False)
         grain = math.gcd(*(stamp for stamp, _ in self._time_stamps))
-        # The smallest difference, because a slow write would be mistaken for an error of the clock.
+        # The smallest difference counts, because a slow write would otherwise be mistaken for an error of the clock.
         skew = min((stamp / 1e9 - written for stamp, written in self._time_stamps), key=abs)
         clock = "this machine's clock" if abs(skew) < _CLOCK_SKEW else f"a clock that is {skew:+.0f} s off"
         detail = f"resolution {_format_span(grain)}, set by {clock}"
@@ -469,5 +469,5 @@ def answer_for_lock(path: str) -> int:
             return _REFUSED
     except OSError:
         return _NO_LOCKS
-    # Not released, since a release would delete the lock file of the other process.
+    # The lock is not released, since a release would delete the lock file of the other process.
     return _TAKEN

@@ -94,7 +94,8 @@ class Remover:
         """
         self.fs.op.check()
         try:
-            # Waits only when pruning to a limit, which would remove a newer entry instead of this one.
+            # The scan waits only when pruning to a limit, because otherwise a newer entry would be removed instead of
+            # this one.
             entry = self._scan_entry(sha256, wait=unused_since is not None)
         except CommitError as error:
             self.skip(self.layout.entry(sha256), error, sha256)
@@ -156,7 +157,7 @@ class Remover:
         self._cleanup.remove_folder(entry.folder)
 
     def _report_progress(self, wheels: Iterable[CachedWheel]) -> None:
-        # Uncancellable, because the event of an entry that was deleted must not be lost.
+        # The reports must not be cancelled, because the event of an entry that was deleted must not be lost.
         op = self.fs.op.for_cleanup().with_progress(None if self.dry_run else self.fs.op.progress)
         for wheel in wheels:
             op.about(wheel.filename).report(Phase.REMOVING, self.freed, detail=wheel.digest)

@@ -200,11 +200,11 @@ def _read_lock_file(fs: RobustIO, path: str) -> list[_KeepRequest]:
         try:
             hashes = _hashes.parse_hashes({name: value for name, value in given.items() if _is_known(name)})
         except ValueError as error:
-            raise ValueError(f"the lock file {path} has an invalid hash of {filename}: {error}") from error
+            raise ValueError(f"the lock file {path} has an invalid hash for {filename}: {error}") from error
         key = _hashes.naming_hash(hashes)
         if key is None:
             # The wheel may be in the cache. Without its hash, prune would not know its entry and would remove it.
-            raise ValueError(f"the lock file {path} has no strong hash (sha256 or better) of {filename}")
+            raise ValueError(f"the lock file {path} has no strong hash (sha256 or better) for {filename}")
         requests.append(_KeepRequest(key, filename))
     return requests
 

@@ -16,7 +16,7 @@ from .._options import PruneLimits
 from .._store.counters import Counters
 from .._store.layout import Layout
 
-# Pruned to less than the limit, so that the next new wheel does not cause another walk.
+# The cache is pruned to this fraction of the limit, so that the next new wheel does not cause another walk.
 _TARGET = 0.9
 # Above this multiple of the limit, the process that holds the lock is not fast enough.
 _FAR_OVER = 1.1
@@ -75,7 +75,8 @@ class SizeLimit:
             from .prune import Pruner
 
         pruner = Pruner(self._layout, self._counters)
-        # Without progress events, because the caller's listener expects only events about the fetched wheel.
+        # This prune reports no progress events, because the caller's listener expects only events about the fetched
+        # wheel.
         fs = RobustIO(fs.op.with_progress(None))
         pruner.prune(fs, PruneLimits(max_size=int(max_size * _TARGET), keep=frozenset([sha256])))
         remaining = pruner.remaining

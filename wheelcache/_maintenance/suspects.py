@@ -28,7 +28,8 @@ class Suspect:
         path: the absolute path of the file or folder.
         sha256: the digest of the wheel that the file or folder belongs to, or ``None``.
         repair: repairs the problem, and returns the action.
-        check_again: returns the current problems of the same file or folder. ``None`` if a second check would not help.
+        check_again: returns the current problems of the same file or folder, or is ``None`` if a second check would not
+            help.
     """
 
     kind: ProblemKind
@@ -59,7 +60,8 @@ def suspect_foreign(layout: Layout, path: str, *, sha256: str | None = None, is_
         return [] if fs.stat(path) is None else [suspect]
 
     def repair(fs: RobustIO) -> Action:
-        # No folder is ever renamed, and its contents belong to other programs. A link to a folder may be in use.
+        # A foreign folder is never renamed, because its contents belong to other programs. A link to a folder may be in
+        # use.
         if is_folder or fs.files.is_dir(path):
             return _remove_obstructing_folder(fs, path)
         return quarantine(fs, layout, path)

@@ -58,7 +58,7 @@ class Sweeper:
         self._sweep_locks()
 
     def sweep_index(self, exists: Callable[[str], bool]) -> None:
-        """Remove the pointers that cannot be parsed, and the pointers to missing entries.
+        """Remove pointers that cannot be parsed, and pointers to missing entries.
 
         Args:
             exists: returns whether the entry of a sha256 exists.

@@ -58,7 +58,7 @@ class Verifier:
         suspects += self._check_index(fs.without_waiting())
         if suspects:
             fs.op.sleep(_SETTLING_TIME)
-        # A set, because a file that several checks have found is reported once.
+        # The problems are collected in a set, because several checks may find the same file.
         problems = {problem for suspect in suspects if (problem := self._settle(fs, suspect)) is not None}
         return VerifyReport(check.checked, tuple(sorted(problems, key=lambda problem: (problem.path, problem.kind))))
 

@@ -56,8 +56,8 @@ class BlockClone:
         self._source = source
         self._size = size
         self._control = control
-        # Queried before any file is created, because a file system without integrity streams has no block cloning
-        # either.
+        # The settings are queried before any file is created, because a file system without integrity streams has no
+        # block cloning either.
         self._integrity = _INTEGRITY.unpack(control(source, GET_INTEGRITY, b"", _INTEGRITY.size))
 
     def clone_to(self, target: int, grow: Callable[[], object]) -> None:

@@ -34,7 +34,7 @@ _RENAME_EXCL = 4
 _WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_CREAT | os.O_EXCL
-# Used only to resolve names. O_PATH, which only Linux has, is cheaper.
+# These handles only resolve names. O_PATH, which only Linux has, is cheaper.
 _LOOKUP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _SMALL_FILE = 1 << 16
 
@@ -210,9 +210,9 @@ class Modes(NamedTuple):
         owner = (root.st_uid, root.st_gid) if os.geteuid() == 0 and root.st_uid != 0 else None
         if not (shared or private or owner):
             return None
-        # Never writable by everybody, even if the folder is, because a user who can write to the files controls the
-        # packages that others install. Always writable by the owner, because new files must not remain read-only if the
-        # folder is read-only for a while.
+        # New files are never writable by everybody, even if the folder is, because a user who can write to them
+        # controls the packages that others install. They are always writable by the owner, because they must not remain
+        # read-only if the folder is read-only for a while.
         return cls(mode & 0o664 | 0o600, mode & 0o2775 | 0o700, owner)
 
     def apply(self, handle: int, mode: int, folder: int) -> None:
@@ -318,7 +318,7 @@ def _read_all(handle: int) -> bytes:
     data = os.read(handle, _SMALL_FILE)
     if len(data) < _SMALL_FILE:
         return data
-    # Read again in one piece, since joining the parts would take time and memory for a second copy.
+    # The file is read again in one piece, since joining the parts would take time and memory for a second copy.
     os.lseek(handle, 0, os.SEEK_SET)
     with io.FileIO(handle, closefd=False) as file:
         return file.readall()

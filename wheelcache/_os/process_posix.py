@@ -74,7 +74,8 @@ def interrupt_read(connection: socket.socket) -> None:
         import socket
 
     try:
-        # The method of the plain socket, because that of ssl.SSLSocket discards state which the other thread is using.
+        # The method of the plain socket is called, because that of ssl.SSLSocket discards state that the other thread
+        # is using.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
     except OSError:
         pass  # already closed

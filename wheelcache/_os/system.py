@@ -46,7 +46,7 @@ def _sleep(seconds: float, check: Callable[[], object] = lambda: None) -> None:
         time.sleep(min(remaining, _CHECK_INTERVAL))
 
 
-# Cached, because every hit needs the boot ID, which does not change while this process runs.
+# The boot ID is cached, because every hit needs it and it does not change while this process runs.
 _boot = cache(boot_id)
 
 

@@ -100,8 +100,8 @@ class Commit:
         for place in range(_MAX_PLACES):
             target = layout.blob(sha256, filename, place)
             fs.make_folder(layout.entry(sha256) if place == 0 else target[: -len(filename) - 1])
-            # Two attempts, because a damaged occupant is quarantined after the first. A file that appears after that
-            # has the same bytes.
+            # There are two attempts, because a damaged blob is quarantined after the first. A file that appears after
+            # that has the same bytes.
             for _ in range(2):
                 try:
                     # A hard link would change the link count of a layer's file, and layers must not be changed.

@@ -111,7 +111,7 @@ class Counters:
         if count == _NOTHING or not self._writable:
             return
         try:
-            # Uncancellable, because the counts would be lost.
+            # The write must not be cancelled, because the counts would be lost.
             with fs.system.files.open_append(self._layout.counters) as file:
                 write_all(file, count.line())
         except OSError:

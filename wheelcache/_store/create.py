@@ -37,7 +37,7 @@ def prepare(fs: RobustIO, layout: Layout) -> None:
             pass
         except OSError as error:
             raise commit_error(error, "write", path) from error
-    # Created last, so that the marks exist if this folder exists.
+    # The version folder is created last, so that its existence implies that of the marks.
     fs.make_folder(layout.version)
 
 

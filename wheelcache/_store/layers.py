@@ -70,8 +70,8 @@ class LayeredStore:
             fs: the file system of the operation.
             request: the request, which identifies the wheel by its hashes or, without hashes, by its URL.
             refresh: whether a request without a hash must be revalidated even if its last response is fresh.
-            adopt: whether to write the missing record of a blob. Only a caller that has the turn of this wheel may do
-                that.
+            adopt: whether to write the missing record of a blob. Only a caller inside :meth:`SingleFlight.turn`
+                for this wheel may do that.
 
         Raises:
             HashMismatchError: if the wheel has one of the requested hashes but not all of them.
@@ -184,7 +184,7 @@ class LayeredStore:
         was_damaged = self._lookup.remember(entry)
         for name, value in finished.hashes.items():
             if name != "sha256" and _hashes.is_strong(name):
-                # Uncancellable, because the entry exists and its bytes must be counted.
+                # This step must not be cancelled, because the entry exists and its bytes must be counted.
                 self.index.write_digest(fs.for_cleanup(), f"{name}:{value}", entry.record.sha256)
         self._on_growth(fs, entry.record.size if entry.is_new else 0, entry.record.sha256)
         return to_wheel(entry, Status.REPAIRED if was_damaged else status)

@@ -50,7 +50,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # paths below it and Windows limits the length of a path. The marker contains the whole digest.
 _TREE_DIGITS = 20
 
-# Not compiled, because only verify and prune use these patterns and compiling them would delay every process.
+# These patterns are not compiled, because only verify and prune use them and compiling them would delay every process.
 _SHARD = r"\A[0-9a-f]{2}\Z"
 _REST = r"\A[0-9a-f]{62}\Z"
 _POINTER_OR_METADATA = r"\A[0-9a-f]+\.json\Z"
@@ -85,7 +85,7 @@ class Layout:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        # Concatenated to each path, because os.path.join would take a tenth of the time of a walk.
+        # Paths are concatenated to this prefix, because os.path.join would take a tenth of the time of a walk.
         self._wheels = os.path.join(root, VERSION, "wheels", "")
         self.version = os.path.join(root, VERSION)
         self.wheels = os.path.join(self.version, "wheels")

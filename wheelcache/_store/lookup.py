@@ -80,8 +80,8 @@ class Lookup:
             filename: the file name, or ``None`` for any name. If no entry has this name, an entry of the same bytes
                 with another name is returned.
             algorithms: hashes that the record of the returned entry must contain.
-            adopt: whether to hash a blob without a record, and to write its record. Only a caller that has the turn of
-                this key may do that.
+            adopt: whether to hash a blob without a record, and to write its record. Only a caller inside
+                :meth:`SingleFlight.turn` for this wheel may do that.
             use: whether to mark the entry as used.
         """
         # A caller with ``adopt`` has already missed once, so the folder hardly ever exists. One scan can confirm that.
@@ -204,7 +204,7 @@ class Lookup:
             record = Record(blob.filename, sha256, blob.size, fingerprint, created=int(system.now()), place=place)
             record = record.with_fingerprint(fingerprint, hashes)
             entry = Entry(record, blob.path, system.now())
-            # Not trusted without a record, so that the next fetch tries to write the record again.
+            # The entry is not trusted without a record, so that the next fetch tries to write the record again.
             if self._renew(fs, record, entry.used):
                 self._trust(entry)
             return entry._replace(is_new=True)

@@ -20,7 +20,7 @@ def quarantine_file(fs: RobustIO, layout: Layout, path: str, examined: os.stat_r
         fs.without_waiting().make_folder(layout.quarantine)
         if _is_same(fs.files.stat(path), examined):
             fs.files.rename(path, target)
-            # Uncancellable, because a good file must be moved back to its name.
+            # These steps must not be cancelled, because a good file must be moved back to its name.
             cleanup = fs.for_cleanup()
             if not _is_still_same(cleanup, target, examined):
                 cleanup.files.rename(target, path)
@@ -41,7 +41,7 @@ def _is_still_same(fs: RobustIO, renamed: str, examined: os.stat_result) -> bool
     On FAT, a file's inode depends on the position of its directory entry, so a rename may change it:
     https://learn.microsoft.com/windows/win32/api/fileapi/ns-fileapi-by_handle_file_information. Only the size and the
     time stamp, which has a resolution of 2 s, can be compared there. If a good file replaces a damaged one within this
-    time, it is quarantined and fetched again.
+    time, the good file is quarantined, and the wheel is fetched again.
     """
     stat = fs.files.stat(renamed)
     if _is_same(stat, examined):

@@ -134,7 +134,8 @@ def write_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> N
     stamp = OwnerTag.new(fs.system.now(), fs.system.boot())
     path = layout.record(record.sha256, record.filename)
     fs.write_small(path, encode_record(record), layout.new_temporary(stamp))
-    # Set explicitly, because times of last use are compared and the clock of a file server may differ from ours.
+    # The time is set explicitly, because times of last use are compared and the clock of a file server may differ from
+    # ours.
     fs.touch(path, used)
 
 

@@ -102,7 +102,7 @@ class _Owner:
         self._is_done = is_done
         self._folder, self._prefix = layout.partials(key)
         self._timeout = timeout
-        # Shared by both locks, since the time without progress is counted across the two waits.
+        # Both locks share these values, since the time without progress is counted across the two waits.
         self._progress: tuple[tuple[int, ...], int] | None = None
         self._since = 0.0
 

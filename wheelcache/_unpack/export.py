@@ -178,7 +178,7 @@ def _by_filename(wheels: Iterable[CachedWheel]) -> list[CachedWheel]:
     chosen: dict[str, CachedWheel] = {}
     for wheel in wheels:
         require_wheel(wheel)
-        # In lower case, because the file system of the folder may ignore case.
+        # The names are compared in lower case, because the file system of the folder may ignore case.
         other = chosen.setdefault(wheel.filename.lower(), wheel)
         if other.digest != wheel.digest:
             raise ValueError(

@@ -32,7 +32,7 @@ _LARGE = 4 << 20
 _WORTH_THREADS = 2 << 20
 _MAX_THREADS = 4
 
-# Read-only, since callers share the files of the cache by hard links and must not change them.
+# Protected files are read-only, since callers share the files of the cache by hard links and must not change them.
 PROTECTED = 0o444
 WRITABLE = 0o666
 
@@ -232,7 +232,8 @@ class _Writer:
         def write(out: BinaryIO) -> None:
             try:
                 for piece in iter_member(file.member, archive_file.read_at):
-                    # Checked for each piece, because one read from the archive may expand to a thousand times its size.
+                    # Cancellation is checked for each piece, because one read from the archive may expand to a thousand
+                    # times its size.
                     self._fs.op.check()
                     check.update(piece)
                     write_all(out, piece)

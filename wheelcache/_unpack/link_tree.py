@@ -156,7 +156,7 @@ class _ExistingFiles:
 
     def _same(self, folder: ManifestDir, names: Collection[str]) -> Iterator[str]:
         """Yield the files of a folder that exist with the same bytes."""
-        # On a case-insensitive file system, a file may exist in another spelling, which only stat can tell.
+        # On a case-insensitive file system, a file may exist under another spelling, and only stat finds it.
         folded = {name.lower() for name in names}
         for number, name in enumerate(folder.names):
             if name in names or name.lower() in folded:
@@ -247,7 +247,7 @@ class _LinkRun:
     def _link_folder(self, folder: ManifestDir, is_absent: bool, existing: frozenset[str]) -> None:
         source, target = _join(self._root, folder.path), _join(self._dest, folder.path)
         if is_absent:
-            # Also creates the parent folder, whose task another thread may have.
+            # This call also creates the parent folder, because another thread may not have created it yet.
             _make_folder(self._fs, target)
         if folder.names:
             self.link_files(folder, existing, source, target)

@@ -102,7 +102,7 @@ class TreeStore:
         self._layout = layout
         self._writable = writable
         self._full = full
-        # By marker, the manifests of hashed trees whose marker cannot be renewed, such as those in a layer.
+        # The manifests, by marker, of hashed trees whose marker cannot be renewed, such as those in a layer.
         self._hashed: dict[str, Manifest] = {}
 
     def find(self, fs: RobustIO, sha256: str) -> TreeEntry | None:

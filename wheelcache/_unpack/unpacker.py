@@ -119,7 +119,7 @@ class Unpacker:
         except CommitError as error:
             if error.cause is not Cause.DENIED:
                 raise
-            # For a user who may only read a cache that others fill, it behaves like a read-only cache.
+            # For a user who may only read a cache that others fill, the cache behaves like a read-only one.
             return None
 
     def _find_or_make(self, fs: RobustIO, wheel: CachedWheel) -> TreeEntry:

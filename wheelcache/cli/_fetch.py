@@ -89,7 +89,7 @@ def fetch_missing(
 
     async def download() -> dict[int, Outcome]:
         batch = _Batch(missing, bars, final=True)
-        # Asynchronous, since every wait of such a client can be interrupted, even that for the response headers on a
+        # The client is asynchronous, because its waits can all be interrupted, even the wait for response headers on a
         # reused connection.
         async with (
             create_http_client(settings, credentials) as client,

@@ -18,7 +18,7 @@ from ._errors import CommandError, error_text
 FAILED = 1
 INTERRUPTED = 130
 
-# In the order of the help.
+# The commands, in the order of the help.
 _COMMANDS = ("fetch", "ls", "info", "stats", "dir", "export", "prune", "rm", "clear", "verify", "doctor")
 
 

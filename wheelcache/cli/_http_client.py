@@ -34,7 +34,7 @@ def create_http_client(settings: Mapping[str, str], credentials: Credentials) ->
     """
 
     async def authorize(request: httpx.Request) -> None:
-        # Also called for each redirect, so that every server receives only its own credentials.
+        # This hook is also called for each redirect, so that every server receives only its own credentials.
         if "Authorization" not in request.headers:
             login = credentials.choose(str(request.url))
             if login is not None:

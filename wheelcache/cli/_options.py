@@ -40,7 +40,7 @@ cache_dir = click.option(
     metavar="DIR",
     help="The cache folder. Default: WHEELCACHE_DIR, or the user's cache directory.",
 )
-# For commands on the contents of a cache. A mistyped path is an error, and does not create an empty cache.
+# The option of commands on the contents of a cache. A mistyped path is an error, and does not create an empty cache.
 existing_cache_dir = click.option(
     "--cache-dir",
     type=click.Path(exists=True, file_okay=False),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _MILLISECONDS = 1000
-# For a pipe, which has no width, because a program that reads it needs whole file names.
+# The width of a table in a pipe, because a program that reads it needs whole file names.
 _UNLIMITED_WIDTH = 10_000
 
 

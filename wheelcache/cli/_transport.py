@@ -83,7 +83,7 @@ class EnvironmentTransport(httpx.AsyncBaseTransport):
         return None if proxy is None or self._is_excepted(url) else proxy
 
     def _is_excepted(self, url: httpx.URL) -> bool:
-        """Return whether NO_PROXY covers a URL. urllib knows neither networks nor the brackets of addresses."""
+        """Return whether NO_PROXY covers a URL. urllib supports neither networks nor addresses in brackets."""
         entries = self._proxies.get("no", "").replace(",", " ").split()
         if "*" in entries or any(_is_in_network(url.host, entry) for entry in entries):
             return True

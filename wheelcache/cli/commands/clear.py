@@ -36,8 +36,8 @@ def _confirm(cache: Cache) -> bool:
     stats = cache.stats()
     contents = f"{_output.count(stats.wheels, 'wheel')}, {decimal(stats.wheel_bytes + stats.tree_bytes)}"
     click.echo(f"Remove everything from {cache.path} ({contents})? [y/N]: ", nl=False, err=True)
-    # click.confirm does not distinguish the end of the input from Ctrl-C. The null device of Windows claims to be a
-    # terminal, which only the end of the input disproves.
+    # click.confirm does not distinguish the end of the input from Ctrl-C. For the null device, Windows reports a
+    # terminal. Only the end of the input shows that nobody can answer.
     answer = sys.stdin.readline()
     if not answer:
         raise no_terminal

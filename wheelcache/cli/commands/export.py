@@ -49,7 +49,7 @@ def _check_filenames(wheels: Iterable[CachedWheel]) -> None:
     """Refuse different wheels with the same file name, and list all of them, while the library stops at the first."""
     by_name = defaultdict[str, dict[str, str]](dict)
     for wheel in wheels:
-        # In lower case, since the file system of the folder may ignore case.
+        # The names are compared in lower case, since the file system of the folder may ignore case.
         by_name[wheel.filename.lower()][wheel.digest] = wheel.filename
     clashes = [f"{min(found.values())} ({', '.join(found)})" for found in by_name.values() if len(found) > 1]
     if clashes:

@@ -211,7 +211,7 @@ def _resolve(arguments: Arguments, cache: Cache, options: _Options, failures: li
             requirement = " ".join([*arguments.requirements, *arguments.requirement_files])
             failures.append(Failure.from_error(error, requirement))
     for lock in arguments.locks:
-        # Imported here because the import takes 40 ms and most runs have no lock file.
+        # This import takes 40 ms, and most runs have no lock file.
         from ..resolve.pylock import read_lock
 
         try:

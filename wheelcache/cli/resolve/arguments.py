@@ -69,7 +69,7 @@ def _add_argument(argument: str, to: Arguments) -> None:
 def _is_lock(argument: str) -> bool:
     if not argument.lower().endswith(".toml"):
         return False
-    # Imported here because it takes 40 ms, and most runs have no lock file.
+    # This import takes 40 ms, and most runs have no lock file.
     from packaging.pylock import is_valid_pylock_path
 
     return is_valid_pylock_path(Path(argument))

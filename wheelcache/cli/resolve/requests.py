@@ -92,7 +92,7 @@ def make_request(
 
 
 def _hash_local_file(url: str) -> str | None:
-    # Imported here, because urllib.request imports http.client, which other requests do not need.
+    # urllib.request imports http.client, which other requests do not need.
     from urllib.request import url2pathname
 
     parts = urlsplit(url)
