@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,17 @@ def test_entries_of_other_writers_are_filtered_too(
     assert body == wheel.data
     (request,) = server.requests()
     assert request.headers.keys().isdisjoint({"if-none-match", "if-modified-since"})
+
+
+def test_an_entry_that_is_nested_too_deeply_is_a_miss(server: Server, cache: Cache, wheel: Wheel) -> None:
+    """An index entry whose JSON exceeds Python's recursion limit counts as missing, and is replaced."""
+    url = wheel.on(server)
+    cache.fetch(url)
+    path = pointer_of(cache, url)
+    body = '{"headers":' + "[" * 100_000 + "]" * 100_000 + "}"
+    path.write_text(f'{body[:-1]},"check":"{zlib.crc32(body.encode()):08x}"}}\n', newline="\n")
+    assert cache.fetch(url).status is Status.DOWNLOADED
+    assert stored(path)["sha256"] == wheel.hex()
 
 
 @pytest.mark.parametrize("value", ODD.values(), ids=ODD)

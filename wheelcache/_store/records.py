@@ -82,7 +82,7 @@ def decode(data: bytes) -> dict[str, Any] | None:
         if text[-_CHECK_TAIL:] != f',"check":"{_check(body)}"}}\n':
             return None
         fields = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) else None
 
