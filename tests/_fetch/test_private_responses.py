@@ -336,6 +336,20 @@ def test_a_transport_keeps_private_responses(
             assert ("wheelcache" in other.get(url).extensions) is shared
 
 
+def test_a_private_redirect_counts_through_a_transport(server: Server, users: Users, wheel: Wheel) -> None:
+    """If a redirect says private, the response is private under the first URL and under the one that it led to."""
+    target = server.serve(f"/there/{wheel.filename}", wheel.data, **FRESH)
+    moved = {"Location": target, "Cache-Control": "private, max-age=3600"}
+    url = server.serve(wheel.path, how=lambda exchange: exchange.send(302, moved))
+    users.client(transport=CacheTransport(users.open(users.anne)), follow_redirects=True).get(url)
+    index = Index(Layout(str(users.root)))
+    for each in (url, target):
+        assert not is_public(users.root, each)
+        known = _find(index, users.anne, each)
+        assert known is not None
+        assert known.is_private
+
+
 def _find(index: Index, machine: Machine, url: str) -> UrlEntry | None:
     from wheelcache._cache import core_of
     from wheelcache._fs.robustio import RobustIO
@@ -384,25 +398,15 @@ def test_metadata_with_a_hash_is_for_everybody(server: Server, users: Users, whe
     assert users.open(users.bert, offline=True).metadata(url, metadata_hashes=hashes) == METADATA
 
 
-@pytest.mark.parametrize("first", ["private", "public"])
-def test_metadata_that_changes_between_private_and_public(
-    first: str, server: Server, users: Users, wheel: Wheel
-) -> None:
-    """Only the last METADATA remains, for one user or for all."""
+def test_public_metadata_is_kept_beside_private_metadata(server: Server, users: Users, wheel: Wheel) -> None:
+    """After METADATA was private for one user, public METADATA of the same wheel is kept for all."""
     url = wheel.on(server)
-
-    def fetch(machine: Machine, control: str) -> None:
+    for machine, control in ((users.bert, "private"), (users.anne, "public")):
         server.serve(wheel.path + ".metadata", METADATA, Cache_Control=control)
         users.open(machine).metadata(url, hashes=wheel.digest)
-
-    fetch(users.bert, "private" if first == "private" else "public")
-    if first == "private":
-        fetch(users.anne, "public")
-        assert users.open(users.anne, offline=True).metadata(url, hashes=wheel.digest) == METADATA
-        assert len([name for name in files_in(users.root) if "/metadata/" in name]) == 2
-        return
     users.anne.user = "carl"
     assert users.open(users.anne, offline=True).metadata(url, hashes=wheel.digest) == METADATA
+    assert server.count() == 2
 
 
 def test_metadata_of_an_unknown_user_is_not_kept(server: Server, users: Users, wheel: Wheel) -> None:

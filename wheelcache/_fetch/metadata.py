@@ -201,16 +201,9 @@ class Metadata:
         """
         fetched = self._download(fs, http, request, hashes)
         check_metadata(fetched.data, request, hashes)
-        if self._writable:
-            key, other = (
-                _key(fs, request, hashes, is_private=private)
-                for private in (fetched.is_private, not fetched.is_private)
-            )
-            # METADATA that was kept under other conditions must not be used any more.
-            if other not in {None, key}:
-                fs.discard(self._layout.metadata(other))
-            if key is not None:
-                self._keep(fs, key, fetched.data)
+        key = _key(fs, request, hashes, is_private=fetched.is_private)
+        if key is not None and self._writable:
+            self._keep(fs, key, fetched.data)
         return fetched.data
 
     def _keep(self, fs: RobustIO, key: str, data: bytes) -> None:
