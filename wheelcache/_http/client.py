@@ -177,7 +177,8 @@ class HttpClient:
     def _create_adapter(self) -> Adapter:
         client = self._client
         if client is not None and hasattr(client, "create_adapter"):
-            return client.create_adapter(self._interrupt_read)
+            adapter: Adapter = client.create_adapter(self._interrupt_read)
+            return adapter
         with third_party_import_lock:
             from .adapters.httpx_adapter import HttpxAdapter
 

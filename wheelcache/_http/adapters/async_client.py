@@ -19,8 +19,6 @@ from ..rate import current_watch
 if TYPE_CHECKING:
     import socket
 
-    from .base import Adapter
-
 
 _R = TypeVar("_R")
 
@@ -42,7 +40,7 @@ class BlockingAsyncClient:
         self._open: dict[Any, list[CancelToken]] = {}
         self._lock = threading.Lock()
 
-    def create_adapter(self, interrupt_read: Callable[[socket.socket], None]) -> Adapter:  # noqa: ARG002 - the protocol
+    def create_adapter(self, interrupt_read: Callable[[socket.socket], None]) -> Any:  # noqa: ARG002 - the protocol
         """Return an adapter that sends its requests with this client. Cancelling its tokens interrupts its waits."""
         with third_party_import_lock:
             from .async_adapter import AsyncHttpxAdapter

@@ -65,8 +65,10 @@ class AdaptedClient(Protocol):
         """The object that the caller passed."""
         ...
 
-    def create_adapter(self, interrupt_read: Callable[[socket.socket], None]) -> Adapter:
-        """Return an adapter that sends its requests with this client.
+    def create_adapter(self, interrupt_read: Callable[[socket.socket], None]) -> Any:
+        """Return an :class:`Adapter` that sends its requests with this client.
+
+        The type of the result is left open, because it would make the classes of this package a part of the public API.
 
         Args:
             interrupt_read: ends a read from a socket that blocks another thread.

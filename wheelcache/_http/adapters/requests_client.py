@@ -12,7 +12,6 @@ from ..interrupt import ReadInterrupter
 if TYPE_CHECKING:
     import socket
 
-    from .base import Adapter
 
 Timeout: TypeAlias = float | tuple[float | None, float | None] | None
 
@@ -52,7 +51,7 @@ class RequestsClient:
         self.wrapped = session
         self._timeout = timeout
 
-    def create_adapter(self, interrupt_read: Callable[[socket.socket], None]) -> Adapter:
+    def create_adapter(self, interrupt_read: Callable[[socket.socket], None]) -> Any:
         """Return an adapter that sends its requests with this session: see :class:`.base.AdaptedClient`."""
         with third_party_import_lock:
             from .requests_adapter import RequestsAdapter
