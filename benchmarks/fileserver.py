@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
 
+CHUNK = 1 << 18
 RANGE = re.compile(rb"\r\nrange: bytes=(\d+)-", re.IGNORECASE)
 
 
@@ -54,26 +56,41 @@ def answer(connection: socket.socket, method: bytes, path: str, head: bytes) -> 
             f'HTTP/1.1 {status}\r\nContent-Length: {size - first}\r\nAccept-Ranges: bytes\r\nETag: "{size}"\r\n\r\n'
         )
         connection.sendall(fields.encode())
-        if method == b"GET":
+        if method != b"GET":
+            return
+        if not isinstance(connection, ssl.SSLSocket):
             connection.sendfile(file, first)
+            return
+        # Python's sendfile over TLS sends 8 KiB at a time.
+        file.seek(first)
+        while data := file.read(CHUNK):
+            connection.sendall(data)
 
 
-def watched(connection: socket.socket, folder: str, delay: float) -> None:
+def watched(connection: socket.socket, context: ssl.SSLContext | None, folder: str, delay: float) -> None:
     with connection:
         try:
-            serve(connection, folder, delay)
+            if context is None:
+                serve(connection, folder, delay)
+            else:
+                with context.wrap_socket(connection, server_side=True) as encrypted:
+                    serve(encrypted, folder, delay)
         except OSError:
             pass  # the client closed the connection
 
 
 def main() -> None:
     folder, delay = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    context = None
+    if len(sys.argv) > 3:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[3])
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     print(listener.getsockname()[1], flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
     while True:
         connection, _ = listener.accept()
-        threading.Thread(target=watched, args=(connection, folder, delay), daemon=True).start()
+        threading.Thread(target=watched, args=(connection, context, folder, delay), daemon=True).start()
 
 
 if __name__ == "__main__":
