@@ -16,13 +16,21 @@ import httpx
 import pytest
 
 from wheelcache._http.adapters.library import load
+from wheelcache._http.body import iter_body
+from wheelcache._http.client import HttpClient
 from wheelcache._http.default_client import network
 from wheelcache._http.default_client.detach import detach_body
 from wheelcache._http.default_client.network import InterruptibleBackend
 from wheelcache._http.default_client.pool import PoolTransport
+from wheelcache._operation import Operation
+from wheelcache._options import DownloadLimits
+from wheelcache._os.system import System
+from wheelcache._request import Source
 
 CERTIFICATE = Path(__file__).parent.parent / "cli" / "loopback.pem"
 BODY = bytes(range(256)) * 512
+# No two pieces of it are the same.
+LARGE_BODY = b"".join(number.to_bytes(4, "big") for number in range(1 << 20))
 
 
 def parse(data: bytes) -> list[Any]:
@@ -122,6 +130,14 @@ class Server:
         self.thread.join(60)
 
 
+@pytest.fixture
+def own_client() -> Iterator[HttpClient]:
+    """The client of a cache without a client of the caller."""
+    client = HttpClient(None, lambda _: None, DownloadLimits())
+    yield client
+    client.close(lambda _: None)
+
+
 @contextmanager
 def serving(response: bytes, *, tls: bool = False, keep: bool = True) -> Iterator[tuple[Server, httpx.Client]]:
     """Start a server, and yield it and a client with our transport."""
@@ -172,6 +188,35 @@ def test_a_response_to_a_head_request_has_no_body() -> None:
             response = client.head(server.url)
             assert response.headers["Content-Length"] == str(len(BODY))
         assert len(server.accepted) == 1
+
+
+@pytest.mark.parametrize("fields", ["", "Transfer-Encoding: chunked\r\n"])
+def test_our_own_client_reads_a_large_body_into_one_buffer(fields: str, own_client: HttpClient) -> None:
+    """A body of any size needs one buffer of 1 MiB, and the pool parses a body that declares no single size."""
+    body = LARGE_BODY
+    framing = fields or f"Content-Length: {len(body)}\r\n"
+    sent = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n" if fields else body
+    op = Operation(System())
+    with serving(f"HTTP/1.1 200 OK\r\n{framing}\r\n".encode() + sent) as (server, _):
+        for _ in range(2):
+            received, buffers = bytearray(), set()
+            with own_client.get(op, Source(server.url, server.url, None, server.url), {}) as response:
+                for chunk in iter_body(op, response):
+                    received += chunk
+                    if isinstance(chunk, memoryview):
+                        buffers.add((id(chunk.obj), len(memoryview(chunk.obj))))
+            assert received == body
+            if not fields:
+                # The first bytes may have been received with the head.
+                assert [size for _, size in buffers if size > 1 << 16] == [1 << 20]
+        assert len(server.accepted) == 1
+
+
+def test_httpx_receives_a_copy_of_each_chunk() -> None:
+    """Bytes that httpx keeps are not overwritten by the next read."""
+    response = f"HTTP/1.1 200 OK\r\nContent-Length: {len(LARGE_BODY)}\r\n\r\n".encode()
+    with serving(response + LARGE_BODY) as (server, client):
+        assert client.get(server.url).content == LARGE_BODY
 
 
 def read_a_part(client: httpx.Client, url: str) -> None:
@@ -255,7 +300,8 @@ def test_no_byte_is_lost_between_the_head_and_the_body() -> None:
             assert stream.read(1 << 16, 60) == b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
             assert stream.body_size == len(BODY)
             accepted.sendall(BODY[100:200])
-            assert [stream.read_body(60, 60), stream.read_body(60, 60)] == [BODY[:60], BODY[60:100]]
+            assert stream.read_body(60, 60) == BODY[:60]
+            assert stream.read_body(60, 60) == BODY[60:100]
             assert stream.read_body(60, 60) == BODY[100:160]
             assert stream.get_extra_info("is_readable")
             stream.write(b"POST / HTTP/1.1\r\n\r\n", 60)
@@ -273,11 +319,13 @@ class TlsPeer:
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
         self.reads = 0
 
-    def receive(self, *_: object) -> bytes:
+    def receive_into(self, buffer: memoryview, _: object) -> int:
         with suppress(ssl.SSLWantReadError):
             self.tls.do_handshake()
         self.reads += 1
-        return self.outgoing.read()
+        data = self.outgoing.read()
+        buffer[: len(data)] = data
+        return len(data)
 
     def send(self, data: bytes, _: object) -> None:
         self.incoming.write(data)

@@ -9,8 +9,10 @@ from .rate import current_watch
 from .response import Response
 
 
-def iter_body(op: Operation, response: Response) -> Iterator[bytes]:
+def iter_body(op: Operation, response: Response) -> Iterator[bytes | memoryview]:
     """Yield the body in chunks, as it was received. A body that the client has read is decoded: see :class:`.Body`.
+
+    A chunk is valid until the next one is read.
 
     Raises:
         FailedRequestError: if the body breaks off. Errors of the code that consumes the chunks are not translated.

@@ -10,6 +10,9 @@ from typing import Protocol
 from .._operation import Operation
 from .credentials import is_credential
 
+READ_BODY = "wheelcache_read_body"
+"""The name of an extension of our own client's responses: a function that reads the body as :meth:`Body.read` does."""
+
 
 class Headers(Mapping[str, str]):
     """Header fields with lowercase names. Names are looked up in any case, and repeated fields are joined by commas.
@@ -51,8 +54,8 @@ class Body(Protocol):
         """Within the block, cancelling the operation interrupts a read that blocks."""
         ...
 
-    def read(self, op: Operation) -> bytes | None:
-        """Return the next bytes, or ``None`` at the end.
+    def read(self, op: Operation) -> bytes | memoryview | None:
+        """Return the next bytes, which are valid until the next call, or ``None`` at the end.
 
         Raises:
             FailedRequestError: if the body breaks off.

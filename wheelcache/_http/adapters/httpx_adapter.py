@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from netrc import NetrcParseError
 from typing import Any
@@ -13,7 +13,7 @@ from ..credentials import is_credential
 from ..errors import system_error
 from ..interrupt import ReadInterrupter, running
 from ..rate import current_watch
-from ..response import Body, EmptyBody, Headers, Response
+from ..response import READ_BODY, Body, EmptyBody, Headers, Response
 from .base import PreparedRequest
 from .httpx_errors import errors_of, to_failure
 from .library import Library, default_library, library_of
@@ -145,16 +145,18 @@ class HttpxBody:
         # An event hook or a transport of the caller's client may have read the body.
         self.is_decoded: bool = native.is_stream_consumed
         self._chunks: Iterator[bytes] | None = None
+        # Our own client reads without copying, and without the layers of httpx.
+        self._read_body: Callable[[], bytes | memoryview | None] = native.extensions.get(READ_BODY, self._next_chunk)
 
     def interruptible(self, op: Operation) -> AbstractContextManager[None]:
         """Within the block, cancelling the operation interrupts a read that blocks."""
         return nullcontext() if self._interrupter is None else self._interrupter.reading(op, self._native)
 
-    def read(self, op: Operation) -> bytes | None:
+    def read(self, op: Operation) -> bytes | memoryview | None:
         """Return the next bytes, or ``None`` at the end."""
         try:
             with running(op):
-                chunk = self._next_chunk()
+                chunk = self._read_body()
         except errors_of(self._library) as error:
             op.check()
             raise to_failure(self._library, error, self._received) from system_error(error)

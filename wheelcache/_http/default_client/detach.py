@@ -4,7 +4,7 @@ The parser (h11) copies each byte four times, and holds Python's global lock mea
 long as its sha256, and parallel downloads wait for each other. A body of a declared size needs no parser. So the
 connection changes the head of such a response, and the pool sees a response whose Content-Length is 0. The transport
 restores the field, and reads the body from the connection, which a response names
-(https://www.encode.io/httpcore/extensions/#network_stream).
+(https://www.encode.io/httpcore/extensions/#network_stream), into one buffer.
 
 The pool remains in charge of its connections: a connection is used again if its body was read completely, and is closed
 otherwise. Only the pool's log shows the changed field.
@@ -51,23 +51,34 @@ def restore_headers(response: Any) -> list[tuple[bytes, bytes]]:
     return [(name, size if name.lower() == b"content-length" else text) for name, text in headers]
 
 
-def iter_body(request: Any, response: Any) -> Iterator[bytes]:
-    """Yield the body of a response of the pool.
+class BodyReader:
+    """Reads the body of a response of the pool.
 
-    Raises:
-        httpcore.RemoteProtocolError: if the server closes the connection before the end.
+    Args:
+        request: the request.
+        response: the response, whose body was not read yet.
     """
-    stream: InterruptibleStream = response.extensions["network_stream"]
-    remaining = size = stream.body_size or 0
-    timeout = request.extensions.get("timeout", {}).get("read")
-    while remaining:
-        data = stream.read_body(min(remaining, _READ_SIZE), timeout)
+
+    def __init__(self, request: Any, response: Any) -> None:
+        self._stream: InterruptibleStream = response.extensions["network_stream"]
+        self._size = self._remaining = self._stream.body_size or 0
+        self._timeout: float | None = request.extensions.get("timeout", {}).get("read")
+        # The body that the pool parses. After a detached body, it is empty and only ends the response.
+        self._parsed: Iterator[bytes] = iter(response.iter_stream())
+
+    def read(self) -> bytes | memoryview | None:
+        """Return the next bytes, which are valid until the next call, or ``None`` at the end.
+
+        Raises:
+            httpcore.RemoteProtocolError: if the server closes the connection before the end.
+        """
+        if not self._remaining:
+            return next(self._parsed, None)
+        data = self._stream.read_body(min(self._remaining, _READ_SIZE), self._timeout)
         if not data:
-            raise stream.httpcore.RemoteProtocolError(
-                f"peer closed connection without sending complete message body (received {size - remaining} bytes, "
-                f"expected {size})"
+            raise self._stream.httpcore.RemoteProtocolError(
+                "peer closed connection without sending complete message body "
+                f"(received {self._size - self._remaining} bytes, expected {self._size})"
             )
-        remaining -= len(data)
-        yield data
-    # The body that the pool parses, or the end of the response after a detached one.
-    yield from response.iter_stream()
+        self._remaining -= len(data)
+        return data

@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any
 
 from ..adapters.library import Library
-from .detach import iter_body, restore_headers
+from ..response import READ_BODY
+from .detach import BodyReader, restore_headers
 from .network import InterruptibleBackend
 
 # httpx's defaults. The number of connections is not limited: callers limit their jobs, and a wait for the pool could
@@ -41,11 +42,12 @@ class PoolTransport:
         )
         with _translated_errors(self._library):
             response = self._pool.handle_request(sent)
+        body = _body_class(self._library)(sent, response)
         return self._library.httpx.Response(
             status_code=response.status,
             headers=restore_headers(response),
-            stream=_body_class(self._library)(sent, response),
-            extensions=response.extensions,
+            stream=body,
+            extensions=response.extensions | {READ_BODY: body.read},
         )
 
     def close(self) -> None:
@@ -57,12 +59,16 @@ class PoolTransport:
 def _body_class(library: Library) -> Any:
     class Body(library.httpx.SyncByteStream):  # type: ignore[misc, name-defined]  # the client requires this base class
         def __init__(self, request: Any, response: Any) -> None:
-            self._request = request
             self._response = response
+            self._reader = BodyReader(request, response)
+
+        def read(self) -> bytes | memoryview | None:
+            with _translated_errors(library):
+                return self._reader.read()
 
         def __iter__(self) -> Iterator[bytes]:
-            with _translated_errors(library):
-                yield from iter_body(self._request, self._response)
+            while (chunk := self.read()) is not None:
+                yield bytes(chunk)
 
         def close(self) -> None:
             self._response.close()
