@@ -94,12 +94,13 @@ class RequestsAdapter:
     def _choose_auth(self, url: str, auth: tuple[str, str] | None, *, is_own_origin: bool) -> Any:
         """Return the credentials: the session's (``None``), else those of the URL, else those of the netrc file."""
         own = self._session.auth
+        # requests encodes text as Latin-1, which not every name and password is.
+        of_url = None if auth is None else HTTPBasicAuth(*(text.encode() for text in auth))
         if is_own_origin:
-            return None if own else auth  # the session reads the netrc file
+            return None if own else of_url  # the session reads the netrc file
         if isinstance(own, tuple | HTTPBasicAuth | HTTPDigestAuth):
             own = None
-        if not own and auth is not None:
-            own = HTTPBasicAuth(*auth)
+        own = own or of_url
         if not own and self._session.trust_env:
             netrc = get_netrc_auth(url)
             own = None if netrc is None else HTTPBasicAuth(*netrc)
@@ -113,8 +114,7 @@ class RequestsAdapter:
         hook = _RedirectHook(self._session)
         request.native.register_hook("response", hook)
         try:
-            settings = self._session.merge_environment_settings(request.url, {}, True, None, None)
-            native = self._session.send(request.native, **settings, timeout=self._timeout, allow_redirects=False)
+            native = self._send_native(request)
         except ERRORS as error:
             rejected = _rejected(error, request)
             if rejected is not None:
@@ -125,6 +125,18 @@ class RequestsAdapter:
             return self._to_response(request, native, hook.restore(native))
         except BaseException:
             native.close()
+            raise
+
+    def _send_native(self, request: PreparedRequest) -> Any:
+        received: list[Any] = []
+        request.native.hooks["response"].insert(0, lambda response, **_: received.append(response))
+        settings = self._session.merge_environment_settings(request.url, {}, True, None, None)
+        try:
+            return self._session.send(request.native, **settings, timeout=self._timeout, allow_redirects=False)
+        except BaseException:
+            # requests does not close a response whose hook raises an error.
+            for response in received:
+                response.close()
             raise
 
     def _to_response(self, request: PreparedRequest, native: Any, location: str | None) -> Response:
