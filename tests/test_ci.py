@@ -48,7 +48,9 @@ def test_the_skip_of_a_missing_package_is_recognised(tmp_path: Path) -> None:
 
 def test_every_reason_for_a_missing_package_is_recognised() -> None:
     """A test that looks for a package gives a reason that the pattern matches."""
-    marks = re.compile(r"skipif\(\s*find_spec\(.*?reason=\"(.*?)\"", re.DOTALL)
+    marks = re.compile(r"(?:skipif\(\s*find_spec\(|importorskip\().*?reason=\"(.*?)\"", re.DOTALL)
     reasons = [reason for path in (_ROOT / "tests").rglob("*.py") for reason in marks.findall(path.read_text("utf-8"))]
     assert reasons
-    assert [reason for reason in reasons if not missing_package().search(f"SKIPPED {reason}")] == []
+    # Windows has no termios, and is no reason to fail on Linux.
+    others = [reason for reason in reasons if not missing_package().search(f"SKIPPED {reason}")]
+    assert others == ["there are no such terminals here"]

@@ -36,7 +36,12 @@ def folder() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("route", "scene"),
     [
-        pytest.param(route, scene, id=f"{route.name}-{scene.name}", marks=MARKS if route.leaves_generators else ())
+        pytest.param(
+            route,
+            scene.by(route.library),
+            id=f"{route.name}-{scene.name}",
+            marks=MARKS if route.leaves_generators else (),
+        )
         for route in ROUTES
         for scene in SCENES
         if route.can_run(scene)
@@ -51,7 +56,7 @@ def test_every_route_has_the_same_outcome(
         stage.set(scene)
         outcomes = route.run(scene, stage, monkeypatch)
         assert [describe(stage, outcome) for outcome in outcomes] == [
-            stage.normalize(stage.fill(outcome)) for outcome in scene.outcomes(route.name)
+            stage.normalize(stage.fill(outcome)) for outcome in scene.outcomes
         ]
         if outcomes[-1].error is not None:
             check_attempts(stage, scene, outcomes[-1].error)
@@ -76,7 +81,7 @@ def test_every_client_with_a_cache_transport_has_the_same_outcome(
     with Stage(folder) as stage:
         stage.set(scene)
         outcomes = route.run(scene, stage)
-        assert outcomes == scene.outcomes(route.name)
+        assert outcomes == scene.outcomes
         check_targets(stage, scene)
     check_cache(scene, folder, is_success="the wheel" in outcomes[-1])
 

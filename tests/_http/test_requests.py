@@ -31,7 +31,7 @@ from wheels import Wheel, make_wheel, wheel_filename
 from wheelcache import AsyncCache, Cache, DownloadError, Status, requests_client
 from wheelcache._http.adapters.requests_client import RequestsClient
 
-requests = pytest.importorskip("requests", reason="the Windows Python has one HTTP library")
+requests = pytest.importorskip("requests", reason="requests is not installed in the Windows Python")
 from requests.adapters import HTTPAdapter  # noqa: E402 - see above
 from requests.auth import AuthBase, HTTPDigestAuth  # noqa: E402 - see above
 

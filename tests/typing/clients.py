@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import httpx
 import httpx2
+import requests
 
-from wheelcache import AsyncCache, Cache, CacheTransport
+from wheelcache import AsyncCache, Cache, CacheTransport, requests_client
 
 
 def pass_clients() -> None:
@@ -20,6 +21,15 @@ def pass_async_clients() -> None:
     AsyncCache(client=httpx.AsyncClient())
     AsyncCache(client=httpx2.AsyncClient())
     AsyncCache(client=None)
+
+
+def pass_sessions() -> None:
+    """Pass a session of requests to both kinds of cache."""
+    Cache(client=requests_client(requests.Session()))
+    AsyncCache(client=requests_client(requests.Session(), timeout=(10, 30)))
+    Cache(client=requests.Session())  # type: ignore[arg-type]
+    AsyncCache(client=requests.Session())  # type: ignore[arg-type]
+    requests_client(httpx.Client())  # type: ignore[arg-type]
 
 
 def refuse_other_objects() -> None:

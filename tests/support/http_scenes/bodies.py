@@ -32,13 +32,14 @@ from http_scenes.messages import (
     NOT_A_WHEEL,
     RESET,
     TIMED_OUT,
+    VIOLATED,
     cut,
     failed,
     undecodable,
     wrong_hash,
     wrong_size,
 )
-from http_scenes.scene import OTHER_WHEEL, QUICK_SECONDS, TRIES, WHEEL, ClientSettings, Fetch, Scene, Stage
+from http_scenes.scene import OTHER_WHEEL, QUICK_SECONDS, TRIES, WHEEL, ClientSettings, Difference, Fetch, Scene, Stage
 
 QUICK = ClientSettings(read_seconds=QUICK_SECONDS)
 # The server never answers, so a shorter timeout cannot end a request too early.
@@ -58,6 +59,12 @@ def gzipped_and_cut(exchange: Exchange) -> None:
 
 GZIPPED = gzip.compress(WHEEL.data, 1)
 RAW_DEFLATED = zlib.compress(WHEEL.data, 1, -zlib.MAX_WBITS)
+
+
+def not_http_head(exchange: Exchange) -> None:
+    """A head that is not of HTTP."""
+    exchange.hang_up()
+    exchange.write_raw(b"220 mail.example.org ESMTP\r\n\r\n")
 
 
 def encoded(coding: str, body: bytes) -> Answer:
@@ -158,7 +165,14 @@ SCENES = [
     Scene("gzipped page", wrong_hash(PAGE), how=encoded("gzip", gzip.compress(PAGE))),
     Scene("chunked, beside a length", "downloaded", how=chunked_beside_a_length),
     Scene("not HTTP, then fine", "downloaded", [not_http], requests=2),
-    Scene("never HTTP", failed(DISCONNECTED, TRIES), how=not_http, requests=TRIES),
+    Scene(
+        "never HTTP",
+        failed(DISCONNECTED, TRIES),
+        how=not_http,
+        requests=TRIES,
+        with_requests=Difference("it parses the first line before it has the others", failed(VIOLATED, TRIES)),
+    ),
+    Scene("never HTTP, with an empty line", failed(VIOLATED, TRIES), how=not_http_head, requests=TRIES),
     # With other content
     Scene("wrong bytes", wrong_hash(OTHER_WHEEL.data), how=wrong_bytes(OTHER_WHEEL.data)),
     Scene(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from server import Answer, Exchange, asks_for, plain, redirect, reset, status, truncated
 
 from http_scenes.messages import INVALID_URL, REFUSED, RESET, UNKNOWN_HOST, failed, failed_status
-from http_scenes.scene import TRIES, WHEEL, ClientSettings, Fetch, Scene, Stage
+from http_scenes.scene import TRIES, WHEEL, ClientSettings, Difference, Fetch, Scene, Stage
 
 ONE_HOP = ("{path}", "/there")
 INVALID_LOCATION = "redirected to an invalid URL"
@@ -24,7 +24,8 @@ def to(location: str, code: int = 302, *, at: str = "/there") -> Callable[[Stage
         # The header is encoded as Latin-1.
         value = stage.fill(location).encode().decode("latin-1")
         stage.server.serve(WHEEL.path, how=redirect(value, code))
-        stage.server.serve(at, WHEEL.data)
+        for path in {at, "/there"}:
+            stage.server.serve(path, WHEEL.data)
 
     return prepare
 
@@ -96,6 +97,7 @@ SCENES = [
         "downloaded",
         prepare=to("/th%65re", at="/th%65re"),
         requests=("{path}", "/th%65re"),
+        with_requests=Difference("it normalizes escapes", requests=("{path}", "/there")),
     ),
     Scene("redirect with a space", "downloaded", prepare=to("/there?a b"), requests=("{path}", "/there?a%20b")),
     Scene("redirect in UTF-8", "downloaded", prepare=to("/there?\u00e9"), requests=("{path}", "/there?%C3%A9")),

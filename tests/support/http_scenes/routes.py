@@ -18,12 +18,14 @@ import httpx
 import pytest
 
 from http_scenes.scene import ClientSettings, Scene, Stage, StoppedError
-from wheelcache import AsyncCache, Cache, CachedWheel, WheelCacheError
+from wheelcache import AsyncCache, Cache, CachedWheel, WheelCacheError, requests_client
 from wheelcache._http.adapters.library import load
 
+# The libraries whose clients have the same methods.
 LIBRARIES: dict[str, ModuleType] = {"httpx": httpx}
 if sys.platform != "win32":
     import httpx2
+    import requests
 
     LIBRARIES["httpx2"] = httpx2
 
@@ -58,7 +60,7 @@ class Route:
     @property
     def leaves_generators(self) -> bool:
         """Whether trio warns of asynchronous generators that httpx does not close when a response is closed early."""
-        return self.backend == "trio" and not self.is_own
+        return self.backend == "trio" and not self.is_own and self.library in LIBRARIES
 
     def can_run(self, scene: Scene) -> bool:
         """Return whether the client of this route can have the settings of a scene."""
@@ -111,17 +113,22 @@ class Route:
     def _client(self, settings: ClientSettings) -> Iterator[Any]:
         if self.is_own:
             yield None
-            return
-        with create_client(LIBRARIES[self.library], settings) as client:
-            yield client
+        elif self.library == "requests":
+            with create_session(settings) as session:
+                yield requests_client(session, timeout=(10, settings.read_seconds))
+        else:
+            with create_client(LIBRARIES[self.library], settings) as client:
+                yield client
 
     @asynccontextmanager
     async def _async_client(self, settings: ClientSettings) -> AsyncIterator[Any]:
-        if self.is_own:
-            yield None
-            return
-        async with create_async_client(LIBRARIES[self.library], settings) as client:
-            yield client
+        if self.is_own or self.library == "requests":
+            # A session serves worker threads, so there is no asynchronous one.
+            with self._client(settings) as client:
+                yield client
+        else:
+            async with create_async_client(LIBRARIES[self.library], settings) as client:
+                yield client
 
 
 def create_client(library: Any, settings: ClientSettings, around: Callable[[Any], Any] | None = None) -> Any:
@@ -177,17 +184,45 @@ def create_async_client(library: Any, settings: ClientSettings, around: Callable
     )
 
 
+def create_session(settings: ClientSettings) -> Any:
+    """Create a session of requests."""
+
+    class ReadingAdapter(requests.adapters.HTTPAdapter):
+        def send(self, *args: Any, **options: Any) -> Any:
+            response = super().send(*args, **options)
+            _ = response.content
+            return response
+
+    def raise_for_status(response: Any, **_: object) -> None:
+        response.raise_for_status()
+
+    def read(response: Any, **_: object) -> None:
+        _ = response.content
+
+    session = requests.Session()
+    session.auth = settings.auth
+    session.headers.update(settings.headers)
+    hooks = {"": [], "raise": [raise_for_status], "read": [read]}
+    session.hooks["response"] = hooks[settings.hook]
+    if settings.reads_ahead:
+        session.mount("http://", ReadingAdapter())
+    return session
+
+
 def _routes() -> list[Route]:
     if sys.platform == "win32":
         # There, each test takes longest.
         return [Route("httpx", is_own=True), Route("httpx", is_own=False)]
+    # The work is done in threads, so most of it does not depend on the event loop.
+    backends = {True: ("", "asyncio"), False: ("", "asyncio", "trio")}
     return [
-        Route(library, is_own, backend)
-        for library in LIBRARIES
-        for is_own in (True, False)
-        for backend in ("", "asyncio", "trio")
-        # Our own client does not depend on the event loop.
-        if not (is_own and backend == "trio")
+        *(
+            Route(library, is_own, backend)
+            for library in LIBRARIES
+            for is_own in (True, False)
+            for backend in backends[is_own]
+        ),
+        *(Route("requests", is_own=False, backend=backend) for backend in ("", "asyncio")),
     ]
 
 

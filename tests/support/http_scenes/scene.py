@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -92,6 +92,21 @@ class Fetch:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """A difference that one library makes.
+
+    Attributes:
+        reason: why the outcome cannot be the same.
+        expected: another outcome of the fetch, if it differs.
+        requests: the targets of the requests, if they differ.
+    """
+
+    reason: str
+    expected: str = ""
+    requests: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Scene:
     """One scene.
 
@@ -110,7 +125,7 @@ class Scene:
         stored: the wheels in the cache at the end. The default is the wheel if the last fetch succeeded, else nothing.
         keeps_partial: whether the received bytes remain for a later fetch.
         waits: the least number of simulated seconds that the fetches wait for the server.
-        exceptions: for routes whose name begins with a key, another outcome of the last fetch, and the reason.
+        with_requests: the difference with the library requests, if there is one.
     """
 
     name: str
@@ -125,15 +140,19 @@ class Scene:
     stored: Sequence[Wheel] | None = None
     keeps_partial: bool = False
     waits: float = 0.0
-    exceptions: dict[str, tuple[str, str]] = field(default_factory=dict)
+    with_requests: Difference | None = None
 
-    def outcomes(self, route: str) -> list[str]:
-        """Return the expected outcome of each fetch by a route."""
-        outcomes = [self.expected] if isinstance(self.expected, str) else list(self.expected)
-        for prefix, (outcome, _) in self.exceptions.items():
-            if route.startswith(prefix):
-                outcomes[-1] = outcome
-        return outcomes
+    @property
+    def outcomes(self) -> list[str]:
+        """The expected outcome of each fetch."""
+        return [self.expected] if isinstance(self.expected, str) else list(self.expected)
+
+    def by(self, library: str) -> Scene:
+        """Return the scene as it is with this library."""
+        if library != "requests" or self.with_requests is None:
+            return self
+        expected, requests = self.with_requests.expected, self.with_requests.requests
+        return replace(self, expected=expected or self.expected, requests=requests or self.requests)
 
 
 def forbid_unknown_hosts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from server import Answer, Exchange, asks_for, gzipped, plain, redirect, reset, status, truncated, wrong_bytes
 
 from http_scenes.messages import REFUSED, UNDECODED, UNKNOWN_HOST, cut, failed, failed_status, responded, wrong_hash
-from http_scenes.scene import OTHER_WHEEL, TRIES, WHEEL, ClientSettings, Fetch, Scene, Stage
+from http_scenes.scene import OTHER_WHEEL, TRIES, WHEEL, ClientSettings, Difference, Fetch, Scene, Stage
 
 LOGIN = ClientSettings(auth=("alice", "hunter2"))
 TOKEN = ClientSettings(headers={"Private-Token": "t0ken"})
@@ -43,15 +43,28 @@ def refuses(field: str) -> Answer:
     return lambda exchange: (status(400) if field in exchange.request.headers else plain)(exchange)
 
 
-def url_scene(name: str, path: str, target: str | None = None) -> Scene:
-    """Return a scene with a URL of this path, and the request target that a server must receive for it."""
+def url_scene(name: str, path: str, target: str | None = None, *, normalized: str | None = None) -> Scene:
+    """Return a scene with a URL of this path, and the target that the server must receive.
+
+    Args:
+        name: the peculiarity of the URL.
+        path: the path of the URL.
+        target: the target of the request, if it differs.
+        normalized: the target of the request that the library requests sends, if it differs.
+    """
     target = target or path
+
+    def prepare(stage: Stage) -> None:
+        for each in {target, normalized or target}:
+            stage.server.serve(each.partition("?")[0], WHEEL.data)
+
     return Scene(
         f"URL with {name}",
         "downloaded",
-        prepare=lambda stage: stage.server.serve(target.partition("?")[0], WHEEL.data),
+        prepare=prepare,
         fetches=(Fetch(url="{server}" + path),),
         requests=(target,),
+        with_requests=Difference("it normalizes escapes", requests=(normalized,)) if normalized else None,
     )
 
 
@@ -115,11 +128,11 @@ SCENES = [
     url_scene("a fragment", WHEEL.path + "#egg=demo", WHEEL.path),
     url_scene("a plus sign", "/demo-1.0+cpu-py3-none-any.whl"),
     url_scene("an escaped plus sign", "/demo-1.0%2Bcpu-py3-none-any.whl"),
-    url_scene("a needless escape", f"/%61/{NAME}"),
-    url_scene("an escape in lower case", f"/%c3%a9/{NAME}"),
+    url_scene("a needless escape", f"/%61/{NAME}", normalized=f"/a/{NAME}"),
+    url_scene("an escape in lower case", f"/%c3%a9/{NAME}", normalized=f"/%C3%A9/{NAME}"),
     url_scene("a space", f"/a b/{NAME}", f"/a%20b/{NAME}"),
     url_scene("a letter outside ASCII", f"/\u00e9/{NAME}", f"/%C3%A9/{NAME}"),
-    url_scene("a lone percent sign", f"/100%/{NAME}"),
+    url_scene("a lone percent sign", f"/100%/{NAME}", normalized=f"/100%25/{NAME}"),
     url_scene("characters that need no escape", f"/!$&'()*+,;=:@~-._/{NAME}"),
     url_scene("dot segments", f"/a/../b/./{NAME}", f"/b/{NAME}"),
     # Credentials
