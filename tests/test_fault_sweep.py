@@ -22,7 +22,7 @@ from faulty import Code, FailNth, Plan, code_text
 from machines import Machine
 from oracle import check_error, check_sound, leftovers
 from scenarios import NEW, NEW_DATA, SCENARIOS, Scenario, World, quick_folder, seen
-from server import Server
+from server import Server, gzipped
 
 from wheelcache import Cache, Cause, CommitError, ReadOnlyError
 
@@ -52,6 +52,7 @@ The others meet the common codes by turns, and all codes in the slow test.
 def url() -> Iterator[str]:
     """Return the URL of the new wheel."""
     with Server() as server:
+        server.serve("/encoded/" + NEW, NEW_DATA, how=gzipped)
         yield server.serve("/" + NEW, NEW_DATA)
 
 

@@ -20,7 +20,7 @@ from machines import Machine
 from marks import not_on_windows
 from oracle import check_sound, leftovers
 from scenarios import SCENARIOS, World, deaths, quick_folder
-from server import Server
+from server import Server, gzipped
 
 CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "support", "children", "killed.py")
 NEW = "new-1.0-py3-none-any.whl"
@@ -34,6 +34,7 @@ REAL = ["open and put", "repair", "hit after a boot", "link by copy"]
 @pytest.fixture
 def url(server: Server) -> str:
     """Return the URL of the new wheel."""
+    server.serve("/encoded/" + NEW, SCENARIOS["fetch"].gained[NEW], how=gzipped)
     return server.serve("/" + NEW, SCENARIOS["fetch"].gained[NEW])
 
 

@@ -114,6 +114,10 @@ def fetch_without_hash(cache: Cache, world: World) -> None:
     seen(cache.fetch(world.url))
 
 
+def fetch_encoded(cache: Cache, world: World) -> None:
+    seen(cache.fetch(world.url.replace("/" + NEW, "/encoded/" + NEW), hashes={"sha256": HASHES["sha256"]}))
+
+
 def fetch_second_name(cache: Cache, world: World) -> None:
     wheel = cache.fetch(world.url, hashes={"sha256": HASHES["sha256"]}, filename=SECOND_NAME)
     assert wheel.filename == wheel.path.name == SECOND_NAME
@@ -189,6 +193,7 @@ SCENARIOS = {
     "fetch": Scenario(fetch),
     "fetch by sha512": Scenario(fetch_by_sha512),
     "fetch without hash": Scenario(fetch_without_hash),
+    "fetch an encoded body": Scenario(fetch_encoded),
     "fetch a second name": Scenario(fetch_second_name, with_new, kept=NEW_TOO, gained={SECOND_NAME: NEW_DATA}),
     "repair": Scenario(fetch, damaged),
     "adopt": Scenario(fetch, without_record, sure=False),
