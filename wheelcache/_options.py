@@ -19,19 +19,19 @@ ENVIRONMENT_VARIABLE = "WHEELCACHE_DIR"
 class DownloadLimits:
     """Limits that end a download from a server that sends too much or too little.
 
-    A gateway that scans for viruses may send a few bytes for minutes and then everything, so ``window`` is long.
+    A request that is too slow is ended in the middle of a wait if the cache created the client, or if your client is
+    asynchronous. A synchronous client of yours has limits: the cache can end its waits for a body only over HTTP/1.1,
+    and its waits for the head of a response only on a new connection of httpx. Its other waits last until its own
+    timeouts.
 
     Args:
-        max_bytes: the most bytes that a body without a requested ``size`` may write; ``None`` for no limit. It counts
-            the bytes as received and, if the server compressed them, the decoded bytes.
-        min_rate: the bytes per second below which an attempt to download fails, and the next one or a mirror follows;
-            0 for no limit.
-        window: the seconds over which the rate is averaged. Only the time in which a request waits for the network is
-            counted: not hashing, writing, progress listeners, or pauses between attempts.
-
-    A wait of your own synchronous client can be ended only over HTTP/1.1, and a wait for the head of a response only on
-    a new connection. Any other wait of that client lasts until its own timeouts. All waits of an asynchronous client,
-    and of the client that the cache creates itself, can be ended.
+        max_bytes: the most bytes that a body without a requested ``size`` may write, as received and, if the server
+            compressed it, decoded. ``None`` for no limit. :class:`CacheTransport` does not store a larger body.
+        min_rate: the bytes per second below which an attempt to download fails. A mirror is then used, or the attempt
+            is repeated. 0 for no limit.
+        window: the seconds over which the rate is averaged. An antivirus gateway may send a few bytes for minutes and
+            then everything, so the default is long. Only the time in which a request waits for the network is counted,
+            and not hashing, writing, progress listeners, or pauses between attempts.
 
     Raises:
         ValueError: if a limit cannot have this value.

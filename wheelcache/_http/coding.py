@@ -1,7 +1,7 @@
 """Content codings, decoded with bounded memory.
 
 wheelcache requests bodies without a content coding, but some servers and proxies compress them all the same. Others
-label plain bytes as gzip, so the caller decides whether the received bytes are the requested ones already.
+label plain bytes as gzip. So the caller first checks whether the received bytes are already the requested ones.
 
 HTTP libraries inflate each received chunk as a whole, and 3.5 kB of ``gzip, gzip`` become 4 GB of memory. This module
 inflates in pieces of at most 256 KiB, up to a limit, and only one coding. No server has a reason to apply two.
