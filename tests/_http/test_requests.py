@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import base64
+import socket
+import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,9 +38,14 @@ from wheelcache._http.adapters.requests_client import RequestsClient
 requests = pytest.importorskip("requests", reason="requests is not installed in the Windows Python")
 from requests.adapters import HTTPAdapter  # noqa: E402 - see above
 from requests.auth import AuthBase, HTTPDigestAuth  # noqa: E402 - see above
+from urllib3 import exceptions as urllib3  # noqa: E402 - see above
+
+from wheelcache._http.adapters.requests_errors import nested_system_error, to_failure  # noqa: E402 - see above
 
 USER, PASSWORD = "alice", "hunter2"
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode("ascii")
+# Wine reports the end of the connection.
+WHEN_RESET = "the server closed the connection" if sys.platform == "win32" else "the connection broke while reading: "
 LARGE = Wheel(wheel_filename("large"), make_wheel("large", size=300_000))
 
 
@@ -165,14 +174,19 @@ def test_cookies_of_a_redirect_are_kept(session: requests.Session, fetch: Fetch,
 
 
 def test_hooks_see_the_location(session: requests.Session, fetch: Fetch, server: Server, wheel: Wheel) -> None:
-    """A response hook of the session sees each response as the server sent it."""
+    """A response hook of the session sees each response as the server sent it, then and later."""
     wheel.on(server)
-    seen: list[tuple[int, str | None]] = []
-    session.hooks["response"].append(
-        lambda response, **_: seen.append((response.status_code, response.headers.get("Location")))
-    )
+    seen: list[str | None] = []
+    responses: list[requests.Response] = []
+
+    def hook(response: requests.Response, **_: object) -> None:
+        seen.append(response.headers.get("Location"))
+        responses.append(response)
+
+    session.hooks["response"].append(hook)
     fetch(server.serve(f"/from/{wheel.filename}", how=redirect(wheel.path)), hashes=wheel.digest)
-    assert seen == [(302, wheel.path), (200, None)]
+    assert seen == [wheel.path, None]
+    assert [response.headers.get("Location") for response in responses] == seen
 
 
 class PortAuth(AuthBase):
@@ -352,7 +366,7 @@ def test_errors_quote_no_secrets(session: requests.Session, server: Server, mach
     ("how", "problem"),
     [
         (lambda exchange: exchange.hang_up(), "the server closed the connection without a response"),
-        (reset(), "the connection broke while reading: "),
+        (reset(), WHEN_RESET),
         (truncated(0), "the body ended before its declared end"),
         (lambda exchange: exchange.write_raw(b"HTTP/1.1 abc\r\n\r\n"), "the server violated HTTP"),
         (
@@ -423,3 +437,101 @@ def test_the_timeout_is_passed_on(value: Any, session: requests.Session, machine
     session.mount("http://", Adapter())
     fail(session, "http://example.org/demo-1.0-py3-none-any.whl", machine, tmp_path, timeout=value)
     assert seen[0] == value
+
+
+@pytest.mark.parametrize("code", [407, 403, 502])
+def test_a_proxy_that_refuses(
+    code: int, session: requests.Session, server: Server, machine: Machine, tmp_path: Path
+) -> None:
+    """The error of a tunnel that the session's proxy refuses has the status of the proxy."""
+    session.trust_env = False
+    session.proxies = {"https": server.origin}
+    server.serve("example.org:443", how=status(code))
+    error = fail(session, "https://example.org/demo-1.0-py3-none-any.whl", machine, tmp_path)
+    assert f"the proxy refuses to connect, with status {code}" in str(error)
+    assert error.status == code
+
+
+def test_a_proxy_that_is_gone(session: requests.Session, server: Server, machine: Machine, tmp_path: Path) -> None:
+    """A proxy that refuses connections is a failed connection, which is tried again."""
+    session.trust_env = False
+    session.proxies = {"http": server.origin, "https": server.origin}
+    server.close()
+    for scheme in ("http", "https"):
+        error = fail(session, f"{scheme}://example.org/demo-1.0-py3-none-any.whl", machine, tmp_path)
+        assert "the connection failed: " in str(error)
+        assert error.attempts == 5
+
+
+def test_a_proxy_of_the_session(
+    session: requests.Session, fetch: Fetch, server: Server, wheel: Wheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxies of the session and of the environment are used, with their credentials."""
+    wheel.on(server)
+    monkeypatch.setenv("http_proxy", server.url("", userinfo=f"{USER}:{PASSWORD}"))
+    fetch(f"http://example.org{wheel.path}", hashes=wheel.digest)
+    (request,) = server.requests()
+    assert request.target == f"http://example.org{wheel.path}"
+    assert request.headers["proxy-authorization"] == BASIC
+
+
+def wrapped(reason: Exception) -> Exception:
+    """Return the error of a session for an error of a connection."""
+    return requests.ConnectionError(urllib3.MaxRetryError(None, "https://u:hunter2@example.org", reason))  # type: ignore[arg-type]
+
+
+REFUSED = ConnectionRefusedError(111, "refused")
+
+
+@pytest.mark.parametrize(
+    ("error", "problem", "is_transient"),
+    [
+        (requests.ConnectTimeout(urllib3.ConnectTimeoutError(None, "x")), "was not established in time", True),
+        (wrapped(urllib3.ProxyError("x", urllib3.ConnectTimeoutError(None, "x"))), "not established in time", True),
+        (wrapped(urllib3.ProxyError("x", OSError("y"))), "the proxy failed", False),
+        (wrapped(urllib3.ProxyError("x", REFUSED)), "the proxy failed: ", False),
+        (wrapped(urllib3.SSLError(ssl.SSLError(1, "wrong version"))), "the connection failed: wrong version", True),
+        (wrapped(urllib3.ProtocolError("x", BrokenPipeError(32, "pipe"))), "while sending the request", True),
+        (urllib3.EmptyPoolError(None, "x"), "no connection of the client's pool", True),
+        (requests.exceptions.InvalidProxyURL("x"), "the proxy failed", False),
+        (requests.exceptions.InvalidURL("x"), "the URL cannot be requested", False),
+        (requests.exceptions.InvalidSchema("x"), "the URL cannot be requested", False),
+        (requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support."), "PySocks", False),
+        (requests.exceptions.ContentDecodingError("x"), "cannot be decoded", False),
+        (requests.exceptions.InvalidHeader(urllib3.InvalidHeader("x")), "the server violated HTTP", True),
+        (requests.exceptions.InvalidHeader("x"), "a header field of the session", False),
+        (UnicodeEncodeError("latin-1", "\u20ac", 0, 1, "x"), "a header field of the session", False),
+        (UnicodeError("label too long"), "the URL cannot be requested", False),
+        (OSError("Could not find a suitable TLS CA certificate bundle"), "certificates cannot be read", False),
+        (requests.TooManyRedirects("x"), "the request failed", False),
+        (PermissionError(13, "no"), "the request failed: ", False),
+    ],
+    ids=str,
+)
+def test_errors_of_the_library(error: Exception, problem: str, is_transient: bool) -> None:
+    """Every error of requests and urllib3 has words of our own, and no cause that quotes a URL."""
+    failure = to_failure(error)
+    assert problem in failure.problem
+    assert failure.is_transient is is_transient
+    assert PASSWORD not in failure.problem
+    cause = nested_system_error(error)
+    assert not isinstance(cause, requests.RequestException)
+
+
+def test_the_error_of_the_caller_is_not_the_cause(
+    session: requests.Session, server: Server, machine: Machine, tmp_path: Path
+) -> None:
+    """An exception that the caller is handling does not count as the reason of a failure."""
+    url = server.serve("/demo-1.0-py3-none-any.whl", how=lambda exchange: exchange.hang_up())
+    try:
+        raise socket.gaierror(-2, "of the caller")
+    except OSError:
+        error = fail(session, url, machine, tmp_path)
+    assert "without a response" in str(error)
+    assert error.__cause__ is None
+
+
+def test_requests_is_imported_at_the_first_request() -> None:
+    """Neither the package nor its function imports requests, which need not be installed."""
+    code = "import sys, wheelcache; wheelcache.requests_client; assert not {'requests', 'urllib3'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

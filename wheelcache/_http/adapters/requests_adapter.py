@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 # The most bytes that one read returns. A read returns as soon as it has any.
-_READ_SIZE = 1 << 19
+_READ_SIZE = 1 << 18
 # Raw bodies of urllib3 1 and of custom adapters may wait until they have all of these.
 _BLOCKING_READ_SIZE = 1 << 16
 # Another thread may store a cookie while requests iterates over the jar, which raises a RuntimeError.
@@ -168,6 +168,8 @@ class RequestsBody:
         self._length = 0 if native.status_code in _EMPTY else declared_length(headers)
         # A hook or an adapter of the session may have read the body.
         self.is_decoded: bool = self._raw is None or _is_closed(self._raw) or _position(self._raw) > 0
+        if self.is_decoded and "Content-Encoding" in headers:
+            self._length = None  # the length of other bytes
         self._has_read1 = hasattr(self._raw, "read1")
         # Other objects than responses of urllib3 have no such option.
         self._options = {"decode_content": False} if hasattr(self._raw, "stream") else {}
@@ -189,9 +191,7 @@ class RequestsBody:
             op.check()
             raise to_failure(error, received=self._received) from nested_system_error(error)
         self._received += len(chunk or b"")
-        if self.is_decoded:
-            return chunk or None
-        if _is_closed(self._raw):
+        if not self.is_decoded and _is_closed(self._raw):
             # The pool has the connection again, and it may serve another request now.
             self._interruptions.close()
         if not chunk and self._received < (self._length or 0):
@@ -200,10 +200,24 @@ class RequestsBody:
         return chunk or None
 
     def _next_chunk(self) -> bytes | None:
-        if self.is_decoded:
-            content: bytes | None = None if self._received else self._native.content
-            return content
-        return self._read_raw()
+        if not self.is_decoded:
+            return self._read_raw()
+        return None if self._received else self._read_content()
+
+    def _read_content(self) -> bytes:
+        """Return the body that was read before.
+
+        Raises:
+            FailedRequestError: if only a part of it was read, which nobody has now.
+        """
+        try:
+            is_partial = self._raw is not None and not _is_closed(self._raw) and self._raw.read(1)
+            content: bytes | None = None if is_partial else self._native.content
+        except RuntimeError:  # requests and urllib3 cannot read the rest
+            is_partial, content = True, None
+        if is_partial:
+            raise failed_request(FailureKind.OTHER)
+        return content or b""
 
     def _read_raw(self) -> bytes | None:
         chunk: bytes | None
