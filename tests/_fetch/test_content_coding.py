@@ -6,7 +6,8 @@ import gzip
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from wheelcache import (
     ProgressEvent,
     SizeMismatchError,
     Status,
+    requests_client,
 )
 
 OTHER_CODINGS = ["br", "zstd", "compress", "x-compress", "utf-8", "gzip, gzip", "br, gzip"]
@@ -68,15 +70,27 @@ def labelled(*codings: str, encode: Callable[[bytes], bytes] = unchanged, length
     return answer
 
 
-@pytest.fixture(params=["own", "callers", "async"])
+# The Windows Python does not have requests.
+@pytest.fixture(params=["own", "callers", "async", *(["requests"] if sys.platform != "win32" else [])])
 def fetch(request: pytest.FixtureRequest, machine: Machine, tmp_path: Path) -> Callable[..., CachedWheel]:
     """A function that fetches with a client of each kind."""
 
     def fetch_sync(url: str, **options: Any) -> CachedWheel:
-        with httpx.Client() as client:
-            chosen = None if request.param == "own" else client
-            with machine.cache(tmp_path / "cache", client=chosen) as cache:
-                return cache.fetch(url, **options)
+        with client() as chosen, machine.cache(tmp_path / "cache", client=chosen) as cache:
+            return cache.fetch(url, **options)
+
+    @contextmanager
+    def client() -> Iterator[Any]:
+        if request.param == "own":
+            yield None
+        elif request.param == "requests":
+            import requests
+
+            with requests.Session() as session:
+                yield requests_client(session)
+        else:
+            with httpx.Client() as client:
+                yield client
 
     async def fetch_async(url: str, **options: Any) -> CachedWheel:
         async with httpx.AsyncClient() as client, AsyncCache(tmp_path / "cache", client=client) as cache:
