@@ -22,7 +22,7 @@ from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import AsyncCache, Cache, DownloadError, InvalidWheelError, ProgressEvent, Status, requests_client
 
-requests = pytest.importorskip("requests", reason="the Windows Python has one HTTP library")
+requests = pytest.importorskip("requests", reason="requests is not installed in the Windows Python")
 from requests.adapters import BaseAdapter, HTTPAdapter  # noqa: E402 - see above
 from urllib3 import HTTPResponse  # noqa: E402 - see above
 from urllib3.util import Retry  # noqa: E402 - see above
