@@ -123,10 +123,20 @@ def test_a_connection_attempt_is_interrupted(monkeypatch: pytest.MonkeyPatch) ->
         assert started.wait(60)
 
 
-def test_a_name_that_cannot_be_encoded_is_an_error_of_the_connection() -> None:
-    """A host name that is too long, which a redirect may contain, is reported like one that does not exist."""
+def test_a_connection_whose_options_are_refused_is_closed(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket is closed if its options are refused, as macOS does after the server has closed the connection."""
+    refused: list[socket.socket] = []
+
+    def setsockopt(self: socket.socket, *_: object) -> None:
+        refused.append(self)
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(socket.socket, "setsockopt", setsockopt)
     with pytest.raises(httpcore.ConnectError):
-        InterruptibleBackend(httpcore).connect_tcp(f"{'a' * 70}.example.org", 80, 60)
+        InterruptibleBackend(httpcore).connect_tcp(*listener.getsockname(), timeout=60)
+    assert [connection.fileno() for connection in refused] == [-1]
 
 
 def test_without_threads_a_name_is_looked_up_directly(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,12 +29,14 @@ _KINDS = (
 _NO_RESPONSE = "Server disconnected without sending a response."
 _INVALID_LOCATION = "Invalid URL in location header"  # httpx only
 _CUT_BODY = "peer closed connection without sending complete message body"
+_INVALID_FIELD = "Illegal header"
 
 
 def errors_of(library: Library) -> tuple[type[Exception], ...]:
     """Return the classes of the errors that the library raises for a failed request."""
     httpx = library.httpx
-    return httpx.HTTPError, httpx.InvalidURL, httpx.StreamError
+    # Some URLs and host names cannot be encoded, which the libraries do not translate.
+    return httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError
 
 
 def to_failure(library: Library, error: Exception, received: int = 0) -> FailedRequestError:
@@ -49,10 +51,15 @@ def to_failure(library: Library, error: Exception, received: int = 0) -> FailedR
         # If a proxy refuses to connect, httpx gives its status in the message only. SOCKS proxies send no status.
         refused = re.match(r"\d{3}\b", str(error), re.ASCII)
         return failed_request(FailureKind.PROXY, error) if refused is None else refused_by_proxy(int(refused[0]))
+    if isinstance(error, library.httpx.LocalProtocolError) and str(error).startswith(_INVALID_FIELD):
+        problem = "a header field of the client has characters that cannot be sent"
+        return FailedRequestError(problem, is_transient=False, hint="Check the headers and the auth of the client.")
     return failed_request(_kind_of(library.httpx, error), error, received)
 
 
 def _kind_of(httpx: Any, error: Exception) -> FailureKind:
+    if isinstance(error, UnicodeError):
+        return FailureKind.INVALID_URL
     if isinstance(error, httpx.RemoteProtocolError):
         if str(error) == _NO_RESPONSE:
             return FailureKind.NO_RESPONSE

@@ -64,14 +64,13 @@ class InterruptibleBackend:
         """
         with _translated_errors(self._httpcore.ConnectTimeout, self._httpcore.ConnectError):
             first_error: OSError | None = None
+            options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *(socket_options or ())]
             for family, kind, protocol, _, address in _look_up(host, port):
                 try:
-                    connection = _connect((family, kind, protocol), address, timeout, local_address)
+                    connection = _connect((family, kind, protocol), address, timeout, local_address, options)
                 except OSError as error:
                     first_error = first_error or error
                     continue
-                for option in socket_options or ():
-                    connection.setsockopt(*option)
                 return SocketStream(self._httpcore, connection)
             raise first_error or OSError("the name lookup returned no address")
 
@@ -159,7 +158,6 @@ class SocketStream(InterruptibleStream):
 
     def __init__(self, httpcore: Any, connection: socket.socket) -> None:
         super().__init__(httpcore)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(_WAIT_SECONDS)
         self._socket = connection
 
@@ -299,8 +297,7 @@ def _translated_errors(timeout: type[Exception], other: type[Exception]) -> Iter
         yield
     except TimeoutError as error:
         raise timeout(str(error)) from error
-    except (OSError, UnicodeError) as error:
-        # A host name with a label that is empty or too long cannot be encoded.
+    except OSError as error:
         raise other(str(error)) from error
 
 
@@ -339,7 +336,11 @@ def _run_interruptibly(action: Callable[[], _T]) -> _T:
 
 
 def _connect(
-    kind: tuple[int, int, int], address: Any, timeout: float | None, local_address: str | None
+    kind: tuple[int, int, int],
+    address: Any,
+    timeout: float | None,
+    local_address: str | None,
+    options: Iterable[Any],
 ) -> socket.socket:
     connection = socket.socket(*kind)
     try:
@@ -351,6 +352,8 @@ def _connect(
             _TimeBudget(timeout).spend(partial(_wait_until_connected, connection))
             code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         _check_connected(code)
+        for option in options:
+            connection.setsockopt(*option)  # macOS refuses it if the server has closed the connection already
     except BaseException:
         connection.close()
         raise
