@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from folders import assert_nothing_came, blobs, unfinished
-from http_scenes import bodies, redirects, sources, statuses, transport
+from http_scenes import bodies, metadata, redirects, sources, statuses, transport
 from http_scenes.routes import ROUTES, Outcome, Route
-from http_scenes.scene import WHEEL, Scene, Stage, forbid_unknown_hosts
+from http_scenes.scene import METADATA, WHEEL, Scene, Stage, forbid_unknown_hosts
 from scenarios import quick_folder
 
 from wheelcache import Cache, WheelCacheError
 
-SCENES = [*bodies.SCENES, *statuses.SCENES, *redirects.SCENES, *sources.SCENES]
+SCENES = [*bodies.SCENES, *statuses.SCENES, *redirects.SCENES, *sources.SCENES, *metadata.SCENES]
 
 
 MARKS = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
@@ -89,6 +89,8 @@ def test_every_client_with_a_cache_transport_has_the_same_outcome(
 def describe(stage: Stage, outcome: Outcome) -> str:
     if outcome.error is not None:
         return stage.normalize(f"{type(outcome.error).__name__}: {outcome.error}")
+    if outcome.metadata is not None:
+        return "metadata" if outcome.metadata == METADATA else repr(outcome.metadata)
     return "stopped" if outcome.wheel is None else str(outcome.wheel.status)
 
 

@@ -42,11 +42,19 @@ def responded(code: int, reason: str | None = None) -> str:
     return f"the server responded with {code} {phrase if reason is None else reason}".rstrip()
 
 
-def failed(problem: str, attempts: int = 1, *, status: int | None = None, url: str = "{url}", advice: str = "") -> str:
+def failed(
+    problem: str,
+    attempts: int = 1,
+    *,
+    operation: str = "download",
+    status: int | None = None,
+    url: str = "{url}",
+    advice: str = "",
+) -> str:
     """Return the message of a DownloadError."""
     advice = advice or _ADVICE.get(status or 0, NETWORK)
     detail = "" if status is None else f" [HTTP {status}]"
-    return f"DownloadError: download {url}: {problem}{detail}{_effort(attempts)}. {advice}"
+    return f"DownloadError: {operation} {url}: {problem}{detail}{_effort(attempts)}. {advice}"
 
 
 def failed_status(code: int, attempts: int = 1, *, reason: str | None = None, at: str = "", url: str = "{url}") -> str:

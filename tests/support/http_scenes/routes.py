@@ -32,9 +32,10 @@ if sys.platform != "win32":
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a fetch: a wheel, an error, or neither if the caller stopped it."""
+    """The end of a fetch: a wheel, its METADATA, an error, or nothing if the caller stopped it."""
 
     wheel: CachedWheel | None = None
+    metadata: bytes | None = None
     error: WheelCacheError | None = None
 
 
@@ -86,7 +87,10 @@ class Route:
             for fetch in scene.fetches:
                 url, options = stage.arguments(fetch)
                 try:
-                    outcomes.append(Outcome(wheel=cache.fetch(url, **options)))
+                    if fetch.is_metadata:
+                        outcomes.append(Outcome(metadata=cache.metadata(url)))
+                    else:
+                        outcomes.append(Outcome(wheel=cache.fetch(url, **options)))
                 except WheelCacheError as error:
                     outcomes.append(Outcome(error=error))
                 except StoppedError:
@@ -102,7 +106,10 @@ class Route:
             for fetch in scene.fetches:
                 url, options = stage.arguments(fetch)
                 try:
-                    outcomes.append(Outcome(wheel=await cache.fetch(url, **options)))
+                    if fetch.is_metadata:
+                        outcomes.append(Outcome(metadata=await cache.metadata(url)))
+                    else:
+                        outcomes.append(Outcome(wheel=await cache.fetch(url, **options)))
                 except WheelCacheError as error:
                     outcomes.append(Outcome(error=error))
                 except StoppedError:

@@ -33,6 +33,8 @@ WHEEL = Wheel(wheel_filename(), make_wheel(size=20_000))
 OTHER_WHEEL = Wheel(wheel_filename(), make_wheel("other", size=20_000))
 """Another wheel of the same size, in whose place a server may send it."""
 
+METADATA = b"Metadata-Version: 2.1\nName: large\nVersion: 1.0\n"
+"""The METADATA of the wheel in the scenes of ``metadata()``."""
 RESOLVER_TEXT = "Name or service not known"
 """The text of the resolver."""
 STOPPED_AT = 17_000
@@ -79,6 +81,7 @@ class Fetch:
         hashed: whether the hash of the wheel is given.
         size: the size of the wheel, if given.
         mirrors: further URLs.
+        is_metadata: whether the METADATA of the wheel is requested, and not the wheel.
         before: changes the stage before the fetch.
         stops: whether the caller's progress listener stops the fetch after :data:`STOPPED_AT` bytes.
     """
@@ -87,6 +90,7 @@ class Fetch:
     hashed: bool = True
     size: int | None = None
     mirrors: Sequence[str] = ()
+    is_metadata: bool = False
     before: Callable[[Stage], object] | None = None
     stops: bool = False
 
@@ -112,9 +116,9 @@ class Scene:
 
     Attributes:
         name: the name.
-        expected: the outcome of each fetch: the status of the wheel, ``"stopped"`` if the caller stopped the fetch, or
-            the error type and message. ``T`` is the elapsed time; ``<refused>`` and ``<reset>`` are the texts of the
-            system for these errors.
+        expected: the outcome of each fetch: the status of the wheel; ``"metadata"``; ``"stopped"`` if the caller
+            stopped the fetch; or the error type and message. ``T`` is the elapsed time; ``<refused>`` and ``<reset>``
+            are the texts of the system for these errors.
         answers: the answers to the first requests for the wheel.
         how: the answer to all later requests for the wheel.
         prepare: prepares the stage otherwise.
@@ -242,6 +246,8 @@ class Stage:
         """Return the arguments of a fetch."""
         if fetch.before is not None:
             fetch.before(self)
+        if fetch.is_metadata:
+            return self.fill(fetch.url), {}
         options: dict[str, Any] = {"mirrors": [self.fill(mirror) for mirror in fetch.mirrors]}
         if fetch.stops:
             options["progress"] = _stop
