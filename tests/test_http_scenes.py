@@ -9,14 +9,13 @@ import pytest
 from folders import assert_nothing_came, blobs, unfinished
 from http_scenes import bodies, metadata, redirects, sources, statuses, transport
 from http_scenes.routes import ROUTES, Outcome, Route
-from http_scenes.scene import METADATA, WHEEL, Scene, Stage, forbid_unknown_hosts
+from http_scenes.scene import METADATA, WHEEL, Scene, Stage, fail_unknown_hosts
 from scenarios import quick_folder
 
 from wheelcache import Cache, WheelCacheError
 
 SCENES = [*bodies.SCENES, *statuses.SCENES, *redirects.SCENES, *sources.SCENES, *metadata.SCENES]
-
-
+# httpx leaves asynchronous generators open if a body is not read to its end, and only trio warns of that.
 MARKS = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 
 
@@ -51,7 +50,7 @@ def test_every_route_has_the_same_outcome(
     route: Route, scene: Scene, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The statuses, errors, requests and files in the cache are those of the table."""
-    forbid_unknown_hosts(monkeypatch)
+    fail_unknown_hosts(monkeypatch)
     with Stage(folder) as stage:
         stage.set(scene)
         outcomes = route.run(scene, stage, monkeypatch)
@@ -77,7 +76,7 @@ def test_every_client_with_a_cache_transport_has_the_same_outcome(
     route: transport.TransportRoute, scene: Scene, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The responses, requests and files in the cache are those of the table."""
-    forbid_unknown_hosts(monkeypatch)
+    fail_unknown_hosts(monkeypatch)
     with Stage(folder) as stage:
         stage.set(scene)
         outcomes = route.run(scene, stage)
@@ -87,6 +86,7 @@ def test_every_client_with_a_cache_transport_has_the_same_outcome(
 
 
 def describe(stage: Stage, outcome: Outcome) -> str:
+    """Return an outcome in the words of the table."""
     if outcome.error is not None:
         return stage.normalize(f"{type(outcome.error).__name__}: {outcome.error}")
     if outcome.metadata is not None:
@@ -111,6 +111,7 @@ def check_requests(stage: Stage, scene: Scene) -> None:
 
 
 def check_targets(stage: Stage, scene: Scene) -> None:
+    """Check the number of requests, or their targets."""
     targets = [request.target for request in stage.requests()]
     if not isinstance(scene.requests, int):
         assert targets == [stage.fill(target) for target in scene.requests]

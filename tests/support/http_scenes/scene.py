@@ -1,4 +1,4 @@
-"""A scene: how the servers answer, how a wheel is fetched from them, and the expected outcome.
+"""A scene: the answers of the servers, the fetches, and the expected outcome.
 
     scene = Scene("truncated, then fine", "resumed", [truncated(5000)], requests=2)
 
@@ -38,7 +38,7 @@ METADATA = b"Metadata-Version: 2.1\nName: large\nVersion: 1.0\n"
 RESOLVER_TEXT = "Name or service not known"
 """The text of the resolver."""
 STOPPED_AT = 17_000
-"""The number of bytes after which the caller stops a fetch: enough to be worth keeping."""
+"""The number of bytes after which the caller stops a fetch. So many are kept for the next one."""
 TRIES = 5
 """The attempts that a source has without progress."""
 QUICK_SECONDS = 0.5
@@ -159,7 +159,7 @@ class Scene:
         return replace(self, expected=expected or self.expected, requests=requests or self.requests)
 
 
-def forbid_unknown_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+def fail_unknown_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every lookup of a name in ``.invalid`` fail, without a resolver."""
     resolve = socket.getaddrinfo
 
