@@ -102,17 +102,20 @@ class Server:
         self._response = response
         self._context = context
         self._keep = keep
+        self._is_closed = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"{'http' if context is None else 'https'}://127.0.0.1:{self._listener.getsockname()[1]}/"
         self.accepted: list[socket.socket] = []
         self.thread = threading.Thread(target=self._serve)
 
     def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self.accepted.append(connection)
-                threading.Thread(target=self._answer, args=(connection,)).start()
+        while True:
+            connection, _ = self._listener.accept()
+            if self._is_closed:
+                connection.close()
+                return
+            self.accepted.append(connection)
+            threading.Thread(target=self._answer, args=(connection,)).start()
 
     def _answer(self, connection: socket.socket) -> None:
         with suppress(OSError), connection:
@@ -125,9 +128,10 @@ class Server:
 
     def close(self) -> None:
         """Stop accepting connections."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._is_closed = True
+        socket.create_connection(self._listener.getsockname()).close()
         self.thread.join(60)
+        self._listener.close()
 
 
 @pytest.fixture
