@@ -63,6 +63,10 @@ ONLY_UNPACK_READS = {
     *("goes on after its end", "stream without end", "no stream", "checksum", "deflated to more than it says"),
     *("deflated to less than it says", "descriptor that lies", "descriptor nobody announced"),
     *("no RECORD", "RECORD lists what is not there", "RECORD tells two things", "unlisted", "other hash"),
+    *("RECORD with more rows than files", "RECORD with many more rows than files"),
+    *("RECORD with rows of folders that do not exist", "RECORD with a row of two lines"),
+    *("RECORD with the same folder in many rows", "RECORD that consists of empty lines"),
+    *("RECORD with a line without end", "RECORD with an endless hash"),
     *("other size", "weak hash", "no hash", "RECORD that is no table", "RECORD that is no text"),
 }
 

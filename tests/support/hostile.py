@@ -74,6 +74,20 @@ def overlapping() -> bytes:
     return data[: start + first] + added + data[start + first : end] + counts
 
 
+def nested(count: int, depth: int, part: str = "") -> list[Entry]:
+    """Return empty files, each below its own ``depth`` folders."""
+    return [Entry("/".join([f"{n}", *[part or "d"] * (depth - 1), "f"]), b"") for n in range(count)]
+
+
+def with_rows(more: str) -> bytes:
+    """Return a wheel of four files with more text at the end of its RECORD, compressed."""
+    entries = wheel_entries([Entry("demo/a.py")])
+    text = record_of(entries[:-1]) + more
+    return archive([*entries[:-1], Entry(f"{INFO}/RECORD", text.encode(), DEFLATED)])
+
+
+A_ROW = record_of([Entry("demo/a.py")]).splitlines(keepends=True)[0]
+
 SIZELESS = f"demo/a.py,sha256={urlsafe(b'x = 1' + bytes([10]))},\n" + record_of(wheel_entries()[:-1])
 
 
@@ -193,6 +207,12 @@ STRUCTURES = {
     "size that cannot be": lambda: wheel(
         [Entry("demo/a", b"", DEFLATED, packed=deflate(ZEROS), local={"size": 1 << 31}, central={"size": 1 << 31})]
     ),
+    "more folders than can be": lambda: wheel(nested(500, 100)),
+    "longer paths than can be": lambda: wheel(nested(35, 16, "d" * 250)),
+    "RECORD with more rows than files": lambda: with_rows(A_ROW * 11),
+    "RECORD with many more rows than files": lambda: with_rows(A_ROW * 200_000),
+    "RECORD with rows of folders that do not exist": lambda: with_rows("".join(f"{n}/,,\n" for n in range(11))),
+    "RECORD with the same folder in many rows": lambda: with_rows("demo/,,\n" * 12),
     "no dist-info": lambda: archive([Entry("demo.py")]),
     "two dist-infos": lambda: wheel([Entry("evil-1.0.dist-info/METADATA")]),
     "dist-info of another project": lambda: archive(wheel_entries([Entry("demo.py")], info="evil-1.0.dist-info")),
@@ -220,6 +240,10 @@ INVALID = {
     ),
     "weak hash": lambda: archive(wheel_entries([Entry("demo.py")], algorithm="md5")),
     "no hash": lambda: wheel([Entry("demo.py")], record="demo.py,,\n" + record_of(wheel_entries()[:-1])),
+    "RECORD with a row of two lines": lambda: with_rows('"demo/a\n.py",,\n'),
+    "RECORD that consists of empty lines": lambda: with_rows("\n" * 20),
+    "RECORD with a line without end": lambda: with_rows("x" * (1 << 20)),
+    "RECORD with an endless hash": lambda: with_rows(f"demo/a.py,{'x' * 7000},\n"),
     "RECORD that is no table": lambda: wheel([Entry("demo.py")], record='"'),
     "RECORD that is no text": lambda: archive(
         [*wheel_entries([Entry("demo.py")])[:-1], Entry(f"{INFO}/RECORD", b"\xff\xfe")]
@@ -276,6 +300,7 @@ ODD = {
     "RECORD with backslashes": lambda: wheel(
         [Entry("demo/a.py")], record=record_of(wheel_entries([Entry("demo/a.py")])[:-1]).replace("/", "\\")
     ),
+    "RECORD with files twice": lambda: with_rows(A_ROW * 10),
     "RECORD with a folder": lambda: wheel(
         [Entry("demo/a.py")], record="demo/,,\n" + record_of(wheel_entries([Entry("demo/a.py")])[:-1])
     ),

@@ -38,9 +38,16 @@ _DEVICE = re.compile(r"[/\n](?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9Â
 
 
 class Names:
-    """The names of an archive, indexed by a folded form, which names share if they are the same on some system."""
+    """The names of an archive, indexed by a folded form, which names share if they are the same on some system.
+
+    Attributes:
+        folder_count: the number of folders that contain the names.
+        folder_bytes: the total length of the paths of these folders, in bytes.
+    """
 
     def __init__(self) -> None:
+        self.folder_count = 0
+        self.folder_bytes = 0
         self._files: dict[str, str] = {}
         self._folders: dict[str, str] = {}
         self._known_folders: set[str] = set()
@@ -53,6 +60,8 @@ class Names:
             if other != parent:
                 return f"is in a folder that is the same as {other!r} on some systems"
             self._known_folders.add(parent)
+            self.folder_count += 1
+            self.folder_bytes += len(parent.encode())
             parent = parent.rpartition("/")[0]
         if not name.endswith("/"):
             other = self._files.setdefault(_folded(name), name)
