@@ -78,7 +78,7 @@ class RemoteWheel:
         """Return ``count`` bytes from an offset, or fewer at the end of the wheel.
 
         Raises:
-            NoRangesError: if the server sends other bytes than those requested.
+            NoRangesError: if the server sends other bytes than those requested, or fewer.
             RefusedRangeError: if the server responds with an error status.
             FailedRequestError: if a request fails.
         """
@@ -97,7 +97,8 @@ class RemoteWheel:
             end = self._first
         first, data, size = self._request(f"bytes={start}-{end - 1}")
         part = data[start - first : end - first] if first <= start else b""
-        if size != self.size or not part:
+        # A server that sends one byte for each request would never end.
+        if size != self.size or len(part) < end - start:
             raise NoRangesError
         return part
 
