@@ -47,8 +47,7 @@ class HttpxAdapter:
         library = self._library or default_library()
         try:
             request = self._client.build_request("GET", url, headers=fields)
-            # A server must not choose the credentials, and httpx logs the URLs of requests.
-            request.url = request.url.copy_with(userinfo=b"", fragment=None)
+            request.url = self._url_of(request, url, is_own_origin=is_own_origin)
         except errors_of(library) as error:
             raise to_failure(library, error) from system_error(error)
         if self._library is None:
@@ -60,6 +59,22 @@ class HttpxAdapter:
             self._remove_credentials(request)
         native_auth = self._choose_auth(auth, is_own_origin=is_own_origin)
         return PreparedRequest(str(request.url), _headers(request), request, native_auth)
+
+    def _url_of(self, request: Any, url: str, *, is_own_origin: bool) -> Any:
+        """Return the URL of a request without credentials.
+
+        ``params`` of the client may be credentials, and httpx replaces the query of the URL by them, which may contain
+        the signature of a redirect. So they are only added, and not for another origin.
+        """
+        params = getattr(self._client, "params", None)
+        chosen = request.url
+        if params:
+            chosen = type(chosen)(url)
+            missing = {name: params.get_list(name) for name in params if name not in chosen.params}
+            if is_own_origin and missing:
+                chosen = chosen.copy_merge_params(missing)
+        # A server must not choose the credentials, and httpx logs the URLs of requests.
+        return chosen.copy_with(userinfo=b"", fragment=None)
 
     @property
     def _httpx(self) -> Any:
