@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from . import _hashes
 from ._filenames import check_filename
@@ -195,9 +195,16 @@ def redact(url: str) -> str:
     netloc = parts.netloc
     if "@" in netloc:
         netloc = "***@" + _without_userinfo(netloc)
-    shown = parts._replace(netloc=netloc, query="***" if parts.query else "", fragment="").geturl()
+    shown = _escape(parts._replace(netloc=netloc, query="***" if parts.query else "", fragment="").geturl())
     # urlsplit mistakes a drive for a scheme, and converts it to lowercase.
     return shown[0].upper() + shown[1:] if _has_drive(parts) else shown
+
+
+def _escape(url: str) -> str:
+    """Escape control characters. A server may redirect to a URL with commands for a terminal."""
+    if url.isprintable():
+        return url
+    return "".join(each if each.isprintable() else quote(each, errors="replace") for each in url)
 
 
 def _hide(scheme: str) -> str:

@@ -18,6 +18,9 @@ from .response import Response
 # If a server requests a longer delay than this, the download fails, and its error contains the delay.
 _LONGEST_RETRY_AFTER = 60.0
 
+# This much of the words after a status is shown.
+_LONGEST_PHRASE = 80
+
 _TRANSIENT_STATUSES = {
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.TOO_EARLY,
@@ -152,11 +155,16 @@ def failed_response(response: Response, now: float) -> FailedRequestError:
     status = response.status_code
     is_transient = status in _TRANSIENT_STATUSES
     return FailedRequestError(
-        f"the server responded with {status} {response.reason_phrase}".rstrip(),
+        f"the server responded with {status} {_displayable(response.reason_phrase)}".rstrip(),
         is_transient=is_transient,
         status=status,
         retry_after=parse_retry_after(response.headers.get("Retry-After"), now) if is_transient else None,
     )
+
+
+def _displayable(words: str) -> str:
+    """Return words of a server without control characters, which may be commands for a terminal, and not too long."""
+    return "".join(character if character.isprintable() else "?" for character in words[:_LONGEST_PHRASE])
 
 
 def failed_request(kind: FailureKind, error: BaseException | None = None, received: int = 0) -> FailedRequestError:

@@ -16,6 +16,8 @@ _PRINTABLE = re.compile(r"[ -~]+")
 _STRONG_ETAG = re.compile(r'"[ !#-~]*"')
 # Servers refuse requests whose fields have some thousands of bytes.
 _LONGEST_VALUE = 1024
+# The most digits of a delay that are used. Twelve are thousands of years.
+_LONGEST_DELAY = 12
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
 
 
@@ -103,7 +105,8 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
-        return float(value)
+        # A number with hundreds of digits would be infinite.
+        return float(value[:_LONGEST_DELAY])
     date = parse_date(value)
     return None if date is None else max(0.0, date - now)
 

@@ -103,11 +103,13 @@ def _resolve(response: Response, location: str) -> str:
     """
     try:
         parts = urlsplit(urljoin(response.url, location))
+        # A server must not choose the credentials.
+        target = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+        # Without credentials, the host may be invalid although it was valid before.
+        parts = urlsplit(target)
         _ = parts.port  # urlsplit checks the port only when it is read
     except ValueError:
         raise failed_request(FailureKind.INVALID_LOCATION) from None
-    # A server must not choose the credentials.
-    target = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
     if not parts.hostname:
         raise failed_request(FailureKind.INVALID_LOCATION)
     if urlsplit(response.url).scheme == "https" and parts.scheme != "https":

@@ -83,12 +83,13 @@ class InterruptibleStream:
 
     Attributes:
         body_size: the size in bytes of the body that is withheld from the pool, or ``None``.
+        expects_head: whether a request was sent, and nothing was read since.
     """
 
     def __init__(self, httpcore: Any) -> None:
         self.httpcore = httpcore
         self.body_size: int | None = None
-        self._expects_head = False
+        self.expects_head = False
         # Bytes that were received with a head and not read yet.
         self._unread = b""
         # Used for each read. Memory that is allocated anew is cleared by the system first, which costs a tenth of the
@@ -112,8 +113,8 @@ class InterruptibleStream:
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return the next bytes for the pool, or no bytes at the end of the stream."""
         data = bytes(self.read_body(max_bytes, timeout))
-        if self._expects_head:
-            self._expects_head = False
+        if self.expects_head:
+            self.expects_head = False
             if (detached := detach_body(data)) is not None:
                 data, body, self.body_size = detached
                 self._unread = body + self._unread
@@ -137,7 +138,7 @@ class InterruptibleStream:
         """Send all of the bytes."""
         if buffer:  # the pool also writes the empty body of each request
             self.body_size = None
-            self._expects_head = buffer.startswith(b"GET ")
+            self.expects_head = buffer.startswith(b"GET ")
         with _translated_errors(self.httpcore.WriteTimeout, self.httpcore.WriteError):
             self.send(buffer, _TimeBudget(timeout))
 

@@ -42,6 +42,7 @@ class PoolTransport:
         )
         with _translated_errors(self._library):
             response = self._pool.handle_request(sent)
+            _check_expected(response)
         body = _body_class(self._library)(sent, response)
         return self._library.httpx.Response(
             status_code=response.status,
@@ -53,6 +54,20 @@ class PoolTransport:
     def close(self) -> None:
         """Close the connections."""
         self._pool.close()
+
+
+def _check_expected(response: Any) -> None:
+    """Check that a response was received after its request was sent.
+
+    The parser keeps bytes after the end of a body of chunks, and takes them for the response to the next request.
+
+    Raises:
+        httpcore.RemoteProtocolError: if it was received before. The connection is closed.
+    """
+    stream = response.extensions["network_stream"]
+    if stream.expects_head:
+        response.close()
+        raise stream.httpcore.RemoteProtocolError("the server sent a response without a request")
 
 
 @cache
