@@ -77,10 +77,11 @@ def options_for(httpx: Any, kind: str) -> dict[str, Any]:
         "token": {"headers": {"Private-Token": PASSWORD}},
         "cookie field": {"headers": {"Cookie": f"session={PASSWORD}"}},
         "cookies": {"cookies": {"session": PASSWORD}},
+        "parameters": {"params": {"token": PASSWORD}},
     }[kind]
 
 
-KINDS = ["basic", "digest", "authorization", "token", "cookie field", "cookies"]
+KINDS = ["basic", "digest", "authorization", "token", "cookie field", "cookies", "parameters"]
 
 
 def is_secret_in(request: Any) -> bool:

@@ -97,6 +97,7 @@ class Response:
         location: the URL in the Location field of a redirect, as the server sent it; ``None`` for other responses.
         body: the body.
         history: the redirects that led to this response, oldest first.
+        has_params: whether the client added parameters to the URL, which may be credentials.
     """
 
     status_code: int
@@ -107,8 +108,9 @@ class Response:
     location: str | None
     body: Body
     history: list[Response] = field(default_factory=list)
+    has_params: bool = False
 
     @property
     def with_credentials(self) -> bool:
         """Whether this request, or a redirect that led to it, was sent with credentials."""
-        return any(any(map(is_credential, hop.request_headers)) for hop in (*self.history, self))
+        return any(hop.has_params or any(map(is_credential, hop.request_headers)) for hop in (*self.history, self))

@@ -20,12 +20,14 @@ class PreparedRequest(NamedTuple):
         headers: its header fields. Credentials may be added when it is sent.
         native: the request object of the library.
         auth: the credentials in the library's form; ``None`` for those of the client.
+        has_params: whether the client added parameters to the URL, which may be credentials.
     """
 
     url: str
     headers: Headers
     native: Any
     auth: Any
+    has_params: bool
 
 
 class Adapter(Protocol):

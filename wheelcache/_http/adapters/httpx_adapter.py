@@ -58,7 +58,8 @@ class HttpxAdapter:
         if not is_own_origin:
             self._remove_credentials(request)
         native_auth = self._choose_auth(auth, is_own_origin=is_own_origin)
-        return PreparedRequest(str(request.url), _headers(request), request, native_auth)
+        has_params = is_own_origin and bool(getattr(self._client, "params", None))
+        return PreparedRequest(str(request.url), _headers(request), request, native_auth, has_params)
 
     def _url_of(self, request: Any, url: str, *, is_own_origin: bool) -> Any:
         """Return the URL of a request without credentials.
@@ -143,6 +144,7 @@ class HttpxAdapter:
             request_headers=_headers(native.request),
             location=native.headers.get("Location") if native.has_redirect_location else None,
             body=self._create_body(native),
+            has_params=request.has_params,
         )
 
     def _create_body(self, native: Any) -> Body:

@@ -75,7 +75,8 @@ class RequestsAdapter:
             prepared = self._prepare_native(request)
         except ERRORS as error:
             raise to_failure(error) from nested_system_error(error)
-        return PreparedRequest(prepared.url, _headers(prepared), prepared, None)
+        has_params = is_own_origin and bool(self._session.params)
+        return PreparedRequest(prepared.url, _headers(prepared), prepared, None, has_params)
 
     def _prepare_native(self, request: requests.Request) -> Any:
         for _ in range(_PREPARE_ATTEMPTS - 1):
@@ -153,6 +154,7 @@ class RequestsAdapter:
             request_headers=_headers(native.request or request.native),
             location=location,
             body=RequestsBody(native, headers, self._interrupter),
+            has_params=request.has_params,
         )
 
 
