@@ -34,7 +34,8 @@ class Entry:
         flags: the general purpose bit flags; the one for UTF-8 is set if the name needs it, unless ``plain``.
         mode: its type and permissions.
         packed: the compressed bytes, if they are not those of the data.
-        local, central: fields of its two headers that have wrong values.
+        local, central: fields of its two headers that have wrong values. The central one also has ``system``, which
+            made it, and ``attributes`` of DOS.
         extra: the extra field of the central directory; ``local_extra`` is that of its own header.
         after: the bytes after its contents, such as a descriptor.
         recorded: whether RECORD lists it.
@@ -97,10 +98,11 @@ def local_header(entry: Entry) -> bytes:
 
 
 def central_header(entry: Entry, offset: int) -> bytes:
-    it = {"offset": offset, "disk": 0, **entry.fields(), **entry.central}
+    it = {"offset": offset, "disk": 0, "system": 3, "attributes": 0, **entry.fields(), **entry.central}
     return struct.pack(
-        "<4s6H3L5H2L", b"PK\1\2", 3 << 8 | 20, 20, it["flags"], it["method"], 0, 33, it["crc"], it["packed"],
-        it["size"], len(it["name"]), len(entry.extra), 0, it["disk"], 0, entry.mode << 16, it["offset"],
+        "<4s6H3L5H2L", b"PK\1\2", it["system"] << 8 | 20, 20, it["flags"], it["method"], 0, 33, it["crc"], it["packed"],
+        it["size"], len(it["name"]), len(entry.extra), 0, it["disk"], 0, entry.mode << 16 | it["attributes"],
+        it["offset"],
     ) + it["name"] + entry.extra  # fmt: skip
 
 

@@ -40,9 +40,16 @@ def deflated(name: str, data: bytes = b"x = 1\n" * 100, **how) -> Entry:
     return Entry(name, data, DEFLATED, **how)
 
 
-def late(name: str, *, method: int = DEFLATED, signature: bool = True, wide: bool = False) -> Entry:
+def late(
+    name: str,
+    *,
+    data: bytes = b"x = 1\n" * 100,
+    method: int = DEFLATED,
+    signature: bool = True,
+    wide: bool = False,
+) -> Entry:
     """A member whose sizes are in a descriptor after it."""
-    entry = Entry(name, b"x = 1\n" * 100, method, DESCRIPTOR, local={"crc": 0, "packed": 0, "size": 0})
+    entry = Entry(name, data, method, DESCRIPTOR, local={"crc": 0, "packed": 0, "size": 0})
     entry.after = descriptor(entry, signature=signature, wide=wide)
     return entry
 
@@ -50,6 +57,24 @@ def late(name: str, *, method: int = DEFLATED, signature: bool = True, wide: boo
 def two_wheels() -> bytes:
     """One file with two archives: readers that search the end record from opposite ends see different ones."""
     return wheel([Entry("demo.py", b"good\n")]) + wheel([Entry("demo.py", b"evil\n")])
+
+
+def attributed(attributes: int, system: int, name: str = "demo/a.py", mode: int = 0o100644) -> bytes:
+    """Return a wheel with a member that has DOS attributes."""
+    return wheel([Entry(name, mode=mode, central={"attributes": attributes, "system": system})])
+
+
+def with_wide_descriptor(*, has_zip64: bool, wide: bool) -> bytes:
+    """Return a wheel with a member that has a descriptor of 8 or 16 bytes for its sizes."""
+    entry = late("demo/a.py", wide=wide)
+    if has_zip64:
+        entry.local = {"crc": 0, "packed": 0xFFFFFFFF, "size": 0xFFFFFFFF}
+        entry.local_extra = with_extra(1, bytes(16))
+    return wheel([entry])
+
+
+LINK_OF_LIBARCHIVE = struct.pack("<BHHL", 0x07, 3 << 8 | 20, 0, LINK << 16)
+"""The extra field 0x6c78: which values follow, and these values: made by, internal and external attributes."""
 
 
 def newer_format() -> bytes:
@@ -92,6 +117,10 @@ SIZELESS = f"demo/a.py,sha256={urlsafe(b'x = 1' + bytes([10]))},\n" + record_of(
 
 
 NAMES = {
+    "version of VMS": "demo/evil.py;1",
+    "empty version of VMS": "demo/evil.py;",
+    "resource fork of macOS": "__MACOSX/demo/._evil.py",
+    "resource fork of macOS at the top": "__MACOSX/._evil.py",
     "of an unfinished file": ".wheelcache-1800000000-00000000-0-00000000.tmp",
     "of an unfinished folder": "demo/.wheelcache-1800000000-00000000-0-00000000.tmp/a.py",
     "parent": "../evil.py",
@@ -207,6 +236,43 @@ STRUCTURES = {
     "size that cannot be": lambda: wheel(
         [Entry("demo/a", b"", DEFLATED, packed=deflate(ZEROS), local={"size": 1 << 31}, central={"size": 1 << 31})]
     ),
+    "file with the DOS attribute of a folder": lambda: attributed(0x10, 0),
+    "file with the DOS attribute of a folder, by Unix": lambda: attributed(0x10, 3),
+    "file with the DOS attribute of a folder, by VFAT": lambda: attributed(0x30, 14, mode=0),
+    "file with the DOS attribute of a folder, by NTFS": lambda: attributed(0x10, 11, mode=0),
+    "file with the DOS attribute of a volume label": lambda: attributed(0x08, 0),
+    "file with the DOS attribute of a volume label, by Unix": lambda: attributed(0x28, 3),
+    "file with the DOS attribute of a device": lambda: attributed(0x40, 0),
+    "file with the DOS attribute of a reparse point": lambda: attributed(0x400, 11),
+    "setuid file of an Amiga": lambda: attributed(0, 1, mode=0o104644),
+    "file of VMS": lambda: attributed(0, 2),
+    "file of an unknown system": lambda: attributed(0, 99),
+    "symlink of DOS": lambda: wheel([Entry("demo/link", b"/etc/passwd", mode=LINK, central={"system": 0})]),
+    "device": lambda: wheel([Entry("demo/null", b"", mode=0o020666)]),
+    "block device": lambda: wheel([Entry("demo/disk", b"", mode=0o060666)]),
+    "socket": lambda: wheel([Entry("demo/socket", b"", mode=0o140666)]),
+    "link in a field of libarchive": lambda: wheel([Entry("demo/a.py", extra=with_extra(0x6C78, LINK_OF_LIBARCHIVE))]),
+    "link in a field of libarchive, locally": lambda: wheel(
+        [Entry("demo/a.py", local_extra=with_extra(0x6C78, LINK_OF_LIBARCHIVE))]
+    ),
+    **{
+        f"extra field {kind:#06x}": lambda kind=kind: wheel([Entry("demo/a.py", extra=with_extra(kind, bytes(16)))])
+        for kind in (0x0000, 0x000D, 0x0017, 0x07C8, 0x2605, 0x334D, 0x4D63, 0x6854, 0x756E, 0x9901)
+    },
+    "extra field 0x756e, locally": lambda: wheel([Entry("demo/a.py", local_extra=with_extra(0x756E, bytes(14)))]),
+    "same extra field twice": lambda: wheel([Entry("demo/a.py", extra=with_extra(0x7875, b"\1\0\0") * 2)]),
+    "case in upper case only": lambda: wheel([Entry("demo/\u0131.py"), Entry("demo/i.py")]),
+    "characters that HFS+ ignores": lambda: wheel([Entry("demo/a.py"), Entry("demo/\u200ca.py")]),
+    **{
+        f"flag {bit}": lambda bit=bit: wheel([Entry("demo/a.py", flags=1 << bit)])
+        for bit in (4, 7, 8, 9, 10, 12, 14, 15)
+    },
+    "newer format, locally": lambda: wheel([Entry("demo.py")]).replace(b"PK\3\4\x14", b"PK\3\4\x40", 1),
+    "descriptor that is too wide": lambda: with_wide_descriptor(has_zip64=False, wide=True),
+    "descriptor that is too narrow": lambda: with_wide_descriptor(has_zip64=True, wide=False),
+    "descriptor of a stored file without a signature": lambda: wheel(
+        [late("demo/a.py", data=b"", method=0, signature=False)]
+    ),
     "more folders than can be": lambda: wheel(nested(500, 100)),
     "longer paths than can be": lambda: wheel(nested(35, 16, "d" * 250)),
     "RECORD with more rows than files": lambda: with_rows(A_ROW * 11),
@@ -305,4 +371,27 @@ ODD = {
         [Entry("demo/a.py")], record="demo/,,\n" + record_of(wheel_entries([Entry("demo/a.py")])[:-1])
     ),
     "times": lambda: wheel([Entry("demo.py", extra=with_extra(0x5455, b"\1" + bytes(4)))]),
+    "times and owners": lambda: wheel(
+        [
+            Entry(
+                "demo.py",
+                extra=with_extra(0x5455, b"\1" + bytes(4)) + with_extra(0x7875, b"\1\4" + bytes(4) + b"\4" + bytes(4)),
+                local_extra=with_extra(0x5455, b"\1" + bytes(4)) + with_extra(0x7855, bytes(4)),
+            ),
+            Entry("demo/a.py", extra=with_extra(0x000A, bytes(4) + with_extra(1, bytes(24)))),
+            Entry("demo/b.py", extra=with_extra(0x5855, bytes(8)), local_extra=with_extra(0x5855, bytes(12))),
+        ]
+    ),
+    "made by DOS": lambda: attributed(0x20, 0),
+    "made by DOS, read-only, hidden and of the system": lambda: attributed(0x27, 0, mode=0),
+    "made by NTFS": lambda: attributed(0x2820, 11, mode=0),
+    "made by macOS": lambda: attributed(0, 19),
+    "folder made by DOS": lambda: wheel(
+        [Entry("demo/", b"", mode=0, central={"system": 0, "attributes": 0x10}), Entry("demo/a.py")]
+    ),
+    "levels of compression": lambda: wheel([deflated("demo/a.py", flags=2), deflated("demo/b.py", flags=6)]),
+    "wide descriptor of zip64": lambda: with_wide_descriptor(has_zip64=True, wide=True),
+    "empty file with a descriptor": lambda: wheel([late("demo/a.py", data=b"", method=0)]),
+    "semicolons": lambda: wheel([Entry("demo/a;b.py"), Entry("demo/a;1.py"), Entry("demo;1/a.py")]),
+    "dots and underscores": lambda: wheel([Entry("demo/._a.py"), Entry("__MACOSX/a._b")]),
 }

@@ -20,9 +20,9 @@ def unpack_member(member: Member, region: memoryview) -> bytes:
     Raises:
         BadZipError: if the header, the contents or the descriptor do not match the central directory.
     """
-    start = zip_format.check_header(member, region)
+    start, has_zip64 = zip_format.check_header(member, region)
     packed = region[start : start + member.packed]
-    zip_format.check_descriptor(member, bytes(region[start + member.packed :]))
+    zip_format.check_descriptor(member, bytes(region[start + member.packed :]), has_zip64=has_zip64)
     is_whole = len(packed) == member.packed
     if member.method == zip_format.STORED:
         data = bytes(packed)
@@ -49,9 +49,11 @@ def iter_member(member: Member, read_at: ReadAt) -> Iterator[bytes]:
             may have been yielded by then, but never more bytes than the size in the central directory.
     """
     head = read_at(member.offset, min(zip_format.LONGEST_HEADER, member.end - member.offset))
-    start = member.offset + zip_format.check_header(member, memoryview(head))
+    length, has_zip64 = zip_format.check_header(member, memoryview(head))
+    start = member.offset + length
     end = start + member.packed
-    zip_format.check_descriptor(member, read_at(end, member.end - end) if end <= member.end else b"\0")
+    rest = read_at(end, member.end - end) if end <= member.end else b"\0"
+    zip_format.check_descriptor(member, rest, has_zip64=has_zip64)
     packed = _iter_packed(read_at, start, end)
     size = crc = 0
     for piece in packed if member.method == zip_format.STORED else _iter_inflated(member, packed):

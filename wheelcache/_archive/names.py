@@ -19,6 +19,8 @@ _PROBLEM = re.compile(
     r"""(?P<character>[\x00-\x1f\x7f<>:"|?*\\])
       | (?P<path>(?:^|/)\.{0,2}(?=/.|$)|^/)
       | (?P<tail>[.\ ](?=/|$))
+      | (?P<version>;[0-9]*$)
+      | (?P<fork>^__macosx/(?:.*/)?\._[^/]*$)
       | (?:^|/)(?P<device>(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])[\ ]*(?:\.[^/]*)?)(?=/|$)
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -27,13 +29,19 @@ _PROBLEMS = {
     "character": "contains a character that some systems do not allow in names",
     "path": "is not a plain relative path",
     "tail": "has a part that ends in a dot or a space, which Windows drops",
+    # unzip removes the version of a file on VMS on every system: https://infozip.sourceforge.net/UnZip.html
+    "version": "ends in a version number, which unzip removes",
+    # libarchive attaches these files to others on macOS.
+    "fork": "is a resource fork on macOS",
     "device": "is reserved on Windows",
 }
 
 # The same checks for all names of an archive, joined by line breaks. One search is faster than thousands, and a name is
 # hardly ever refused.
 _CHARACTER = re.compile(r"""[\x00-\x09\x0b-\x1f\x7f<>:"|?*\\]""")
-_SUSPICIOUS = ("//", "./", " /", ".\n", " \n", "/\n", "\n/", "\n\n")
+_SUSPICIOUS = ("//", "./", " /", ".\n", " \n", "/\n", "\n/", "\n\n", ";", "/._")
+# HFS+ ignores these characters when it compares names: https://developer.apple.com/library/archive/technotes/tn/tn1150.html
+_IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 _DEVICE = re.compile(r"[/\n](?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\ *[./\n]", re.IGNORECASE)
 
 
@@ -107,4 +115,6 @@ def _folded(name: str) -> str:
     """Fold the case of a name and normalise it. Names that collide on Windows or macOS have equal results."""
     if name.isascii():
         return name.lower()
-    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+    # Windows compares names in upper case, in which more letters are equal, such as the dotless i and i.
+    name = unicodedata.normalize("NFD", _IGNORED.sub("", name)).upper()
+    return unicodedata.normalize("NFD", name.casefold())

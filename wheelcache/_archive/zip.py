@@ -4,7 +4,10 @@ A zip archive states most facts twice. Readers differ in which statement they us
 file must belong to exactly one part. The members start at the first byte and have no gaps between them. The central
 directory follows, then the zip64 end record, if any, then the end record, whose comment ends the file. Other features
 of the format (https://pkware.com/documents/casestudies/APPNOTE.TXT) are refused, because no wheel needs them: several
-disks, encryption, patches, a second name in an extra field.
+disks, encryption, patches, a second name or type in an extra field.
+
+Readers take the type of a member from its name, from its mode, or from its DOS attributes, depending on the system that
+made the archive. All of these must agree.
 
 The central directory is read first, without the members. The header of a member is compared with the central directory
 when the member is read, so that each byte is read once.
@@ -44,15 +47,28 @@ LONGEST_TAIL = _LONGEST_END + _LOCATOR64.size + _END64.size
 # list.
 _LARGEST_DIRECTORY = 32 << 20
 _WHOLE16, _WHOLE32 = 0xFFFF, 0xFFFFFFFF
-_ZIP64, _UNICODE_PATH = 0x0001, 0x7075
+_ZIP64 = 0x0001
+# Extra fields that contain only times (NTFS, Info-ZIP), owners (three of Info-ZIP), a comment, a marker or padding.
+# Others can change the name (0x7075), the type and the target of a link (0x000d, 0x756e, and 0x6c78 of libarchive), or
+# the contents: https://libzip.org/specifications/extrafld.txt
+_HARMLESS_FIELDS = {_ZIP64, 0x000A, 0x5455, 0x5855, 0x7855, 0x7875, 0x6375, 0xCAFE, 0xD935, 0xA220}
+
+# The systems whose attributes all readers interpret in the same way: DOS, Unix, NTFS, VFAT and macOS. On an Amiga, for
+# example, the mode of a setuid file means a folder.
+_KNOWN_SYSTEMS = {0, 3, 11, 14, 19}
+# DOS attributes that mean a volume label, a device and a reparse point, such as a link:
+# https://learn.microsoft.com/windows/win32/fileio/file-attribute-constants
+_SPECIAL_ATTRIBUTES = 0x08 | 0x40 | 0x400
+_FOLDER_ATTRIBUTE = 0x10
 
 # Version 6.3 of the format. zipfile also refuses newer versions.
 _NEWEST_FORMAT = 63
 
 _HAS_DESCRIPTOR = 1 << 3
 _UTF8 = 1 << 11
-# The flags of encrypted, patched and strongly encrypted members, and of an encrypted central directory.
-_REFUSED_FLAGS = 1 << 0 | 1 << 5 | 1 << 6 | 1 << 13
+# Bits 1 and 2 only describe the effort of the compression. The others mean encryption, patches, enhanced compression or
+# a hidden central directory, or are reserved.
+_KNOWN_FLAGS = 1 << 1 | 1 << 2 | _HAS_DESCRIPTOR | _UTF8
 
 
 class BadZipError(ValueError):
@@ -150,7 +166,7 @@ def _read_central(directory: bytes, at: int) -> tuple[Member, int]:
     if at + _CENTRAL.size > len(directory):
         raise BadZipError("the central directory is cut off")
     (
-        signature, _, needed, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length,
+        signature, made_by, needed, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length,
         disk, _, attributes, offset,
     ) = _CENTRAL.unpack_from(directory, at)  # fmt: skip
     if signature != _CENTRAL_SIGNATURE:
@@ -168,11 +184,19 @@ def _read_central(directory: bytes, at: int) -> tuple[Member, int]:
         raise BadZipError(f"the zip64 field of {name!r} is missing")
     if needed > _NEWEST_FORMAT:
         raise BadZipError(f"{name!r} requires a newer version of the zip format")
-    if flags & _REFUSED_FLAGS or disk or method not in (STORED, DEFLATED):
+    if flags & ~_KNOWN_FLAGS or disk or method not in (STORED, DEFLATED):
         raise BadZipError(f"{name!r} is encrypted, a patch, on another disk, or compressed by method {method}")
+    _check_attributes(name, made_by >> 8, attributes)
     if method == STORED and (packed != size or (flags & _HAS_DESCRIPTOR and size)):
         raise BadZipError(f"the size of {name!r}, which is not compressed, is ambiguous")
     return Member(name, raw_name, flags, method, crc, packed, size, attributes >> 16, offset, 0), at
+
+
+def _check_attributes(name: str, system: int, attributes: int) -> None:
+    if system not in _KNOWN_SYSTEMS:
+        raise BadZipError(f"{name!r} has the attributes of the unknown system {system}")
+    if attributes & _SPECIAL_ATTRIBUTES or (attributes & _FOLDER_ATTRIBUTE and not name.endswith("/")):
+        raise BadZipError(f"{name!r} has the attributes of a folder, a volume label, a device or a link")
 
 
 def _decode_name(raw: bytes, flags: int) -> str:
@@ -196,8 +220,8 @@ def _fields(name: str, extra: bytes) -> dict[int, bytes]:
         at += length
     if any(extra[at:]):
         raise BadZipError(f"the extra fields of {name!r} are invalid")
-    if _UNICODE_PATH in fields:
-        raise BadZipError(f"{name!r} has a second name in an extra field")
+    for kind in fields.keys() - _HARMLESS_FIELDS:
+        raise BadZipError(f"{name!r} has the extra field {kind:#06x}, which some readers interpret and others ignore")
     return fields
 
 
@@ -238,34 +262,47 @@ def _laid_out(found: list[Member], directory_start: int) -> list[Member]:
     return laid_out
 
 
-def check_header(member: Member, head: memoryview) -> int:
-    """Compare the header of a member with the central directory, and return its size in bytes.
+def check_header(member: Member, head: memoryview) -> tuple[int, bool]:
+    """Compare the header of a member with the central directory.
 
-    ``head`` contains the first :data:`LONGEST_HEADER` bytes of the member, or all of a shorter one.
+    ``head`` contains the first :data:`LONGEST_HEADER` bytes of the member, or all of a shorter one. Returns the size of
+    the header in bytes, and whether it has a zip64 field.
 
     Raises:
         BadZipError: if the header and the central directory disagree.
     """
     if len(head) < _LOCAL.size:
         raise BadZipError(f"the header of {member.name!r} is cut off")
-    signature, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack_from(head)
+    signature, needed, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack_from(head)
     length: int = _LOCAL.size + name_length + extra_length
     name = bytes(head[_LOCAL.size : _LOCAL.size + name_length])
     if signature != _LOCAL_SIGNATURE or (name, flags, method) != (member.raw_name, member.flags, member.method):
         raise BadZipError(f"the header of {member.name!r} and the central directory disagree")
+    if needed > _NEWEST_FORMAT:
+        raise BadZipError(f"{member.name!r} requires a newer version of the zip format")
+    has_zip64 = False
     if extra_length:
         extra = bytes(head[_LOCAL.size + name_length : length])
         size, packed = _widened(member.name, extra, size, packed)
+        has_zip64 = _ZIP64 in _fields(member.name, extra)
     stated, expected = (crc, packed, size), (member.crc, member.packed, member.size)
     if stated != expected and not (
         flags & _HAS_DESCRIPTOR and all(a in (0, b) for a, b in zip(stated, expected, strict=True))
     ):
         raise BadZipError(f"the header of {member.name!r} and the central directory disagree")
-    return length
+    return length, has_zip64
 
 
-def check_descriptor(member: Member, rest: bytes) -> None:
+def check_descriptor(member: Member, rest: bytes, *, has_zip64: bool) -> None:
     """Check that only the data descriptor, if the member has one, follows the contents of a member.
+
+    Readers of a stream take the width of the descriptor from the header, and the next header must follow. If the
+    contents are not compressed, they search for the signature of the descriptor.
+
+    Args:
+        member: the member.
+        rest: the bytes between the contents and the next header.
+        has_zip64: whether the member's header has a zip64 field.
 
     Raises:
         BadZipError: if other bytes follow.
@@ -273,8 +310,8 @@ def check_descriptor(member: Member, rest: bytes) -> None:
     if not member.flags & _HAS_DESCRIPTOR:
         is_right = not rest
     else:
-        forms = ("<LLL", "<LQQ") if max(member.packed, member.size) < _WHOLE32 else ("<LQQ",)
-        expected = [struct.pack(form, member.crc, member.packed, member.size) for form in forms]
-        is_right = rest.removeprefix(_DESCRIPTOR_SIGNATURE) in expected or rest in expected
+        form = "<LQQ" if has_zip64 or max(member.packed, member.size) >= _WHOLE32 else "<LLL"
+        expected = struct.pack(form, member.crc, member.packed, member.size)
+        is_right = rest == _DESCRIPTOR_SIGNATURE + expected or (rest == expected and member.method != STORED)
     if not is_right:
         raise BadZipError(f"unexpected bytes follow {member.name!r}")
