@@ -1,1 +1,1 @@
-"""One request and its response."""
+"""Send one request, and read its response."""

@@ -10,9 +10,9 @@ from .response import Response
 
 
 def iter_body(op: Operation, response: Response) -> Iterator[bytes | memoryview]:
-    """Yield the body in chunks, as it was received. A body that the client has read is decoded: see :class:`.Body`.
+    """Yield the body in chunks, as it was received. A chunk is valid until the next one is read.
 
-    A chunk is valid until the next one is read.
+    If the client has already read the body, the chunks are decoded: see :class:`.Body`.
 
     Raises:
         FailedRequestError: if the body breaks off. Errors of the code that consumes the chunks are not translated.

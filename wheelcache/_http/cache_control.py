@@ -1,13 +1,13 @@
-"""How long a response is fresh, by RFC 9111, in a private cache.
+"""Compute how long a response is fresh in a private cache, by RFC 9111.
 
 Only a few rules apply to files: those of Cache-Control, Expires, Date, Age and Vary. hishel 2.0, a library that
 implements the whole RFC, was considered. It works on entries with complete requests and responses, reads the clock
 itself (tests replace the clock of a cache), and requires msgpack, a compiled package, for a storage that wheelcache
 does not use.
 
-Two rules are stricter than the RFC, to avoid surprises. A response is fresh only if the server says so: heuristic
-freshness is not used. A response that varies with any header but Accept-Encoding, whose value never changes, is
-revalidated each time. So no request headers, which may be secret, need to be stored.
+Two rules are stricter than the RFC, to avoid surprises. A response is fresh only if the server declares it:
+heuristic freshness is not used. A response that varies with any header but Accept-Encoding, whose value never changes,
+is revalidated each time. Therefore, no request headers, which may be secret, need to be stored.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .headers import parse_date, sendable_value
 
 # The header fields that are stored: those that revalidation needs, and those that a 304 response may change.
 KEPT = ("cache-control", "expires", "date", "age", "vary", "etag", "last-modified")
-# Lists of which a part must not be lost: a value that is too long is replaced by the most careful one.
+# These fields are lists, and no part of them may be lost. A value that is too long is replaced by the strictest one.
 _CAREFUL = {"cache-control": "no-cache", "vary": "*"}
 _UNPRINTABLE = re.compile(r"[^ -~]")
 
 _DIRECTIVE = re.compile(r'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,;"]*))?')
-# Larger values count as this one: https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2
+# Larger values are replaced by this one: https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2
 _LONGEST = 2**31
 
 
@@ -47,7 +47,7 @@ class Freshness:
 def stored_fields(headers: Mapping[str, object]) -> dict[str, str]:
     """Return the fields of a response, or of an index entry, that may be stored and sent.
 
-    Other programs and older versions write index entries too, so their fields are filtered like those of a response.
+    The fields of index entries are filtered too, because other programs and older versions write such entries.
     All values are printable ASCII of bounded length. A validator, date or age with other characters is left out. In a
     list, each other character is replaced, so that the other directives remain.
 
@@ -83,7 +83,7 @@ def freshness(
         headers: the header fields of the response, with lowercase names.
         sent_at: when the request was sent, in seconds since the epoch.
         received_at: when the response was received, in seconds since the epoch.
-        hops: the header fields of the redirects that led to the response, which is fresh no longer than any of them.
+        hops: the header fields of the redirects that led to the response. It is fresh no longer than any of them.
     """
     responses = [_freshness_of_one(fields, sent_at, received_at) for fields in (headers, *hops)]
     return Freshness(
@@ -115,7 +115,7 @@ def _parse_directives(field: str) -> dict[str, str]:
 
 
 def _lifetime(headers: Mapping[str, str], directives: Mapping[str, str]) -> float:
-    """Return how long a response is fresh after its creation, in seconds; 0 if that cannot be parsed."""
+    """Return how long a response is fresh after its creation, in seconds, or 0 if the fields cannot be parsed."""
     if "max-age" in directives:
         return _parse_seconds(directives["max-age"])
     expires, date = parse_date(headers.get("expires")), parse_date(headers.get("date"))
@@ -126,7 +126,7 @@ def _age(headers: Mapping[str, str], sent_at: float, received_at: float) -> floa
     """Return the seconds since the creation of the response: https://www.rfc-editor.org/rfc/rfc9111#section-4.2.3."""
     date = parse_date(headers.get("date"))
     apparent = 0.0 if date is None else max(0.0, received_at - date)
-    # Several ages are an error, and the first one counts: https://www.rfc-editor.org/rfc/rfc9111#section-5.1
+    # Several ages are an error. The first one is used: https://www.rfc-editor.org/rfc/rfc9111#section-5.1
     return max(apparent, _parse_seconds(headers.get("age", "").partition(",")[0]) + (received_at - sent_at))
 
 

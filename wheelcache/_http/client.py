@@ -1,6 +1,6 @@
 """The HTTP client of a cache: the caller's, or one of its own.
 
-This module is on the path of a hit, so it does not import the HTTP library. The first request imports it.
+This module is on the path of a hit and does not import the HTTP library. The first request imports the library.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ReceivedResponse(Protocol):
 
 
 class Client(Protocol):
-    """The methods that wheelcache uses of a synchronous client of httpx or httpx2. Any object with them is accepted."""
+    """The methods of a synchronous httpx or httpx2 client that wheelcache calls. Any object with them is accepted."""
 
     @property
     def auth(self) -> Any:
@@ -56,7 +56,7 @@ class Client(Protocol):
 
 
 class AsyncClient(Protocol):
-    """The methods that wheelcache uses of an asynchronous client of httpx or httpx2."""
+    """The methods of an asynchronous httpx or httpx2 client that wheelcache calls."""
 
     @property
     def auth(self) -> Any:
@@ -78,13 +78,13 @@ class HttpClient:
     """Sends the requests of a cache.
 
     Attributes:
-        closing: cancels all of its requests. It must be among the tokens of each operation.
+        closing: the token that cancels all requests. Each operation must have it among its tokens.
 
     Args:
-        client: the caller's client; ``None`` for one of our own, created at the first request and closed by
-            :meth:`close`.
+        client: the caller's client, or ``None`` for our own client. Our own client is created at the first request
+            and closed by :meth:`close`.
         interrupt_read: ends a read from a socket that blocks another thread.
-        limits: the limits of each request; only the rate is used here.
+        limits: the limits of each request. Only the rate is used here.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class HttpClient:
             yield response
 
     def describe(self) -> str:
-        """Return whose client is used, and its library with the version."""
+        """Return the owner of the client, and the name and version of its library."""
         with third_party_import_lock:
             from .adapters.library import default_library, library_of
 
@@ -158,7 +158,7 @@ class HttpClient:
             yield adapter
         finally:
             with self._lock:
-                # A listener may fork: in the child, after_fork has reset the count.
+                # A listener may fork. In the child, after_fork() has reset the count.
                 if self.closing is closing:
                     self._active -= 1
                 self._close_if_unused()

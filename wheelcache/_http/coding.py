@@ -1,10 +1,11 @@
-"""Content codings, decoded with bounded memory.
+"""Decode content codings with bounded memory.
 
 wheelcache requests bodies without a content coding, but some servers and proxies compress them all the same. Others
-label plain bytes as gzip. So the caller first checks whether the received bytes are already the requested ones.
+label plain bytes as gzip. The caller therefore checks first whether the received bytes are already the requested ones.
 
-HTTP libraries inflate each received chunk as a whole, and 3.5 kB of ``gzip, gzip`` become 4 GB of memory. This module
-inflates in pieces of at most 256 KiB, up to a limit, and only one coding. No server has a reason to apply two.
+HTTP libraries inflate each received chunk as a whole: 3.5 kB of ``gzip, gzip`` become 4 GB of memory. This module
+inflates in pieces of at most 256 KiB, up to a limit. It decodes only one coding, since no server has a reason to apply
+two.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 PIECE = 1 << 18
 """The largest piece that :func:`decode` yields, in bytes."""
 
-# zlib copies the rest of its input in each call, so its input is divided into parts of this size.
+# The input is divided into parts of this size, because zlib copies the rest of its input in each call.
 _INPUT = 1 << 14
 # https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1
 _ALIASES = {"x-gzip": "gzip", "x-compress": "compress"}
@@ -23,7 +24,7 @@ _NO_CODINGS = {"", "identity"}
 # https://www.rfc-editor.org/rfc/rfc1952#section-2.3.1
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_BITS = 16 + zlib.MAX_WBITS
-# A name from a header may be long. This much of it is shown.
+# Errors show this many characters of the names in a header, which may be long.
 _SHOWN = 60
 
 
@@ -58,7 +59,7 @@ def parse_codings(headers: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def describe(codings: Iterable[str]) -> str:
-    """Return the names of codings for an error message, without control characters and not too long."""
+    """Return the names of codings for an error message, shortened and without control characters."""
     text = ascii(", ".join(codings))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...'"
 
@@ -66,13 +67,13 @@ def describe(codings: Iterable[str]) -> str:
 def decode(chunks: Iterable[bytes], codings: tuple[str, ...], limit: int | None = None) -> Iterator[bytes]:
     """Yield a decoded body in pieces of at most 256 KiB.
 
-    gzip may have several members, and bytes after the last one are ignored, as in :manpage:`gzip(1)`. Deflate may lack
-    its zlib header: https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1.2.
+    A gzip body may have several members. Bytes after the last one are ignored, as by :manpage:`gzip(1)`. Deflate may
+    lack its zlib header: https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1.2.
 
     Args:
         chunks: the body as it was received.
         codings: its codings, from :func:`parse_codings`.
-        limit: the most bytes to yield; ``None`` for no limit.
+        limit: the maximum number of bytes to yield, or ``None`` for no limit.
 
     Raises:
         UnsupportedCodingError: if there are several codings, or the coding is neither gzip nor deflate.
@@ -103,16 +104,16 @@ class _Input:
         self._returned = b""
 
     def take(self) -> bytes:
-        """Return the next part; no bytes at the end of the body."""
+        """Return the next part, or no bytes at the end of the body."""
         part, self._returned = self._returned, b""
         return part or next(self._parts, b"")
 
     def put_back(self, data: bytes) -> None:
-        """Return the unused rest of a part."""
+        """Put the unused rest of a part back, to be returned again."""
         self._returned = data + self._returned
 
     def peek(self, count: int) -> bytes:
-        """Return the next bytes without taking them, fewer only at the end of the body."""
+        """Return the next ``count`` bytes without consuming them, or fewer at the end of the body."""
         while len(self._returned) < count and (part := next(self._parts, b"")):
             self._returned += part
         return self._returned[:count]
@@ -132,19 +133,19 @@ def _decode_gzip(body: _Input) -> Iterator[bytes]:
     is_member = bool(body.peek(1))
     while is_member:
         yield from _inflate(body, _GZIP_BITS)
-        # Some writers append zeros or other bytes. Only the magic number announces another member.
+        # Some writers append zeros or other bytes. Only the magic number begins another member.
         is_member = body.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC
 
 
 def _decode_deflate(body: _Input) -> Iterator[bytes]:
-    """Decode deflate, with the zlib header that RFC 9110 requires or without it."""
+    """Decode deflate, with or without the zlib header that RFC 9110 requires."""
     if header := body.peek(2):
         yield from _inflate(body, zlib.MAX_WBITS if _is_zlib_header(header) else -zlib.MAX_WBITS)
 
 
 def _is_zlib_header(header: bytes) -> bool:
-    # https://www.rfc-editor.org/rfc/rfc1950#section-2.2: method 8, and a check value. A deflate stream that begins so
-    # would be a stored block with padding other than zero, which no known encoder writes.
+    # The header has method 8 and a check value: https://www.rfc-editor.org/rfc/rfc1950#section-2.2. Deflate without a
+    # header would have the same bytes only in a stored block whose padding is not zero. No known encoder writes that.
     return header[0] & 0x0F == zlib.DEFLATED and int.from_bytes(header, "big") % 31 == 0
 
 
@@ -156,8 +157,8 @@ def _inflate(body: _Input, window_bits: int) -> Iterator[bytes]:
         if not data:
             raise TruncatedBodyError("the body ends before the end of its content coding")
         piece = b""
-        # A full piece may leave output in the stream, even if all input was consumed. At the end of the stream,
-        # unconsumed_tail is not always empty, although unused_data has these bytes too.
+        # After a full piece, the stream may contain more output even if all input was consumed. At the end of the
+        # stream, unconsumed_tail may still contain bytes that unused_data contains too.
         while not stream.eof and (data or len(piece) == PIECE):
             piece = stream.decompress(data, PIECE)
             data = stream.unconsumed_tail

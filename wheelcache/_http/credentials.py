@@ -1,4 +1,4 @@
-"""Which header fields are credentials, and which URLs have the same origin."""
+"""Decide which header fields are credentials, and which URLs have the same origin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 Origin: TypeAlias = tuple[str, str, int | None]
 
-# These fields describe the client or the wanted bytes. All other fields count as credentials, since servers define
+# These fields describe the client or the requested bytes. All other fields count as credentials, since servers define
 # fields for tokens under many names, such as "Private-Token" and "X-JFrog-Art-Api".
 _PUBLIC = {"cache-control", "connection", "content-length", "host", "keep-alive", "pragma", "range", "te", "user-agent"}
 _PUBLIC_PREFIXES = ("accept", "if-")

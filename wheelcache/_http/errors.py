@@ -1,6 +1,7 @@
 """Describe the errors of one request, add advice, and decide whether a retry can help.
 
-The texts of the HTTP libraries may quote URLs with credentials, and differ. So errors use words of our own.
+The messages of the HTTP libraries differ from each other and may quote URLs with credentials. wheelcache therefore
+writes its own messages.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from http import HTTPStatus
 from .headers import parse_retry_after
 from .response import Response
 
-# If a server requests a longer delay than this, the download fails, and its error contains the delay.
+# If a server requests a longer delay than this many seconds, the download fails. Its error contains the delay.
 _LONGEST_RETRY_AFTER = 60.0
 
-# This much of the words after a status is shown.
+# Errors show this many characters of the reason phrase.
 _LONGEST_PHRASE = 80
 
 _TRANSIENT_STATUSES = {
@@ -29,7 +30,7 @@ _TRANSIENT_STATUSES = {
     HTTPStatus.BAD_GATEWAY,
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
-    # Unregistered: Cloudflare responds with these if the server behind it fails.
+    # These statuses are not registered. Cloudflare responds with them if the server behind it fails.
     # https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
     *range(520, 525),
 }
@@ -63,7 +64,7 @@ _CHECK_CERTIFICATE = (
 
 
 class FailureKind(StrEnum):
-    """How a request failed, with the words that errors use. The HTTP libraries have classes for most of these."""
+    """A way in which a request fails, with its error text. The HTTP libraries have classes for most of them."""
 
     CONNECT = "the connection failed"
     CONNECT_TIMEOUT = "the connection was not established in time"
@@ -102,10 +103,10 @@ class FailedRequestError(Exception):
         problem: the reason.
         is_transient: whether another attempt may succeed.
         pause: whether to wait before the next attempt.
-        status: the HTTP status; ``None`` if there was no response.
+        status: the HTTP status, or ``None`` if there was no response.
         retry_after: the delay in seconds that the server requested, or ``None``.
-        hint: advice for this error; if it is empty, the status determines the advice.
-        at: the redacted URL that failed, which redirects may have led to.
+        hint: advice for this error. If it is empty, the status determines the advice.
+        at: the redacted URL of the failed request. After redirects, it is not the URL that was requested first.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class FailedRequestError(Exception):
 
     @property
     def excessive_wait(self) -> float | None:
-        """The delay in seconds that the server requested, if it is longer than wheelcache waits; else ``None``."""
+        """The delay in seconds that the server requested, or ``None`` if it is short enough for wheelcache to wait."""
         return self.retry_after if (self.retry_after or 0.0) > _LONGEST_RETRY_AFTER else None
 
     @property
@@ -163,7 +164,7 @@ def failed_response(response: Response, now: float) -> FailedRequestError:
 
 
 def _displayable(words: str) -> str:
-    """Return words of a server without control characters, which may be commands for a terminal, and not too long."""
+    """Shorten words of a server, and replace control characters, which may be commands for a terminal."""
     return "".join(character if character.isprintable() else "?" for character in words[:_LONGEST_PHRASE])
 
 
@@ -202,8 +203,7 @@ def system_error(error: BaseException) -> OSError | None:
         cause = cause.__cause__ or cause.__context__
     if cause is None or cause.errno is not None:
         return cause
-    # anyio and trio connect to all addresses of a host. Their error has no code, and names the errors with one as its
-    # cause: https://anyio.readthedocs.io/en/stable/api.html#anyio.connect_tcp
+    # anyio and trio connect to all addresses of a host. Their error has no code. The errors with a code are its cause: https://anyio.readthedocs.io/en/stable/api.html#anyio.connect_tcp
     inner = cause.__cause__
     while isinstance(inner, BaseExceptionGroup):
         inner = inner.exceptions[-1]
@@ -211,15 +211,15 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def _reason(system: OSError | None) -> str:
-    """Return the words of the operating system, after a colon."""
+    """Return the message of the operating system after a colon, or an empty string."""
     if isinstance(system, ssl.SSLCertVerificationError) and not system.strerror:
-        # Errors of Windows and macOS, which truststore raises, have no other text.
+        # The errors that truststore raises on Windows and macOS have no other text.
         return f": {system.verify_message}" if hasattr(system, "verify_message") else ""
     if system is None or not system.strerror:
         return ""
     if isinstance(system, ssl.SSLError | socket.gaierror) or system.errno is None:
         return f": {system.strerror}"
-    # asyncio and trio replace the text of the system by one of their own, and Windows has one for each language.
+    # asyncio and trio replace the message of the system by their own. On Windows, it depends on the language.
     if sys.platform == "win32":
         return f": {socket.errorTab.get(system.winerror or 0, system.strerror)}".rstrip(".")
     return f": {os.strerror(system.errno)}"

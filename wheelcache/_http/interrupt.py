@@ -1,18 +1,19 @@
 """Interrupt requests when their operation is cancelled.
 
-Our own client has a transport that checks the running operation between short waits
-(:mod:`.default_client.network`), and finds that operation in a context variable.
+The transport of our own client checks the running operation between short waits (:mod:`.default_client.network`). A
+context variable contains that operation.
 
-A caller's client blocks in its own reads, up to its own timeouts. Its public API allows two interruptions, both over
-HTTP/1.1 only, by shutting the socket down from the cancelling thread:
+A caller's client blocks in its own reads, up to its own timeouts. The cancelling thread interrupts a read by shutting
+down the socket. Over HTTP/1.1, the client's public API names the socket in two cases:
 
-- The body: a response names its socket (https://www.encode.io/httpcore/extensions/#network_stream).
-- The response headers, on a connection that was created for this request: the ``trace`` extension names it
-  (https://www.encode.io/httpcore/extensions/#trace). The extension does not identify a connection that is reused, so
-  the wait for its response headers ends with the client's read timeout.
+- While the body is read, the response names its socket
+  (https://www.encode.io/httpcore/extensions/#network_stream).
+- During the wait for the response headers, the ``trace`` extension names the connection if it was created for this
+  request (https://www.encode.io/httpcore/extensions/#trace). On a reused connection, the wait ends only with the
+  client's read timeout.
 
-A helper thread for the client's ``send`` would let the call return earlier. It would also keep using the client after
-the cache was closed, when the caller may close the client.
+With a helper thread for the client's ``send``, the call could return earlier. But the thread would still use the client
+after the cache was closed, when the caller may close the client.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ _SENDING = "http11.send_request_headers.started"
 
 _RUNNING: ContextVar[Operation | None] = ContextVar("wheelcache_http_operation", default=None)
 RATE_WATCH: ContextVar[RateWatch | None] = ContextVar("wheelcache_rate_watch", default=None)
-"""Watches the rate of the requests in this context."""
+"""The object that measures the rate of the requests in this context."""
 
 
 @contextmanager
 def running(op: Operation) -> Iterator[None]:
-    """Within the block, requests in this context belong to the operation."""
+    """Within the block, assign the requests of this context to the operation."""
     token = _RUNNING.set(op)
     try:
         yield
@@ -60,7 +61,7 @@ def check_running() -> None:
 
     Raises:
         OperationCancelledError: if the operation was cancelled.
-        TooSlowError: if the request has received too few bytes while it waited.
+        TooSlowError: if the request has received too few bytes during its wait.
     """
     op = _RUNNING.get()
     if op is not None:
@@ -82,7 +83,7 @@ class ReadInterrupter:
 
     @contextmanager
     def waiting(self, op: Operation, request: Any) -> Iterator[None]:
-        """Within the block, cancelling the operation interrupts the wait for the response headers of httpx."""
+        """Within the block, interrupt the wait for the response headers of httpx if the operation is cancelled."""
         with ExitStack() as interruptions:
             created: list[Any] = []
 
@@ -98,7 +99,7 @@ class ReadInterrupter:
 
     @contextmanager
     def reading(self, op: Operation, response: Any) -> Iterator[None]:
-        """Within the block, cancelling the operation interrupts reads of the body of httpx."""
+        """Within the block, interrupt reads from the body of httpx if the operation is cancelled."""
         stream = response.extensions.get("network_stream") if response.http_version == "HTTP/1.1" else None
         with self._interrupting_stream(op, stream):
             yield
@@ -110,7 +111,7 @@ class ReadInterrupter:
     def interrupting(self, op: Operation, connection: object) -> Iterator[None]:
         """Within the block, end a blocked read from a socket if the operation is cancelled or the request is too slow.
 
-        Other objects than sockets are ignored.
+        Objects other than sockets are ignored.
         """
         with import_lock:
             import socket

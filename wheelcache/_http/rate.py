@@ -1,9 +1,10 @@
 """Measure how long one request waits for the network, and how many bytes of its body it receives in that time.
 
-A timeout of the HTTP library ends a single read that receives nothing. It does not end a body of one byte now and then,
-or an endless series of 1xx responses.
+A timeout of the HTTP library ends a single read that receives nothing. It does not end a body that is sent at one byte
+per minute, or an endless series of 1xx responses.
 
-The time outside :meth:`RateWatch.waiting` is not counted: a progress listener or a slow disk must not fail a download.
+The time outside :meth:`RateWatch.waiting` is not counted, because a slow progress listener or a slow disk must not fail
+a download.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .interrupt import RATE_WATCH
 _ADVICE = (
     "The server or a proxy sends almost nothing: try later, or use another network. Cache(limits=...) sets the limit."
 )
-# Seconds between two interruptions: a thread that is just about to read is not interrupted.
+# Seconds between two interruptions. They are repeated because a thread that is just about to read is not interrupted.
 _REPEAT_SECONDS = 0.25
 
 
@@ -36,7 +37,7 @@ class TooSlowError(FailedRequestError):
 
 
 def current_watch() -> RateWatch:
-    """Return the object that watches the requests of this context, or one without a limit."""
+    """Return the object that measures the requests of this context, or one without a limit."""
     return RATE_WATCH.get() or RateWatch(0.0, 1.0, lambda: 0.0)
 
 
@@ -46,7 +47,7 @@ class RateWatch:
     The waits are divided into windows. A window with too few bytes ends the request.
 
     Args:
-        min_rate: bytes per second; 0 disables the limit.
+        min_rate: bytes per second, or 0 for no limit.
         window: seconds of waiting over which the rate is averaged.
         monotonic: the clock, in seconds.
     """
@@ -61,7 +62,7 @@ class RateWatch:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within the block, this object watches the requests of this context."""
+        """Within the block, measure the requests of this context with this object."""
         token = RATE_WATCH.set(self)
         try:
             yield
@@ -73,7 +74,7 @@ class RateWatch:
         """Count the time within the block.
 
         Raises:
-            TooSlowError: in place of another failure, if a window has ended with too few bytes.
+            TooSlowError: if a window has ended with too few bytes, in place of the failure that the block raised.
         """
         self._begun = self._monotonic()
         try:
@@ -87,7 +88,7 @@ class RateWatch:
             self._begun = None
 
     def restart_wait(self) -> None:
-        """Do not count the current wait so far: it was for a free connection of the client, not for the network."""
+        """Exclude the current wait so far, which was for a free connection of the client and not for the network."""
         self._begun = self._monotonic()
 
     def receive(self, count: int) -> None:
@@ -98,13 +99,13 @@ class RateWatch:
         """
         self._received += count
         if self._waited >= self._window and self._received >= self._required:
-            # A chunk that arrives late makes up for all the time before it.
+            # A chunk that arrives late counts for all windows before it.
             self._waited %= self._window
             self._received = 0
         self.check()
 
     def check(self) -> None:
-        """Begin a new window after each window with enough bytes. May be called during a wait.
+        """Begin a new window after each window with enough bytes. This method may be called during a wait.
 
         Raises:
             TooSlowError: if a window has ended with too few bytes.
@@ -121,9 +122,9 @@ class RateWatch:
 
     @property
     def seconds_left(self) -> float:
-        """The seconds after which the request fails if it receives no more bytes; infinite without a limit.
+        """The seconds after which the request fails if it receives no more bytes, or infinity without a limit.
 
-        May be read by another thread than the one that waits.
+        Another thread than the waiting one may read this property.
         """
         if self._required <= 0:
             return math.inf
@@ -137,15 +138,15 @@ class RateWatch:
 
     @contextmanager
     def interrupting(self, interrupt: Callable[[], object]) -> Iterator[None]:
-        """Within the block, call ``interrupt`` from another thread when no seconds are left, and repeat it.
+        """Within the block, call ``interrupt`` repeatedly from another thread once no seconds are left.
 
-        This is for clients that block in their own reads. If no thread can be started, a slow request is noticed when
-        its read returns.
+        Clients that block in their own reads need this. If no thread can be started, a slow request is noticed when its
+        read returns.
         """
         if math.isinf(self.seconds_left):
             yield
             return
-        # A lock and not an Event: in the child of a fork, its release cannot block.
+        # This is a lock and not an Event, because releasing a lock cannot block in the child of a fork.
         done = threading.Lock()
         done.acquire()
 
@@ -162,7 +163,7 @@ class RateWatch:
                 thread.start()
             yield
         finally:
-            # After Ctrl-C, the thread may have been started only in part. It still ends.
+            # After Ctrl-C, the thread may have been started only in part. The release still ends it.
             done.release()
             if thread.ident is not None:
                 thread.join()

@@ -1,7 +1,7 @@
 """Send a request, follow its redirects, and choose the credentials of each hop.
 
-This module and not the client follows redirects: at most 20, and never from https to http. Credentials are sent to
-their own origin only. URLs in errors are redacted.
+This module follows redirects itself, instead of the client. It follows at most 20, and never one from https to http.
+Credentials are sent to their own origin only. URLs in errors are redacted.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ class RequestSender:
             try:
                 request = self._prepare(source, target, headers, origins)
             except FailedRequestError:
-                # The library accepted the header fields before, so the URL is the reason.
+                # The library has already accepted these header fields. The URL must be the reason.
                 raise failed_request(FailureKind.INVALID_LOCATION) from None
             _check_visited(response, request, visited)
             visited.add(_identity(request))
             locations.append(redact(request.url))
 
     def _prepare(self, source: Source, url: str, headers: Mapping[str, str], origins: list[Origin]) -> PreparedRequest:
-        # Another origin must not choose the addresses at the first origin that credentials are sent to.
+        # Another origin must not choose the URLs of the first origin to which credentials are sent.
         never_left = len(set(origins)) == 1
         return self._adapter.prepare(
             url,
@@ -96,7 +96,7 @@ class RequestSender:
 def _resolve(response: Response, location: str) -> str:
     """Return the absolute URL that a Location field names, without credentials and fragment.
 
-    The libraries do this in different ways, and not all of them report an invalid URL.
+    The libraries resolve it in different ways. Not all of them report an invalid URL.
 
     Raises:
         FailedRequestError: if the field is not a valid URL, or names an http URL after an https one.
@@ -105,9 +105,9 @@ def _resolve(response: Response, location: str) -> str:
         parts = urlsplit(urljoin(response.url, location))
         # A server must not choose the credentials.
         target = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
-        # Without credentials, the host may be invalid although it was valid before.
+        # The host may have become invalid when the credentials were removed.
         parts = urlsplit(target)
-        _ = parts.port  # urlsplit checks the port only when it is read
+        _ = parts.port  # urllib checks the port only when this property is read
     except ValueError:
         raise failed_request(FailureKind.INVALID_LOCATION) from None
     if not parts.hostname:
@@ -128,5 +128,5 @@ def _check_visited(response: Response, request: PreparedRequest, visited: set[tu
 
 
 def _identity(request: PreparedRequest) -> tuple[str, str | None]:
-    """Return the parts of a request that decide its response. The same URL with another cookie is not a loop."""
+    """Return the parts of a request that determine its response. The same URL with another cookie is not a loop."""
     return request.url, request.headers.get("Cookie")

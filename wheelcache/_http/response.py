@@ -1,4 +1,4 @@
-"""A response, whichever HTTP library received it."""
+"""A response, independent of the HTTP library that received it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .._operation import Operation
 from .credentials import is_credential
 
 READ_BODY = "wheelcache_read_body"
-"""The name of an extension of our own client's responses: a function that reads the body as :meth:`Body.read` does."""
+"""The extension of our own client's responses that contains a function to read the body: see :meth:`Body.read`."""
 
 
 class Headers(Mapping[str, str]):
-    """Header fields with lowercase names. Names are looked up in any case, and repeated fields are joined by commas.
+    """Header fields with lowercase names. A name is looked up in any case. Repeated fields are joined by commas.
 
     Args:
         fields: names and values, in the order in which they were received.
@@ -51,7 +51,7 @@ class Body(Protocol):
     is_decoded: bool
 
     def interruptible(self, op: Operation) -> AbstractContextManager[None]:
-        """Within the block, cancelling the operation interrupts a read that blocks."""
+        """Within the block, interrupt a blocked read if the operation is cancelled."""
         ...
 
     def read(self, op: Operation) -> bytes | memoryview | None:
@@ -68,7 +68,7 @@ class Body(Protocol):
 
 
 class EmptyBody:
-    """The body of a response that is not read, because the client rejected the response."""
+    """The body of a response that the client rejected. It cannot be read."""
 
     is_decoded = True
 
@@ -90,11 +90,11 @@ class Response:
 
     Attributes:
         status_code: the status.
-        reason_phrase: the words after the status; empty if the server sent no words.
+        reason_phrase: the words after the status, or an empty string if the server sent no words.
         headers: the header fields of the response.
         url: the URL of the request, without credentials and fragment.
         request_headers: the header fields of the request as it was sent.
-        location: the URL in the Location field of a redirect, as the server sent it; ``None`` for other responses.
+        location: the URL in the Location field of a redirect, as the server sent it. ``None`` for other responses.
         body: the body.
         history: the redirects that led to this response, oldest first.
         has_params: whether the client added parameters to the URL, which may be credentials.
@@ -112,5 +112,5 @@ class Response:
 
     @property
     def with_credentials(self) -> bool:
-        """Whether this request, or a redirect that led to it, was sent with credentials."""
+        """Whether the request of this response, or of a redirect that led to it, was sent with credentials."""
         return any(hop.has_params or any(map(is_credential, hop.request_headers)) for hop in (*self.history, self))

@@ -1,1 +1,1 @@
-"""The HTTP libraries that a client may belong to."""
+"""Send requests with the HTTP library that a client belongs to."""

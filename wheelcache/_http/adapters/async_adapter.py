@@ -44,7 +44,7 @@ class AsyncHttpxBody(HttpxBody):
         self._async_chunks: Any = None
 
     def interruptible(self, op: Operation) -> AbstractContextManager[None]:  # noqa: ARG002 - see the base class
-        """Do nothing: cancelling an operation cancels the scope of each wait."""
+        """Do nothing, since cancelling an operation cancels the scope of each wait."""
         return nullcontext()
 
     def _next_chunk(self) -> bytes | None:

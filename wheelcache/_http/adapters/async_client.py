@@ -1,4 +1,4 @@
-"""Use the caller's asynchronous client of httpx or httpx2 from the worker threads that do the work.
+"""Use the caller's asynchronous client of httpx or httpx2 from worker threads.
 
 anyio awaits requests and chunks in the event loop that the client belongs to. Cancelling the task that waits for the
 thread, or closing the cache, cancels the scope in which the thread's request is awaited.
@@ -24,7 +24,7 @@ _R = TypeVar("_R")
 
 
 class EventLoopToken(CancelToken):
-    """A token that is cancelled in the event loop only, so its callbacks may cancel scopes there."""
+    """A token that is cancelled in the event loop only. Its callbacks may therefore cancel scopes there."""
 
 
 class BlockingAsyncClient:
@@ -48,14 +48,14 @@ class BlockingAsyncClient:
         return AsyncHttpxAdapter(self)
 
     def send(self, request: Any, **options: Any) -> Any:
-        """Send a request, and return the response of the asynchronous client. :meth:`close_response` must follow."""
+        """Send a request, and return the response. The caller must close it with :meth:`close_response`."""
         response = self.wait_for(lambda: self.wrapped.send(request, **options))
         with self._lock:
             self._open[response] = self._tokens()
         return response
 
     def close_response(self, response: Any) -> None:
-        """Close a response, also after a cancellation."""
+        """Close a response, even after a cancellation."""
         with third_party_import_lock:
             from anyio import from_thread
 
@@ -68,7 +68,7 @@ class BlockingAsyncClient:
 
         Raises:
             OperationCancelledError: if the operation is cancelled before or during the wait.
-            TooSlowError: if the request has received too few bytes while it waited.
+            TooSlowError: if the request has received too few bytes during its wait.
         """
         with third_party_import_lock:
             from anyio import CancelScope, current_time, from_thread
@@ -77,14 +77,14 @@ class BlockingAsyncClient:
 
         async def wait() -> _R:
             # anyio cancels a wait that is under way when the task is cancelled. Under asyncio, it does not cancel a
-            # wait that begins later, so on_cancel() checks the tokens first.
+            # wait that begins later. Therefore, on_cancel() checks the tokens first.
             with CancelScope(deadline=current_time() + watch.seconds_left) as scope, ExitStack() as callbacks:
                 for token in tokens:
                     callbacks.enter_context(token.on_cancel(scope.cancel))
                 return await action()
             for token in tokens:
                 token.check()
-            raise watch.too_slow()  # the scope was cancelled by its deadline
+            raise watch.too_slow()  # the deadline cancelled the scope
 
         return from_thread.run(wait)
 
@@ -93,7 +93,7 @@ class BlockingAsyncClient:
         return [self._closing, *(token for token in (op.tokens if op else ()) if isinstance(token, EventLoopToken))]
 
     def close(self) -> None:
-        """Cancel the requests under way and all later ones. Call it in the event loop."""
+        """Cancel the requests under way and all later ones. Call this method in the event loop."""
         self._closing.cancel()
 
     async def close_remaining(self, token: CancelToken) -> None:

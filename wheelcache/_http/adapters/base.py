@@ -16,10 +16,10 @@ class PreparedRequest(NamedTuple):
     """A request that can be sent.
 
     Attributes:
-        url: its URL, without credentials and fragment.
-        headers: its header fields. Credentials may be added when it is sent.
+        url: the URL, without credentials and fragment.
+        headers: the header fields. The client may add credentials when it sends the request.
         native: the request object of the library.
-        auth: the credentials in the library's form; ``None`` for those of the client.
+        auth: the credentials in the library's form, or ``None`` for those of the client.
         has_params: whether the client added parameters to the URL, which may be credentials.
     """
 
@@ -31,7 +31,7 @@ class PreparedRequest(NamedTuple):
 
 
 class Adapter(Protocol):
-    """Sends requests with a client of one HTTP library, and does not follow redirects."""
+    """Sends requests with a client of one HTTP library, without following redirects."""
 
     def prepare(
         self, url: str, headers: Mapping[str, str], *, auth: tuple[str, str] | None, is_own_origin: bool
@@ -41,7 +41,7 @@ class Adapter(Protocol):
         Args:
             url: the URL, without credentials.
             headers: further header fields.
-            auth: a user name and password, which are used if the client has no credentials.
+            auth: a user name and password to use if the client has no credentials.
             is_own_origin: whether the client's credentials may be sent to this URL.
 
         Raises:
@@ -50,7 +50,7 @@ class Adapter(Protocol):
         ...
 
     def send(self, op: Operation, request: PreparedRequest) -> Response:
-        """Send a request, and return its response, whose body is not read yet.
+        """Send a request, and return its response with the body still unread.
 
         Raises:
             FailedRequestError: if there is no response.
@@ -60,7 +60,7 @@ class Adapter(Protocol):
 
 
 class AdaptedClient(Protocol):
-    """A client that creates its own adapter. Synchronous clients of httpx and httpx2 need none."""
+    """A client that creates its own adapter. Synchronous clients of httpx and httpx2 need no such method."""
 
     @property
     def wrapped(self) -> object:
@@ -70,7 +70,7 @@ class AdaptedClient(Protocol):
     def create_adapter(self, interrupt_read: Callable[[socket.socket], None]) -> Any:
         """Return an :class:`Adapter` that sends its requests with this client.
 
-        The type of the result is left open, because it would make the classes of this package a part of the public API.
+        The declared type is ``Any``, because a precise type would make the classes of this package public API.
 
         Args:
             interrupt_read: ends a read from a socket that blocks another thread.

@@ -1,4 +1,4 @@
-"""Send requests with a client of httpx or httpx2: the caller's, or our own."""
+"""Send requests with the caller's client of httpx or httpx2, or with our own."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .base import PreparedRequest
 from .httpx_errors import errors_of, to_failure
 from .library import Library, default_library, library_of
 
-# A pool may have fewer connections than there are jobs, so a request waits up to an hour for one. Each wait is short,
-# since cancelling the operation does not end it.
+# A request waits up to an hour for a connection, because the pool may have fewer connections than there are jobs. Each
+# single wait is short, since cancelling the operation does not end it.
 _POOL_WAITS, _POOL_SECONDS = 3600, 1.0
 
 
@@ -27,8 +27,8 @@ class HttpxAdapter:
     """Sends requests with one client.
 
     Args:
-        client: the client: any object with the methods of ``httpx.Client``.
-        interrupter: interrupts the reads of a client; ``None`` if its reads check for cancellation themselves.
+        client: the client, which is any object with the methods of ``httpx.Client``.
+        interrupter: interrupts the reads of a client. ``None`` for a client whose reads check for cancellation.
         is_own: whether this is our own client, which uses the user's netrc file.
     """
 
@@ -42,7 +42,7 @@ class HttpxAdapter:
         self, url: str, headers: Mapping[str, str], *, auth: tuple[str, str] | None, is_own_origin: bool
     ) -> PreparedRequest:
         """Build a GET request: see :class:`.base.Adapter`."""
-        # A wheel is compressed already, and its hash is that of the decoded bytes.
+        # A wheel is already compressed. Its hash is the hash of the decoded bytes.
         fields = {"Accept-Encoding": "identity", **headers}
         library = self._library or default_library()
         try:
@@ -51,9 +51,9 @@ class HttpxAdapter:
         except errors_of(library) as error:
             raise to_failure(library, error) from system_error(error)
         if self._library is None:
-            # An object that only has the methods of a client. Its requests belong to a library.
+            # The client is an object that only has the methods of a client. Its requests belong to a library.
             self._library = library_of(request)
-        # The client's pool timeout is too short here: downloads keep their connections for a long time.
+        # The client's pool timeout is too short here, because downloads use their connections for a long time.
         request.extensions["timeout"] = {**request.extensions.get("timeout", {}), "pool": _POOL_SECONDS}
         if not is_own_origin:
             self._remove_credentials(request)
@@ -64,8 +64,9 @@ class HttpxAdapter:
     def _url_of(self, request: Any, url: str, *, is_own_origin: bool) -> Any:
         """Return the URL of a request without credentials.
 
-        ``params`` of the client may be credentials, and httpx replaces the query of the URL by them, which may contain
-        the signature of a redirect. So they are only added, and not for another origin.
+        httpx replaces the query of the URL by the ``params`` of the client, although the query may contain the
+        signature of a redirect. Here, ``params`` are only added to the query. They may be credentials and are not sent
+        to another origin.
         """
         params = getattr(self._client, "params", None)
         chosen = request.url
@@ -74,7 +75,7 @@ class HttpxAdapter:
             missing = {name: params.get_list(name) for name in params if name not in chosen.params}
             if is_own_origin and missing:
                 chosen = chosen.copy_merge_params(missing)
-        # A server must not choose the credentials, and httpx logs the URLs of requests.
+        # A server must not choose the credentials. Besides, httpx logs the URLs of requests.
         return chosen.copy_with(userinfo=b"", fragment=None)
 
     @property
@@ -96,14 +97,14 @@ class HttpxAdapter:
         own_cookies.set_cookie_header(request)
 
     def _choose_auth(self, auth: tuple[str, str] | None, *, is_own_origin: bool) -> Any:
-        """Return the credentials: the client's own (``None``), else those of the URL, else those of the netrc file."""
+        """Return ``None`` for the client's credentials, or else those of the URL, or else those of the netrc file."""
         own = self._client.auth
         if own is not None and not is_own_origin and isinstance(own, self._httpx.BasicAuth | self._httpx.DigestAuth):
             own = None
             if auth is None and not self._is_own:
                 return self._httpx.Auth()
         if own is not None:
-            return None  # also a netrc file and the classes of callers, which decide for each URL
+            return None  # a netrc file or a class of the caller decides for each URL which credentials to send
         if auth is not None:
             return self._httpx.BasicAuth(*auth)
         return _netrc_auth(self._httpx) if self._is_own else None
@@ -159,14 +160,14 @@ class HttpxBody:
         self._native = native
         self._interrupter = interrupter
         self._received = 0
-        # An event hook or a transport of the caller's client may have read the body.
+        # An event hook or a transport of the caller's client may already have read the body.
         self.is_decoded: bool = native.is_stream_consumed
         self._chunks: Iterator[bytes] | None = None
-        # Our own client reads without copying, and without the layers of httpx.
+        # Our own client reads without copying, and bypasses the layers of httpx.
         self._read_body: Callable[[], bytes | memoryview | None] = native.extensions.get(READ_BODY, self._next_chunk)
 
     def interruptible(self, op: Operation) -> AbstractContextManager[None]:
-        """Within the block, cancelling the operation interrupts a read that blocks."""
+        """Within the block, interrupt a blocked read if the operation is cancelled."""
         return nullcontext() if self._interrupter is None else self._interrupter.reading(op, self._native)
 
     def read(self, op: Operation) -> bytes | memoryview | None:
@@ -193,8 +194,8 @@ class HttpxBody:
 def _rejected(native: Any, request: PreparedRequest) -> Response:
     """Return a response that an event hook of the caller's client rejected, without its body.
 
-    httpx documents such a hook: https://www.python-httpx.org/advanced/event-hooks/. The status decides as usual: a 503
-    is transient, and a mirror may have the file if the status is 404.
+    httpx documents such a hook: https://www.python-httpx.org/advanced/event-hooks/. The status has its usual effect:
+    a 503 is transient, and after a 404, a mirror may have the file.
     """
     return Response(
         status_code=native.status_code,
@@ -212,12 +213,12 @@ def _headers(request: Any) -> Headers:
 
 
 def _netrc_auth(httpx: Any) -> Any:
-    """Return the credentials in the user's netrc file for the host of each request."""
+    """Return an auth object that sends the credentials in the user's netrc file for the host of each request."""
     path = os.environ.get("NETRC")
-    # pip reads the same files. They are named here because Python refuses its default if others can read it.
+    # pip reads the same files. They are listed here because Python refuses its default file if others can read it.
     for candidate in [path] if path else ["~/.netrc", "~/_netrc"]:
         try:
             return httpx.NetRCAuth(os.path.expanduser(candidate))
         except (OSError, ValueError, NetrcParseError):
-            continue  # most users have no such file, and a bad one must not fail the request
+            continue  # most users have no such file, and an invalid file must not fail the request
     return httpx.Auth()

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import FailedRequestError, FailureKind, failed_request, refused_by_proxy
 from .library import Library
 
-# From the most special class to the most general one.
+# The order is from the most specific class to the most general one.
 _KINDS = (
     ("ConnectTimeout", FailureKind.CONNECT_TIMEOUT),
     ("ReadTimeout", FailureKind.READ_TIMEOUT),
@@ -18,14 +18,14 @@ _KINDS = (
     ("ReadError", FailureKind.READ),
     ("WriteError", FailureKind.WRITE),
     ("UnsupportedProtocol", FailureKind.INVALID_URL),
-    # Over HTTP/2, a request on a connection that has ended raises it.
+    # Over HTTP/2, a request on a connection that has ended raises this error.
     ("LocalProtocolError", FailureKind.LOCAL_PROTOCOL),
     ("RemoteProtocolError", FailureKind.PROTOCOL),
     ("DecodingError", FailureKind.DECODING),
     ("InvalidURL", FailureKind.INVALID_URL),
     ("TransportError", FailureKind.READ),
 )
-# The library has one class for these, and only its message tells which one occurred.
+# The library has one class for these errors. Only the message distinguishes them.
 _NO_RESPONSE = "Server disconnected without sending a response."
 _INVALID_LOCATION = "Invalid URL in location header"  # httpx only
 _CUT_BODY = "peer closed connection without sending complete message body"
@@ -35,7 +35,7 @@ _INVALID_FIELD = "Illegal header"
 def errors_of(library: Library) -> tuple[type[Exception], ...]:
     """Return the classes of the errors that the library raises for a failed request."""
     httpx = library.httpx
-    # Some URLs and host names cannot be encoded, which the libraries do not translate.
+    # Some URLs and host names cannot be encoded. The libraries do not translate that error.
     return httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError
 
 
@@ -48,7 +48,7 @@ def to_failure(library: Library, error: Exception, received: int = 0) -> FailedR
         received: the number of bytes of the body that were received before the error.
     """
     if isinstance(error, library.httpx.ProxyError):
-        # If a proxy refuses to connect, httpx gives its status in the message only. SOCKS proxies send no status.
+        # If a proxy refuses to connect, only the message of httpx contains its status. SOCKS proxies send no status.
         refused = re.match(r"\d{3}\b", str(error), re.ASCII)
         return failed_request(FailureKind.PROXY, error) if refused is None else refused_by_proxy(int(refused[0]))
     if isinstance(error, library.httpx.LocalProtocolError) and str(error).startswith(_INVALID_FIELD):

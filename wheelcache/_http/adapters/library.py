@@ -1,6 +1,6 @@
-"""The HTTP libraries httpx and httpx2, its successor with the same classes, and which of them an object belongs to.
+"""Import httpx or httpx2, its successor with the same classes, and find the one that an object belongs to.
 
-No other module imports them. A ``Library`` is loaded when a request is sent, so a hit does not load one.
+No other module imports them. They are imported when a request is sent, not for a hit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _NAMES = {"httpx", "httpx2"}
 
 
 class Library(NamedTuple):
-    """A library that is installed.
+    """An installed library.
 
     Attributes:
         name: ``"httpx"`` or ``"httpx2"``.
@@ -37,7 +37,7 @@ def library_of(value: object) -> Library | None:
 
 
 def default_library() -> Library:
-    """Return the library of our own client: httpx2 if it is installed, else httpx, whose last release is older."""
+    """Return the library of our own client: httpx2 if it is installed, or else the older httpx."""
     try:
         return load("httpx2")
     except ImportError:
@@ -49,7 +49,7 @@ def load(name: str) -> Library:
     """Import a library.
 
     Raises:
-        ImportError: if it is not installed.
+        ImportError: if the library is not installed.
     """
     with third_party_import_lock:
         if name == "httpx2":

@@ -1,7 +1,7 @@
 """Send requests with the caller's session of requests.
 
-``Session.send`` reads the whole body of each redirect into memory, even with ``allow_redirects=False``. So a response
-hook hides the Location field from it.
+``Session.send`` reads the whole body of each redirect into memory, even with ``allow_redirects=False``. A response hook
+therefore hides the Location field from the session.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from .requests_client import Timeout
 
 
-# The most bytes that one read returns. A read returns as soon as it has any.
+# The maximum number of bytes that one read returns. A read returns as soon as any bytes are available.
 _READ_SIZE = 1 << 18
-# Raw bodies of urllib3 1 and of custom adapters may wait until they have all of these.
+# A read from a raw body of urllib3 1 or of a custom adapter may wait for all of these bytes.
 _BLOCKING_READ_SIZE = 1 << 16
 # Another thread may store a cookie while requests iterates over the jar, which raises a RuntimeError.
 _PREPARE_ATTEMPTS = 10
 _INTERIM = range(100, 200)
-# Responses without a body, whatever length they declare.
+# Responses with these statuses have no body, whatever length they declare.
 _EMPTY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 
@@ -60,9 +60,10 @@ class RequestsAdapter:
         self, url: str, headers: Mapping[str, str], *, auth: tuple[str, str] | None, is_own_origin: bool
     ) -> PreparedRequest:
         """Build a GET request: see :class:`.base.Adapter`."""
-        # A session removes the defaults whose value is None here: its credentials, and the parameters in the URL.
+        # A session omits its defaults for the names whose value is None here. This hides its credentials from another
+        # origin, and keeps its parameters from replacing those of the URL.
         hidden = [] if is_own_origin else [name for name in self._session.headers if is_credential(_text(name))]
-        # A wheel is compressed already, and its hash is that of the decoded bytes.
+        # A wheel is already compressed. Its hash is the hash of the decoded bytes.
         fields: dict[Any, str | None] = {**dict.fromkeys(hidden), "Accept-Encoding": "identity", **headers}
         request = requests.Request(
             "GET",
@@ -87,15 +88,15 @@ class RequestsAdapter:
         return self._session.prepare_request(request)
 
     def _hidden_params(self, url: str, *, is_own_origin: bool) -> dict[str, None]:
-        """Return the parameters of the session that the URL has already, or all of them for another origin."""
+        """Return the session's parameters that the URL already has. For another origin, return all of them."""
         params = self._session.params
         existing = {name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
         return {name: None for name in params or () if not is_own_origin or name in existing}
 
     def _choose_auth(self, url: str, auth: tuple[str, str] | None, *, is_own_origin: bool) -> Any:
-        """Return the credentials: the session's (``None``), else those of the URL, else those of the netrc file."""
+        """Return ``None`` for the session's credentials, or else those of the URL, or else those of the netrc file."""
         own = self._session.auth
-        # requests encodes text as Latin-1, which not every name and password is.
+        # requests encodes text as Latin-1, which cannot encode every user name and password.
         of_url = None if auth is None else HTTPBasicAuth(*(text.encode() for text in auth))
         if is_own_origin:
             return None if own else of_url  # the session reads the netrc file
@@ -111,7 +112,7 @@ class RequestsAdapter:
         """Send a request: see :class:`.base.Adapter`."""
         op.check()
         if urlsplit(request.url).scheme not in {"http", "https"}:
-            raise failed_request(FailureKind.INVALID_URL)  # the session may have adapters for others, such as files
+            raise failed_request(FailureKind.INVALID_URL)  # the session may have adapters for other schemes
         hook = _RedirectHook(self._session)
         request.native.register_hook("response", hook)
         try:
@@ -135,14 +136,14 @@ class RequestsAdapter:
         try:
             return self._session.send(request.native, **settings, timeout=self._timeout, allow_redirects=False)
         except BaseException:
-            # requests does not close a response whose hook raises an error.
+            # requests does not close a response if a hook raises an error.
             for response in received:
                 response.close()
             raise
 
     def _to_response(self, request: PreparedRequest, native: Any, location: str | None) -> Response:
         if native.status_code in _INTERIM:
-            # http.client skips 100 only. Its connection would return the real response to the next request.
+            # http.client skips 100 only. The next request on the connection would receive the real response.
             problem = f"the server sent an interim response, {native.status_code}, which requests cannot skip"
             raise FailedRequestError(problem, is_transient=False)
         headers = _headers(native)
@@ -168,17 +169,17 @@ class RequestsBody:
         self._interruptions = ExitStack()
         self._received = 0
         self._length = 0 if native.status_code in _EMPTY else declared_length(headers)
-        # A hook or an adapter of the session may have read the body.
+        # A hook or an adapter of the session may already have read the body.
         self.is_decoded: bool = self._raw is None or _is_closed(self._raw) or _position(self._raw) > 0
         if self.is_decoded and "Content-Encoding" in headers:
-            self._length = None  # the length of other bytes
+            self._length = None  # the declared length is that of the encoded bytes
         self._has_read1 = hasattr(self._raw, "read1")
-        # Other objects than responses of urllib3 have no such option.
+        # Objects other than responses of urllib3 have no such option.
         self._options = {"decode_content": False} if hasattr(self._raw, "stream") else {}
 
     @contextmanager
     def interruptible(self, op: Operation) -> Iterator[None]:
-        """Within the block, cancelling the operation interrupts a read that blocks."""
+        """Within the block, interrupt a blocked read if the operation is cancelled."""
         with self._interruptions:
             if not self.is_decoded:
                 connection = self._interruptions.enter_context(_borrow_socket(self._raw))
@@ -194,7 +195,7 @@ class RequestsBody:
             raise to_failure(error, received=self._received) from nested_system_error(error)
         self._received += len(chunk or b"")
         if not self.is_decoded and _is_closed(self._raw):
-            # The pool has the connection again, and it may serve another request now.
+            # The pool has the connection again. Another request may use it now.
             self._interruptions.close()
         if not chunk and self._received < (self._length or 0):
             op.check()
@@ -207,10 +208,10 @@ class RequestsBody:
         return None if self._received else self._read_content()
 
     def _read_content(self) -> bytes:
-        """Return the body that was read before.
+        """Return the body that was already read.
 
         Raises:
-            FailedRequestError: if only a part of it was read, which nobody has now.
+            FailedRequestError: if only a part of the body was read, since that part is lost.
         """
         try:
             is_partial = self._raw is not None and not _is_closed(self._raw) and self._raw.read(1)
@@ -227,7 +228,7 @@ class RequestsBody:
             try:
                 chunk = self._raw.read1(_READ_SIZE, **self._options)
             except AttributeError:
-                self._has_read1 = False  # a response of urllib3 with a file object that lacks the method
+                self._has_read1 = False  # the file object below the response of urllib3 lacks the method
             else:
                 return chunk
         chunk = self._raw.read(_BLOCKING_READ_SIZE, **self._options)
@@ -239,12 +240,12 @@ class RequestsBody:
             return
         try:
             if self._length == 0 and not self.is_decoded:
-                self._read_raw()  # urllib3 keeps the connection if the end was read, which is available at once here
+                self._read_raw()  # urllib3 reuses the connection only if the end was read, which never waits here
             if _is_closed(self._raw) and hasattr(self._raw, "release_conn"):
-                # requests does not know that the body was read to its end, and would close the connection.
+                # The body was read to its end, but requests would close the connection.
                 self._raw.release_conn()
         except ERRORS:
-            pass  # the response has been used
+            pass  # the response is not used any more
         finally:
             self._native.close()
 
@@ -253,7 +254,7 @@ class _RedirectHook:
     """Hides the Location field of a response from its session.
 
     Attributes:
-        location: the redirect target, or ``None``.
+        location: the URL in the Location field of a redirect, or ``None``.
     """
 
     def __init__(self, session: Any) -> None:
@@ -262,17 +263,17 @@ class _RedirectHook:
         self.location: str | None = None
 
     def __call__(self, response: Any, **_: object) -> Any:
-        """Remove the field. Hooks of the session, and those of its auth class, have run before."""
+        """Remove the field. Hooks of the session and of its auth class have already run."""
         try:
             self.location = self._session.get_redirect_target(response)
         except UnicodeError:
-            self.location = response.headers["Location"]  # not UTF-8, so each character is a byte
+            self.location = response.headers["Location"]  # the field is not UTF-8: each character is a byte
         if self.location is not None:
             self._field = response.headers.pop("Location", None)
         return response
 
     def restore(self, response: Any) -> str | None:
-        """Add the field again, and return the redirect target."""
+        """Restore the field, and return its URL if the response is a redirect."""
         if self._field is not None:
             response.headers["Location"] = self._field
         return self.location
@@ -283,7 +284,7 @@ class _OtherOriginAuth:
 
     Args:
         cookies: the cookies of the session.
-        auth: applies the credentials, or ``None``.
+        auth: applies the credentials. ``None`` for a request without credentials.
     """
 
     def __init__(self, cookies: Any, auth: Any) -> None:
@@ -291,7 +292,7 @@ class _OtherOriginAuth:
         self._auth = auth
 
     def __call__(self, request: Any) -> Any:
-        """Remove the cookies without a domain, which requests sends to each host, and apply the credentials."""
+        """Apply the credentials, and remove the cookies without a domain, which requests sends to each host."""
         jar = RequestsCookieJar()
         jar.update(self._cookies)
         if "" in jar.list_domains():
@@ -304,8 +305,8 @@ class _OtherOriginAuth:
 def _rejected(error: Exception, request: PreparedRequest) -> Response | None:
     """Return a response that a hook or the retries of the session rejected, without its body.
 
-    A hook rejects it with ``raise_for_status``. The status decides as usual: a 503 is transient, and a mirror may have
-    the file if the status is 404.
+    A hook rejects a response with ``raise_for_status``. The status has its usual effect: a 503 is transient, and after
+    a 404, a mirror may have the file.
     """
     native = error.response if isinstance(error, requests.HTTPError) else None
     if native is not None:
@@ -333,17 +334,17 @@ def _phrase(status: int) -> str:
 
 @contextmanager
 def _borrow_socket(raw: Any) -> Iterator[socket.socket | None]:
-    """Yield the socket of a body, or a duplicate of it, if there is one."""
+    """Yield the socket of a body, or a duplicate of the socket, or ``None`` if the body has no socket."""
     connection = getattr(getattr(raw, "connection", None), "sock", None)
     if isinstance(connection, socket.socket):
         yield connection
         return
     try:
-        # If the end of the connection is the end of the body, only the body has the socket. The number alone must not
-        # be kept, because it may belong to another file when the body has ended.
+        # If the body ends with the connection, only the body refers to the socket. The descriptor alone must not be
+        # kept, because it may belong to another file once the body has ended.
         duplicate = socket.fromfd(raw.fileno(), socket.AF_INET, socket.SOCK_STREAM)
     except (AttributeError, OSError, ValueError):
-        yield None  # a body in memory, for example
+        yield None  # the body is in memory, for example
         return
     with duplicate:
         yield duplicate
@@ -354,7 +355,7 @@ def _is_closed(raw: Any) -> bool:
 
 
 def _position(raw: Any) -> int:
-    """Return the number of bytes that were read, if the object knows it."""
+    """Return the number of bytes that were read, or 0 if the object does not report it."""
     try:
         position: int = raw.tell()
     except (AttributeError, OSError, ValueError):

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 Timeout: TypeAlias = float | tuple[float | None, float | None] | None
 
-# The seconds to wait for a connection and for the next bytes, as our own client waits. A session has no timeouts.
+# The seconds to wait for a connection and for the next bytes, as in our own client. A session has no timeouts.
 _DEFAULT_TIMEOUT = (10.0, 30.0)
 _METHODS = ("headers", "auth", "prepare_request", "merge_environment_settings", "get_redirect_target", "send")
 
 
 class Session(Protocol):
-    """The methods that wheelcache uses of ``requests.Session``."""
+    """The methods of ``requests.Session`` that wheelcache calls."""
 
     def prepare_request(self, request: Any) -> Any:
         """Return a request with the session's defaults."""
@@ -62,16 +62,16 @@ class RequestsClient:
 def requests_client(session: Session, *, timeout: Timeout = _DEFAULT_TIMEOUT) -> RequestsClient:
     """Let a :class:`requests.Session` serve as the ``client`` of a :class:`Cache` or an :class:`AsyncCache`.
 
-    The session is used as it is, with its auth, headers, cookies, proxies, certificates, hooks and adapters, and never
-    closed. Its credentials, cookies and ``params`` are sent to the origin of the requested URL only. The cache follows
-    redirects itself, and sends requests from several threads at once. requests does not promise that this is safe:
-    change neither the session nor its headers meanwhile, and use custom auth classes only if they are safe to share.
+    The session is used as it is, with its auth, headers, cookies, proxies, certificates, hooks and adapters. The cache
+    never closes it. Its credentials, cookies and ``params`` are sent to the origin of the requested URL only. The cache
+    follows redirects itself, and sends requests from several threads at once. requests does not guarantee that this is
+    safe. Change neither the session nor its headers meanwhile, and use only custom auth classes that are thread-safe.
 
-    By default, a session keeps ten connections to a host and logs a warning for each connection above that. To use more
-    threads, mount an adapter with as many: ``session.mount("https://", HTTPAdapter(pool_maxsize=100))``.
+    By default, a session keeps ten connections to a host, and logs a warning for each further connection. To use more
+    threads, mount an adapter with more connections: ``session.mount("https://", HTTPAdapter(pool_maxsize=100))``.
 
-    Cancellation ends the download of a body at once. It does not end the wait for a connection and for the headers of a
-    response, which last until the timeouts.
+    Cancellation ends the download of a body at once. It does not end the waits for a connection and for the headers of
+    a response, which end at their timeouts.
 
     Args:
         session: the session.

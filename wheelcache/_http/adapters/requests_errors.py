@@ -1,4 +1,4 @@
-"""Translate the errors of requests, and those of urllib3 and http.client that it wraps or lets pass."""
+"""Translate the errors of requests, and those of urllib3 and http.client that requests wraps or lets through."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import FailedRequestError, FailureKind, failed_request, refused_by
 ERRORS = (requests.RequestException, urllib3.HTTPError, http.client.HTTPException, OSError, UnicodeError)
 """The classes of the errors of a failed request. They do not include ``ValueError``, which callers' code may raise."""
 
-# From the most special class to the most general one. The first that any of the nested errors belongs to decides.
+# The order is from the most specific class to the most general one. The first class of any nested error is used.
 _KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], FailureKind], ...] = (
     (http.client.RemoteDisconnected, FailureKind.NO_RESPONSE),
     (http.client.IncompleteRead, FailureKind.CUT_BODY),
@@ -37,7 +37,7 @@ _KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Failu
 )
 _READ_KINDS = {FailureKind.CONNECT: FailureKind.READ, FailureKind.OTHER: FailureKind.READ}
 
-# The libraries have no classes for these, and only their messages tell which error occurred.
+# The libraries have no classes for these errors. Only the messages distinguish them.
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b", re.ASCII)
 _TOO_MANY_RESPONSES = re.compile(r"too many (\d{3}) error responses", re.ASCII)
 _NO_FILE = "Could not find"
@@ -55,7 +55,7 @@ def to_failure(error: BaseException, *, received: int | None = None) -> FailedRe
 
     Args:
         error: the error.
-        received: the number of bytes of the body that were received before the error; ``None`` if there was no
+        received: the number of bytes of the body that were received before the error, or ``None`` if there was no
             response.
     """
     errors = list(_nested(error))
@@ -77,7 +77,7 @@ def nested_system_error(error: BaseException) -> OSError | None:
 
 
 def final_status(error: BaseException) -> int | None:
-    """Return the status of the last response, if the session repeated the request until its retries were spent."""
+    """Return the status of the last response if the session has used up its retries, or else ``None``."""
     for nested in _nested(error):
         match = _TOO_MANY_RESPONSES.fullmatch(str(nested)) if isinstance(nested, urllib3.ResponseError) else None
         if match is not None:
@@ -106,10 +106,10 @@ def _special_failure(errors: list[BaseException]) -> FailedRequestError | None:
 
 
 def _is_invalid_field(errors: list[BaseException]) -> bool:
-    """Return whether a field of the request is not valid. urllib3 has an error of the same name for responses."""
+    """Return whether a field of the request is invalid. urllib3 has an error of the same name for responses."""
     if isinstance(errors[0], requests.exceptions.InvalidHeader):
         return not any(isinstance(nested, urllib3.InvalidHeader) for nested in errors)
-    # http.client encodes the values of fields. Names of hosts are encoded as "idna".
+    # http.client encodes the values of fields with these encodings. Host names are encoded as "idna".
     return isinstance(errors[0], UnicodeEncodeError) and errors[0].encoding in {"latin-1", "iso-8859-1", "ascii"}
 
 
@@ -122,25 +122,25 @@ def _kind_of(errors: list[BaseException]) -> FailureKind:
 
 
 def _is_invalid_chunk(error: BaseException) -> bool:
-    """Return whether the length of a chunk is not a number. http.client reports that as if the body was cut."""
+    """Return whether the length of a chunk is not a number. http.client reports this as an incomplete body."""
     length_error = error.__context__
     return (
         isinstance(error, http.client.IncompleteRead)
         and isinstance(length_error, ValueError)
-        and not str(length_error).endswith("b''")  # the end of the connection instead of a length
+        and not str(length_error).endswith("b''")  # the connection ended in place of a length
     )
 
 
 def _find_system_error(errors: Iterator[BaseException] | list[BaseException]) -> OSError | None:
     for nested in errors:
-        # The errors of requests are subclasses of OSError without a number, and quote URLs.
+        # The errors of requests are subclasses of OSError that have no number and may quote URLs.
         if isinstance(nested, OSError) and (nested.errno is not None or isinstance(nested, TimeoutError)):
             return nested
     return None
 
 
 def _nested(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, and the errors that it wraps. The context of an error may be the caller's own exception."""
+    """Yield an error and the errors that it wraps, without ``__context__``, which may be the caller's exception."""
     waiting, found = [error], set[int]()
     while waiting:
         current = waiting.pop(0)

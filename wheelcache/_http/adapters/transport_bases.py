@@ -1,7 +1,7 @@
 """Base classes for a transport that serves the clients of httpx and of httpx2, and the types of its arguments.
 
-A client only accepts a body of its own library's classes, and type checkers only accept such a transport. So the
-classes here have the bases of all installed libraries.
+A client accepts a body only if its class derives from the client's library. Type checkers require the same of a
+transport. The classes here therefore derive from those of all installed libraries.
 """
 
 from __future__ import annotations

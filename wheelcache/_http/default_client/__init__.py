@@ -1,1 +1,1 @@
-"""The HTTP client of a cache whose caller passes none."""
+"""Our own HTTP client, for a cache whose caller passes no client."""

@@ -1,4 +1,4 @@
-"""Our own HTTP client, created from the environment.
+"""Create our own HTTP client from the environment.
 
 The client uses the same environment variables as httpx: https://www.python-httpx.org/environment_variables/.
 """

@@ -1,13 +1,14 @@
 """Read the bodies of responses without the HTTP parser of the pool.
 
-The parser (h11) copies each byte four times, and holds Python's global lock meanwhile. For a large wheel, that takes as
-long as its sha256, and parallel downloads wait for each other. A body of a declared size needs no parser. So the
-connection changes the head of such a response, and the pool sees a response whose Content-Length is 0. The transport
-restores the field, and reads the body from the connection, which a response names
-(https://www.encode.io/httpcore/extensions/#network_stream), into one buffer.
+The parser (h11) copies each byte four times, and holds Python's global interpreter lock meanwhile. For a large wheel,
+this takes as long as its sha256, and parallel downloads wait for each other. A body of a declared size needs no parser.
 
-The pool remains in charge of its connections: a connection is used again if its body was read completely, and is closed
-otherwise. Only the pool's log shows the changed field.
+The connection therefore changes the head of such a response, and the pool receives a response whose Content-Length is
+0. The transport restores the field. It reads the body into one buffer from the connection, which the response names
+(https://www.encode.io/httpcore/extensions/#network_stream).
+
+The pool still manages its connections. It reuses a connection if the body was read completely, and closes it otherwise.
+Only the pool's log shows the changed field.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ if TYPE_CHECKING:
 
 _READ_SIZE = 1 << 20
 
-# The head ends where it ends for h11. Bodies of other statuses are not stored.
+# This finds the same end of the head as h11 does. Bodies of other statuses are not stored.
 _HEAD = re.compile(rb"HTTP/1\.[01] 20[036](?=[ \r\n]).*?\n\r?\n", re.DOTALL)
 _FRAMING = re.compile(rb"\n(?:content-length|transfer-encoding)", re.IGNORECASE)
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r?\n(?![ \t])", re.IGNORECASE)
 
 
 def detach_body(data: bytes) -> tuple[bytes, bytes, int] | None:
-    """Split the first bytes of a response into the changed head, the first bytes of the body, and the body's size.
+    """Return the changed head of a response, the first bytes of its body, and the body's size.
 
-    Returns ``None`` if the head is incomplete, or does not declare the size by a single field that is valid.
+    Returns ``None`` if the head is incomplete, or does not declare the size in one valid field.
+
+    Args:
+        data: the first bytes of the response.
     """
     if (found := _HEAD.match(data)) is None:
         return None
@@ -56,14 +60,14 @@ class BodyReader:
 
     Args:
         request: the request.
-        response: the response, whose body was not read yet.
+        response: the response, with its body still unread.
     """
 
     def __init__(self, request: Any, response: Any) -> None:
         self._stream: InterruptibleStream = response.extensions["network_stream"]
         self._size = self._remaining = self._stream.body_size or 0
         self._timeout: float | None = request.extensions.get("timeout", {}).get("read")
-        # The body that the pool parses. After a detached body, it is empty and only ends the response.
+        # The body that the pool parses. If the body is detached, this one is empty, and reading it ends the response.
         self._parsed: Iterator[bytes] = iter(response.iter_stream())
 
     def read(self) -> bytes | memoryview | None:

@@ -1,20 +1,20 @@
 """Connections that can be interrupted at every wait, on every platform.
 
 A blocking socket call cannot be interrupted on every platform. On Windows, even Ctrl-C does not end it
-(https://github.com/python/cpython/issues/85609). So each wait is divided into short ones, and the running operation is
-checked between them. Only name lookups have no timeout. They run in a daemon thread that is abandoned when the
-operation is cancelled.
+(https://github.com/python/cpython/issues/85609). Each wait is therefore divided into short ones, and the running
+operation is checked between them. Only name lookups have no timeout. They run in a daemon thread that is abandoned when
+the operation is cancelled.
 
-TLS runs over memory buffers (:class:`ssl.MemoryBIO`), so that the same code serves TLS over a socket and, with a proxy
-that speaks TLS itself, TLS over TLS.
+TLS runs over memory buffers (:class:`ssl.MemoryBIO`). The same code serves TLS over a socket, and TLS over TLS if the
+proxy itself requires TLS.
 
-A connection withholds bodies of a declared size from the pool (:mod:`.detach`). The transport reads them from the
-connection.
+A connection withholds bodies of a declared size from the pool (:mod:`.detach`). The transport reads these bodies
+directly from the connection.
 """
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401  - getaddrinfo would import it later, without the import lock
+import encodings.idna  # noqa: F401  - getaddrinfo would import this module later, without the import lock
 import errno
 import os
 import select
@@ -32,9 +32,9 @@ from .detach import detach_body
 
 _T = TypeVar("_T")
 
-# The longest wait without a check of the operation.
+# The longest wait between two checks of the operation, in seconds.
 _WAIT_SECONDS = 0.25
-# The size of a read from the socket below TLS. OpenSSL itself would make two calls for each record.
+# The size of a read from the socket below TLS. OpenSSL itself would read from the socket twice per record.
 _TLS_READ_SIZE = 1 << 19
 _IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)}
 
@@ -76,24 +76,24 @@ class InterruptibleBackend:
 
 
 class InterruptibleStream:
-    """A connection. ``receive_into`` and ``send`` raise the errors of the operating system.
+    """A connection. Its ``receive_into`` and ``send`` raise the errors of the operating system.
 
     Args:
         httpcore: the library, whose errors the other methods raise.
 
     Attributes:
         body_size: the size in bytes of the body that is withheld from the pool, or ``None``.
-        expects_head: whether a request was sent, and nothing was read since.
+        expects_head: whether a request was sent and nothing was read after it.
     """
 
     def __init__(self, httpcore: Any) -> None:
         self.httpcore = httpcore
         self.body_size: int | None = None
         self.expects_head = False
-        # Bytes that were received with a head and not read yet.
+        # Bytes of the body that were received together with the head and are still unread.
         self._unread = b""
-        # Used for each read. Memory that is allocated anew is cleared by the system first, which costs a tenth of the
-        # time of parallel downloads.
+        # All reads share this buffer. The system clears newly allocated memory, which takes a tenth of the time of
+        # parallel downloads.
         self._buffer = bytearray()
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class InterruptibleStream:
     def read_body(self, max_bytes: int, timeout: float | None = None) -> memoryview:
         """Return the next bytes of a body that is withheld from the pool, or no bytes at the end of the stream.
 
-        They are valid until the next read.
+        The bytes are valid until the next read.
         """
         if self._unread:
             data, self._unread = self._unread[:max_bytes], self._unread[max_bytes:]
@@ -145,7 +145,7 @@ class InterruptibleStream:
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> TlsStream:
-        """Return a TLS connection over this one. If that fails, this connection is closed."""
+        """Return a TLS connection over this one. If the handshake fails, this connection is closed."""
         try:
             with _translated_errors(self.httpcore.ConnectTimeout, self.httpcore.ConnectError):
                 return TlsStream(self, ssl_context, server_hostname, _TimeBudget(timeout))
@@ -202,7 +202,7 @@ class TlsStream(InterruptibleStream):
         self._run(self._tls.do_handshake, budget)
 
     def _run(self, step: Callable[[], _T], budget: _TimeBudget) -> _T:
-        """Run a step of TLS, with the reads and writes that it needs of the connection below."""
+        """Run a step of TLS, and the reads and writes that it requires on the connection below."""
         while True:
             try:
                 result = step()
@@ -213,11 +213,11 @@ class TlsStream(InterruptibleStream):
                 else:
                     self._incoming.write_eof()
             except ssl.SSLError:
-                # Send the alert: it gives the peer the reason, such as a certificate that is not trusted.
+                # Send the alert, which contains the reason for the peer, such as an untrusted certificate.
                 try:
                     self._flush(budget)
                 except OSError:
-                    pass  # the peer has closed the connection already: the error of TLS is the reason
+                    pass  # the peer has already closed the connection, but the TLS error is the reason
                 raise
             else:
                 self._flush(budget)
@@ -231,12 +231,12 @@ class TlsStream(InterruptibleStream):
         try:
             return self._run(partial(self._read_records, buffer), budget)
         except ssl.SSLEOFError:
-            # Many servers close without the alert that TLS requires. HTTP declares the length of each body itself.
+            # Many servers close the connection without the alert that TLS requires. HTTP itself detects a cut body.
             return 0
 
     def _read_records(self, buffer: memoryview) -> int:
-        """Decrypt all records that were received completely. OpenSSL returns one record of up to 16 KiB per call."""
-        read: Any = self._tls.read  # typeshed declares neither a memoryview nor the number of bytes
+        """Decrypt all records that were received completely. OpenSSL decrypts one record of up to 16 KiB per call."""
+        read: Any = self._tls.read  # typeshed does not declare a memoryview argument and an int result
         size: int = read(len(buffer), buffer)
         while 0 < size < len(buffer):
             try:
@@ -244,7 +244,7 @@ class TlsStream(InterruptibleStream):
             except ssl.SSLWantReadError:
                 break
             if not more:
-                break  # the peer has closed the connection, which the next read reports again
+                break  # the peer has closed the connection, and the next read reports it again
             size += more
         return size
 
@@ -268,7 +268,7 @@ class TlsStream(InterruptibleStream):
 
 
 class _TimeBudget:
-    """The time that one call may wait, spent in short waits. Only waits without any progress are counted."""
+    """The time that one call may spend in short waits. Only waits without progress are counted."""
 
     def __init__(self, seconds: float | None) -> None:
         self._remaining = seconds
@@ -307,12 +307,12 @@ def _look_up(host: str, port: int) -> list[Any]:
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
-        pass  # not an address, but a name
+        pass  # the host is a name and not an address
     return _run_interruptibly(partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM))
 
 
 def _run_interruptibly(action: Callable[[], _T]) -> _T:
-    """Run a blocking action in a daemon thread, which is abandoned if the running operation is cancelled."""
+    """Run a blocking action in a daemon thread, and abandon the thread if the running operation is cancelled."""
     results: list[_T] = []
     errors: list[Exception] = []
     done = threading.Event()
@@ -354,7 +354,7 @@ def _connect(
             code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         _check_connected(code)
         for option in options:
-            connection.setsockopt(*option)  # macOS refuses it if the server has closed the connection already
+            connection.setsockopt(*option)  # macOS refuses this if the server has already closed the connection
     except BaseException:
         connection.close()
         raise

@@ -13,8 +13,8 @@ from ..response import READ_BODY
 from .detach import BodyReader, restore_headers
 from .network import InterruptibleBackend
 
-# httpx's defaults. The number of connections is not limited: callers limit their jobs, and a wait for the pool could
-# not be interrupted.
+# These are httpx's defaults. The number of connections is not limited, because a wait for the pool could not be
+# interrupted. Callers limit their jobs.
 _KEPT_CONNECTIONS, _KEPT_SECONDS = 20, 5.0
 
 
@@ -23,8 +23,8 @@ class PoolTransport:
 
     Args:
         library: the library of the client.
-        context: the TLS settings, with the trusted authorities; ``None`` if no request uses TLS.
-        proxy: the proxy for all requests, if any.
+        context: the TLS settings, with the trusted authorities, or ``None`` if no request uses TLS.
+        proxy: the proxy for all requests, or ``None``.
     """
 
     def __init__(self, library: Library, context: ssl.SSLContext | None, proxy: Any = None) -> None:
@@ -59,10 +59,10 @@ class PoolTransport:
 def _check_expected(response: Any) -> None:
     """Check that a response was received after its request was sent.
 
-    The parser keeps bytes after the end of a body of chunks, and takes them for the response to the next request.
+    The parser keeps bytes that follow the end of a chunked body, and parses them as the response to the next request.
 
     Raises:
-        httpcore.RemoteProtocolError: if it was received before. The connection is closed.
+        httpcore.RemoteProtocolError: if the response was received earlier. The connection is then closed.
     """
     stream = response.extensions["network_stream"]
     if stream.expects_head:
@@ -111,7 +111,7 @@ def _core_url(httpcore: Any, url: Any) -> Any:
     return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
-# The classes of httpcore and httpx have the same names.
+# The error classes of httpcore and httpx have the same names.
 _TRANSLATED = (
     *("ConnectTimeout", "ReadTimeout", "WriteTimeout", "PoolTimeout", "TimeoutException"),
     *("ConnectError", "ReadError", "WriteError", "NetworkError", "ProxyError", "UnsupportedProtocol"),

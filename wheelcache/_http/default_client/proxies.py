@@ -1,4 +1,4 @@
-"""The proxies of the environment, else those of the system.
+"""Read the proxies from the environment, or else from the settings of the system.
 
 The variables are those of httpx and curl: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, in uppercase
 or lowercase. An unreadable entry of ``NO_PROXY`` is ignored, as in httpx2, curl and Go. A proxy that cannot be used is
@@ -31,11 +31,11 @@ _BRACKETED_NETWORK = re.compile(r"\[([^\[\]]+)\](/\d+)")
 
 
 class Proxy(NamedTuple):
-    """A proxy that the environment names.
+    """A proxy that the environment or the system names.
 
     Attributes:
-        source: the variable or other place that names it, for errors.
-        url: its URL, which may contain a password.
+        source: the variable that names the proxy, or "the settings of the system". Errors quote it.
+        url: the URL of the proxy, which may contain a password.
     """
 
     source: str
@@ -46,26 +46,26 @@ class Proxy(NamedTuple):
 
     @property
     def display_url(self) -> str:
-        """The URL without credentials. If the URL is malformed, at most its scheme is shown."""
+        """The URL without credentials. For a malformed URL, this contains at most the scheme."""
         if self._is_malformed():
             return f"{self.scheme}://***" if self.scheme in _SCHEMES else "***"
         return redact(self.url)
 
     @property
     def scheme(self) -> str:
-        """The scheme of its URL, in lowercase."""
+        """The scheme of the URL, in lowercase."""
         return self.url.partition("://")[0].lower()
 
     @property
     def is_socks(self) -> bool:
-        """Whether it speaks SOCKS."""
+        """Whether this is a SOCKS proxy."""
         return self.scheme in _SOCKS_SCHEMES
 
     def check(self) -> None:
         """Check that the proxy can be used.
 
         Raises:
-            FailedRequestError: if its URL is malformed or has an unknown scheme.
+            FailedRequestError: if the URL is malformed or has an unknown scheme.
         """
         if self._is_malformed():
             raise self.malformed()
@@ -80,7 +80,7 @@ class Proxy(NamedTuple):
             _ = parts.port
         except ValueError:
             return True
-        # Some characters end the host unless they are escaped. The rest of a password and the real host follow.
+        # An unescaped character in a password may end the host. The rest of the password and the real host follow it.
         is_cut = "@" in parts.path + parts.query + parts.fragment
         has_space = any(map(str.isspace, self.url))
         return is_cut or has_space or not parts.hostname or self.scheme != parts.scheme
@@ -102,11 +102,11 @@ class Proxy(NamedTuple):
 
 
 class ProxySettings:
-    """The proxies at the time of creation, and the hosts that are reached without one."""
+    """The proxies at the time of creation, and the hosts that are requested directly."""
 
     def __init__(self) -> None:
         settings = getproxies()
-        # getproxies() also returns other variables with names like these, such as "foo_proxy".
+        # getproxies() also returns other variables with similar names, such as "foo_proxy".
         self._proxies = {
             scheme: Proxy(_source(scheme, value), value if "://" in value else f"http://{value}")
             for scheme in ("http", "https", "all")
@@ -116,12 +116,12 @@ class ProxySettings:
         self._exceptions = [entry for entry in map(_parse_exception, entries) if entry is not None]
 
     def choose(self, scheme: str, hosts: Collection[str], port: int | None) -> Proxy | None:
-        """Return the proxy for a URL, or ``None`` if it is requested directly.
+        """Return the proxy for a URL, or ``None`` if the URL is requested directly.
 
         Args:
             scheme: the scheme of the URL.
-            hosts: the spellings of its host, such as an international name and its ASCII form.
-            port: its port; ``None`` for the default port of the scheme.
+            hosts: the spellings of the host of the URL, such as an international name and its ASCII form.
+            port: the port of the URL, or ``None`` for the default port of the scheme.
         """
         port = port or _DEFAULT_PORTS.get(scheme)
         names = {host.lower().strip("[]").removesuffix(".") for host in hosts}
@@ -131,14 +131,14 @@ class ProxySettings:
 
 
 def _source(scheme: str, value: str) -> str:
-    """Return the name of the variable that has this value."""
+    """Return the name of the proxy variable that has this value."""
     found = [name for name in os.environ if name.lower().split("_") == [scheme, "proxy"] and os.environ[name] == value]
-    # The lowercase variable takes precedence.
+    # The lowercase variable has precedence.
     return max(found, default="the settings of the system")
 
 
 class _Exception(NamedTuple):
-    """An entry of NO_PROXY. Each attribute that is ``None`` matches everything."""
+    """An entry of NO_PROXY. An attribute that is ``None`` matches everything."""
 
     scheme: str | None
     network: ipaddress.IPv4Network | ipaddress.IPv6Network | None
@@ -157,11 +157,11 @@ def _is_in(network: ipaddress.IPv4Network | ipaddress.IPv6Network, host: str) ->
     try:
         return ipaddress.ip_address(host) in network
     except ValueError:
-        return False  # a name
+        return False  # the host is a name
 
 
 def _parse_exception(entry: str) -> _Exception | None:
-    """Parse an entry of NO_PROXY. Return ``None`` if it is empty or unreadable."""
+    """Parse an entry of NO_PROXY. Return ``None`` if the entry is empty or unreadable."""
     scheme, found, rest = entry.lower().rpartition("://")
     only = scheme if scheme not in {"", "all"} else None
     if found:
@@ -187,7 +187,7 @@ def _parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network |
 
 
 def _parse_name(scheme: str | None, name: str, port: int | None) -> _Exception | None:
-    """Parse a domain. It includes its subdomains. If it begins with a dot, it excludes the domain itself."""
+    """Parse a domain. The result matches its subdomains, and the domain itself unless it begins with a dot."""
     if name == "*":
         return _Exception(scheme, None, None, port)
     name = name.removesuffix(".")

@@ -1,7 +1,7 @@
-"""The transport of our own client: it sends each request directly or through a proxy.
+"""Send each request of our own client directly or through a proxy.
 
-The first request that needs a proxy or certificates resolves their settings. So an invalid setting fails no other
-request, and a client that never uses TLS does not read any certificates.
+The first request that needs a proxy or certificates reads their settings. An invalid setting therefore fails no other
+request. A client that never uses TLS does not read any certificates.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RoutingTransport:
         self._settings = ProxySettings()
         self._lock = threading.Lock()
         self._context: ssl.SSLContext | None = None
-        # One pool for each proxy, and one for direct requests. Those for plain HTTP have no TLS settings.
+        # There is one pool for each proxy, and one for direct requests. The pools for plain HTTP have no TLS settings.
         self._pools: dict[tuple[Proxy | None, bool], PoolTransport] = {}
 
     def handle_request(self, request: Any) -> Any:
@@ -71,14 +71,14 @@ class RoutingTransport:
             _require_socks(proxy, self._library.name)
         httpx = self._library.httpx
         try:
-            # The library allows TLS settings only for a proxy that is itself reached by TLS.
+            # The library allows TLS settings only for a proxy with an https URL.
             return httpx.Proxy(proxy.url, ssl_context=context if proxy.scheme == "https" else None)
         except (ValueError, httpx.InvalidURL):
             raise proxy.malformed() from None
 
 
 def _require_socks(proxy: Proxy, library: str) -> None:
-    """Raise an error with advice, which the pool's own error lacks, if SOCKS is not installed."""
+    """Raise an error if the package for SOCKS is not installed. Unlike the pool's own error, it contains advice."""
     if find_spec("socksio") is None:
         raise proxy.unusable(
             "it is a SOCKS proxy, but the package socksio is not installed",

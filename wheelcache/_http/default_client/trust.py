@@ -1,12 +1,12 @@
-"""The certificate authorities that our own client trusts: those of the system and of certifi, as pip trusts them.
+"""Create TLS settings that trust the certificate authorities of the system and of certifi, as pip does.
 
-``SSL_CERT_FILE`` replaces them with the authorities in a file. ``SSL_CERT_DIR`` replaces them with those in a folder,
-and is ignored if ``SSL_CERT_FILE`` is set. httpx and httpx2 treat these variables in the same way:
+``SSL_CERT_FILE`` replaces these authorities with those in a file. ``SSL_CERT_DIR`` replaces them with those in a
+folder, and is ignored if ``SSL_CERT_FILE`` is set. httpx and httpx2 treat these variables in the same way:
 https://www.python-httpx.org/environment_variables/.
 
 truststore verifies certificates with the functions of Windows and macOS. On other systems, OpenSSL verifies them, and
 truststore only finds the system's authorities. There, it reads all of them again for each connection
-(https://github.com/sethmlarson/truststore/issues/212), so it is used only if OpenSSL does not find them itself.
+(https://github.com/sethmlarson/truststore/issues/212). It is therefore used only if OpenSSL does not find them itself.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def create_tls_context() -> ssl.SSLContext:
         try:
             import certifi
         except ImportError:
-            return context  # httpx depends on certifi, httpx2 does not
+            return context  # httpx depends on certifi, but httpx2 does not
     try:
         context.load_verify_locations(certifi.where())
     except OSError:
-        pass  # a damaged installation of certifi: the system's authorities remain
+        pass  # certifi is damaged, and the system's authorities remain
     return context
 
 
@@ -61,7 +61,7 @@ def _create_named_context(variable: str, path: str) -> ssl.SSLContext:
 def _create_system_context() -> ssl.SSLContext:
     if sys.platform not in {"win32", "darwin"}:
         context = ssl.create_default_context()
-        # Authorities in a folder are not counted, since OpenSSL reads them when they are needed.
+        # OpenSSL does not count authorities in a folder, because it reads them only when they are needed.
         if context.cert_store_stats()["x509_ca"]:
             return _accept_private_authorities(context)
     with third_party_import_lock:
