@@ -28,16 +28,18 @@ class RawServer:
 
     Args:
         answer: returns the bytes; ``None`` closes the connection.
+        keeps: returns whether the connection is kept after a response.
 
     Attributes:
         heads: the heads of the requests.
         connections: the number of connections that were accepted.
     """
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, keeps: Callable[[], bool] = lambda: True) -> None:
         self.heads: list[bytes] = []
         self.connections = 0
         self._answer = answer
+        self._keeps = keeps
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
@@ -84,3 +86,5 @@ class RawServer:
                 if (sent := self._answer(head)) is None:
                     return
                 connection.sendall(sent)
+                if not self._keeps():
+                    return
