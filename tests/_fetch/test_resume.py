@@ -32,10 +32,17 @@ from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, DownloadError, HashMismatchError, Phase, ProgressEvent, SizeMismatchError, Status
 from wheelcache._fs.tempnames import OwnerTag
+from wheelcache._http.default_client import detach
 from wheelcache._os.files import native
 
-# A body comes in pieces of up to 256 KiB, as it happens to come: one that is stopped at half must not be there by then.
+# The size of the wheels in bytes.
 SIZE = 900_000
+
+
+@pytest.fixture(autouse=True)
+def small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Receive the body of a wheel in several pieces, so that :func:`interrupted` stops before its end."""
+    monkeypatch.setattr(detach, "_READ_SIZE", SIZE // 8)
 
 
 @pytest.fixture
