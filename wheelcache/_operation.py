@@ -80,11 +80,6 @@ class CancelToken:
         for callback in callbacks:
             callback()
 
-    @property
-    def has_callbacks(self) -> bool:
-        """Whether an operation is blocked in a read that :meth:`cancel` interrupts."""
-        return bool(self._callbacks)
-
     def check(self) -> None:
         """Raise :class:`OperationCancelledError` if the token was cancelled."""
         if self.is_cancelled:
