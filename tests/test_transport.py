@@ -20,6 +20,7 @@ from server import Server
 from wheels import Wheel, hex_of
 
 from wheelcache import AsyncCache, Cache, CacheTransport, Status
+from wheelcache._fetch.passthrough import Passthrough
 
 BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine
 
@@ -257,6 +258,24 @@ def test_closing_the_cache_during_a_request_does_not_affect_the_client(
         assert other_client.get(url_of(behind.wheel)).content == behind.wheel.data
     assert len(list(cache.entries())) == known
     assert unfinished(cache) == []
+
+
+def test_ctrl_c_during_the_lookup_closes_the_response(lib: Any, cache: Cache, wheel: Wheel, monkeypatch) -> None:
+    """If Ctrl-C interrupts the work of the cache on a response, its connection is released."""
+    closed: list[bool] = []
+
+    class Stream(lib.SyncByteStream):
+        def close(self) -> None:
+            closed.append(True)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Passthrough, "is_whole_wheel", interrupt)
+    behind = lib.MockTransport(lambda _: lib.Response(200, stream=Stream()))
+    with lib.Client(transport=CacheTransport(cache, behind)) as client, pytest.raises(KeyboardInterrupt):
+        client.get(f"https://example.org/{wheel.filename}")
+    assert closed == [True]
 
 
 def test_an_early_close_leaves_no_file(client: Any, behind: Next, cache: Cache) -> None:

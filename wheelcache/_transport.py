@@ -130,7 +130,11 @@ class CacheTransport(TransportBase):
         next_request, result = _advance(exchange, None)
         while next_request is not None:
             response = behind.handle_request(next_request)
-            next_request, result = _advance(exchange, response)
+            try:
+                next_request, result = _advance(exchange, response)
+            except BaseException:
+                response.close()
+                raise
             if result is not response:
                 response.close()
         assert result is not None
