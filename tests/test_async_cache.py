@@ -423,7 +423,10 @@ async def test_the_callers_client_stays_open(machine: Machine, server: Server, w
 
 async def test_a_client_of_another_kind(tmp_path: Path) -> None:
     """A synchronous client, or an object that is not a client, raises TypeError with the expected class."""
-    with httpx.Client() as client, pytest.raises(TypeError, match=r"must be an httpx\.AsyncClient, not httpx\.Client"):
+    with (
+        httpx.Client() as client,
+        pytest.raises(TypeError, match=r"must be an httpx\.AsyncClient or httpx2\.AsyncClient, not httpx\.Client"),
+    ):
         AsyncCache(tmp_path / "cache", client=client)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"httpx\.AsyncClient, not int"):
         AsyncCache(tmp_path / "cache", client=5)  # type: ignore[arg-type]

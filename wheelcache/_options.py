@@ -107,7 +107,9 @@ def check_client(client: object, *, is_async: bool) -> None:
         required, owner = ("AsyncClient", "an AsyncCache") if is_async else ("Client", "a Cache")
         if hasattr(client, "prepare_request"):
             raise TypeError(f"wrap the requests.Session for {owner}: client=wheelcache.requests_client(session)")
-        raise TypeError(f"the client of {owner} must be an httpx.{required}, not {_type_name(client)}")
+        raise TypeError(
+            f"the client of {owner} must be an httpx.{required} or httpx2.{required}, not {_type_name(client)}"
+        )
 
 
 def _type_name(client: object) -> str:
@@ -157,7 +159,12 @@ def check_age(value: float | timedelta | None) -> float | None:
 
 
 def _is_duration(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and not math.isnan(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return float(value) >= 0
+    except OverflowError:
+        return False
 
 
 def _seconds_of(value: object) -> float:

@@ -805,7 +805,9 @@ def test_a_missing_lock_is_not_waited_for(server: Server, machine: Machine, cach
 def test_a_client_of_another_kind(client, machine: Machine, tmp_path: Path) -> None:
     """A client of another type raises TypeError, which names the expected class."""
     client = client() if isinstance(client, type) else client
-    with pytest.raises(TypeError, match=r"must be an httpx\.Client, not (int|str|httpx\.AsyncClient)$"):
+    with pytest.raises(
+        TypeError, match=r"must be an httpx\.Client or httpx2\.Client, not (int|str|httpx\.AsyncClient)$"
+    ):
         machine.cache(tmp_path / "cache", client=client)
     assert not (tmp_path / "cache").exists()
 

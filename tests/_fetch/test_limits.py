@@ -53,6 +53,8 @@ def test_valid_limits(valid: dict[str, Any]) -> None:
     ("invalid", "message"),
     [
         ({"max_bytes": -1}, "max_bytes must be a number of bytes"),
+        ({"min_rate": 10**400}, "min_rate must be a number of bytes per second"),
+        ({"window": 10**400}, "window must be a positive number of seconds"),
         ({"max_bytes": 1.5}, "max_bytes must be a number of bytes"),
         ({"max_bytes": True}, "max_bytes must be a number of bytes"),
         ({"max_bytes": "1GB"}, "max_bytes must be a number of bytes"),
