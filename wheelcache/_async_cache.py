@@ -74,8 +74,8 @@ class AsyncCache:
     Cancelling a call ends it at its next file operation, ends its wait for the network, and leaves nothing locked.
 
     Args:
-        client: an :class:`httpx.AsyncClient`, or :func:`requests_client` of a session, which serves the worker threads.
-            It is used as it is and never closed. With ``None``, which is faster, the cache creates its own client.
+        client: an ``AsyncClient`` of httpx or httpx2, or :func:`requests_client` of a session, which serves the worker
+            threads. It is used as it is and never closed. With ``None``, which is faster, the cache creates a client.
 
     Example::
 

@@ -44,7 +44,7 @@ class Cache:
         path: the cache folder, which is created if it is missing. ``None`` for the one in the environment variable
             ``WHEELCACHE_DIR``, else the user's cache folder on this platform. A relative path is made absolute at once.
             Links in the path are not resolved.
-        client: the :class:`httpx.Client`, or :func:`requests_client` of a session, to download with. It is never
+        client: the ``Client`` of httpx or httpx2, or :func:`requests_client` of a session, to download with. It is not
             closed. A forked child cannot download with it, because the parent owns its connections. Without one, the
             cache creates its own, with the proxies, the netrc file and the certificate settings of the environment.
         layers: folders of further caches, such as one in an image or on a share. If a wheel is not in this cache, the
