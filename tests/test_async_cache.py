@@ -290,6 +290,8 @@ async def test_tasks_share_one_download(server: Server, cached: AsyncCache, whee
     assert server.count() == 1
 
 
+# httpx leaves its generators open if a body is not read to its end, and trio warns of them.
+@pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 @pytest.mark.parametrize("many", [False, True])
 async def test_cancellation_ends_a_blocked_transfer(
     many: bool, never, server: Server, cached: AsyncCache, wheel: Wheel
@@ -428,7 +430,7 @@ async def test_a_client_of_another_kind(tmp_path: Path) -> None:
         pytest.raises(TypeError, match=r"must be an httpx\.AsyncClient or httpx2\.AsyncClient, not httpx\.Client"),
     ):
         AsyncCache(tmp_path / "cache", client=client)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"httpx\.AsyncClient, not int"):
+    with pytest.raises(TypeError, match=r"httpx2\.AsyncClient, not int"):
         AsyncCache(tmp_path / "cache", client=5)  # type: ignore[arg-type]
     assert not (tmp_path / "cache").exists()
 
