@@ -319,7 +319,7 @@ def test_retry_after_as_a_date_is_waited_for(
     assert len(machine.clock.slept) == 1
 
 
-@pytest.mark.parametrize("asked", ["61", "3600", "99999999999999999999", "date"])
+@pytest.mark.parametrize("asked", ["61", "3600", "999999999999", "date"])
 def test_retry_after_beyond_the_limit_is_the_callers_to_decide(
     asked: str, server: Server, machine: Machine, cache: Cache, wheel: Wheel
 ) -> None:
