@@ -1,1 +1,1 @@
-"""Add wheels to a store, by download or from local files."""
+"""Add wheels to a store by downloading them or copying local files."""

@@ -1,7 +1,7 @@
 """Fetch many wheels. Check the requests, distribute them over threads, and collect the outcome of each.
 
 Threads, or tasks of :mod:`wheelcache._async_cache`, take items from a :class:`Batch` until it is empty. If sizes are
-known, the largest wheels are fetched first, so that the last wheel to finish is small.
+known, the largest wheels are fetched first. The last wheel to finish is then small.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .._operation import CURRENT_TOKEN, CancelToken, ClosedError, OperationCance
 from .._request import ResolvedRequest, WheelRequest, parse_request
 from .._threads import ThreadGroup, one_at_a_time
 
-# Index servers accept this many connections of one client. With 12 or 16, 80 wheels are not fetched faster on two
-# cores, even with a latency of 30 ms (benchmarks/fetch.py).
+# Index servers accept this many connections from one client. On two cores, 12 or 16 connections do not fetch 80 wheels
+# faster, even with a latency of 30 ms (benchmarks/fetch.py).
 _JOBS = 8
 
 
@@ -51,7 +51,7 @@ class BatchItem:
     """One wheel of a batch.
 
     Attributes:
-        index: the position of the request.
+        index: the position of the request in the batch.
         request: the request, unchanged.
         resolved: the checked request.
         progress: the listener for the events of this wheel, or ``None``.
@@ -69,7 +69,7 @@ class Batch:
     Args:
         requests: the requests, which are all checked before the first one is fetched.
         jobs: the number of parallel downloads, or ``None`` for a number that index servers accept.
-        progress: the caller's listener, which is called by one thread at a time.
+        progress: the caller's listener. One thread at a time calls it.
         return_exceptions: whether an invalid request is an outcome instead of an error of the whole batch.
 
     Raises:
@@ -107,7 +107,7 @@ class Batch:
         self.jobs = min(jobs or _JOBS, len(items))
 
     def take(self) -> BatchItem | None:
-        """Return the next item to fetch, or ``None``."""
+        """Return the next item to fetch, or ``None`` if no item is left."""
         with self._lock:
             return next(self._remaining, None)
 
@@ -144,7 +144,7 @@ class Batch:
         """Return the wheels in the order of the requests.
 
         Raises:
-            ExceptionGroup: if a request failed. It contains all failures.
+            ExceptionGroup: if a request failed. The group contains all failures.
         """
         outcomes = self.outcomes()
         failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
@@ -156,7 +156,7 @@ class Batch:
 def _resolve(request: Request) -> ResolvedRequest:
     if isinstance(request, str):
         request = WheelRequest(request)
-    # WheelRequest is first, because checking a protocol takes half as long as the rest of this function.
+    # WheelRequest is checked first, because checking a protocol takes half as long as the rest of this function.
     if not isinstance(request, WheelRequest | WheelLike):
         kind = type(request).__name__
         raise TypeError(f"a request must be a URL, a WheelRequest or have the attributes url and hashes, not {kind}")
@@ -184,7 +184,7 @@ def fetch_in_threads(
 ) -> None:
     """Fetch a batch in new threads.
 
-    A KeyboardInterrupt in any of the threads cancels all of them, and is raised after they have ended.
+    A KeyboardInterrupt in any thread cancels all threads, and is raised after they have ended.
 
     Args:
         batch: the batch.

@@ -1,16 +1,16 @@
 """Download the bytes of a wheel into its partial file, from the first of its sources that has them.
 
-A source that delivers bytes is used again: an interrupted body is continued for as long as there is progress. If a
-source delivers no bytes, the next one is tried, and after each round over all of them there is a pause. A source that
+A source that delivers bytes is used again. An interrupted body is continued for as long as there is progress. If a
+source delivers no bytes, the next source is tried. After each round over all sources, there is a pause. A source that
 refuses permanently, or whose bytes do not match, is not used again. The error lists all attempts.
 
-The responses to a request for "the bytes from N on":
+A request for "the bytes from N on" has these responses:
 
 - 206 from N on: the bytes are appended.
-- 206 from another offset, or 416: this server's ranges cannot be used, and the next request is for the whole file.
+- 206 from another offset, or 416: this server's ranges cannot be used. The next request is for the whole file.
 - 416 with a total size of N bytes: the file is complete.
-- 200, 203 or 412: the file has changed, and the download starts over.
-- Any other status may refer to the range or to the file, and a request without a range decides. If the status is
+- 200, 203 or 412: the file has changed. The download starts over.
+- Any other status: it may refer to the range or to the file. A request without a range decides. If the status is
   transient, that request is the last one, since it discards the bytes.
 
 The digest decides whether the bytes belong to one file. Without a digest, bytes are combined only under a strong
@@ -41,13 +41,13 @@ from .._request import ResolvedRequest, Source, text_key
 from .partial import Origin, PartialDownload
 from .receive import BodyReceiver
 
-# Attempts in a row without progress, for each source.
+# The number of consecutive attempts without progress, for each source.
 _ATTEMPTS = 5
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 20.0
-# An attempt counts as progress if it delivers this part of the missing bytes, so that a server that delivers one byte
-# at a time cannot keep a download going. The absolute number always suffices: a bad connection may deliver no more of a
-# large wheel at a time, and still deliver all of it in the end.
+# An attempt counts as progress if it delivers this part of the missing bytes. A server that delivers one byte per
+# attempt therefore cannot prolong a download without end. The absolute number always suffices, because a bad connection
+# may never deliver more of a large wheel in one attempt, but still deliver all of it in the end.
 _PROGRESS_PART = 0.01
 _PROGRESS_BYTES = 1 << 18
 _PROGRESS_BYTES_OF_UNKNOWN = 1 << 16
@@ -61,14 +61,14 @@ class ResponseHead:
     """The response of a server without the body.
 
     Attributes:
-        modified: whether there was a body; otherwise the bytes that the request's conditions name are still current.
-        headers: the headers of the last response, with lowercase names; empty if no request was needed.
+        modified: whether there was a body. If not, the server has confirmed the bytes in the cache.
+        headers: the headers of the last response, with lowercase names. Empty if no request was needed.
         requested_at: when the last request was sent, in seconds since the epoch.
         url: the URL of the last request, before redirects.
         hops: the headers of the redirects that were followed.
-        place: the key of the URL that the redirects led to, see :func:`place_of`.
-        is_private: whether only this user may use the response: it or a redirect says so, or the request of one of them
-            had credentials.
+        place: the key of the URL that the redirects led to: see :func:`place_of`.
+        is_private: whether only this user may use the response. This is so if the response or a redirect is declared
+            private, or if the request of one of them had credentials.
     """
 
     modified: bool
@@ -86,10 +86,10 @@ def is_private_response(response: Response) -> bool:
 
 
 def place_of(response: Response) -> str:
-    """Return the key of the URL that redirects led to; empty if there were none.
+    """Return the key of the URL that redirects led to, or an empty string if there were no redirects.
 
-    The statements of a server hold for that URL only: a redirect may later lead to another file with the same ETag, or
-    to an older one. The query is left out, since it often contains a signature that changes each time.
+    A server's validators are valid for that URL only. A redirect may later lead to another file with the same ETag, or
+    to an older file. The query is omitted, since it often contains a signature that changes each time.
     """
     return text_key(urlsplit(response.url)._replace(query="").geturl()) if response.history else ""
 
@@ -100,7 +100,7 @@ class Conditions:
 
     Attributes:
         headers: header fields such as If-None-Match.
-        place: the key of the URL that their values were received from, see :func:`place_of`.
+        place: the key of the URL from which their values were received: see :func:`place_of`.
     """
 
     headers: Mapping[str, str]
@@ -113,10 +113,10 @@ class _Route:
 
     Attributes:
         source: the source.
-        ranges: whether the source supports range requests, as far as known.
-        is_range_refused: whether the next request must be one for the whole file, since a range was refused.
+        ranges: whether range requests may still be sent to the source.
+        is_range_refused: whether the next request must be for the whole file, since the source refused a range.
         failure: the last failure, or ``None``.
-        not_before: the monotonic time of the next request that the source allows.
+        not_before: the monotonic time at which the source allows the next request.
     """
 
     source: Source
@@ -131,7 +131,7 @@ class Downloader:
 
     Args:
         client: sends the requests.
-        max_bytes: the most bytes that a body may write if the request has no size; ``None`` for no limit.
+        max_bytes: the maximum size in bytes of a body if the request has no size, or ``None`` for no limit.
     """
 
     def __init__(self, client: HttpClient, max_bytes: int | None) -> None:
@@ -147,7 +147,7 @@ class Downloader:
 
         Raises:
             DownloadError: if the wheel cannot be downloaded.
-            SizeMismatchError: if a server declares another size than the requested one, or sends more.
+            SizeMismatchError: if a server declares another size than the requested one, or sends more bytes.
             HashMismatchError: if the bytes do not have the requested hashes.
             InvalidWheelError: if no hash was requested, and the bytes are not a wheel.
             CommitError: if the bytes cannot be written.
@@ -187,7 +187,7 @@ class _Download:
 
     def run(self) -> ResponseHead:
         with suppress(*_FAILURES):
-            # Most downloads succeed at once, and do not need the import of the retry loop.
+            # Most downloads succeed at once and do not need to import the retry loop.
             return self._attempt()
         if not self._is_exhausted():
             with suppress(*_FAILURES):
@@ -199,7 +199,8 @@ class _Download:
                     stop=lambda _: self._is_exhausted(),
                     sleep=self._wait,
                 )
-        # Outside the handlers, so that the error does not refer to those of the HTTP library, which may quote URLs.
+        # The error is raised outside the handlers. It must not refer to the errors of the HTTP library, which may
+        # quote URLs.
         raise self._error()
 
     def _is_exhausted(self) -> bool:
@@ -229,7 +230,7 @@ class _Download:
         except _MISMATCHES as error:
             self._note(route, FailedRequestError(error.problem, is_transient=False))
             if self._partial.doubtful:
-                # The bytes came from two responses, or from an earlier run. This source may still be good.
+                # The bytes were received in two responses or in an earlier run. This source may still be usable.
                 self._idle += 1
             else:
                 error.url = route.source.display_url
@@ -239,11 +240,11 @@ class _Download:
             raise
 
     def _advance(self, route: _Route, failure: FailedRequestError, *, has_progress: bool) -> None:
-        """Use the same source again after progress, else the next one. Pause after each round over all of them."""
+        """Choose the same source after progress, or else the next one. Pause after each round over all sources."""
         if has_progress:
             self._idle = 0
         elif failure.pause or not route.is_range_refused:
-            # After a permanent refusal of a range, the same source is always asked for the whole file, too.
+            # After a permanent refusal of a range, the same source always receives a request for the whole file.
             self._idle += 1
             self._turn += failure.pause
         if failure.pause and (has_progress or self._turn % len(self._routes) == 0):
@@ -255,7 +256,7 @@ class _Download:
         self._tried.append(f"{failure.at or route.source.display_url}: {failure.problem}")
 
     def _error(self) -> Exception:
-        """Return the error of the download. A mismatch precedes a failure, and the first source precedes mirrors."""
+        """Return the error of the download. A mismatch has precedence, and then the failure of the first source."""
         elapsed = self._system.monotonic() - self._started
         if self._mismatch is not None:
             error = self._mismatch
@@ -279,7 +280,7 @@ class _Download:
         return download_error
 
     def _seconds_to_wait(self) -> float:
-        """Return the seconds until the next attempt: until the source allows a request, and the pause after a round."""
+        """Return the seconds until the source allows the next request, plus the pause after a round."""
         if not self._routes:
             return 0.0
         return max(0.0, self._next_route().not_before - self._system.monotonic()) + self._pause
@@ -295,8 +296,8 @@ class _Download:
         self._attempts += 1
         partial, stage = self._partial, self._partial.stage
         if self._request.hashes and stage.written and stage.written in {partial.total, self._request.size}:
-            # The file is complete, and only its digest is still to be checked. Without a requested hash, the bytes
-            # after the last one are requested instead, since the file may have changed.
+            # The file is complete, and only its digest must still be checked. Without a requested hash, a range after
+            # the last byte is requested instead, since the file may have changed.
             stage.check()
             return ResponseHead(modified=True, headers={}, requested_at=self._system.now(), url=route.source.url)
         requested_at = self._system.now()
@@ -321,7 +322,7 @@ class _Download:
         return head
 
     def _headers(self, route: _Route) -> dict[str, str]:
-        """Return the header fields that request the missing bytes, if they can be appended; else the whole file."""
+        """Return the header fields that request the missing bytes, or the whole file if nothing can be appended."""
         partial = self._partial
         written = partial.stage.written
         same_url = partial.origin is not None and partial.origin.is_from(route.source.url)
@@ -330,7 +331,7 @@ class _Download:
             partial.restart()
             written = 0
         if not written or route.is_range_refused:
-            # The bytes are kept: other sources can continue them if this one does not have the file.
+            # The bytes are kept, because another source can continue them if this one does not have the file.
             return dict(self._conditions.headers) if self._conditions and route is self._first else {}
         if validator is None:
             partial.doubtful = True
@@ -372,8 +373,8 @@ class _Download:
     def _refused_range(self, route: _Route, failure: FailedRequestError) -> FailedRequestError:
         """Return the error for a range that the source refused, and choose the form of its next request.
 
-        A permanent status is checked at once by a request for the whole file. A transient one usually ends soon, and
-        the bytes are worth more: only in the last round, the source is asked for the whole file.
+        After a permanent status, the next request is for the whole file. A transient status usually ends soon, and a
+        request for the whole file would discard the bytes. It is therefore sent only in the last round.
         """
         is_last_round = self._idle + len(self._routes) >= (_ATTEMPTS - 1) * self._rounds
         route.is_range_refused = is_last_round or not failure.is_transient
@@ -400,8 +401,8 @@ class _Download:
         self._record_origin(route, response, partial.total if total is None else total)
 
     def _may_append(self, route: _Route, response: Response) -> bool:
-        # With a hash, appending is worth a try, since mirrors have different validators for the same bytes. Without a
-        # hash, a mixture would not be noticed.
+        # With a hash, bytes are appended regardless of validators, since mirrors have different ones for the same
+        # bytes. Without a hash, a mixture of two files would not be detected.
         return bool(self._request.hashes) or self._origin(route, response).continues(self._partial.origin)
 
     def _changed(self) -> FailedRequestError:
@@ -416,7 +417,7 @@ class _Download:
         return FailedRequestError(problem, is_transient=True, pause=False)
 
     def _record_origin(self, route: _Route, response: Response, total: int | None) -> None:
-        """Record the source of the next bytes, and check the declared size against the requested one."""
+        """Record the source of the next bytes, and compare the declared size with the requested one."""
         size = self._request.size
         if total is None or parse_codings(response.headers):
             total = size
@@ -444,6 +445,6 @@ def _required_progress(remaining: int | None) -> int:
 
 
 def _full_jitter(number: int) -> float:
-    """Return a random pause in seconds: its limit doubles each round, and clients do not retry at the same time."""
-    # The choice is not a secret.
+    """Return a random pause in seconds, so that clients do not retry at the same time. Its limit doubles each round."""
+    # The pause is not a secret.
     return random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** max(0, number - 1)))  # noqa: S311

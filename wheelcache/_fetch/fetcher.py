@@ -1,7 +1,7 @@
 """Add a wheel that is not in the store.
 
 :meth:`Fetcher.fetch` first waits for its turn, since only one thread or process at a time downloads a wheel. It then
-looks the wheel up again, because another thread or process may have added it. If the wheel is still missing, a partial
+looks the wheel up again, because another thread or process may have added it. If the wheel is still missing, a
 download is begun or resumed. The sources are tried in order, and the bytes are hashed while they are received. The
 complete file is committed. For a request without a hash, the response is stored in the index. If security software
 removes the file before it is committed, the wheel is fetched once more.
@@ -33,7 +33,7 @@ from .partial import PartialDownloads
 from .remote_wheel import NoRangesError
 from .revalidate import conditional_headers, remember_response
 
-# The first removal of a file may be an accident. The second is reported.
+# The first removal of a file may be an accident. The second one is an error.
 _COMMIT_ATTEMPTS = 2
 
 
@@ -42,7 +42,7 @@ class Fetcher:
 
     Args:
         store: the store.
-        http: the client that downloads.
+        http: sends the requests.
         single_flight: ensures that only one caller at a time downloads a wheel.
         counters: the hits and misses of the cache.
         offline: whether the network must not be used.
@@ -67,7 +67,7 @@ class Fetcher:
         self._limits = limits
 
     def fetch(self, op: Operation, request: ResolvedRequest, *, refresh: bool = False) -> CachedWheel:
-        """Return a requested wheel that is not in the store. See ``Cache.fetch``."""
+        """Add a requested wheel that is not in the store, and return it: see ``Cache.fetch``."""
         self._require_network(request)
         self._store.require_writable("fetch")
         check_wheel_name(request.filename, operation="fetch", url=request.display_url)
@@ -121,7 +121,7 @@ class Fetcher:
             fs, self._temporary(fs), expected=request.hashes, size=request.size, display_url=request.display_url
         ) as stage:
             local.fetch_file_url(stage, request, fs)
-            # No URL is recorded, because the path of this machine is useless if the cache is used on another one.
+            # No URL is recorded, because a path of this machine is useless if the cache is used on another machine.
             return self._store.commit(fs, stage, request.filename, None, Status.ADDED)
 
     def put(
@@ -131,7 +131,7 @@ class Fetcher:
         filename: str,
         expected: Mapping[str, str],
     ) -> CachedWheel:
-        """Add a wheel from a local file. See ``Cache.put``."""
+        """Add a wheel from a local file: see ``Cache.put``."""
         fs = RobustIO(op)
 
         def copy() -> CachedWheel:
@@ -146,7 +146,7 @@ class Fetcher:
         return retry_if_removed(copy) if isinstance(source, str | os.PathLike) else copy()
 
     def metadata(self, op: Operation, request: ResolvedRequest, expected: Mapping[str, str]) -> bytes:
-        """Return the METADATA of a wheel. See ``Cache.metadata``."""
+        """Return the METADATA of a wheel: see ``Cache.metadata``."""
         fs = RobustIO(op)
         metadata = Metadata(self._store.layout, writable=not self._store.read_only)
         wheel = self._store.find(fs, request)
@@ -159,7 +159,7 @@ class Fetcher:
                 if not request.url.startswith("file:"):
                     return metadata.fetch(fs, self._http, request, expected)
             except NoRangesError:
-                pass  # the server does not support range requests, so the whole wheel is downloaded
+                pass  # without range requests, the whole wheel is downloaded
             wheel = self.fetch(op, request)
         return metadata.read_from_wheel(fs, str(wheel.path), request, expected)
 

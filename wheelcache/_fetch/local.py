@@ -20,9 +20,9 @@ _CHUNK = 1 << 20
 
 @contextmanager
 def open_source(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[BinaryIO, int | None]]:
-    """Open a source, and yield it with its size in bytes, or ``None`` if the size is unknown.
+    """Open a source, and yield it with its size in bytes, or with ``None`` if the size is unknown.
 
-    A file object is yielded unchanged, and is not closed.
+    A file object is yielded unchanged. It is not closed.
 
     Raises:
         TypeError: if the source is neither a path nor a file object.
@@ -60,7 +60,7 @@ def fetch_file_url(stage: StagedFile, request: ResolvedRequest, fs: RobustIO) ->
     """Copy the file of a ``file:`` URL into a staged file.
 
     Raises:
-        DownloadError: if the file cannot be read. Its ``__cause__`` is the system's error.
+        DownloadError: if the file cannot be read. The ``__cause__`` is the error of the operating system.
     """
     parts = urlsplit(request.url)
     host = "" if parts.netloc == "localhost" else parts.netloc

@@ -1,9 +1,9 @@
-"""METADATA of a wheel, without downloading the wheel if possible.
+"""Read METADATA of a wheel, without downloading the wheel if possible.
 
-The sources, in this order: the wheel in the cache, METADATA that was kept, the ``.metadata`` file of the index
-(https://peps.python.org/pep-0658/), the wheel by range requests. A server without range requests sends the whole wheel
-anyway, so the caller then fetches it into the cache. If a server refuses a range, the status of that fetch decides
-whether the server has the wheel.
+The sources are tried in this order: the wheel in the cache, METADATA that was kept, the ``.metadata`` file of the index
+(https://peps.python.org/pep-0658/), and the wheel on the server by range requests. A server without range requests
+sends the whole wheel anyway. In this case, the caller fetches the wheel into the cache. If a server refuses a range,
+the status of that fetch decides whether the server has the wheel.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from .remote_wheel import NoRangesError, RefusedRangeError, RemoteWheel, read_bo
 _T = TypeVar("_T")
 
 _ATTEMPTS = 4
-# A server that refuses a range is busy, or refuses every range.
+# A refused range is attempted less often, because some servers refuse every range.
 _ATTEMPTS_OF_A_RANGE = 2
-# Seconds, multiplied by the number of the attempt.
+# The pause after an attempt, in seconds. It is multiplied by the number of the attempt.
 _WAIT = 0.5
 
 
 def read_metadata(read_at: ReadAt, size: int, request: ResolvedRequest, path: str | None = None) -> bytes:
-    """Return METADATA of a wheel that is read by offset. :mod:`.._archive.wheel` documents which wheels are refused.
+    """Return METADATA of a wheel that is read by offset. :mod:`.._archive.wheel` lists the wheels that are refused.
 
     Raises:
         InvalidWheelError, UnsafeWheelError: if the wheel is refused.
@@ -56,7 +56,7 @@ def check_metadata(data: bytes, request: ResolvedRequest, hashes: Mapping[str, s
     """Return METADATA from any source if it has these hashes.
 
     Raises:
-        HashMismatchError: if it does not.
+        HashMismatchError: if METADATA does not have them.
     """
     running = MultiHash(hashes)
     running.update(data)
@@ -79,8 +79,8 @@ class FetchedMetadata(NamedTuple):
     """METADATA from the network.
 
     Attributes:
-        data: its bytes.
-        is_private: whether only this user may use it.
+        data: the bytes of METADATA.
+        is_private: whether only this user may use the METADATA.
     """
 
     data: bytes
@@ -90,7 +90,7 @@ class FetchedMetadata(NamedTuple):
 def fetch_metadata_file(
     op: Operation, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]
 ) -> FetchedMetadata | None:
-    """Return the ``.metadata`` file of the index, or ``None`` if it does not exist.
+    """Return the ``.metadata`` file of the index, or ``None`` if the file does not exist.
 
     Raises:
         FailedRequestError: if the request fails and the failure is transient.
@@ -98,7 +98,7 @@ def fetch_metadata_file(
     url, separator, query = request.url.partition("?")
     source = Source(f"{url}.metadata{separator}{query}", request.display_url, request.auth, request.url)
     with http.get(op, source, {}) as response:
-        # A proxy that changes a response says so by 203. The hash of the index shows whether the file is unchanged.
+        # A proxy that changes a response sends status 203. The hash of the index proves that the file is unchanged.
         is_changed = response.status_code == HTTPStatus.NON_AUTHORITATIVE_INFORMATION
         if response.status_code != HTTPStatus.OK and not (is_changed and _hashes.naming_hash(hashes)):
             failure = failed_response(response, op.system.now())
@@ -106,7 +106,7 @@ def fetch_metadata_file(
                 raise failure
             return None
         data = read_body(op, response, LARGEST_METADATA, lambda received: _is_requested(received, request, hashes))
-    # Some servers answer with status 200 and a page that says "not found".
+    # Some servers respond with status 200 and an error page.
     return FetchedMetadata(data, is_private_response(response)) if hashes or _is_metadata(data) else None
 
 
@@ -121,7 +121,7 @@ def _is_requested(data: bytes, request: ResolvedRequest, hashes: Mapping[str, st
 
 
 def _is_metadata(data: bytes) -> bool:
-    """Return whether the bytes have the field that METADATA begins with."""
+    """Return whether the bytes contain the field with which METADATA begins."""
     return re.search(rb"^Metadata-Version:", data, re.MULTILINE | re.IGNORECASE) is not None
 
 
@@ -155,7 +155,7 @@ class Metadata:
 
     Args:
         layout: the paths of the cache folder.
-        writable: whether METADATA from the network is kept.
+        writable: whether to keep METADATA from the network.
     """
 
     def __init__(self, layout: Layout, *, writable: bool) -> None:
@@ -166,7 +166,7 @@ class Metadata:
         """Return METADATA of a wheel in the cache.
 
         Raises:
-            HashMismatchError: if it does not have the hashes.
+            HashMismatchError: if METADATA does not have the hashes.
             InvalidWheelError, UnsafeWheelError: if the wheel is refused, or no longer exists.
         """
         try:
@@ -179,7 +179,7 @@ class Metadata:
         return check_metadata(data, request, hashes)
 
     def read_kept(self, fs: RobustIO, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes | None:
-        """Return METADATA that was kept, or ``None`` if no METADATA with these hashes was kept."""
+        """Return METADATA with these hashes that was kept, or ``None`` if there is no such METADATA."""
         keys = (_key(fs, request, hashes, is_private=is_private) for is_private in (True, False))
         for key in filter(None, keys):
             text = (decode(fs.read(self._layout.metadata(key)) or b"") or {}).get("metadata")
@@ -187,16 +187,16 @@ class Metadata:
                 try:
                     return check_metadata(text.encode("latin-1", "replace"), request, hashes)
                 except HashMismatchError:
-                    pass  # found by one of the hashes, but another one differs, or altered: ask the index again
+                    pass  # the file was altered, or has only one of several hashes, and the index is asked again
         return None
 
     def fetch(self, fs: RobustIO, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
-        """Return METADATA from the network, and keep it.
+        """Return METADATA from the network, and keep it in the cache.
 
         Raises:
-            NoRangesError: if it is available only by downloading the whole wheel.
+            NoRangesError: if METADATA is available only by downloading the whole wheel.
             DownloadError: if the requests fail.
-            HashMismatchError: if it does not have the hashes.
+            HashMismatchError: if METADATA does not have the hashes.
             InvalidWheelError, UnsafeWheelError: if the wheel is refused.
         """
         fetched = self._download(fs, http, request, hashes)
@@ -213,7 +213,7 @@ class Metadata:
             content = encode({"metadata": data.decode("latin-1")})
             fs.without_waiting().write_small(self._layout.metadata(key), content, temporary)
         except CommitError:
-            pass  # the next caller asks the server again
+            pass  # the next caller requests METADATA again
 
     def _download(
         self, fs: RobustIO, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]
@@ -238,13 +238,13 @@ class Metadata:
                 raise
             attempts.wait_as_requested()
             if not self._writable:
-                # The caller cannot fetch the wheel, and must report a missing one as missing.
+                # The caller cannot fetch the wheel. If the wheel is missing, the error must contain its status.
                 attempts.run(lambda: check_exists(op, http, request))
             raise NoRangesError from None
 
 
 class _Attempts:
-    """The attempts to download the metadata of one wheel, each repeated while its failure is transient."""
+    """The attempts to download METADATA of one wheel. Each is repeated while its failure is transient."""
 
     def __init__(self, fs: RobustIO, request: ResolvedRequest) -> None:
         self._op = fs.op
@@ -258,8 +258,8 @@ class _Attempts:
         """Return the result of ``download``.
 
         Raises:
-            FailedRequestError: the last failure, if it is permanent, if the server requests a long wait, or after
-                four attempts, two if the server refused a range.
+            FailedRequestError: if a failure is permanent, if the server requests a long wait, or after four attempts.
+                If the server refused a range, after two attempts.
         """
 
         def attempt() -> _T:
@@ -308,10 +308,10 @@ class _Attempts:
 
 
 def _key(fs: RobustIO, request: ResolvedRequest, hashes: Mapping[str, str], *, is_private: bool) -> str | None:
-    """Return the key under which METADATA is kept, or ``None`` if it is not kept.
+    """Return the key under which METADATA is kept, or ``None`` if METADATA is not kept.
 
-    It is kept if a strong hash of it or of the wheel is known. With only that of the wheel, private METADATA has a key
-    for each user, and is not kept if the user is unknown.
+    METADATA is kept if a strong hash of METADATA or of the wheel is known. With only the hash of the wheel, private
+    METADATA has a key for each user. It is not kept if the user is unknown.
     """
     metadata_hash = _hashes.naming_hash(hashes)
     if metadata_hash:
@@ -320,5 +320,5 @@ def _key(fs: RobustIO, request: ResolvedRequest, hashes: Mapping[str, str], *, i
     user = fs.system.user() if is_private else "all users"
     if wheel_hash is None or user is None:
         return None
-    # The hash of the wheel cannot be checked without the wheel, so METADATA of one URL is not used for another.
+    # The hash of the wheel cannot be checked without the wheel. METADATA of one URL is therefore not used for another.
     return f"{wheel_hash} {request.url} for {user}"

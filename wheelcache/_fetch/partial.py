@@ -1,9 +1,9 @@
 """Keep the file of an unfinished download after a lost connection, Ctrl-C or a killed process, and resume it.
 
 A process never writes to a file that another process may have open. An abandoned file is claimed by an exclusive rename
-to our own name. A file is abandoned if its owner released it, or if process ID, boot and PID namespace show that the
-owner has ended. Any other file is copied, because its owner may run in another container or on another machine and may
-still be writing.
+to a name of this process. A file is abandoned if its owner released it, or if process ID, boot and PID namespace prove
+that the owner has ended. Any other file is copied, because its owner may run in another container or on another machine
+and may still be writing.
 
 A resumed file is hashed from its first byte, through the handle that continues to write it. The digest of the complete
 file is then compared with the requested one. Without a requested hash, a download is resumed only if its URL has the
@@ -42,9 +42,9 @@ class Origin:
     """The response that delivered the bytes of a partial download.
 
     Attributes:
-        url: the hash of the URL, since the URL itself may contain a secret.
+        url: the hash of the URL. The URL itself may contain a secret.
         validator: the strong ETag or date for the If-Range of the next request, or ``None``.
-        place: the hash of the URL that redirects led to. Empty if there were no redirects.
+        place: the hash of the URL that redirects led to, or an empty string if there were no redirects.
     """
 
     url: str
@@ -74,10 +74,10 @@ class PartialDownload:
         stage: the file.
         origin: the origin of the bytes, or ``None`` if it is unknown.
         total: the size of the complete file in bytes, or ``None`` if it is unknown.
-        doubtful: whether the bytes may be damaged or belong to two different files. Only the digest can show
+        doubtful: whether the bytes may be damaged or belong to two different files. Only the digest can prove
             that they are intact.
         resumed: whether the file contains bytes of an earlier response.
-        is_encoded: whether the file has bytes with a content coding. No other response can be appended to them.
+        is_encoded: whether the bytes have a content coding. No other response can be appended to them.
         most_written: the largest size in bytes that the file has had.
     """
 
@@ -135,7 +135,7 @@ class PartialDownload:
             self._fs.discard(self._layout.origin_file(self.stage.path))
 
     def _save_origin(self) -> None:
-        """Write the origin file, without which only a download with a requested hash can be resumed."""
+        """Write the origin file, which a download without a requested hash needs to be resumed."""
         if self.origin is None or self._saved == (self.origin, self.total):
             return
         self._saved = self.origin, self.total
@@ -173,8 +173,8 @@ class PartialDownload:
         try:
             fs.files.rename(path, released)
         except OSError:
-            # Another process holds the file, so its name keeps our process ID. It can still be copied, or claimed after
-            # this process has ended.
+            # Another process has the file open, and the name still contains our process ID. The file can be copied now,
+            # and claimed after this process has ended.
             fs.discard(self._layout.origin_file(released))
 
 
@@ -186,7 +186,7 @@ class PartialDownloads:
 
     @contextmanager
     def begin(self, fs: RobustIO, request: ResolvedRequest) -> Iterator[PartialDownload]:
-        """Begin a download, or resume a leftover. If the download fails, keep its file if it can be resumed."""
+        """Begin a download, or resume a leftover. If the download fails but can be resumed, keep its file."""
         leftovers = self._find_leftovers(fs, request)
         partial = self._resume(fs, request, leftovers)
         if partial is None:
@@ -210,7 +210,7 @@ class PartialDownloads:
         return self._layout.new_partial(request.key, OwnerTag.new(system.now(), system.boot()), system.pid_namespace())
 
     def _resume(self, fs: RobustIO, request: ResolvedRequest, leftovers: list[_Leftover]) -> PartialDownload | None:
-        """Resume the largest usable leftover, and delete the abandoned ones. Return ``None`` if none can be used."""
+        """Resume the largest usable leftover, and delete the abandoned ones. Return ``None`` if none is usable."""
         found: PartialDownload | None = None
         for leftover in leftovers:
             if found is None and _MIN_BYTES <= leftover.size <= (request.size or leftover.size):
@@ -307,7 +307,7 @@ class _Leftover:
     Attributes:
         path: the path of the file.
         size: the size in bytes.
-        is_abandoned: whether the file has no owner, or its owner is known to have ended.
+        is_abandoned: whether the file has no owner, or its owner has certainly ended.
         is_idle: whether the owner is unknown to this system, and has not written to the file for ten minutes.
         same_boot: whether the file was created in the current boot of this machine.
     """
@@ -355,4 +355,4 @@ def _write_origin(fs: RobustIO, path: str, origin: Origin, total: int | None) ->
         with fs.files.create(path) as file:
             file.write(data)
     except OSError:
-        pass  # best effort, since a download with a requested hash needs no origin file, and a torn one is ignored
+        pass  # best effort: a download with a requested hash needs no origin file, and an incomplete one is ignored

@@ -28,18 +28,18 @@ class Passthrough:
     """One request of another client.
 
     Args:
-        store: where the wheel is looked up and added.
-        op: the operation; it lasts until the body has been read.
+        store: the store in which the wheel is looked up, and to which it is added.
+        op: the operation, which lasts until the body has been read.
         chain: the request, and the redirects that led to it.
         refresh: whether the client asked for a revalidation.
-        max_bytes: the most bytes of a body that is stored; ``None`` for no limit.
+        max_bytes: the maximum size in bytes of a body that is stored, or ``None`` for no limit.
 
     Attributes:
         wheel: the wheel in the store, or ``None``.
-        is_fresh: whether the wheel may be used without asking the server.
+        is_fresh: whether the wheel may be used without revalidation.
 
     Raises:
-        WheelCacheError: if the store cannot be used, or the file name is not a wheel's.
+        WheelCacheError: if the store cannot be used, or the file name is not a wheel file name.
     """
 
     def __init__(
@@ -63,25 +63,25 @@ class Passthrough:
 
     def conditional_headers(self) -> dict[str, str]:
         """Return the header fields that ask the server whether the wheel in the store is still current."""
-        # The client follows redirects itself. Each server only knows its own validators.
+        # The client follows redirects itself. A validator is valid only at the server that sent it.
         if self.wheel is None or self._known is None or self._known.place != self._chain.place:
             return {}
         return conditional_headers(self._known, refresh=False)
 
     def open(self) -> BinaryIO | None:
-        """Open the wheel, or return ``None`` if it was removed meanwhile."""
+        """Open the wheel, or return ``None`` if the wheel is not in the store any more."""
         return None if self.wheel is None else self._fs.open_read(str(self.wheel.path))
 
     def record_revalidation(self, headers: Mapping[str, str]) -> None:
-        """Store that the server has confirmed the wheel, with these headers."""
+        """Record in the index that the server has confirmed the wheel, with these headers."""
         if self.wheel is not None and not self._store.read_only:
             try:
                 self._remember(self.wheel, headers, modified=False)
             except OperationCancelledError:
-                pass  # the cache was closed, which must not affect the client
+                pass  # closing the cache must not affect the client
 
     def is_whole_wheel(self, status: int) -> bool:
-        """Return whether the body of a response with this status is a wheel, as far as its status shows."""
+        """Return whether the body of a response with this status can be a whole wheel."""
         return status == HTTPStatus.OK or (
             status == HTTPStatus.NON_AUTHORITATIVE_INFORMATION and self._request.is_pinned
         )
@@ -93,12 +93,12 @@ class Passthrough:
         return BodyWriter(self, stage, headers, self._max_bytes)
 
     def _may_store(self, headers: Mapping[str, str]) -> bool:
-        """Return whether the body may be stored: with a requested hash always, else if the server allows it."""
+        """Return whether the body may be stored. Without a requested hash, the server decides."""
         chain, now = self._chain, self._fs.system.now()
         if chain.request.hashes or freshness(headers, chain.requested_at, now, chain.hops).storable:
             return True
         if self._known is not None and not self._store.read_only:
-            # The server has revoked the stored response, too.
+            # The stored response must not be used any more, either.
             self._store.index.remove_url(self._fs, self._request.url)
         return False
 
@@ -112,7 +112,7 @@ class Passthrough:
             return None
 
     def commit(self, stage: StagedFile, headers: Mapping[str, str]) -> None:
-        """Make a body that was read completely an entry."""
+        """Turn a body that was read completely into an entry."""
         request = self._request
         wheel = self._store.commit(self._fs, stage, request.filename, request.display_url, Status.DOWNLOADED)
         if not request.hashes:
@@ -120,7 +120,8 @@ class Passthrough:
 
     def _remember(self, wheel: CachedWheel, headers: Mapping[str, str], *, modified: bool) -> None:
         chain, sha256 = self._chain, wheel.hashes["sha256"]
-        # Also under the URL that the redirects led to: somebody without a login does not learn where they lead.
+        # Redirects that need credentials lead to URLs that other users cannot learn. The entries of these URLs are also
+        # private.
         by_redirects = chain.with_credentials or any(map(is_private, chain.hops))
         for url in chain.stored_urls:
             is_first = url == chain.request.url
@@ -130,13 +131,13 @@ class Passthrough:
 
 
 class BodyWriter:
-    """Writes a body to the store while another client reads it. Its methods do not raise: on an error, they discard it.
+    """Writes a body to the store while another client reads it. After an error, the body is discarded without raising.
 
     Args:
         passthrough: the request.
-        stage: the file, or ``None`` if the body is not to be stored.
+        stage: the file, or ``None`` if the body is not stored.
         headers: the headers of the response, with lowercase names.
-        max_bytes: the most bytes that are stored; ``None`` for no limit.
+        max_bytes: the maximum number of bytes that are stored, or ``None`` for no limit.
     """
 
     def __init__(
@@ -159,18 +160,18 @@ class BodyWriter:
                 self.discard()
 
     def finish(self) -> None:
-        """Make the body, which was read completely, an entry."""
-        # Not every transport notices that a body is shorter than declared.
+        """Turn the body, which was read completely, into an entry."""
+        # Not every transport detects a body that is shorter than declared.
         declared = declared_length(self._headers)
         if self._stage is not None and declared in {None, self._stage.written}:
             try:
                 self._passthrough.commit(self._stage, self._headers)
             except (WheelCacheError, OperationCancelledError):
-                pass  # the bytes do not have the requested hash, the disk refuses, or the cache was closed
+                pass  # the hash does not match, the disk has refused the file, or the cache was closed
         self.discard()
 
     def discard(self) -> None:
-        """Delete the temporary file, unless it has become an entry."""
+        """Delete the temporary file, unless the file has become an entry."""
         if self._stage is not None:
             self._stage.__exit__(None, None, None)
             self._stage = None

@@ -1,8 +1,8 @@
 """Receive the body of a response into a partial file, within limits, and remove its content coding.
 
 The received bytes are written unchanged. If the server has labelled them with a content coding and they are not the
-requested wheel, they are decoded into a second file. Some servers label a plain wheel as gzip, and others compress it
-although the request forbids that: https://github.com/pypa/pip/blob/main/src/pip/_internal/network/utils.py.
+requested wheel, they are decoded into a second file. Some servers label a plain wheel as gzip. Others compress a wheel
+although the request forbids it: https://github.com/pypa/pip/blob/main/src/pip/_internal/network/utils.py.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .._operation import Operation
 from .._request import ResolvedRequest
 from .partial import PartialDownload
 
-# A wheel is compressed already, and grows when it is compressed once more: by a header, and by a few bytes per block.
+# A wheel is already compressed. A second compression adds a header, and a few bytes per block.
 _CODING_OVERHEAD_PART, _CODING_OVERHEAD_BYTES = 16, 1 << 16
-# The end record of a zip archive, which identifies other archives, also occurs in a stream of stored blocks.
+# The end record does not identify a plain archive here, because it also occurs in a stream of stored blocks.
 _ARCHIVE_START = b"PK\x03\x04"
 
 _LIMIT_ADVICE = (
@@ -46,7 +46,7 @@ class BodyReceiver:
         op: the operation.
         partial: the file.
         request: the request.
-        max_bytes: the most bytes that a body may write if the request has no size; ``None`` for no limit.
+        max_bytes: the maximum size in bytes of a body if the request has no size, or ``None`` for no limit.
 
     Attributes:
         partial: the file.
@@ -61,7 +61,7 @@ class BodyReceiver:
         self._max_bytes = max_bytes
 
     def receive(self, response: Response) -> tuple[str, ...]:
-        """Append a body to the file as it was received, and return its content codings.
+        """Append a body to the file, as it was received, and return its content codings.
 
         Raises:
             FailedRequestError: if the body ends before its declared end, or exceeds ``max_bytes``.
@@ -69,7 +69,7 @@ class BodyReceiver:
             CommitError: if the bytes cannot be written.
         """
         op, partial, stage = self._op, self.partial, self.partial.stage
-        # A transport or an event hook of the caller may have read the body, which is then decoded and complete.
+        # A transport or an event hook of the caller may have read the body. Such a body is decoded and complete.
         is_in_memory = response.body.is_decoded
         codings = () if is_in_memory else parse_codings(response.headers)
         declared = None if is_in_memory else declared_length(response.headers)
@@ -86,14 +86,14 @@ class BodyReceiver:
         if declared is not None and received != declared:
             raise FailedRequestError(f"the body ended after {received} of {declared} bytes", is_transient=True)
         if response.status_code == HTTPStatus.PARTIAL_CONTENT and stage.written < (partial.total or 0):
-            # A server may send fewer bytes than the requested rest.
+            # A server may send only a part of the requested range.
             raise FailedRequestError(f"received {stage.written} of {partial.total} bytes", is_transient=True)
         return codings
 
     def _check_limit(self, size: int) -> None:
-        """Raise an error if the file would become larger than it may be.
+        """Raise an error if a file of this size exceeds its limit.
 
-        The staged file itself compares bytes without a content coding with the requested size.
+        Without a content coding, the staged file itself compares its size with the requested one.
         """
         expected = self._request.size
         if expected is None:
@@ -119,8 +119,8 @@ class BodyReceiver:
 
         Raises:
             HashMismatchError, SizeMismatchError, InvalidWheelError: if the bytes are not the requested ones.
-            FailedRequestError: if they cannot be decoded, or exceed ``max_bytes`` when decoded.
-            CommitError: if they cannot be read or written.
+            FailedRequestError: if the bytes cannot be decoded, or exceed ``max_bytes`` when decoded.
+            CommitError: if the file cannot be read or written.
         """
         stage = self.partial.stage
         if not codings:
@@ -132,7 +132,7 @@ class BodyReceiver:
         try:
             self.partial.rewrite(lambda chunks: decode(chunks, codings, self._decoded_limit))
         except InvalidBodyError:
-            # The server declared a wrong content coding, so the received bytes are those of the file.
+            # The server declared a wrong content coding. The received bytes are those of the file.
             raise mismatch from None
         except TruncatedBodyError as error:
             raise FailedRequestError(str(error), is_transient=True) from None

@@ -1,10 +1,10 @@
-"""The redirects that another HTTP client follows for one wheel.
+"""Connect the requests that another HTTP client sends for one wheel when it follows redirects.
 
-Such a client sends each redirected request separately. Many servers redirect a download to storage, where its name is a
-digest and its query a new signature each time. So the first request identifies the wheel. The next request carries the
-:class:`Redirect` that it follows.
+Such a client sends each redirected request separately. Many servers redirect a download to a URL whose name is a digest
+and whose query is a new signature each time. The first request therefore identifies the wheel. Each later request
+carries the :class:`Redirect` that it follows.
 
-A redirect is kept in memory only. It contains no credentials, and its ``repr`` is redacted.
+A redirect is kept in memory only. It contains no credentials. Its ``repr`` is redacted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .._http.cache_control import KEPT
 from .._http.credentials import is_credential
 from .._request import ResolvedRequest, parse_request, split_url, text_key
 
-# As in fetch(). A client may follow thousands of redirects, and each keeps those before it.
+# This is the limit of fetch(). A client may follow thousands of redirects, and each refers to the previous ones.
 _MAX_REDIRECTS = 20
 
 
@@ -28,10 +28,10 @@ class RedirectChain:
     """The first request for a wheel, and the redirects that led to the current request.
 
     Attributes:
-        request: the first request, without credentials. If it has no hashes, those that a redirect added.
-        requested_at: when it was sent, in seconds since the epoch.
+        request: the first request, without credentials. If it had no hashes, it has those that a redirect added.
+        requested_at: when the first request was sent, in seconds since the epoch.
         url: the URL of the current request, without credentials and fragment.
-        with_credentials: whether the current request, or one that was redirected to it, was sent with credentials.
+        with_credentials: whether the current request or an earlier one was sent with credentials.
         redirect: the last redirect, or ``None`` if the current request is the first one.
     """
 
@@ -46,15 +46,15 @@ class RedirectChain:
 
     @property
     def place(self) -> str:
-        """The key of the current URL without its query, as in the index; empty for the first request."""
+        """The key of the current URL without its query, as in the index. Empty for the first request."""
         return "" if self.redirect is None else text_key(urlsplit(self.url)._replace(query="").geturl())
 
     @property
     def stored_urls(self) -> tuple[str, ...]:
         """The URLs under which the last response is stored if no hash identifies it.
 
-        A redirect is often not fresh, and its target often is. So the current URL counts besides the first one, unless
-        it has a query, which may be a signature that is never used again.
+        The response is often fresh although a redirect to it is not. It is therefore stored under the current URL too,
+        unless that URL has a query, which may be a signature that is never used again.
         """
         first = self.request.url
         is_used_again = self.url != first and not self.request.hashes and not urlsplit(self.url).query
@@ -62,7 +62,7 @@ class RedirectChain:
 
     @property
     def hops(self) -> tuple[Mapping[str, str], ...]:
-        """The header fields of the redirects that decide how long the last response is fresh."""
+        """The header fields of the redirects, which limit how long the last response is fresh."""
         return () if self.redirect is None else self.redirect.hops
 
 
@@ -72,9 +72,9 @@ class Redirect:
 
     Attributes:
         chain: the chain of the redirected request.
-        hops: the header fields of this redirect and of those before it that decide freshness, with lowercase names.
+        hops: the header fields of this redirect and the previous ones that determine freshness, with lowercase names.
         source: the key of the redirected URL.
-        target: the key of the URL that it redirects to.
+        target: the key of the URL to which this redirect leads.
         is_downgrade: whether this redirect or an earlier one leads from https to another scheme.
     """
 
@@ -94,11 +94,11 @@ class Redirect:
         Args:
             chain: the chain of the redirected request.
             url: the redirected URL.
-            target: the URL that it redirects to.
+            target: the URL to which the redirect leads.
             headers: the header fields of the response, with lowercase names.
 
         Raises:
-            ValueError: if the target is not a URL that wheels are downloaded from.
+            ValueError: if ``target`` is not an https, http or file URL.
         """
         was_downgraded = chain.redirect is not None and chain.redirect.is_downgrade
         is_downgrade = split_url(url).scheme == "https" and split_url(target).scheme != "https"
@@ -113,14 +113,14 @@ class Redirect:
 
 
 def chain_of(url: str, headers: Iterable[str], carried: object, now: float) -> RedirectChain | None:
-    """Return the chain that a request belongs to, or ``None`` if it is not for a wheel.
+    """Return the chain that a request belongs to, or ``None`` if the request is not for a wheel.
 
     A request that does not follow the redirect that it carries begins a new chain.
 
     Args:
         url: the URL of the request.
-        headers: the names of its header fields.
-        carried: the :class:`Redirect` that the request carries, or anything else if it carries no redirect.
+        headers: the names of the header fields of the request.
+        carried: the :class:`Redirect` that the request carries. Any other object is ignored.
         now: seconds since the epoch.
     """
     with_credentials = any(map(is_credential, headers))
@@ -133,7 +133,7 @@ def chain_of(url: str, headers: Iterable[str], carried: object, now: float) -> R
             carried = carried.chain.redirect if key == carried.source else None
         return _begin(url, now, with_credentials)
     except (WheelCacheError, ValueError):
-        return None  # the URL does not end in a wheel file name, or is no URL that wheels are downloaded from
+        return None  # the URL does not end in a wheel file name, or has another scheme
 
 
 def _begin(url: str, now: float, with_credentials: bool) -> RedirectChain:
@@ -142,7 +142,7 @@ def _begin(url: str, now: float, with_credentials: bool) -> RedirectChain:
 
 
 def _continue(redirect: Redirect, url: str, with_credentials: bool) -> RedirectChain | None:
-    """Return the chain of a redirected request, or ``None`` if its response must not count for the first URL."""
+    """Return the chain of a redirected request, or ``None`` if its response must not be stored for the first URL."""
     before = redirect.chain
     request = before.request
     if len(redirect.hops) > _MAX_REDIRECTS:
@@ -152,7 +152,7 @@ def _continue(redirect: Redirect, url: str, with_credentials: bool) -> RedirectC
             return None
         request = request._replace(hashes=request.hashes or _hashes_in(url, request.filename))
     if redirect.is_downgrade and not request.is_pinned:
-        # Anybody on the network can forge a response over http. The cache would serve it for the https URL later.
+        # Anybody on the network can forge a response over http. The cache would later serve it for the https URL.
         return None
     with_credentials = with_credentials or before.with_credentials
     return RedirectChain(request, before.requested_at, _bare(url), with_credentials, redirect)
@@ -170,7 +170,7 @@ def _hashes_in(url: str, filename: str) -> Mapping[str, str]:
     try:
         return parse_request(url, None, None, filename).hashes
     except ValueError:
-        return {}  # an invalid hash of the server
+        return {}  # the server sent an invalid hash
 
 
 def _bare(url: str) -> str:

@@ -1,7 +1,7 @@
-"""A wheel on a server, read by range requests.
+"""Read a wheel on a server by range requests.
 
 The end of the wheel is requested first. It contains the central directory of the archive, and in most wheels METADATA
-too, since build tools write it last:
+too, since build tools write METADATA last:
 https://packaging.python.org/en/latest/specifications/binary-distribution-format/#recommended-archiver-features
 Other parts are requested when they are read.
 """
@@ -23,7 +23,7 @@ from .._operation import Operation
 from .._request import ResolvedRequest
 from .download import is_private_response
 
-# METADATA with its header and descriptor.
+# The size of METADATA with its header and descriptor.
 _LARGEST_PART = LARGEST_METADATA + 2 * LONGEST_HEADER
 
 
@@ -34,8 +34,8 @@ class NoRangesError(Exception):
 class RefusedRangeError(FailedRequestError):
     """The server responded to a range request with an error status.
 
-    No status shows whether the server has the file: some servers respond with 403, 404 or 500 to every range of a wheel
-    that they have, for example https://github.com/sonatype/nexus-public/issues/346.
+    The status does not show whether the server has the file. Some servers respond with 403, 404 or 500 to every range
+    of a wheel that they have: https://github.com/sonatype/nexus-public/issues/346.
     """
 
     @classmethod
@@ -58,7 +58,7 @@ class RemoteWheel:
         request: the wheel. Its mirrors are not used.
 
     Attributes:
-        size: its size in bytes.
+        size: the size of the wheel in bytes.
         is_private: whether only this user may use the parts that were received.
 
     Raises:
@@ -78,7 +78,7 @@ class RemoteWheel:
         """Return ``count`` bytes from an offset, or fewer at the end of the wheel.
 
         Raises:
-            NoRangesError: if the server sends other bytes than those requested, or fewer.
+            NoRangesError: if the server sends other bytes than the requested ones, or fewer bytes.
             RefusedRangeError: if the server responds with an error status.
             FailedRequestError: if a request fails.
         """
@@ -97,7 +97,7 @@ class RemoteWheel:
             end = self._first
         first, data, size = self._request(f"bytes={start}-{end - 1}")
         part = data[start - first : end - first] if first <= start else b""
-        # A server that sends one byte for each request would never end.
+        # With a server that sends one byte for each request, the loop in read_at() would take too long.
         if size != self.size or len(part) < end - start:
             raise NoRangesError
         return part
@@ -127,8 +127,8 @@ def read_body(op: Operation, response: Response, limit: int, is_content: Callabl
     Args:
         op: the operation.
         response: the response.
-        limit: the most bytes of the body, and of the decoded body.
-        is_content: returns whether the received bytes are the requested ones, so that the label is wrong.
+        limit: the maximum number of bytes of the body, and of the decoded body.
+        is_content: returns whether the received bytes are the requested ones. If they are, the label is wrong.
 
     Raises:
         FailedRequestError: if the body has too many bytes, or cannot be decoded.
@@ -148,7 +148,7 @@ def read_received(op: Operation, response: Response, limit: int) -> bytes:
     """Return the body of a response as it was received.
 
     Raises:
-        FailedRequestError: if it has more than ``limit`` bytes.
+        FailedRequestError: if the body has more than ``limit`` bytes.
     """
     data = bytearray()
     for chunk in iter_body(op, response):

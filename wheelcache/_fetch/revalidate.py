@@ -1,4 +1,4 @@
-"""Conditional requests, and the index entries of their responses, for wheels that are requested without a hash."""
+"""Send conditional requests for wheels without a requested hash, and store the responses in the index."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def conditional_headers(known: UrlEntry, *, refresh: bool) -> dict[str, str]:
     fields = stored_fields(known.headers)
     validators = {"If-None-Match": fields.get("etag"), "If-Modified-Since": fields.get("last-modified")}
     headers = {name: text for name, text in validators.items() if text}
-    # Caches in between must revalidate, too: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4
+    # Caches between client and server must revalidate, too: https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.4
     return {**headers, "Cache-Control": "no-cache"} if headers and refresh else headers
 
 

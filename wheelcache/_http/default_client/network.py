@@ -231,7 +231,8 @@ class TlsStream(InterruptibleStream):
         try:
             return self._run(partial(self._read_records, buffer), budget)
         except ssl.SSLEOFError:
-            # Many servers close the connection without the alert that TLS requires. HTTP itself detects a cut body.
+            # Many servers close the connection without the alert that TLS requires. HTTP itself declares the length of
+            # each body.
             return 0
 
     def _read_records(self, buffer: memoryview) -> int:
