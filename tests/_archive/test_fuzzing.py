@@ -18,7 +18,7 @@ import pytest
 from archives import DEFLATED, DESCRIPTOR, FILENAME, Entry, descriptor, record_of, wheel, wheel_entries
 from folders import files_in
 from hostile import ODD, with_extra
-from zip_readers import READERS, composed, files_by, files_by_zipfile, is_installed, our_files
+from zip_readers import READERS, RefusedError, composed, files_by, files_by_zipfile, is_installed, our_files
 
 from wheelcache import Cache, WheelCacheError
 
@@ -155,10 +155,12 @@ def check_many(kind: str, seed: int, count: int, folder: Path) -> int:
                     # unzip decodes names that were made on DOS from code page 437, even if they are flagged as UTF-8.
                     # Python on Windows writes such names.
                     continue
-                assert composed(ours) == files_by(reader, source, folder / f"{seed}-{number}-{reader}"), (
-                    reader,
-                    description,
-                )
+                try:
+                    theirs = files_by(reader, source, folder / f"{seed}-{number}-{reader}")
+                except RefusedError:
+                    # A visible error is not another content. unzip refuses versions that deflate does not need.
+                    continue
+                assert composed(ours) == theirs, (reader, description)
     return accepted
 
 

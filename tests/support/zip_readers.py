@@ -19,11 +19,16 @@ from wheelcache._archive.wheel import WheelArchive
 _LONGEST = 60
 
 
+class RefusedError(Exception):
+    """A reader ended with an error."""
+
+
 def _run(command: list[str], stdin: Path | None = None) -> None:
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     with (stdin or Path(os.devnull)).open("rb") as file:
         done = subprocess.run(command, env=environment, stdin=file, capture_output=True, timeout=_LONGEST, check=False)
-    assert done.returncode == 0, (command, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
+    if done.returncode != 0:
+        raise RefusedError(f"{command}: {done.returncode}, {done.stdout[-2000:]!r}, {done.stderr[-2000:]!r}")
 
 
 def _unzip(archive: Path, folder: Path) -> None:
@@ -63,7 +68,11 @@ def files_by_zipfile(archive: Path) -> dict[str, bytes]:
 
 
 def files_by(reader: str, archive: Path, folder: Path) -> dict[str, bytes]:
-    """Return the files that a reader extracts into a new folder. Anything but files and folders is an error."""
+    """Return the files that a reader extracts into a new folder, which may contain only files and folders.
+
+    Raises:
+        RefusedError: if the reader ends with an error.
+    """
     folder.mkdir()
     READERS[reader][1](archive, folder)
     return composed(dict(_extracted(folder)))
