@@ -19,19 +19,19 @@ ENVIRONMENT_VARIABLE = "WHEELCACHE_DIR"
 class DownloadLimits:
     """Limits that end a download from a server that sends too much or too little.
 
-    A request that is too slow is ended in the middle of a wait if the cache created the client, or if your client is
-    asynchronous. A synchronous client of yours has limits: the cache can end its waits for a body only over HTTP/1.1,
-    and its waits for the head of a response only on a new connection of httpx. Its other waits last until its own
-    timeouts.
+    A request that is too slow ends in the middle of a wait if the cache created the client, or if your client is
+    asynchronous. With a synchronous client of yours, the cache can end a wait for a body only over HTTP/1.1, and a wait
+    for response headers only on a new connection of httpx. Other waits last until the timeouts of your client.
 
     Args:
-        max_bytes: the most bytes that a body without a requested ``size`` may write, as received and, if the server
-            compressed it, decoded. ``None`` for no limit. :class:`CacheTransport` does not store a larger body.
-        min_rate: the bytes per second below which an attempt to download fails. A mirror is then used, or the attempt
-            is repeated. 0 for no limit.
-        window: the seconds over which the rate is averaged. An antivirus gateway may send a few bytes for minutes and
-            then everything, so the default is long. Only the time in which a request waits for the network is counted,
-            and not hashing, writing, progress listeners, or pauses between attempts.
+        max_bytes: the maximum size in bytes of a body without a requested ``size``, or ``None`` for no limit. If the
+            server compressed the body, the limit applies both before and after decoding. :class:`CacheTransport` does
+            not store a larger body.
+        min_rate: the bytes per second below which an attempt to download fails, or 0 for no limit. After the failure, a
+            mirror is used, or the attempt is repeated.
+        window: the seconds over which the rate is averaged. The default is long, because an antivirus gateway may send
+            a few bytes for minutes before it sends the rest. Only the time in which a request waits for the network is
+            counted, without hashing, writing, progress listeners, and pauses between attempts.
 
     Raises:
         ValueError: if a limit cannot have this value.
@@ -50,9 +50,9 @@ class DownloadLimits:
 
 
 def choose_cache_folder(path: str | os.PathLike[str] | None) -> str:
-    """Return the absolute path of the cache folder: the argument, else ``WHEELCACHE_DIR``, else the user's default.
+    """Return the absolute path of the cache folder: the argument, or ``WHEELCACHE_DIR``, or the user's default.
 
-    Links are not resolved, so a path through a mount or a junction remains as the user wrote it.
+    Links are not resolved. A path through a mount or a junction remains as the user wrote it.
 
     Raises:
         ValueError: if the path is empty, not text, or contains a null character.
@@ -71,7 +71,7 @@ def choose_cache_folder(path: str | os.PathLike[str] | None) -> str:
 
 
 def check_options(layers: object, verify: str, io_timeout: float, lock_timeout: float, limits: object) -> None:
-    """Check the options of a cache when it is opened, so that no error is raised in the middle of a fetch.
+    """Check the options of a cache when the cache is opened, so that they cause no error in the middle of a fetch.
 
     Raises:
         ValueError: if an option cannot have this value.
@@ -89,18 +89,18 @@ def check_options(layers: object, verify: str, io_timeout: float, lock_timeout: 
 
 
 def check_client(client: object, *, is_async: bool) -> None:
-    """Check that an HTTP client can be used. Called when a cache is opened, so that the first download does not fail.
+    """Check an HTTP client when the cache is opened, so that an unusable client does not fail in the first download.
 
-    The client is recognised by its attributes and not by its class. Any object with the right methods is accepted, and
+    The attributes of the client are checked, and not its class. Any object with the required methods is accepted, and
     httpx need not be imported.
 
     Raises:
-        TypeError: if the object is not a client, or is synchronous instead of asynchronous, or the reverse.
+        TypeError: if ``client`` is not a client, or is synchronous instead of asynchronous, or the reverse.
     """
-    # A client with this method is one of our own classes for other HTTP libraries.
+    # Objects with this method belong to our own classes, which wrap clients of other libraries.
     if client is None or hasattr(client, "create_adapter"):
         return
-    # httpx.Client has close(), AsyncClient has aclose(). An object with both or neither is accepted as either.
+    # httpx.Client has close(), and AsyncClient has aclose(). An object with both or neither is accepted as either kind.
     closers = {name for name in ("close", "aclose") if hasattr(client, name)}
     usable = all(hasattr(client, name) for name in ("auth", "build_request", "send"))
     if not usable or closers == {"close" if is_async else "aclose"}:
@@ -137,7 +137,7 @@ def check_size(name: str, value: object) -> int | None:
     """Return a limit in bytes.
 
     Raises:
-        ValueError: if it is not a non-negative integer or ``None``.
+        ValueError: if ``value`` is not a non-negative integer or ``None``.
     """
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
@@ -148,7 +148,7 @@ def check_age(value: float | timedelta | None) -> float | None:
     """Return an age in seconds.
 
     Raises:
-        ValueError: if it is not a non-negative number of seconds, a timedelta or ``None``.
+        ValueError: if ``value`` is not a non-negative number of seconds, a timedelta or ``None``.
     """
     seconds = value if value is None or isinstance(value, int | float) else _seconds_of(value)
     if seconds is None:

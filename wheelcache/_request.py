@@ -1,4 +1,4 @@
-"""Requests: a URL, and the hashes, size and file name of the wheel that is expected there.
+"""Check and parse requests: a URL, and the expected hashes, size and file name of its wheel.
 
 Credentials are separated from the URL here. Errors and records contain only the redacted URL.
 """
@@ -18,9 +18,10 @@ from ._hashes import Hashes
 
 _SCHEMES = {"https", "http", "file"}
 
-# A path that begins at the root, a drive or a dot. Text that begins with a name may be a user name and a password.
+# This matches a path that begins at the root, a drive or a dot. Text that begins with a name may be a user name and a
+# password.
 _LOCAL_PATH = re.compile(r"(?:[A-Za-z]:[\\/]|\.{0,2}[\\/])[^:]*")
-# An "@" that may follow a password. The name of a folder or file may begin with "@".
+# This matches an "@" that may follow a password. The name of a folder or file may begin with "@".
 _INNER_AT = re.compile(r"(?:^|[^/\\])@")
 
 
@@ -29,11 +30,11 @@ class WheelRequest:
     """A request for one wheel, for ``fetch_all``.
 
     Args:
-        url: an ``https:``, ``http:`` or ``file:`` URL; a ``#sha256=...`` fragment counts as a hash.
-        hashes: the hashes that the wheel must have; see ``Cache.fetch``.
-        size: the size in bytes that it must have, if known.
-        filename: its wheel file name, if the URL does not end in it.
-        mirrors: further URLs of the same wheel; see ``Cache.fetch``.
+        url: an ``https:``, ``http:`` or ``file:`` URL. A ``#sha256=...`` fragment counts as a hash.
+        hashes: the hashes that the wheel must have: see ``Cache.fetch``.
+        size: the size in bytes that the wheel must have, if known.
+        filename: the file name of the wheel, if the URL does not end in it.
+        mirrors: further URLs of the same wheel: see ``Cache.fetch``.
     """
 
     url: str
@@ -50,13 +51,13 @@ class WheelRequest:
 
 
 class Source(NamedTuple):
-    """A URL that a wheel can be downloaded from.
+    """A URL from which a wheel can be downloaded.
 
     Attributes:
         url: the URL without credentials and fragment, as it is requested.
         display_url: the redacted URL, for display and storage.
         auth: the user name and password of the URL, or ``None``.
-        trusted_url: the URL to whose origin the client's credentials belong: that of the request, also for a mirror.
+        trusted_url: the URL of the request. The client's credentials belong to its origin, even if this is a mirror.
     """
 
     url: str
@@ -104,7 +105,7 @@ class ResolvedRequest(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The hash that identifies the wheel, else the URL. Requests with the same key share one download."""
+        """The hash that identifies the wheel, or else the URL. Requests with the same key share one download."""
         return _hashes.naming_hash(self.hashes) or self.url
 
 
@@ -159,14 +160,14 @@ def split_url(url: str) -> SplitResult:
     """Split a URL into its parts.
 
     Raises:
-        TypeError: if it is not a ``str``.
-        ValueError: if it is not an absolute ``https:``, ``http:`` or ``file:`` URL. The message shows no credentials.
+        TypeError: if ``url`` is not a ``str``.
+        ValueError: if ``url`` is not an absolute ``https:``, ``http:`` or ``file:`` URL. The message is redacted.
     """
     if not isinstance(url, str):
         raise TypeError(f"a URL must be a str, not {type(url).__name__}")
     try:
         parts = urlsplit(url)
-        _ = parts.port  # urlsplit checks the port only when it is read
+        _ = parts.port  # urllib checks the port only when this property is read
     except ValueError:
         # The message of urllib quotes the invalid part, which may contain a part of a password.
         raise ValueError(f"not a URL, its host or port is invalid: {redact(url)}") from None
@@ -179,9 +180,9 @@ def split_url(url: str) -> SplitResult:
 def redact(url: str) -> str:
     """Return a URL without its user name, password, query and fragment, which may be secret.
 
-    ``***`` replaces the user name and password, and the query. The path is kept, even if it contains an "@". Of text
-    that is not a URL, or that may be one with a password whose special characters are not escaped, at most the scheme
-    is shown. A local path is shown.
+    ``***`` replaces the user name and password, and the query. The path is kept, even if it contains an "@". A local
+    path is kept too. If the text is not a URL, or may contain a password with unescaped special characters, only a
+    known scheme is kept.
     """
     try:
         parts = urlsplit(url)
@@ -196,12 +197,12 @@ def redact(url: str) -> str:
     if "@" in netloc:
         netloc = "***@" + _without_userinfo(netloc)
     shown = _escape(parts._replace(netloc=netloc, query="***" if parts.query else "", fragment="").geturl())
-    # urlsplit mistakes a drive for a scheme, and converts it to lowercase.
+    # urlsplit parses a drive as a scheme, and converts it to lowercase.
     return shown[0].upper() + shown[1:] if _has_drive(parts) else shown
 
 
 def _escape(url: str) -> str:
-    """Escape control characters. A server may redirect to a URL with commands for a terminal."""
+    """Escape control characters, since a server may redirect to a URL with commands for a terminal."""
     if url.isprintable():
         return url
     return "".join(each if each.isprintable() else quote(each, errors="replace") for each in url)
@@ -214,8 +215,8 @@ def _hide(scheme: str) -> str:
 def _may_show_a_password(parts: SplitResult, url: str) -> bool:
     """Return whether the host, path, query or fragment may contain a part of a password.
 
-    The characters "@", "/", "?" and "#" of a password must be escaped. If they are not, the rest of the password is
-    parsed as the host, path, query or fragment, followed by an "@" and the real host.
+    The characters "@", "/", "?" and "#" of a password must be escaped. Otherwise, the rest of the password is parsed as
+    the host, path, query or fragment. An "@" and the real host follow.
     """
     if not parts.netloc:
         is_path = _LOCAL_PATH.fullmatch(url) or not (":" in url or _INNER_AT.search(url))
@@ -239,11 +240,11 @@ def _without_userinfo(netloc: str) -> str:
 
 
 def _fragment_hashes(fragment: str) -> list[tuple[str, str]]:
-    """Return the hashes of a fragment ``#sha256=<hex>&...``. Other parts, such as ``egg=``, are ignored."""
+    """Return the hashes in a fragment ``#sha256=<hex>&...``. Other parts, such as ``egg=``, are ignored."""
     parts = (part.partition("=") for part in fragment.split("&"))
     return [_hashes.normalize_hash(name, value) for name, _, value in parts if _hashes.is_known(name.lower())]
 
 
 def text_key(text: str) -> str:
-    """Return a name on disk for text that cannot be a file name itself: the sha256 of its UTF-8 bytes, in hex."""
+    """Return the sha256 of the UTF-8 bytes of a text, in hex, for use as a file name."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

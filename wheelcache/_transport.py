@@ -1,13 +1,13 @@
-"""CacheTransport: an HTTP transport of httpx and httpx2 that serves wheels from the cache, and adds new ones to it.
+"""Serve wheels from the cache to clients of httpx and httpx2, and add the wheels that they download.
 
 Only plain GET requests for a wheel file name are handled. A wheel that is in the cache and still valid is served from
-its file. Otherwise the request is passed to the next transport, and the body is written to the cache while the client
-reads it. It becomes an entry once it was read completely. All other requests and responses pass through unchanged, so
-the client's redirects, authentication and retries work as usual. A request that follows a redirect carries the first
-request with it. If the cache fails, the request is passed on, unless the cache is offline.
+its file. Otherwise, the request is passed to the next transport, and the body is written to the cache while the client
+reads it. The body becomes an entry once the client has read it completely. All other requests and responses pass
+through unchanged. The client's redirects, authentication and retries therefore work as usual. A request that follows a
+redirect carries the first request with it. If the cache fails, the request is passed on, unless the cache is offline.
 
 :meth:`CacheTransport._exchange` decides which requests to send. Synchronous clients run it directly. For asynchronous
-ones, each step runs in a worker thread, since it uses files.
+clients, each step runs in a worker thread, since it uses files.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ if TYPE_CHECKING:
     import httpx2
 
 _CHUNK = 1 << 18
-# This is anyio's default number of threads. They only use the disk, and never wait for the event loop or each other.
+# This is anyio's default number of threads. These threads only use the disk. They never wait for the event loop or for
+# each other.
 _THREADS = ThreadLimiter(40)
-# A request with one of these does not ask for the whole file, or its client validates a file of its own.
+# A request with one of these fields is not for the whole file, or its client validates a file of its own.
 _EXCLUDED_HEADERS = ("Range", "If-Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 # Both libraries copy the extensions of a request to the redirected one.
 _REDIRECT = "wheelcache_redirect"
@@ -68,29 +69,29 @@ _ASYNC = _Kind("AsyncClient", "AsyncBaseTransport", "AsyncHTTPTransport", "handl
 class CacheTransport(TransportBase):
     """A transport for clients of httpx and httpx2 that serves wheels from a cache, and adds downloaded wheels to it.
 
-    It serves a ``Client`` or an ``AsyncClient`` (on asyncio or trio) of either library, and not two of these at once.
+    A transport serves one kind of client: a ``Client`` or an ``AsyncClient`` (on asyncio or trio) of one library.
 
     With a ``#sha256=...`` fragment in the URL, a cached wheel is used without a request, and bytes with another hash
-    are never stored. Without one, the rules of HTTP decide, as in :meth:`Cache.fetch`, and a response with ``no-store``
-    is not stored. If the client follows redirects, the name and the hash in the first URL count. A response from the
-    cache has the extension ``"wheelcache"``, which contains a :class:`Status`. If the cache is ``offline``, requesting
-    a wheel that it does not have raises the ``ConnectError`` of the client's library. All other requests are still
-    passed to the next transport.
+    are never stored. Without a fragment, the rules of HTTP decide, as in :meth:`Cache.fetch`, and a response with
+    ``no-store`` is not stored. If the client follows redirects, the name and the hash in the first URL are used. A
+    response from the cache has the extension ``"wheelcache"``, which contains a :class:`Status`. If the cache is
+    ``offline``, a request for a wheel that is not in the cache raises the ``ConnectError`` of the client's library. All
+    other requests are still passed to the next transport.
 
     Args:
-        cache: a :class:`Cache` or an :class:`AsyncCache`, for either kind of client. The caller closes it; after that,
-            all requests are passed on. Its own client is not used here.
-        next: the transport that sends the requests, of the client's kind and library; ``None`` for a new one. It is
+        cache: a :class:`Cache` or an :class:`AsyncCache`, for either kind of client. The caller closes the cache.
+            After that, all requests are passed on. The cache's own client is not used here.
+        next: the transport that sends the requests, of the client's kind and library, or ``None`` for a new one. It is
             closed together with this transport.
 
-    A client that is given a transport ignores its own ``verify``, ``cert``, ``http1``, ``http2`` and ``limits``, and
+    A client with a custom transport ignores its own ``verify``, ``cert``, ``http1``, ``http2`` and ``limits``, and
     the proxies of the environment. With ``proxy``, it bypasses the transport
     (https://www.python-httpx.org/advanced/transports/). Pass these options to ``next``::
 
         next=httpx.HTTPTransport(verify=context, proxy="http://proxy.example.org:3128")
 
     Raises:
-        TypeError: if ``cache`` is neither a :class:`Cache` nor an :class:`AsyncCache`; also from the first request, if
+        TypeError: if ``cache`` is neither a :class:`Cache` nor an :class:`AsyncCache`. The first request raises it if
             ``next`` is a transport of another kind or library than the client.
 
     Example::
@@ -147,7 +148,7 @@ class CacheTransport(TransportBase):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response: ...
 
     async def handle_async_request(self, request: AnyRequest) -> AnyResponse:
-        """Like :meth:`handle_request`, for an ``AsyncClient``."""
+        """Return the response of the cache or of the next transport, for an ``AsyncClient``."""
         library = library_of(request) or default_library()
         behind = self._next_transport(library, _ASYNC)
         if not _is_for_cache(request):
@@ -171,7 +172,7 @@ class CacheTransport(TransportBase):
         """Return the next transport, and create it for the first request.
 
         Raises:
-            TypeError: if it cannot serve this kind of client of this library.
+            TypeError: if the next transport cannot serve this kind of client of this library.
         """
         with self._lock:
             if self._next is None:
@@ -207,7 +208,7 @@ class CacheTransport(TransportBase):
             file = _open_wheel(passthrough)
             if file is not None:
                 return _file_response(library, file, passthrough, Status.REVALIDATED)
-            # The wheel was removed meanwhile, and the client did not send a conditional request itself.
+            # The wheel was removed meanwhile. The client itself did not send a conditional request.
             response = yield request
         if chain is not None and response.has_redirect_location:
             _carry_redirect(library, request, response, chain)
@@ -223,10 +224,10 @@ class CacheTransport(TransportBase):
                 max_bytes = self._core.limits.max_bytes
                 return Passthrough(self._core.store, op, chain, refresh=refresh, max_bytes=max_bytes)
         except (WheelCacheError, ValueError):
-            return None  # not a wheel file name, or the cache failed, which must not affect the client
+            return None  # the file name is not a wheel's, or the cache failed, which must not affect the client
 
     def _require_network(self, request: AnyRequest, library: Library) -> None:
-        """Raise ``ConnectError`` if the cache is offline, also if the cache failed to look the wheel up."""
+        """Raise ``ConnectError`` if the cache is offline, even if the lookup in the cache failed."""
         if self._core.offline:
             root, url = self._core.layout.root, redact(str(request.url))
             raise library.httpx.ConnectError(f"the cache {root} is offline and does not have {url}", request=request)
@@ -272,8 +273,8 @@ def _carry_redirect(library: Library, request: AnyRequest, response: AnyResponse
             target = request.url.join(target)
         redirect = Redirect.of(chain, str(request.url), str(target), _lowercase_headers(response))
     except (library.httpx.InvalidURL, ValueError):
-        return  # the client will refuse it, too
-    # The dictionary is replaced, since it may be the caller's own.
+        return  # the client refuses this redirect, too
+    # The dictionary is replaced and not changed, because it may be the caller's own.
     request.extensions = {**request.extensions, _REDIRECT: redirect}
 
 
@@ -291,11 +292,11 @@ def _open_wheel(passthrough: Passthrough) -> BinaryIO | None:
     try:
         return passthrough.open()
     except (WheelCacheError, OperationCancelledError):
-        return None  # unreadable, or the cache was closed
+        return None  # the file cannot be read, or the cache was closed
 
 
 def _tee(response: AnyResponse, passthrough: Passthrough) -> None:
-    """Write a body to the cache while the client reads it, or now if a transport has already read it."""
+    """Write a body to the cache while the client reads it, or at once if a transport has already read the body."""
     if "Content-Encoding" in response.headers:
         return
     if not response.is_stream_consumed:
@@ -340,7 +341,7 @@ class _TeeStream(ByteStreamBase):
                 yield chunk
             await _THREADS.run(writer.finish)
         finally:
-            # Not in a thread: a cancelled task cannot await one, and deleting a file is short.
+            # This runs in the event loop, because a cancelled task cannot await a thread. Deleting a file is fast.
             writer.discard()
             if isinstance(chunks, AsyncGenerator):
                 await chunks.aclose()
@@ -350,7 +351,7 @@ class _TeeStream(ByteStreamBase):
         return self._writer
 
     def close(self) -> None:
-        # After an early close, the iterator may still exist, and has not run its "finally".
+        # After an early close, the iterator may still exist, with its "finally" not yet run.
         if self._writer is not None:
             self._writer.discard()
         self._body.close()

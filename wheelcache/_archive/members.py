@@ -15,7 +15,7 @@ _OUTPUT_PIECE = 1 << 22
 def unpack_member(member: Member, region: memoryview) -> bytes:
     """Return the contents of a member, given all of its bytes in the archive.
 
-    Never produces more bytes than the size in the central directory.
+    The result never exceeds the size in the central directory.
 
     Raises:
         BadZipError: if the header, the contents or the descriptor do not match the central directory.
@@ -29,8 +29,8 @@ def unpack_member(member: Member, region: memoryview) -> bytes:
     else:
         stream = inflate.inflater()
         try:
-            # One more byte than the size is requested, so that a correct stream reaches its end and one that is too
-            # long is detected.
+            # One more byte than the size is requested. With it, a correct stream reaches its end, and a stream that
+            # is too long is detected.
             data = stream.decompress(packed, member.size + 1)
         except inflate.ERRORS as error:
             raise _cannot_inflate(member, error) from error
@@ -45,8 +45,8 @@ def iter_member(member: Member, read_at: ReadAt) -> Iterator[bytes]:
     """Yield the contents of a member in pieces of at most 4 MiB.
 
     Raises:
-        BadZipError: if the header, the contents or the descriptor do not match the central directory. Earlier pieces
-            may have been yielded by then, but never more bytes than the size in the central directory.
+        BadZipError: if the header, the contents or the descriptor do not match the central directory. Some pieces may
+            have been yielded before, but never more bytes than the size in the central directory.
     """
     head = read_at(member.offset, min(zip_format.LONGEST_HEADER, member.end - member.offset))
     length, has_zip64 = zip_format.check_header(member, memoryview(head))

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from .._fs.tempnames import SPARE, is_spare
 
-# Every folder of a name is kept in memory, so a name of 65,535 bytes could need gigabytes. No system accepts longer
-# parts or paths: https://man7.org/linux/man-pages/man7/path_resolution.7.html. No wheel has as many folders.
+# Every folder of a name is kept in memory. A name of 65,535 bytes could need gigabytes. No system accepts longer parts
+# or paths: https://man7.org/linux/man-pages/man7/path_resolution.7.html. No wheel has as many folders.
 _LONGEST_NAME, _LONGEST_PART, _MOST_FOLDERS = 4096, 255, 100
-# In a name of this length, no part can be too long, and there cannot be too many parts.
+# A name of at most this length cannot have a part that is too long, or too many parts.
 _SURELY_SHORT = 2 * _MOST_FOLDERS
 
 # Names that Windows does not allow: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -36,8 +36,8 @@ _PROBLEMS = {
     "device": "is reserved on Windows",
 }
 
-# The same checks for all names of an archive, joined by line breaks. One search is faster than thousands, and a name is
-# hardly ever refused.
+# These are the same checks for all names of an archive, joined by line breaks. One search is faster than thousands, and
+# names are rarely refused.
 _CHARACTER = re.compile(r"""[\x00-\x09\x0b-\x1f\x7f<>:"|?*\\]""")
 _SUSPICIOUS = ("//", "./", " /", ".\n", " \n", "/\n", "\n/", "\n\n", ";", "/._")
 # HFS+ ignores these characters when it compares names: https://developer.apple.com/library/archive/technotes/tn/tn1150.html
@@ -46,7 +46,7 @@ _DEVICE = re.compile(r"[/\n](?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9Â
 
 
 class Names:
-    """The names of an archive, indexed by a folded form, which names share if they are the same on some system.
+    """The names of an archive, indexed by a folded form. Names that are the same on some system share one form.
 
     Attributes:
         folder_count: the number of folders that contain the names.
@@ -115,6 +115,6 @@ def _folded(name: str) -> str:
     """Fold the case of a name and normalise it. Names that collide on Windows or macOS have equal results."""
     if name.isascii():
         return name.lower()
-    # Windows compares names in upper case, in which more letters are equal, such as the dotless i and i.
+    # Windows compares names in upper case. More letters are equal then, such as the dotless i and i.
     name = unicodedata.normalize("NFD", _IGNORED.sub("", name)).upper()
     return unicodedata.normalize("NFD", name.casefold())

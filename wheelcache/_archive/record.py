@@ -1,4 +1,4 @@
-"""Read the rows of RECORD in pieces, so that the memory use does not depend on its size."""
+"""Read the rows of RECORD in pieces. The memory use does not depend on the size of RECORD."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _LONGEST_LINE = 8192
 # The longest hash, sha512 in base64, has 95 characters with its prefix.
 _LONGEST_VALUES = 256
 _SPARE_LINES = 10
-# A piece that contains only line breaks becomes this many strings.
+# If a piece contains only line breaks, it is divided into this many strings.
 _PIECE = 1 << 16
 
 
 def iter_rows(pieces: Iterable[bytes]) -> Iterator[tuple[str, str, str]]:
-    """Yield the path, hash and size of each row of RECORD, unparsed. Skips empty lines.
+    """Yield the path, hash and size of each row of RECORD, unparsed. Empty lines are skipped.
 
-    Paths have slashes, although some builders write backslashes on Windows.
+    Backslashes in paths, which some builders write on Windows, are replaced by slashes.
 
     Raises:
         ValueError: if RECORD cannot be parsed.

@@ -4,12 +4,12 @@
 target folder, no two names may be the same file on any system, and the sizes must be possible. When a member is read,
 it is compared with the directory.
 
-``Cache.metadata`` and ``Cache.unpack`` both use this class. They agree and differ as follows:
+``Cache.metadata`` and ``Cache.unpack`` both use this class, with these common checks and differences:
 
 - Both check the central directory, the names, the sizes and the ``.dist-info`` folder, and raise the same kind of
   error. Both check the header, size and checksum of METADATA.
 - Only ``unpack`` reads RECORD and all other members, and may refuse a wheel because of them. ``metadata`` reads only a
-  few bytes of a wheel on a server. It reads the same bytes of a wheel in the cache, so that the results are equal.
+  few bytes of a wheel on a server. It reads the same bytes of a wheel in the cache, and the results are equal.
 - Only ``metadata`` requires that METADATA exists and has at most 32 MiB.
 """
 
@@ -29,11 +29,11 @@ from .zip import BadZipError, Member, ReadAt
 
 # One byte of a deflate stream expands to at most 1032 bytes (https://zlib.net/zlib_tech.html).
 _DEFLATE_LIMIT = 1032
-# Wheels usually expand to 3 or 4 times their size, and to 50 times if nearly all of their text is the same.
+# Wheels usually expand to 3 or 4 times their size. If nearly all of their text is the same, they expand to 50 times.
 _BOMB_RATIO = 200
 _SMALL_ENOUGH = 256 << 20
-# A member whose name has 100 folders takes a few hundred bytes of the archive, and each folder of a tree has its whole
-# path in the marker. Of the large public wheels, msgraph-sdk has the most folders: 10,500 for 16,700 members, with 0.9
+# A member whose name has 100 folders needs a few hundred bytes of the archive. The marker of a tree contains the whole
+# path of each folder. Of the large public wheels, msgraph-sdk has the most folders: 10,500 for 16,700 members, with 0.9
 # MB of paths. aws-cdk-lib has the most folders for each member: 0.99.
 _FOLDERS, _FOLDERS_PER_MEMBER = 4000, 4
 _PATH_BYTES, _PATH_BYTES_PER_MEMBER = 1_000_000, 1000
@@ -49,18 +49,18 @@ _LARGEST_FOLDER = 64
 _TYPE, _REGULAR, _FOLDER = 0o170000, 0o100000, 0o040000
 _EXECUTE = 0o111
 
-# RECORD need not list these: https://packaging.python.org/specifications/binary-distribution-format/
+# RECORD need not list these files: https://packaging.python.org/specifications/binary-distribution-format/
 _UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 _RECORD_ALGORITHMS = {"sha256": 32, "sha384": 48, "sha512": 64}
 
 
 class WheelFile(NamedTuple):
-    """A file of a wheel, as a tuple, since a wheel may have thousands of files.
+    """A file of a wheel. This is a tuple, because a wheel may have thousands of files.
 
     Attributes:
         member: the member of the archive.
         algorithm: the algorithm of the file's hash in RECORD. Empty for files that RECORD need not list.
-        digest: the hash in RECORD.
+        digest: the hash in RECORD. Empty for files that RECORD need not list.
     """
 
     member: Member
@@ -83,7 +83,7 @@ class WheelArchive:
     """A wheel whose central directory was checked.
 
     Args:
-        read_at: takes an offset and a number of bytes, and returns these bytes of the archive, or fewer at its end.
+        read_at: returns bytes of the archive, given an offset and a number of bytes. Returns fewer at the end.
         size: the size of the archive in bytes.
         filename: the file name of the wheel.
         operation: the operation, for errors.
@@ -165,7 +165,7 @@ class WheelArchive:
             InvalidWheelError: if RECORD cannot be parsed, or does not list a file with a strong hash and its size.
         """
         for folder in self._folders:
-            # A folder's member is not extracted, but it is read, because it must not contain any bytes.
+            # The member of a folder is not extracted. It is read, because it must not contain any bytes.
             self._contents(folder)
         rows = self._read_record()
         files = []

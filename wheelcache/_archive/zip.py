@@ -1,16 +1,16 @@
 """Read zip archives so strictly that every other reader sees the same contents.
 
-A zip archive states most facts twice. Readers differ in which statement they use, so both must agree. Every byte of the
-file must belong to exactly one part. The members start at the first byte and have no gaps between them. The central
-directory follows, then the zip64 end record, if any, then the end record, whose comment ends the file. Other features
-of the format (https://pkware.com/documents/casestudies/APPNOTE.TXT) are refused, because no wheel needs them: several
-disks, encryption, patches, a second name or type in an extra field.
+A zip archive contains most facts twice. Both must agree, because readers differ in which of the two they use. Every
+byte of the file must belong to exactly one part. The members start at the first byte and have no gaps between them. The
+central directory follows, then the zip64 end record, if any, and then the end record, whose comment ends the file.
+Other features of the format (https://pkware.com/documents/casestudies/APPNOTE.TXT) are refused, because no wheel needs
+them. Examples are several disks, encryption, patches, and a second name or type in an extra field.
 
-Readers take the type of a member from its name, from its mode, or from its DOS attributes, depending on the system that
-made the archive. All of these must agree.
+Readers determine the type of a member by its name, its mode or its DOS attributes, depending on the system that created
+the archive. All of these must agree.
 
 The central directory is read first, without the members. The header of a member is compared with the central directory
-when the member is read, so that each byte is read once.
+when the member is read. Each byte is therefore read once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 ReadAt = Callable[[int, int], bytes]
-"""A function that takes an offset and a number of bytes, and returns these bytes of an archive, or fewer at its end."""
+"""A function that returns bytes of an archive, given an offset and a number of bytes. Returns fewer at the end."""
 
 STORED, DEFLATED = 0, 8
 
@@ -43,31 +43,30 @@ _LONGEST_DESCRIPTOR = 24
 _LONGEST_END = _END.size + 0xFFFF
 LONGEST_TAIL = _LONGEST_END + _LOCATOR64.size + _END64.size
 """The number of bytes at the end of an archive that are read first, since they contain the end records."""
-# The central directory is read into memory. This size is enough for about 300,000 files, which is more than RECORD may
-# list.
+# The central directory is read into memory. This size is enough for about 300,000 files. RECORD cannot list as many.
 _LARGEST_DIRECTORY = 32 << 20
 _WHOLE16, _WHOLE32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64 = 0x0001
-# Extra fields that contain only times (NTFS, Info-ZIP), owners (three of Info-ZIP), a comment, a marker or padding.
+# These extra fields contain only times (NTFS, Info-ZIP), owners (three of Info-ZIP), a comment, a marker or padding.
 # Others can change the name (0x7075), the type and the target of a link (0x000d, 0x756e, and 0x6c78 of libarchive), or
 # the contents: https://libzip.org/specifications/extrafld.txt
 _HARMLESS_FIELDS = {_ZIP64, 0x000A, 0x5455, 0x5855, 0x7855, 0x7875, 0x6375, 0xCAFE, 0xD935, 0xA220}
 
-# The systems whose attributes all readers interpret in the same way: DOS, Unix, NTFS, VFAT and macOS. On an Amiga, for
-# example, the mode of a setuid file means a folder.
+# All readers interpret the attributes of these systems in the same way: DOS, Unix, NTFS, VFAT and macOS. On an Amiga,
+# for example, the mode of a setuid file means a folder.
 _KNOWN_SYSTEMS = {0, 3, 11, 14, 19}
-# DOS attributes that mean a volume label, a device and a reparse point, such as a link:
+# These DOS attributes mean a volume label, a device and a reparse point, such as a link:
 # https://learn.microsoft.com/windows/win32/fileio/file-attribute-constants
 _SPECIAL_ATTRIBUTES = 0x08 | 0x40 | 0x400
 _FOLDER_ATTRIBUTE = 0x10
 
-# Version 6.3 of the format. zipfile also refuses newer versions.
+# This is version 6.3 of the format. zipfile also refuses newer versions.
 _NEWEST_FORMAT = 63
 
 _HAS_DESCRIPTOR = 1 << 3
 _UTF8 = 1 << 11
-# Bits 1 and 2 only describe the effort of the compression. The others mean encryption, patches, enhanced compression or
-# a hidden central directory, or are reserved.
+# Bits 1 and 2 only describe the effort of the compression. The other bits mean encryption, patches, enhanced
+# compression or a hidden central directory, or are reserved.
 _KNOWN_FLAGS = 1 << 1 | 1 << 2 | _HAS_DESCRIPTOR | _UTF8
 
 
@@ -76,7 +75,7 @@ class BadZipError(ValueError):
 
 
 class Member(NamedTuple):
-    """A file or folder in the central directory of an archive, as a tuple, since there may be thousands.
+    """A file or folder in the central directory of an archive. This is a tuple, because there may be thousands.
 
     Attributes:
         name: the name, which ends in a slash for a folder.
@@ -201,7 +200,7 @@ def _check_attributes(name: str, system: int, attributes: int) -> None:
 
 def _decode_name(raw: bytes, flags: int) -> str:
     try:
-        # Without the flag, readers decode non-ASCII names in different ways: code page 437, the system's encoding, or
+        # Without the flag, readers decode non-ASCII names differently: by code page 437, the system's encoding, or
         # UTF-8.
         return raw.decode("utf-8" if flags & _UTF8 else "ascii")
     except UnicodeDecodeError:
@@ -226,11 +225,11 @@ def _fields(name: str, extra: bytes) -> dict[int, bytes]:
 
 
 def _widened(name: str, extra: bytes, *numbers: int) -> tuple[int, ...]:
-    """Return the numbers. A number whose short form has the maximum value is read from the zip64 field."""
+    """Return the numbers, but read those whose short form has the maximum value from the zip64 field."""
     field = _fields(name, extra).get(_ZIP64, b"")
     wide = [number == _WHOLE32 for number in numbers]
-    # Some writers add a zip64 field that no number refers to. Some readers use that field, so it must contain the same
-    # numbers.
+    # Some writers add a zip64 field to which no number refers. This field must contain the same numbers, because some
+    # readers use it.
     if len(field) < 8 * sum(wide) or (field and not any(wide)):
         if field and not any(wide) and _agrees(field, numbers):
             return numbers
@@ -247,7 +246,7 @@ def _agrees(field: bytes, numbers: tuple[int, ...]) -> bool:
 
 
 def _laid_out(found: list[Member], directory_start: int) -> list[Member]:
-    """Return the members with their ends, sorted by offset, and refuse bytes before, between and after them."""
+    """Sort the members by offset, add their ends, and refuse bytes before, between and after them."""
     found.sort(key=lambda member: member.offset)
     starts = [*(member.offset for member in found), directory_start]
     if starts[0] != 0:
@@ -265,8 +264,8 @@ def _laid_out(found: list[Member], directory_start: int) -> list[Member]:
 def check_header(member: Member, head: memoryview) -> tuple[int, bool]:
     """Compare the header of a member with the central directory.
 
-    ``head`` contains the first :data:`LONGEST_HEADER` bytes of the member, or all of a shorter one. Returns the size of
-    the header in bytes, and whether it has a zip64 field.
+    ``head`` contains the first :data:`LONGEST_HEADER` bytes of the member, or all bytes of a shorter member. Returns
+    the size of the header in bytes, and whether the header has a zip64 field.
 
     Raises:
         BadZipError: if the header and the central directory disagree.
@@ -294,10 +293,10 @@ def check_header(member: Member, head: memoryview) -> tuple[int, bool]:
 
 
 def check_descriptor(member: Member, rest: bytes, *, has_zip64: bool) -> None:
-    """Check that only the data descriptor, if the member has one, follows the contents of a member.
+    """Check that nothing but the data descriptor, if the member has one, follows the contents of the member.
 
-    Readers of a stream take the width of the descriptor from the header, and the next header must follow. If the
-    contents are not compressed, they search for the signature of the descriptor.
+    Readers of a stream derive the width of the descriptor from the header. The next header must follow the descriptor.
+    If the contents are not compressed, these readers search for the signature of the descriptor.
 
     Args:
         member: the member.

@@ -1,11 +1,11 @@
-"""The index: maps keys, which are URLs and strong hashes other than sha256, to the sha256 of a wheel.
+"""Map keys, which are URLs and strong hashes other than sha256, to the sha256 of a wheel.
 
 Each key has a small file, its pointer. The name of that file is a hash of the key, since a URL may contain a secret.
-The pointer of a URL also states how long the response is fresh, and contains the header fields that revalidate it. The
-index only stores freshness; ``_http.cache_control`` computes it.
+The pointer of a URL also contains the end of the response's freshness, and the header fields that revalidate the
+response. The index only stores freshness. ``_http.cache_control`` computes it.
 
-A private response has a pointer of its own for each user of the operating system: the user's identifier is a part of
-the key. Other users, and older versions, look it up under another key and do not find it.
+A private response has a separate pointer for each user of the operating system. The key of that pointer contains the
+user's identifier. Other users and older versions look up another key and do not find the response.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class UrlEntry(NamedTuple):
     """The last response for a URL.
 
     Attributes:
-        sha256: the digest of the wheel that it delivered, in hex.
-        until: the end of its freshness, in seconds since the epoch.
-        may_be_stale: whether an offline cache may use the response after that.
+        sha256: the digest of the wheel in the response, in hex.
+        until: the end of the response's freshness, in seconds since the epoch.
+        may_be_stale: whether an offline cache may use the response after ``until``.
         headers: the header fields that freshness and conditional requests need, with lowercase names.
-        place: the key of the URL that redirects led to, empty if there were no redirects.
+        place: the key of the URL that redirects led to, or an empty string if there were no redirects.
         is_private: whether only the user who received the response may use it.
     """
 
@@ -77,14 +77,14 @@ class Index:
                     digest = normalize_hash("sha256", sha256)[1]
                 except ValueError:
                     return None
-                # Older versions stored private responses, too, for all users.
+                # Older versions stored private responses for all users.
                 says_private = "private" in str(headers.get("cache-control")).lower()
                 is_private = fields.get("is_private", says_private) is not False
                 return UrlEntry(digest, until, may_be_stale, headers, place, is_private)
         return None
 
     def write_digest(self, fs: RobustIO, key: str, sha256: str) -> None:
-        """Write the pointer of a key, best effort. Without one, the next fetch by this key downloads again."""
+        """Write the pointer of a key, best effort. Without the pointer, the next fetch by this key downloads again."""
         self._write(fs, key, {"sha256": sha256})
 
     def write_url(self, fs: RobustIO, url: str, entry: UrlEntry) -> None:
@@ -94,7 +94,7 @@ class Index:
         """
         private_key = _private_key(fs, url)
         key, other = (private_key, url) if entry.is_private else (url, private_key)
-        # The previous response must not be used after an interruption between the two.
+        # The previous response is removed first. It must not be used if the process ends between the two operations.
         if other is not None:
             self._remove(fs, other)
         if key is not None:

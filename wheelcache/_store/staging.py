@@ -1,6 +1,6 @@
-"""A temporary file that is hashed while it is written, through the one handle that writes it.
+"""Write a temporary file, and hash it while it is written. One handle writes and reads the file.
 
-Nothing reopens the file between writing and committing it. If it is not committed, because of an error or Ctrl-C, it is
+The file is not reopened between writing and committing. If it is not committed, because of an error or Ctrl-C, it is
 deleted.
 """
 
@@ -31,9 +31,9 @@ class FinishedFile(NamedTuple):
     """A complete and verified temporary file.
 
     Attributes:
-        path: its path.
-        size: its size in bytes.
-        hashes: its hashes in hex, by algorithm; sha256 is always among them.
+        path: the path of the file.
+        size: the size in bytes.
+        hashes: the hashes in hex, by algorithm. They always include sha256.
     """
 
     path: str
@@ -46,12 +46,12 @@ class StagedFile:
 
     Args:
         fs: the file system of the operation.
-        path: its path, at which no other file may exist.
-        expected: the hashes that it must have, in hex, by algorithm.
-        size: the size in bytes that it must have, or ``None``.
-        display_url: the redacted URL that errors report as its origin, or ``None``.
-        source: the absolute path that errors report as its origin, if that is a local file.
-        file: the file itself, if it exists and is open for writing; :meth:`resume` hashes its contents.
+        path: the path of the file, at which no other file may exist.
+        expected: the hashes that the file must have, in hex, by algorithm.
+        size: the size in bytes that the file must have, or ``None``.
+        display_url: the redacted URL that errors report as the source, or ``None``.
+        source: the absolute path that errors report as the source, if the source is a local file.
+        file: the existing file, open for reading and writing, or ``None``. :meth:`resume` hashes its contents.
     """
 
     def __init__(
@@ -102,11 +102,12 @@ class StagedFile:
 
         Args:
             data: the bytes.
-            check_size: whether they count against the expected size, as all but encoded bytes do.
+            check_size: whether to compare the size with the expected one. False for bytes with a content coding.
 
         Raises:
-            SizeMismatchError: if the file exceeds its expected size. Raised at once, because a body may have no end.
-            CommitError: if they cannot be written.
+            SizeMismatchError: if the file exceeds its expected size. This is checked at once, because a body may have
+                no end.
+            CommitError: if the bytes cannot be written.
         """
         self.written += len(data)
         if check_size and self._size is not None and self.written > self._size:
@@ -128,7 +129,7 @@ class StagedFile:
         self._running = MultiHash(self._algorithms)
 
     def starts_with(self, prefix: bytes) -> bool:
-        """Return whether the file begins with these bytes. No bytes may be written after this call.
+        """Return whether the file begins with these bytes. Call :meth:`restart` before writing to the file again.
 
         Raises:
             CommitError: if the file cannot be read.
@@ -138,7 +139,7 @@ class StagedFile:
     def rewrite(self, path: str, convert: Callable[[Iterator[bytes]], Iterable[bytes]]) -> None:
         """Convert the contents into a new temporary file, which replaces this one. The old file is deleted.
 
-        If the conversion fails, the old file remains, but no bytes may be written to it without :meth:`restart`.
+        If the conversion fails, the old file remains. Call :meth:`restart` before writing to it again.
 
         Args:
             path: the path of the new file, at which no other file may exist.
@@ -147,7 +148,7 @@ class StagedFile:
         Raises:
             SizeMismatchError: if the new contents exceed the expected size.
             CommitError: if the old file cannot be read, or the new one cannot be written.
-            Exception: raised by ``convert``.
+            Exception: the errors of ``convert``.
         """
         with StagedFile(
             self._fs,
@@ -175,7 +176,7 @@ class StagedFile:
             HashMismatchError: if a hash is not the expected one.
             SizeMismatchError: if the size is not the expected one.
             InvalidWheelError: if no hash was expected, and the bytes are not a zip archive.
-            CommitError: if they cannot be read.
+            CommitError: if the file cannot be read.
         """
         hashes = self._running.hexdigests()
         if self._size is not None and self.written != self._size:
@@ -211,7 +212,7 @@ class StagedFile:
         """Verify the bytes, close the file, and return its path, size and hashes.
 
         Raises:
-            HashMismatchError, SizeMismatchError, InvalidWheelError: as :meth:`check`.
+            HashMismatchError, SizeMismatchError, InvalidWheelError: see :meth:`check`.
             CommitError: if the file cannot be read or closed.
         """
         hashes = self.check()
@@ -222,14 +223,14 @@ class StagedFile:
         return FinishedFile(self.path, self.written, hashes)
 
     def mark_moved(self) -> None:
-        """Record that the file has its final name, so that it is not deleted."""
+        """Record that the file has its final name and must not be deleted."""
         self._moved = True
 
 
 def _is_archive(file: BinaryIO, size: int) -> bool:
     """Return whether the file has the end record of a zip archive.
 
-    Unlike ``zipfile.is_zipfile``, a failed read is an error and not a negative answer.
+    Unlike in ``zipfile.is_zipfile``, a failed read is an error and not a negative result.
     """
     file.seek(max(0, size - _END_RECORD_REACH))
     tail = b""

@@ -1,4 +1,4 @@
-"""Create an HTTP client with pip's settings: certificates, proxies, timeout, index credentials, netrc."""
+"""Create an HTTP client with pip's settings for certificates, proxies, timeout, index credentials and netrc."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def create_http_client(settings: Mapping[str, str], credentials: Credentials) ->
     """
 
     async def authorize(request: httpx.Request) -> None:
-        # This hook is also called for each redirect, so that every server receives only its own credentials.
+        # This hook is also called for each redirect. Every server therefore receives only its own credentials.
         if "Authorization" not in request.headers:
             login = credentials.choose(str(request.url))
             if login is not None:
@@ -64,7 +64,7 @@ def _create_client(settings: Mapping[str, str]) -> httpx.AsyncClient:
 
 
 def _tls_context(settings: Mapping[str, str]) -> ssl.SSLContext:
-    """Trust the same certificates as pip, which are the configured ones, or the default ones."""
+    """Return TLS settings that trust the same certificates as pip: the configured ones, or else the default ones."""
     named = settings.get("cert") or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if named and os.path.isdir(named):
         context = ssl.create_default_context(capath=named)
@@ -78,7 +78,7 @@ def _tls_context(settings: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def _create_transport(settings: Mapping[str, str], context: ssl.SSLContext) -> httpx.AsyncBaseTransport:
-    """Return a transport with pip's proxy, else those of the environment. An empty setting disables them."""
+    """Return a transport with pip's proxy, or else those of the environment. An empty setting disables proxies."""
     if "proxy" not in settings:
         return EnvironmentTransport(context)
     proxy = create_proxy(settings["proxy"], context) if settings["proxy"] else None
@@ -94,7 +94,7 @@ def _unverified_context() -> ssl.SSLContext:
 
 
 def _read_seconds(settings: Mapping[str, str]) -> float:
-    """Return the longer of pip's timeout and ours in seconds, since users raise pip's timeout for slow servers."""
+    """Return the longer of pip's timeout and our own, in seconds. Users raise pip's timeout for slow servers."""
     try:
         seconds = float(settings.get("timeout") or settings.get("default-timeout") or 0)
     except ValueError:

@@ -1,6 +1,6 @@
-"""The transports of the command line's HTTP client: certificates and proxies as in the library.
+"""Create the transports of the command line's HTTP client, with the certificates and proxies of the library.
 
-The first request that needs a proxy resolves its setting, so that an invalid one fails no other request.
+The first request that needs a proxy reads its setting. An invalid setting therefore fails no other request.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ._redact import redact
 def create_default_context() -> ssl.SSLContext:
     """Return TLS settings that trust the authorities of the system and of certifi.
 
-    ``SSL_CERT_FILE``, else ``SSL_CERT_DIR``, replaces them.
+    ``SSL_CERT_FILE``, or else ``SSL_CERT_DIR``, replaces these authorities.
     """
     cafile, capath = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if cafile or capath:
@@ -29,16 +29,16 @@ def create_default_context() -> ssl.SSLContext:
     try:
         import certifi
     except ImportError:
-        return context  # a dependency of httpx today, but not of wheelcache
+        return context  # httpx depends on certifi today, but wheelcache does not
     context.load_verify_locations(certifi.where())
     return context
 
 
 def _create_system_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    # Private authorities often violate RFC 5280 in details, and pip accepts them.
+    # Certificates of private authorities often violate RFC 5280 in details. pip accepts them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    # truststore reads all authorities again for each connection, if the system is neither Windows nor macOS.
+    # truststore reads all authorities again for each connection, unless the system is Windows or macOS.
     if sys.platform not in {"win32", "darwin"} and context.cert_store_stats()["x509_ca"]:
         return context
     try:
@@ -49,7 +49,7 @@ def _create_system_context() -> ssl.SSLContext:
 
 
 class EnvironmentTransport(httpx.AsyncBaseTransport):
-    """Sends each request directly, or through the proxy that the environment names for it.
+    """Sends each request directly, or through the proxy that the environment names for its URL.
 
     Args:
         context: the TLS settings.
@@ -92,10 +92,10 @@ class EnvironmentTransport(httpx.AsyncBaseTransport):
 
 
 def create_proxy(value: str, context: ssl.SSLContext) -> httpx.Proxy:
-    """Return a proxy of httpx. A value without a scheme is an HTTP proxy.
+    """Return a proxy of httpx. A value without a scheme names an HTTP proxy.
 
     Raises:
-        CommandError: if it cannot be used.
+        CommandError: if the proxy cannot be used.
     """
     value = value.strip()
     url = value if "://" in value else f"http://{value}"
