@@ -31,7 +31,7 @@ _LONGEST = 2**31
 
 @dataclass(frozen=True)
 class Freshness:
-    """How a stored response may be used.
+    """The permitted uses of a stored response.
 
     Attributes:
         storable: whether it may be stored.
@@ -49,7 +49,7 @@ def stored_fields(headers: Mapping[str, object]) -> dict[str, str]:
 
     The fields of index entries are filtered too, because other programs and older versions write such entries.
     All values are printable ASCII of bounded length. A validator, date or age with other characters is left out. In a
-    list, each other character is replaced, so that the other directives remain.
+    list, such characters are replaced, and the other directives remain.
 
     Args:
         headers: fields with lowercase names.

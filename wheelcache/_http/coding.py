@@ -52,7 +52,7 @@ def parse_codings(headers: Mapping[str, str]) -> tuple[str, ...]:
     """Return the content codings of a body, in lower case and in the order in which the server applied them.
 
     Args:
-        headers: header fields; the values of repeated fields are joined by commas.
+        headers: header fields. The values of repeated fields are joined by commas.
     """
     names = (name.strip().lower() for name in headers.get("Content-Encoding", "").split(","))
     return tuple(_ALIASES.get(name, name) for name in names if name not in _NO_CODINGS)

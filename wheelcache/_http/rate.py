@@ -27,7 +27,7 @@ _REPEAT_SECONDS = 0.25
 class TooSlowError(FailedRequestError):
     """The request received too few bytes while it waited for the network.
 
-    Another source may be faster, so the failure is transient. The received bytes do not count as progress.
+    The failure is transient, because another source may be faster. The received bytes do not count as progress.
     """
 
     def __init__(self, received: int, window: float) -> None:

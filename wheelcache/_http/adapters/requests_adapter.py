@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _READ_SIZE = 1 << 18
 # A read from a raw body of urllib3 1 or of a custom adapter may wait for all of these bytes.
 _BLOCKING_READ_SIZE = 1 << 16
-# Another thread may store a cookie while requests iterates over the jar, which raises a RuntimeError.
+# The iteration of requests over the cookies raises a RuntimeError if another thread stores a cookie meanwhile.
 _PREPARE_ATTEMPTS = 10
 _INTERIM = range(100, 200)
 # Responses with these statuses have no body, whatever length they declare.
