@@ -71,7 +71,7 @@ def choose_cache_folder(path: str | os.PathLike[str] | None) -> str:
 
 
 def check_options(layers: object, verify: str, io_timeout: float, lock_timeout: float, limits: object) -> None:
-    """Check the options of a cache when the cache is opened, so that they cause no error in the middle of a fetch.
+    """Check the options of a cache when the cache is opened, and not in the middle of a fetch.
 
     Raises:
         ValueError: if an option cannot have this value.
@@ -89,7 +89,7 @@ def check_options(layers: object, verify: str, io_timeout: float, lock_timeout: 
 
 
 def check_client(client: object, *, is_async: bool) -> None:
-    """Check an HTTP client when the cache is opened, so that an unusable client does not fail in the first download.
+    """Check an HTTP client when the cache is opened, and not in the first download.
 
     The attributes of the client are checked, and not its class. Any object with the required methods is accepted, and
     httpx need not be imported.

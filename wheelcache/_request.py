@@ -57,7 +57,7 @@ class Source(NamedTuple):
         url: the URL without credentials and fragment, as it is requested.
         display_url: the redacted URL, for display and storage.
         auth: the user name and password of the URL, or ``None``.
-        trusted_url: the URL of the request. The client's credentials belong to its origin, even if this is a mirror.
+        trusted_url: the URL of the request, even for a mirror. The client's credentials are sent only to its origin.
     """
 
     url: str

@@ -85,14 +85,14 @@ class CacheTransport(TransportBase):
             closed together with this transport.
 
     A client with a custom transport ignores its own ``verify``, ``cert``, ``http1``, ``http2`` and ``limits``, and
-    the proxies of the environment. With ``proxy``, it bypasses the transport
+    the proxies of the environment. With ``proxy``, such a client bypasses the transport
     (https://www.python-httpx.org/advanced/transports/). Pass these options to ``next``::
 
         next=httpx.HTTPTransport(verify=context, proxy="http://proxy.example.org:3128")
 
     Raises:
-        TypeError: if ``cache`` is neither a :class:`Cache` nor an :class:`AsyncCache`. The first request raises it if
-            ``next`` is a transport of another kind or library than the client.
+        TypeError: if ``cache`` is neither a :class:`Cache` nor an :class:`AsyncCache`. The first request raises this
+            error if ``next`` is a transport of another kind or library than the client.
 
     Example::
 

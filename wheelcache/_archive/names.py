@@ -14,7 +14,7 @@ _LONGEST_NAME, _LONGEST_PART, _MOST_FOLDERS = 4096, 255, 100
 # A name of at most this length cannot have a part that is too long, or too many parts.
 _SURELY_SHORT = 2 * _MOST_FOLDERS
 
-# Names that Windows does not allow: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+# Windows does not allow these names: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 _PROBLEM = re.compile(
     r"""(?P<character>[\x00-\x1f\x7f<>:"|?*\\])
       | (?P<path>(?:^|/)\.{0,2}(?=/.|$)|^/)

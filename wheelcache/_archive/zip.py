@@ -42,7 +42,7 @@ LONGEST_HEADER = _LOCAL.size + 2 * 0xFFFF
 _LONGEST_DESCRIPTOR = 24
 _LONGEST_END = _END.size + 0xFFFF
 LONGEST_TAIL = _LONGEST_END + _LOCATOR64.size + _END64.size
-"""The number of bytes at the end of an archive that are read first, since they contain the end records."""
+"""The number of bytes at the end of an archive that are read first. They contain the end records."""
 # The central directory is read into memory. This size is enough for about 300,000 files. RECORD cannot list as many.
 _LARGEST_DIRECTORY = 32 << 20
 _WHOLE16, _WHOLE32 = 0xFFFF, 0xFFFFFFFF

@@ -67,7 +67,7 @@ class Batch:
     """The requests of one ``fetch_all`` and their outcomes.
 
     Args:
-        requests: the requests, which are all checked before the first one is fetched.
+        requests: the requests. All are checked before the first one is fetched.
         jobs: the number of parallel downloads, or ``None`` for a number that index servers accept.
         progress: the caller's listener. One thread at a time calls it.
         return_exceptions: whether an invalid request is an outcome instead of an error of the whole batch.
@@ -190,7 +190,7 @@ def fetch_in_threads(
         batch: the batch.
         token: the token of the operations that ``fetch`` performs.
         fetch: fetches one item.
-        check: raises if the operation was cancelled by another thread.
+        check: raises an error if another thread has cancelled the operation.
     """
     fatal: list[BaseException] = []
 

@@ -256,7 +256,7 @@ class _Download:
         self._tried.append(f"{failure.at or route.source.display_url}: {failure.problem}")
 
     def _error(self) -> Exception:
-        """Return the error of the download. A mismatch has precedence, and then the failure of the first source."""
+        """Return the error of the download: the first mismatch, or else the failure of the first source."""
         elapsed = self._system.monotonic() - self._started
         if self._mismatch is not None:
             error = self._mismatch
@@ -445,6 +445,6 @@ def _required_progress(remaining: int | None) -> int:
 
 
 def _full_jitter(number: int) -> float:
-    """Return a random pause in seconds, so that clients do not retry at the same time. Its limit doubles each round."""
-    # The pause is not a secret.
+    """Return a random pause in seconds. The limit of the pause doubles each round."""
+    # Random pauses prevent clients from retrying at the same time. They are not secret.
     return random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** max(0, number - 1)))  # noqa: S311

@@ -43,7 +43,7 @@ class Fetcher:
     Args:
         store: the store.
         http: sends the requests.
-        single_flight: ensures that only one caller at a time downloads a wheel.
+        single_flight: lets only one caller at a time download a wheel.
         counters: the hits and misses of the cache.
         offline: whether the network must not be used.
         limits: the limits of downloads.

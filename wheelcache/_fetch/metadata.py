@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 _ATTEMPTS = 4
 # A refused range is attempted less often, because some servers refuse every range.
 _ATTEMPTS_OF_A_RANGE = 2
-# The pause after an attempt, in seconds. It is multiplied by the number of the attempt.
+# The pause after an attempt, in seconds, multiplied by the number of the attempt.
 _WAIT = 0.5
 
 
@@ -56,7 +56,7 @@ def check_metadata(data: bytes, request: ResolvedRequest, hashes: Mapping[str, s
     """Return METADATA from any source if it has these hashes.
 
     Raises:
-        HashMismatchError: if METADATA does not have them.
+        HashMismatchError: if METADATA does not have these hashes.
     """
     running = MultiHash(hashes)
     running.update(data)
@@ -258,8 +258,8 @@ class _Attempts:
         """Return the result of ``download``.
 
         Raises:
-            FailedRequestError: if a failure is permanent, if the server requests a long wait, or after four attempts.
-                If the server refused a range, after two attempts.
+            FailedRequestError: if a failure is permanent, if the server requests a long wait, or if four attempts have
+                failed. Two failed attempts are enough if the server refused a range.
         """
 
         def attempt() -> _T:

@@ -31,7 +31,7 @@ from .._store.staging import StagedFile
 
 # A smaller partial download is not kept, because downloading it again takes less time than a range request.
 _MIN_BYTES = 1 << 14
-# For a download of at least this size, the origin file is written early, so that it exists if the process is killed.
+# A download of at least this size has an origin file before it ends, in case the process is killed.
 _ORIGIN_FILE_FROM = 1 << 20
 # After a leftover of an unknown owner was copied, the original is deleted if it was not written to for this long.
 _IDLE_SECONDS = 600.0
@@ -249,8 +249,8 @@ class PartialDownloads:
             return self._copy(fs, request, leftover)
         fs.discard(self._layout.origin_file(leftover.path))
         try:
-            # This call must not be cancelled, because the file already has our name. If _resume_stage is cancelled, it
-            # releases the file.
+            # This call must not be cancelled, because the file already has our name. _resume_stage releases the file if
+            # it is cancelled.
             file = fs.system.files.open_write(path)
         except OSError:
             fs.discard(path)

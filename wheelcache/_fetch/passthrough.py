@@ -1,7 +1,7 @@
 """Look up a request of another HTTP client, and add the response to the store while that client reads it.
 
-:class:`~wheelcache.CacheTransport` uses this for each request that it handles. If the cache fails, the
-body is not stored, and the other client is not affected.
+:class:`~wheelcache.CacheTransport` uses this module for each request that it handles. If the cache fails, the body is
+not stored, and the other client is not affected.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Passthrough:
         store: the store in which the wheel is looked up, and to which it is added.
         op: the operation, which lasts until the body has been read.
         chain: the request, and the redirects that led to it.
-        refresh: whether the client asked for a revalidation.
+        refresh: whether the client requested a revalidation.
         max_bytes: the maximum size in bytes of a body that is stored, or ``None`` for no limit.
 
     Attributes:
@@ -93,12 +93,12 @@ class Passthrough:
         return BodyWriter(self, stage, headers, self._max_bytes)
 
     def _may_store(self, headers: Mapping[str, str]) -> bool:
-        """Return whether the body may be stored. Without a requested hash, the server decides."""
+        """Return whether the body may be stored. Without a requested hash, the header fields decide."""
         chain, now = self._chain, self._fs.system.now()
         if chain.request.hashes or freshness(headers, chain.requested_at, now, chain.hops).storable:
             return True
         if self._known is not None and not self._store.read_only:
-            # The stored response must not be used any more, either.
+            # A response that was stored earlier must not be used any more, either.
             self._store.index.remove_url(self._fs, self._request.url)
         return False
 
@@ -131,7 +131,7 @@ class Passthrough:
 
 
 class BodyWriter:
-    """Writes a body to the store while another client reads it. After an error, the body is discarded without raising.
+    """Writes a body to the store while another client reads it. No method raises an error: the body is discarded.
 
     Args:
         passthrough: the request.

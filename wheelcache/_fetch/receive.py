@@ -148,7 +148,7 @@ class BodyReceiver:
         return self._max_bytes if self._request.size is None else None
 
     def _mismatch_of_received(self) -> HashMismatchError | SizeMismatchError | InvalidWheelError | None:
-        """Return the reason why the received bytes are not the requested wheel, or ``None`` if they are."""
+        """Return the reason why the received bytes are not the requested wheel, or ``None`` if they are the wheel."""
         stage = self.partial.stage
         try:
             stage.check()

@@ -15,7 +15,7 @@ def iter_body(op: Operation, response: Response) -> Iterator[bytes | memoryview]
     If the client has already read the body, the chunks are decoded: see :class:`.Body`.
 
     Raises:
-        FailedRequestError: if the body breaks off. Errors of the code that consumes the chunks are not translated.
+        FailedRequestError: if the body cannot be read to its end. Errors of the consumer are not translated.
         TooSlowError: if the body is received too slowly.
         OperationCancelledError: if the operation is cancelled.
     """

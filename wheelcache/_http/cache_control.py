@@ -5,9 +5,9 @@ implements the whole RFC, was considered. It works on entries with complete requ
 itself (tests replace the clock of a cache), and requires msgpack, a compiled package, for a storage that wheelcache
 does not use.
 
-Two rules are stricter than the RFC, to avoid surprises. A response is fresh only if the server declares it:
-heuristic freshness is not used. A response that varies with any header but Accept-Encoding, whose value never changes,
-is revalidated each time. Therefore, no request headers, which may be secret, need to be stored.
+Two rules are stricter than the RFC, to avoid surprises. A response is fresh only if the server declares it
+fresh. Heuristic freshness is not used. A response that varies with any header but Accept-Encoding, whose value never
+changes, is revalidated each time. Therefore, no request headers, which may be secret, need to be stored.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Freshness:
     """The permitted uses of a stored response.
 
     Attributes:
-        storable: whether it may be stored.
-        until: the time until which it may be used without revalidation, in seconds since the epoch.
-        may_be_stale: whether it may be used after that time if the server cannot be reached.
+        storable: whether the response may be stored.
+        until: the time until which the response may be used without revalidation, in seconds since the epoch.
+        may_be_stale: whether the response may be used after that time if the server cannot be reached.
     """
 
     storable: bool
@@ -77,7 +77,7 @@ def is_private(headers: Mapping[str, str]) -> bool:
 def freshness(
     headers: Mapping[str, str], sent_at: float, received_at: float, hops: Sequence[Mapping[str, str]] = ()
 ) -> Freshness:
-    """Return how a response may be used.
+    """Return the permitted uses of a response.
 
     Args:
         headers: the header fields of the response, with lowercase names.
@@ -106,7 +106,7 @@ def _freshness_of_one(headers: Mapping[str, str], sent_at: float, received_at: f
 
 
 def _parse_directives(field: str) -> dict[str, str]:
-    """Return the directives of a Cache-Control field. If one has two different values, neither is used."""
+    """Return the directives of a Cache-Control field. If a directive has two different values, neither is used."""
     found: dict[str, str] = {}
     for name, value in _DIRECTIVE.findall(field):
         text = value.strip('"')

@@ -1,4 +1,4 @@
-"""The HTTP client of a cache: the caller's, or one of its own.
+"""Send the requests of a cache with the caller's HTTP client, or with our own.
 
 This module is on the path of a hit and does not import the HTTP library. The first request imports the library.
 """

@@ -130,7 +130,7 @@ class FailedRequestError(Exception):
 
     @property
     def excessive_wait(self) -> float | None:
-        """The delay in seconds that the server requested, or ``None`` if it is short enough for wheelcache to wait."""
+        """The delay in seconds that the server requested, if wheelcache does not wait that long, or else ``None``."""
         return self.retry_after if (self.retry_after or 0.0) > _LONGEST_RETRY_AFTER else None
 
     @property
@@ -203,7 +203,8 @@ def system_error(error: BaseException) -> OSError | None:
         cause = cause.__cause__ or cause.__context__
     if cause is None or cause.errno is not None:
         return cause
-    # anyio and trio connect to all addresses of a host. Their error has no code. The errors with a code are its cause: https://anyio.readthedocs.io/en/stable/api.html#anyio.connect_tcp
+    # anyio and trio connect to all addresses of a host. Their error has no code. The errors with a code are its cause:
+    # https://anyio.readthedocs.io/en/stable/api.html#anyio.connect_tcp
     inner = cause.__cause__
     while isinstance(inner, BaseExceptionGroup):
         inner = inner.exceptions[-1]
@@ -219,7 +220,7 @@ def _reason(system: OSError | None) -> str:
         return ""
     if isinstance(system, ssl.SSLError | socket.gaierror) or system.errno is None:
         return f": {system.strerror}"
-    # asyncio and trio replace the message of the system by their own. On Windows, it depends on the language.
+    # asyncio and trio replace the message of the system by their own. On Windows, the message depends on the language.
     if sys.platform == "win32":
         return f": {socket.errorTab.get(system.winerror or 0, system.strerror)}".rstrip(".")
     return f": {os.strerror(system.errno)}"

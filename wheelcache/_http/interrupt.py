@@ -57,7 +57,7 @@ def running_operation() -> Operation | None:
 
 
 def check_running() -> None:
-    """Check the operation and the rate of this context. Call it between short waits for the network.
+    """Check the operation and the rate of this context. Call this function between short waits for the network.
 
     Raises:
         OperationCancelledError: if the operation was cancelled.

@@ -83,7 +83,7 @@ class RequestSender:
             locations.append(redact(request.url))
 
     def _prepare(self, source: Source, url: str, headers: Mapping[str, str], origins: list[Origin]) -> PreparedRequest:
-        # Another origin must not choose the URLs of the first origin to which credentials are sent.
+        # Another origin must not choose to which URLs of the first origin the credentials are sent.
         never_left = len(set(origins)) == 1
         return self._adapter.prepare(
             url,

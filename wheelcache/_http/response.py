@@ -58,7 +58,7 @@ class Body(Protocol):
         """Return the next bytes, which are valid until the next call, or ``None`` at the end.
 
         Raises:
-            FailedRequestError: if the body breaks off.
+            FailedRequestError: if the body cannot be read to its end.
         """
         ...
 

@@ -124,7 +124,7 @@ def _private_key(fs: RobustIO, url: str) -> str | None:
 
 
 def digest_in_pointer(data: bytes | None) -> str | None:
-    """Return the sha256 in the contents of a pointer, or ``None`` if they are invalid."""
+    """Return the sha256 in the contents of a pointer, or ``None`` if the contents are invalid."""
     fields = decode(data or b"")
     try:
         return None if fields is None else normalize_hash("sha256", fields["sha256"])[1]

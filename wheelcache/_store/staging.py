@@ -17,7 +17,7 @@ from .._models import Phase
 
 _READ_CHUNK = 1 << 20
 
-# The end record of a zip archive, which a comment of up to 64 KiB may follow:
+# A comment of up to 64 KiB may follow the end record of a zip archive:
 # https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.16
 _END_RECORD = b"PK\x05\x06"
 _END_RECORD_SIZE = 22

@@ -36,7 +36,7 @@ def create_default_context() -> ssl.SSLContext:
 
 def _create_system_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    # Certificates of private authorities often violate RFC 5280 in details. pip accepts them.
+    # Certificates of private authorities often violate details of RFC 5280. pip accepts them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     # truststore reads all authorities again for each connection, unless the system is Windows or macOS.
     if sys.platform not in {"win32", "darwin"} and context.cert_store_stats()["x509_ca"]:

@@ -60,7 +60,7 @@ class Adapter(Protocol):
 
 
 class AdaptedClient(Protocol):
-    """A client that creates its own adapter. Synchronous clients of httpx and httpx2 need no such method."""
+    """A client that creates its own adapter. Synchronous clients of httpx and httpx2 do not need to."""
 
     @property
     def wrapped(self) -> object:

@@ -60,8 +60,8 @@ class RequestsAdapter:
         self, url: str, headers: Mapping[str, str], *, auth: tuple[str, str] | None, is_own_origin: bool
     ) -> PreparedRequest:
         """Build a GET request: see :class:`.base.Adapter`."""
-        # A session omits its defaults for the names whose value is None here. This hides its credentials from another
-        # origin, and keeps its parameters from replacing those of the URL.
+        # A session omits its defaults for the names whose value is None here. Its credentials are then not sent
+        # to another origin, and its parameters do not replace those of the URL.
         hidden = [] if is_own_origin else [name for name in self._session.headers if is_credential(_text(name))]
         # A wheel is already compressed. Its hash is the hash of the decoded bytes.
         fields: dict[Any, str | None] = {**dict.fromkeys(hidden), "Accept-Encoding": "identity", **headers}
@@ -240,7 +240,7 @@ class RequestsBody:
             return
         try:
             if self._length == 0 and not self.is_decoded:
-                self._read_raw()  # urllib3 reuses the connection only if the end was read, which never waits here
+                self._read_raw()  # this never waits, and urllib3 reuses the connection only afterwards
             if _is_closed(self._raw) and hasattr(self._raw, "release_conn"):
                 # The body was read to its end, but requests would close the connection.
                 self._raw.release_conn()

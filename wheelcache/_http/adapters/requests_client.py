@@ -70,8 +70,8 @@ def requests_client(session: Session, *, timeout: Timeout = _DEFAULT_TIMEOUT) ->
     By default, a session keeps ten connections to a host, and logs a warning for each further connection. To use more
     threads, mount an adapter with more connections: ``session.mount("https://", HTTPAdapter(pool_maxsize=100))``.
 
-    Cancellation ends the download of a body at once. It does not end the waits for a connection and for the headers of
-    a response, which end at their timeouts.
+    Cancellation ends the download of a body at once. The waits for a connection and for the headers of a response last
+    until their timeouts.
 
     Args:
         session: the session.

@@ -74,9 +74,9 @@ def _create_system_context() -> ssl.SSLContext:
 
 
 def _accept_private_authorities(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Accept certificates that violate RFC 5280 in details, which Python 3.13 and later refuse by default.
+    """Accept certificates that violate details of RFC 5280, although Python 3.13 and later refuse them by default.
 
-    Many private authorities issue them, and pip accepts them: https://github.com/python/cpython/issues/107361.
+    Many private authorities issue such certificates, and pip accepts them: https://github.com/python/cpython/issues/107361.
     """
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
