@@ -14,7 +14,10 @@ from typing import Any
 
 import anyio
 import pytest
+import requests
 from machines import Machine
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase, HTTPDigestAuth
 from server import (
     Answer,
     Exchange,
@@ -30,17 +33,12 @@ from server import (
     truncated,
     until_closed,
 )
+from urllib3 import exceptions as urllib3
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import AsyncCache, Cache, DownloadError, Status, requests_client
 from wheelcache._http.adapters.requests_client import RequestsClient
-
-requests = pytest.importorskip("requests", reason="requests is not installed in the Windows Python")
-from requests.adapters import HTTPAdapter  # noqa: E402 - see above
-from requests.auth import AuthBase, HTTPDigestAuth  # noqa: E402 - see above
-from urllib3 import exceptions as urllib3  # noqa: E402 - see above
-
-from wheelcache._http.adapters.requests_errors import nested_system_error, to_failure  # noqa: E402 - see above
+from wheelcache._http.adapters.requests_errors import nested_system_error, to_failure
 
 USER, PASSWORD = "alice", "hunter2"
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode("ascii")

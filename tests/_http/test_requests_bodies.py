@@ -13,19 +13,18 @@ from typing import Any
 
 import anyio
 import pytest
+import requests
 from folders import unfinished
 from machines import Machine
 from marks import not_on_windows
+from requests.adapters import BaseAdapter, HTTPAdapter
 from server import Answer, Exchange, Server, chunked, gzipped, plain, redirect, status, truncated, until_closed
 from tls_server import AUTHORITY, TlsServer
+from urllib3 import HTTPResponse
+from urllib3.util import Retry
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import AsyncCache, Cache, DownloadError, InvalidWheelError, ProgressEvent, Status, requests_client
-
-requests = pytest.importorskip("requests", reason="requests is not installed in the Windows Python")
-from requests.adapters import BaseAdapter, HTTPAdapter  # noqa: E402 - see above
-from urllib3 import HTTPResponse  # noqa: E402 - see above
-from urllib3.util import Retry  # noqa: E402 - see above
 
 BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine
 LARGE = Wheel(wheel_filename("large"), make_wheel("large", size=300_000))
