@@ -125,7 +125,7 @@ def parse_request(
     mirror_parts = {mirror: split_url(mirror) for mirror in mirrors}
     all_parts = (parts, *mirror_parts.values())
     if mirror_parts and any(each.scheme == "file" for each in all_parts):
-        raise ValueError("a file: URL cannot have mirrors or be one")
+        raise ValueError("a file: URL cannot have mirrors or be a mirror")
     fragments = [pair for each in all_parts for pair in _fragment_hashes(each.fragment)]
     expected = _hashes.merge_hashes([*_hashes.parse_hashes(hashes).items(), *fragments])
     _hashes.require_strong(expected)
@@ -170,7 +170,7 @@ def split_url(url: str) -> SplitResult:
         _ = parts.port  # urllib checks the port only when this property is read
     except ValueError:
         # The message of urllib quotes the invalid part, which may contain a part of a password.
-        raise ValueError(f"not a URL, its host or port is invalid: {redact(url)}") from None
+        raise ValueError(f"the URL has an invalid host or port: {redact(url)}") from None
     if parts.scheme not in _SCHEMES or (parts.scheme != "file" and not parts.hostname):
         advice = "" if parts.scheme and not _has_drive(parts) else " (use put for a local file)"
         raise ValueError(f"not an https:, http: or file: URL: {redact(url)}{advice}")

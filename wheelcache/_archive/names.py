@@ -28,7 +28,7 @@ _PROBLEM = re.compile(
 _PROBLEMS = {
     "character": "contains a character that some systems do not allow in names",
     "path": "is not a plain relative path",
-    "tail": "has a part that ends in a dot or a space, which Windows drops",
+    "tail": "has a part that ends in a dot or a space, which Windows removes",
     # unzip removes the version of a file on VMS on every system: https://infozip.sourceforge.net/UnZip.html
     "version": "ends in a version number, which unzip removes",
     # libarchive attaches these files to others on macOS.
