@@ -131,7 +131,9 @@ class Passthrough:
 
 
 class BodyWriter:
-    """Writes a body to the store while another client reads it. No method raises an error: the body is discarded.
+    """Writes a body to the store while another client reads it.
+
+    No method raises an error. The body is discarded instead.
 
     Args:
         passthrough: the request.

@@ -88,7 +88,7 @@ class RateWatch:
             self._begun = None
 
     def restart_wait(self) -> None:
-        """Exclude the current wait so far, which was for a free connection of the client and not for the network."""
+        """Exclude the current wait so far. It was for a free connection of the client, not for the network."""
         self._begun = self._monotonic()
 
     def receive(self, count: int) -> None:
