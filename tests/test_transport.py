@@ -460,3 +460,27 @@ async def test_a_default_next_transport(lib: Any, server: Server, cache: Cache, 
     transport = CacheTransport(cache, next=lib.AsyncHTTPTransport())
     with pytest.raises(TypeError, match="synchronous"), lib.Client(transport=transport) as client:
         client.get(url)
+
+
+@pytest.mark.parametrize("etag", ['"2"', 'W/"2"'])
+def test_a_304_response_with_another_strong_etag_is_not_used(
+    etag: str,
+    client: Any,
+    behind: Next,
+    machine: Machine,
+    lib: Any,
+    other_wheel: Wheel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If a 304 response names another file by a strong ETag, the client gets the response to its own request."""
+    url = url_of(behind.wheel)
+    first = behind.wheel.data
+    assert client.get(url).content == first
+
+    def answer(request: Any) -> Any:
+        if "If-None-Match" in request.headers:
+            return lib.Response(304, headers={"ETag": etag})
+        return lib.Response(200, content=other_wheel.data)
+
+    monkeypatch.setattr(behind, "handle_request", answer)
+    assert client.get(url).content == (other_wheel.data if etag == '"2"' else first)

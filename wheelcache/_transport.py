@@ -31,6 +31,7 @@ from ._http.adapters.transport_bases import (
     SyncTransport,
     TransportBase,
 )
+from ._http.headers import confirms
 from ._models import Status
 from ._operation import OperationCancelledError
 from ._request import redact
@@ -204,11 +205,13 @@ class CacheTransport(TransportBase):
         conditions = {} if passthrough is None else passthrough.conditional_headers()
         response = yield _with_headers(library, request, conditions) if conditions else request
         if passthrough is not None and conditions and response.status_code == HTTPStatus.NOT_MODIFIED:
-            passthrough.record_revalidation(_lowercase_headers(response))
-            file = _open_wheel(passthrough)
+            file = None
+            if confirms(response.headers, conditions):
+                passthrough.record_revalidation(_lowercase_headers(response))
+                file = _open_wheel(passthrough)
             if file is not None:
                 return _file_response(library, file, passthrough, Status.REVALIDATED)
-            # The wheel was removed meanwhile. The client itself did not send a conditional request.
+            # The wheel was removed meanwhile, or another file was confirmed. The client itself sent no conditions.
             response = yield request
         if chain is not None and response.has_redirect_location:
             _carry_redirect(library, request, response, chain)

@@ -829,3 +829,24 @@ def test_read_only_needs_a_folder(machine: Machine, tmp_path: Path) -> None:
     with pytest.raises(ReadOnlyError):
         machine.cache(tmp_path / "other", layers=[tmp_path / "cache"])
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("etag", ['"another"', 'W/"another"', None])
+def test_a_304_response_with_another_strong_etag_is_not_used(
+    etag: str | None, server: Server, cache: Cache, wheel: Wheel, other_wheel: Wheel
+) -> None:
+    """A 304 response that names another file by a strong ETag leads to a request for the whole file."""
+    url = wheel.on(server)
+    cache.fetch(url)
+
+    def answer(exchange: Exchange) -> None:
+        if "if-none-match" in exchange.request.headers:
+            exchange.start(304, {} if etag is None else {"ETag": etag}, length=0)
+        else:
+            exchange.send(200, {}, other_wheel.data)
+
+    server.serve(wheel.path, how=answer)
+    found = cache.fetch(url, refresh=True)
+    is_other = etag == '"another"'
+    assert found.path.read_bytes() == (other_wheel if is_other else wheel).data
+    assert server.count() == (3 if is_other else 2)

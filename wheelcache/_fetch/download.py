@@ -32,7 +32,7 @@ from .._http.cache_control import is_private
 from .._http.client import HttpClient
 from .._http.coding import parse_codings
 from .._http.errors import FailedRequestError, failed_response
-from .._http.headers import declared_length, parse_content_range, strong_validator
+from .._http.headers import confirms, declared_length, parse_content_range, strong_validator
 from .._http.rate import TooSlowError
 from .._http.response import Response
 from .._models import Phase
@@ -353,10 +353,8 @@ class _Download:
             self._begin_range(route, response)
             return True
         if status == HTTPStatus.NOT_MODIFIED and headers and not is_range:
-            if self._conditions is not None and self._conditions.place == place_of(response):
-                return False
-            self._conditions = None
-            raise FailedRequestError("the URL now redirects to another file", is_transient=True, pause=False)
+            self._check_confirmed(response, headers)
+            return False
         if status == HTTPStatus.PRECONDITION_FAILED and is_range:
             raise self._changed()
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and is_range:
@@ -385,6 +383,14 @@ class _Download:
             status=failure.status,
             retry_after=failure.retry_after,
         )
+
+    def _check_confirmed(self, response: Response, headers: Mapping[str, str]) -> None:
+        """Check that a 304 response is about the stored wheel. Otherwise, the next request has no conditions."""
+        conditions, self._conditions = self._conditions, None
+        if conditions is None or conditions.place != place_of(response):
+            raise FailedRequestError("the URL now redirects to another file", is_transient=True, pause=False)
+        if not confirms(response.headers, headers):
+            raise FailedRequestError("the server confirmed another file", is_transient=True, pause=False)
 
     def _begin_range(self, route: _Route, response: Response) -> None:
         partial = self._partial

@@ -111,6 +111,17 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     return None if date is None else max(0.0, date - now)
 
 
+def confirms(response: Mapping[str, str], conditions: Mapping[str, str]) -> bool:
+    """Return whether a 304 response is about the stored response: https://www.rfc-editor.org/rfc/rfc9111#section-4.3.4.
+
+    Args:
+        response: the header fields of the 304 response. Their names are looked up in any case.
+        conditions: the conditional header fields of its request.
+    """
+    etag, requested = response.get("ETag", "").strip(), conditions.get("If-None-Match")
+    return not etag.startswith('"') or requested is None or etag == requested.removeprefix("W/")
+
+
 def strong_validator(headers: Mapping[str, str]) -> str | None:
     """Return the validator for If-Range, if any: https://www.rfc-editor.org/rfc/rfc9110#section-8.8.2.2."""
     etag = headers.get("ETag", "").strip()
