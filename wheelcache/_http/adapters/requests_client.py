@@ -70,6 +70,9 @@ def requests_client(session: Session, *, timeout: Timeout = _DEFAULT_TIMEOUT) ->
     By default, a session keeps ten connections to a host, and logs a warning for each further connection. To use more
     threads, mount an adapter with more connections: ``session.mount("https://", HTTPAdapter(pool_maxsize=100))``.
 
+    urllib3 before 2.2 delivers a body in full pieces of 64 KiB. The last piece of an interrupted download is then
+    requested again, and a very slow one counts as no progress.
+
     Cancellation ends the download of a body at once. The waits for a connection and for the headers of a response last
     until their timeouts.
 
