@@ -28,9 +28,9 @@ _PROBLEM = re.compile(
 _PROBLEMS = {
     "character": "contains a character that some systems do not allow in names",
     "path": "is not a plain relative path",
-    "tail": "has a part that ends in a dot or a space, which Windows removes",
+    "tail": "has a part that ends in a dot or a space that Windows removes",
     # unzip removes the version of a file on VMS on every system: https://infozip.sourceforge.net/UnZip.html
-    "version": "ends in a version number, which unzip removes",
+    "version": "ends in a version number that unzip removes",
     # libarchive attaches these files to others on macOS.
     "fork": "is a resource fork on macOS",
     "device": "is reserved on Windows",

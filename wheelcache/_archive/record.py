@@ -18,7 +18,7 @@ _PIECE = 1 << 16
 def iter_rows(pieces: Iterable[bytes]) -> Iterator[tuple[str, str, str]]:
     """Yield the path, hash and size of each row of RECORD, unparsed. Empty lines are skipped.
 
-    Backslashes in paths, which some builders write on Windows, are replaced by slashes.
+    Backslashes in paths are replaced by slashes, since some builders on Windows write backslashes.
 
     Raises:
         ValueError: if RECORD cannot be parsed.

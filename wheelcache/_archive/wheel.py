@@ -241,7 +241,7 @@ class WheelArchive:
             if name in folders:
                 continue
             if name not in expected:
-                raise self.unsafe(f"RECORD lists {name!r}, which is not in the archive")
+                raise self.unsafe(f"RECORD lists the missing file {name!r}")
             if rows.setdefault(name, (recorded_hash, size)) != (recorded_hash, size):
                 raise self.unsafe(f"RECORD lists {name!r} twice, with different values")
         return rows

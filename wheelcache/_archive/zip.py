@@ -2,9 +2,9 @@
 
 A zip archive contains most facts twice. Both must agree, because readers differ in which of the two they use. Every
 byte of the file must belong to exactly one part. The members start at the first byte and have no gaps between them. The
-central directory follows, then the zip64 end record, if any, and then the end record, whose comment ends the file.
-Other features of the format (https://pkware.com/documents/casestudies/APPNOTE.TXT) are refused, because no wheel needs
-them. Examples are several disks, encryption, patches, and a second name or type in an extra field.
+central directory follows, then the zip64 end record, if any, and then the end record. The comment of the end record
+ends the file. Other features of the format (https://pkware.com/documents/casestudies/APPNOTE.TXT) are refused, because
+no wheel needs them. Examples are several disks, encryption, patches, and a second name or type in an extra field.
 
 Readers determine the type of a member by its name, its mode or its DOS attributes, depending on the system that created
 the archive. All of these must agree.
@@ -78,7 +78,7 @@ class Member(NamedTuple):
     """A file or folder in the central directory of an archive. This is a tuple, because there may be thousands.
 
     Attributes:
-        name: the name, which ends in a slash for a folder.
+        name: the name, with a slash at the end for a folder.
         raw_name: the bytes of the name.
         flags: the general purpose bit flags.
         method: :data:`STORED` or :data:`DEFLATED`.
@@ -128,7 +128,7 @@ def _find_directory(read_at: ReadAt, size: int) -> tuple[int, int, int]:
     tail = read_at(tail_start, size - tail_start)
     place = tail.rfind(_END_SIGNATURE, max(len(tail) - _LONGEST_END, 0))
     if place < 0 or place + _END.size > len(tail):
-        raise BadZipError("the file has no end record: it is not a zip archive, or its end is missing")
+        raise BadZipError("the file is not a complete zip archive, because its end record is missing or cut off")
     _, disk, first_disk, count_here, count, length, start, comment = _END.unpack_from(tail, place)
     if place + _END.size + comment != len(tail):
         raise BadZipError("the file has bytes after the end record")
@@ -187,7 +187,7 @@ def _read_central(directory: bytes, at: int) -> tuple[Member, int]:
         raise BadZipError(f"{name!r} is encrypted, a patch, on another disk, or compressed by method {method}")
     _check_attributes(name, made_by >> 8, attributes)
     if method == STORED and (packed != size or (flags & _HAS_DESCRIPTOR and size)):
-        raise BadZipError(f"the size of {name!r}, which is not compressed, is ambiguous")
+        raise BadZipError(f"the size of the uncompressed member {name!r} is ambiguous")
     return Member(name, raw_name, flags, method, crc, packed, size, attributes >> 16, offset, 0), at
 
 
@@ -220,7 +220,7 @@ def _fields(name: str, extra: bytes) -> dict[int, bytes]:
     if any(extra[at:]):
         raise BadZipError(f"the extra fields of {name!r} are invalid")
     for kind in fields.keys() - _HARMLESS_FIELDS:
-        raise BadZipError(f"{name!r} has the extra field {kind:#06x}, which some readers interpret and others ignore")
+        raise BadZipError(f"{name!r} has the extra field {kind:#06x} that some readers interpret and others ignore")
     return fields
 
 

@@ -1,4 +1,4 @@
-"""The file system of one operation, whose calls first check whether the operation was cancelled."""
+"""The file system of one operation. Its calls first check whether the operation was cancelled."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from .._hashes import MultiHash
 from .robustio import RobustIO, write_all
 
-# The kernel copies a whole chunk in one call, which a cancellation cannot interrupt.
+# The kernel copies a whole chunk in one call. A cancellation cannot interrupt this call.
 _COPY_CHUNK = 8 << 20
 _READ_CHUNK = 1 << 20
 

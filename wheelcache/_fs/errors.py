@@ -20,7 +20,7 @@ from .tempnames import OwnerTag
 
 
 class ErrorKind(Enum):
-    """The kinds of errors, which differ in how the caller can respond."""
+    """The kinds of errors. They differ in how the caller can respond."""
 
     EXISTS = "the target exists"
     MISSING = "the file or its folder does not exist"
@@ -115,7 +115,7 @@ def classify(error: OSError, path: str) -> ErrorKind:
 def can_be_transient(error: OSError, path: str) -> bool:
     """Return whether another attempt may succeed after a POSIX error.
 
-    On a local file system, EACCES means that a permission is missing, which waiting does not change. Only file systems
+    On a local file system, EACCES means that a permission is missing. Waiting does not change this. Only file systems
     that relay errors of another machine or program use this code for a file that is held.
     """
     if sys.platform == "win32" or error.errno not in _TRANSIENT_ON_FOREIGN:
@@ -148,7 +148,7 @@ def is_delete_pending(error: OSError) -> bool:
 
 
 def is_access_denied(error: OSError) -> bool:
-    """Return whether the error is "access denied" and not a sharing violation, which Python reports with one class."""
+    """Return whether the error is "access denied" and not a sharing violation. Python reports both with one class."""
     return isinstance(error, PermissionError) and winerror_of(error) in {None, _ACCESS_DENIED}
 
 
@@ -246,8 +246,8 @@ def permanent_cause(system: System, path: str, *, creating: bool, folder: bool =
     Args:
         system: the operating system.
         path: the file or folder that could not be opened or created.
-        creating: whether the operation creates a name, which the permissions of the parent folder may forbid. Otherwise
-            the operation opens an existing file.
+        creating: whether the operation creates a name, instead of opening an existing file. The permissions of the
+            parent folder may forbid the creation.
         folder: whether the operation creates a folder.
     """
     if not folder and system.files.is_dir(path):

@@ -58,7 +58,7 @@ class LinkStrategy:
 
     Args:
         never_hardlink_from: caches whose files are only hard-linked if the caller names that mode. A hard link changes
-            the link count of the file, which must not happen in layers and read-only caches.
+            the link count of the file. This must not happen in layers and read-only caches.
     """
 
     def __init__(self, never_hardlink_from: Sequence[_Root] = ()) -> None:

@@ -35,11 +35,10 @@ def persist_noclobber(
 
     Args:
         fs: the file system of the operation.
-        source: the finished file, which no longer exists afterwards. If another process holds the file, it is swept
-            later instead.
+        source: the finished file. It no longer exists afterwards, or is swept later if another process holds it.
         target: its final name.
         destination: remembers the methods that do not work there.
-        sha256: the sha256 of the file, in hex, which a copy is verified against.
+        sha256: the sha256 of the file, in hex. A copy is verified against it.
         keep: do not rename or delete the source.
         source_read_only: do not rename, link or delete the source.
 
@@ -158,8 +157,8 @@ def _can_be_transient(refused: AllRefusedError, target: str) -> bool:
 def _most_telling(refused: AllRefusedError, target: str) -> OSError:
     """Return the error to report.
 
-    If a file is held, the first transient refusal explains more than the last refusal, which may only say that the
-    volume lacks a feature.
+    If a file is held, the first transient refusal explains more than the last refusal. The last one may only say that
+    the volume lacks a feature.
     """
     if _can_be_transient(refused, target):
         return _transient(refused, target)[0]

@@ -4,7 +4,7 @@
 refusal is transient and the retry budget lasts. A refused call raises a :class:`CommitError` with everything that is
 known about the refusal. A missing or an existing file is an answer and not a refusal, so its error is raised unchanged.
 
-:mod:`.persist` gives a finished file its final name, for which several methods exist.
+:mod:`.persist` gives a finished file its final name by one of several methods.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class RobustIO:
     Attributes:
         op: the operation.
         system: the operating system.
-        files: the file operations, each of which checks for cancellation and makes one attempt.
+        files: the file operations. Each checks for cancellation, and makes one attempt.
     """
 
     __slots__ = ("files", "op", "system")
@@ -218,8 +218,8 @@ class RobustIO:
             self.files.mkdir(path)
         except OSError as error:
             # The folder is looked up only after the attempt, because the attempt usually succeeds. The error code does
-            # not show whether the folder exists: for the root of a drive, Windows reports "access denied". A link to a
-            # folder is accepted.
+            # not show whether the folder exists. For the root of a drive, for example, Windows reports "access denied".
+            # A link to a folder is accepted.
             if self.files.is_dir(path):
                 return
             parent = os.path.dirname(path)
@@ -407,7 +407,7 @@ def close_quietly(file: BinaryIO) -> None:
 
 @contextmanager
 def reading(file: BinaryIO) -> Iterator[BinaryIO]:
-    """Close a file, which is only read, at the end of the block."""
+    """Close a file that is only read, at the end of the block."""
     try:
         yield file
     finally:

@@ -1,4 +1,4 @@
-"""Form the names of temporary files, which contain the owner and the age of the file.
+"""Form the names of temporary files. A name contains the owner and the age of its file.
 
 From the name alone, a process can determine whether the owner still runs and how old the file is, and so whether the
 file may be swept.

@@ -17,7 +17,7 @@ from .._store.records import Record, StatFingerprint, decode_record, write_recor
 from .._store.walk import Blob, EntryFolder, read_plain_record, scan_entry
 from .suspects import Suspect, quarantine, remove_file, suspect_foreign
 
-# A blob of at most this many bytes is read in one piece, which takes fewer file operations.
+# A blob of at most this many bytes is read in one piece, to save file operations.
 _SMALL = 1 << 16
 
 

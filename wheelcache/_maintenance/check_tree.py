@@ -49,7 +49,7 @@ def _check_marked(fs: RobustIO, layout: Layout, trees: TreeStore, tree: TreeEntr
 
 
 def _check_unmarked(fs: RobustIO, folder: str) -> list[Suspect]:
-    """Check a folder without a valid marker, which another process may be filling."""
+    """Check a folder without a valid marker. Another process may be filling it."""
     marker = marker_path(folder)
     if fs.stat(marker) is not None:
         return [Suspect(ProblemKind.TORN, marker, repair=lambda fs: remove_file(fs, marker))]

@@ -37,7 +37,7 @@ _MAX_SECONDS = 20.0
 # The child process may run for ten seconds. Cancellation is checked between two polls.
 _CHILD_POLLS = 100
 _CHILD_POLL_SECONDS = 0.1
-# Exit codes of the child process, none of which Python itself uses.
+# Exit codes of the child process. Python itself uses other codes.
 _REFUSED, _TAKEN, _NO_LOCKS = 20, 21, 22
 _CHILD = (
     "import sys; sys.path[:] = sys.argv[2:]; from wheelcache._maintenance.doctor import answer_for_lock; "
@@ -69,7 +69,7 @@ class _Outcome:
     attempts: int
 
     def finding(self, done: str) -> _Finding:
-        """Return the finding, which is that the operation was done, done after several attempts, or refused."""
+        """Return the finding: the operation was done, done after several attempts, or refused."""
         if self.first is None:
             return _Finding(done)
         code = code_of(self.first)
@@ -216,7 +216,7 @@ class _Examination:
     # Checks with probe files
 
     def _new_path(self, more: str = "") -> str:
-        """Return an unused path, which is deleted at the end."""
+        """Return an unused path. Its file or folder is deleted at the end."""
         owner = OwnerTag.new(self._system.now(), self._system.boot())
         path = self._layout.new_temporary(owner + more)
         self._probe_paths.append(path)
@@ -341,7 +341,7 @@ class _Examination:
             lock.release()
 
     def _probe_lock_from_child(self, path: str) -> _Finding:
-        """Let another process try to acquire the lock, which affects only its own process on some network drives."""
+        """Let another process try to acquire the lock. On some network drives, a lock affects only its own process."""
         try:
             code = self._run_child(path)
         except (OSError, subprocess.SubprocessError) as error:

@@ -1,8 +1,9 @@
 """Remove entries and leftovers from a cache that other processes are using.
 
 The blob is deleted before its record. If another process holds the blob open, the deletion fails and the entry is still
-complete. If this process is killed between the two deletions, a record without a blob remains, which counts as a miss.
-If another process commits the same wheel at this moment, it finds its folder missing and creates the folder again.
+complete. If this process is killed between the two deletions, a record without a blob remains. Such a record counts as
+a miss. If another process commits the same wheel at this moment, it finds its folder missing and creates the folder
+again.
 
 Cancellation takes effect between two entries, so no entry is removed halfway.
 
@@ -33,7 +34,7 @@ from .._unpack.trees import Outcome, TreeStore, remove_recursively
 # Another pruner needs a few milliseconds for an entry.
 _SECONDS_PER_WAIT = 0.1
 _MAX_FAILED_WAITS = 3
-# A file server has its own clock, which may be ahead.
+# The clock of a file server may be ahead.
 _DAY = 86_400.0
 
 

@@ -58,7 +58,7 @@ def select_named(
 
 
 def _select_projects(fs: RobustIO, layout: Layout, projects: dict[str, str]) -> dict[str, set[str] | None]:
-    """Return the entries of these projects, which are given by normalised name and in the caller's spelling."""
+    """Return the entries of these projects. Each is given by its normalised name and in the caller's spelling."""
     selected: dict[str, set[str] | None] = {}
     if not projects:
         return selected

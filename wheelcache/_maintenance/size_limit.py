@@ -42,7 +42,7 @@ class SizeLimit:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Replace the lock, which a thread of the parent may hold."""
+        """Replace the lock, since a thread of the parent may hold it."""
         self._pruning = threading.Lock()
 
     def on_growth(self, fs: RobustIO, size: int, sha256: str) -> None:

@@ -1,4 +1,4 @@
-"""Suspected problems in a cache folder, each of which can be checked again and repaired.
+"""Suspected problems in a cache folder. Each can be checked again and repaired.
 
 Each problem is checked twice, the second time after the walk, because other processes may be using the cache. A wheel
 that is being committed has a blob and no record yet. A wheel that is being removed has a record and no blob any more. A

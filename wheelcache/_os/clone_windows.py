@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 Control: TypeAlias = Callable[[int, int, bytes, int], bytes]
-"""A function that sends a control code.
+"""A function that sends a control code, and returns the output.
 
-Its arguments are a handle, the code, the input, and the size of the output, which it returns.
+Its arguments are a handle, the code, the input, and the size of the output.
 """
 
 GET_INTEGRITY = 0x0009027C

@@ -1,4 +1,4 @@
-"""The file layer, which consists of the file operations that the library needs (:class:`FileSystem`).
+"""The file layer: the file operations that the library needs (:class:`FileSystem`).
 
 :mod:`.posix` and :mod:`.windows` implement the same operations. An implementation makes one attempt, without waiting,
 and raises the system's own :class:`OSError` if it fails. :mod:`wheelcache._fs` retries operations and interprets
@@ -209,7 +209,7 @@ class FileSystem(Protocol):
     def copy(self, source: BinaryIO, target: BinaryIO, count: int) -> int:
         """Copy up to ``count`` bytes between two open files, from their positions, by the fastest available method.
 
-        Returns the number of bytes copied, which is 0 only at the end of ``source``.
+        Returns the number of bytes copied. This number is 0 only at the end of ``source``.
         """
         ...
 

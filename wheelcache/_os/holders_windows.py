@@ -31,7 +31,7 @@ _QUERY_LIMITED_INFORMATION = 0x1000
 
 
 class Process(ctypes.Structure):
-    """An RM_PROCESS_INFO, which begins with an RM_UNIQUE_PROCESS."""
+    """An RM_PROCESS_INFO. It begins with an RM_UNIQUE_PROCESS."""
 
     _fields_ = (
         ("pid", wintypes.DWORD),
@@ -109,7 +109,7 @@ def list_processes(session: wintypes.DWORD, get_list: Callable[..., int] = _RmGe
 
 
 def _name(process: Process) -> str:
-    """Return the file name of a process's program, which users can search for, or the display name of the process."""
+    """Return the file name of a process's program, for users to search for, or the display name of the process."""
     handle = _OpenProcess(_QUERY_LIMITED_INFORMATION, False, process.pid)
     if handle:
         try:

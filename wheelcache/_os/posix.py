@@ -34,7 +34,7 @@ _RENAME_EXCL = 4
 _WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_CREAT | os.O_EXCL
-# These handles only resolve names. O_PATH, which only Linux has, is cheaper.
+# These handles only resolve names. O_PATH is cheaper, but exists only on Linux.
 _LOOKUP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _SMALL_FILE = 1 << 16
 
@@ -65,7 +65,7 @@ class PosixFolder:
         source, created = os.path.join(self._path, name), os.path.join(target._path, new)
         if sys.platform != "linux":
             _clonefile()(source, created)
-            # clonefile copies the permissions of the cached file, which is read-only.
+            # clonefile copies the permissions of the cached file. That file is read-only.
             os.chmod(created, os.stat(source).st_mode & 0o777 | 0o200)
             return
         with target.create(new, permissions) as writer:
@@ -232,10 +232,11 @@ class Modes(NamedTuple):
 
 
 class _FilesWithModes(PosixFiles):
-    """The file layer of this machine, which gives new files below a cache folder the modes of that folder.
+    """A file layer that gives new files below a cache folder the modes of that folder.
 
     The modes are set after the creation, since the umask reduces those passed to ``open`` and ``mkdir``. Existing files
-    remain unchanged, since another user may have put any file there, which root must not give to the owner.
+    remain unchanged. Another user may have put any file there, and root must not give that file to the owner of the
+    cache.
     """
 
     def __init__(self, root: str, modes: Modes) -> None:
@@ -273,7 +274,7 @@ class _FilesWithModes(PosixFiles):
 
 
 class _FolderWithModes(PosixFolder):
-    """An open folder of a cache, which gives new files the modes of that cache."""
+    """An open folder of a cache. Its new files get the modes of that cache."""
 
     def __init__(self, path: str, modes: Modes) -> None:
         super().__init__(path)
@@ -341,7 +342,7 @@ def _share_blocks(source: str, writer: BinaryIO, target: str) -> None:
 
 @cache
 def _exclusive_rename() -> Callable[[str, str], None]:
-    """Return the rename of the C library of Linux or macOS that never replaces a file, which Python lacks."""
+    """Return the rename of the C library of Linux or macOS that never replaces a file. Python has no such function."""
     with import_lock:  # not needed for a hit
         import ctypes
 
@@ -369,7 +370,7 @@ def _exclusive_rename() -> Callable[[str, str], None]:
 
 @cache
 def _clonefile() -> Callable[[str, str], None]:
-    """Return macOS's clonefile(2), which creates the target and never replaces a file."""
+    """Return macOS's clonefile(2). It creates the target, and never replaces a file."""
     with import_lock:  # not needed for a hit
         import ctypes
 

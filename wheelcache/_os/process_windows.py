@@ -32,7 +32,8 @@ _STILL_ACTIVE = 259  # GetExitCodeProcess: the process has not ended
 _MAX_NAME = 256
 _TOKEN_QUERY = 0x0008
 _TOKEN_USER = 1
-# A TOKEN_USER and the security identifier that it points to, which has at most 68 bytes.
+# The size of a buffer for a TOKEN_USER and the security identifier that it points to. The identifier has at most 68
+# bytes.
 _TOKEN_USER_SIZE = 256
 
 

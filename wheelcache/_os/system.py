@@ -35,7 +35,7 @@ class Sleep(Protocol):
     """A wait that can be ended early."""
 
     def __call__(self, seconds: float, check: Callable[[], object] = ..., /) -> None:
-        """Wait this many seconds. An exception of ``check``, which is called every 0.1 s, ends the wait."""
+        """Wait this many seconds. ``check`` is called every 0.1 s, and ends the wait by raising an exception."""
         ...
 
 
@@ -53,7 +53,7 @@ _boot = cache(boot_id)
 def holders_of(paths: Sequence[str]) -> tuple[str, ...]:
     """Return the processes that have any of these files open, as ``"name.exe (pid 4711)"``.
 
-    Returns an empty tuple on POSIX systems, where an open file does not prevent any operation. If a network drive
+    Returns an empty tuple on POSIX systems. There, an open file does not prevent any operation. If a network drive
     refuses an operation, the holder runs on another machine.
     """
     if sys.platform == "win32":

@@ -41,7 +41,7 @@ _CONTAINER_FOLDERS = "ContainerMappedDirectories".lower()
 
 
 def volume_of(path: str) -> Volume:
-    """Return the volume of a path, which need not exist."""
+    """Return the volume of a path. The path need not exist."""
     path = _existing(path)
     mount, code = _mount(path)
     file_system = ""

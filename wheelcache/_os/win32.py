@@ -100,9 +100,9 @@ def error_of(code: int, path: str, target: str | None = None) -> OSError:
 def last_error(path: str, target: str | None = None) -> OSError:
     """Return the OSError for the call that has just failed in this thread.
 
-    Windows reports 5 both for missing permissions and for a file that is being deleted, whose name exists until its
-    last handle is closed. The NT status distinguishes the two. The second error, which is transient, is returned as
-    303.
+    Windows reports 5 both for missing permissions and for a file that is being deleted. The name of such a file exists
+    until its last handle is closed. The NT status distinguishes the two errors. The second one is transient, and is
+    returned as 303.
     """
     code = ctypes.get_last_error()
     if code == ACCESS_DENIED and _ntdll.RtlGetLastNtStatus() == _STATUS_DELETE_PENDING:
@@ -138,8 +138,9 @@ class Handle:
 def with_winerror(error: OSError, path: str) -> OSError:
     """Return the error of a C library call that has just failed in this thread, with its Windows error code restored.
 
-    The C library maps many codes to one errno. For example, a locked range, which is transient, becomes EACCES, and a
-    mapped file becomes EINVAL. The C library keeps the last Windows code of each thread.
+    The C library maps many codes to one errno. For example, the code for a locked range becomes EACCES, although this
+    error is transient. The code for a mapped file becomes EINVAL. The C library keeps the last Windows code of each
+    thread.
     """
     code = wintypes.DWORD()
     if error.errno is None or _get_doserrno(ctypes.byref(code)) or code.value == 0:

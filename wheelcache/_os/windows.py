@@ -162,7 +162,7 @@ class WindowsFiles:
         return os.lstat(extended(path))
 
     def volume_id(self, path: str) -> int | None:
-        # The serial number of the volume, which some network drives do not have.
+        # The serial number of the volume. Some network drives do not have one.
         return os.stat(extended(path)).st_dev or None
 
     def is_dir(self, path: str) -> bool:
@@ -283,7 +283,7 @@ def _delete(set_information: _SetInformation, path: str, flags: int) -> None:
 
 
 def _ignore_errors(action: Callable[[], None]) -> None:
-    """Call ``action``, which cleans up after another operation, and ignore its errors."""
+    """Call ``action`` to clean up after another operation, and ignore its errors."""
     try:
         action()
     except OSError:
@@ -291,7 +291,7 @@ def _ignore_errors(action: Callable[[], None]) -> None:
 
 
 def _basic_information(attributes: int) -> bytes:
-    """Return a FILE_BASIC_INFO with these attributes. Its four times are 0, which leaves them unchanged."""
+    """Return a FILE_BASIC_INFO with these attributes. Its four times of 0 leave those of the file unchanged."""
     return struct.pack("4qI4x", 0, 0, 0, 0, attributes)
 
 

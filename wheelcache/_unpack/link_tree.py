@@ -108,7 +108,7 @@ class TreeLinker:
 
 
 class _ExistingFiles:
-    """The files that already exist in the destination, which are found before anything is written.
+    """The files that already exist in the destination. They are found before anything is written.
 
     Attributes:
         modes_used: the modes by which these files share their bytes with the tree.
@@ -156,7 +156,7 @@ class _ExistingFiles:
 
     def _same(self, folder: ManifestDir, names: Collection[str]) -> Iterator[str]:
         """Yield the files of a folder that exist with the same bytes."""
-        # On a case-insensitive file system, a file may exist under another spelling, and only stat finds it.
+        # On a case-insensitive file system, a file may exist under another spelling. Only stat finds it.
         folded = {name.lower() for name in names}
         for number, name in enumerate(folder.names):
             if name in names or name.lower() in folded:
@@ -285,7 +285,7 @@ class _LinkRun:
                 candidates = [mode for mode in candidates if mode is not LinkMode.HARDLINK]
             file = _FileLink(self._fs, self._destination, folder, number, pair)
             self.modes_used.add(file.put(candidates))
-            # A refusal may have removed modes from the list, which also applies to later folders.
+            # A refusal may have removed modes from the list. Later folders use the new list, too.
             self._candidates = self._destination.candidate_modes(self._mode)
         if is_linked:
             self.modes_used.add(LinkMode.HARDLINK)
@@ -421,9 +421,9 @@ def _is_leftover(fs: RobustIO, name: str) -> bool:
 
 
 def _join(root: str, relative: str) -> str:
-    """Return the absolute path of a file of a tree, whose name is relative to the root and contains slashes."""
+    """Return the absolute path of a file of a tree. ``relative`` is its path below the root, with slashes."""
     if not relative:
         return root
-    # os.path.join is slower, and a warm install calls this function for a thousand folders. Its checks are not needed,
+    # os.path.join is slower. A warm install calls this function for a thousand folders. Its checks are not needed,
     # because the parts are known to be plain.
     return root + os.sep + (relative if os.sep == "/" else relative.replace("/", os.sep))

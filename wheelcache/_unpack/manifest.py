@@ -1,9 +1,9 @@
 """The files of an unpacked wheel, and the marker that lists them on disk.
 
-A warm install spends much of its time reading, for example, 80 markers with 18,600 files, so the format is fast to
-read. It has columns instead of rows. The names of a folder are joined by the one character that no name contains. All
-digests of a folder are in one string, which is only divided when a file is hashed. A marker has a checksum like a
-record, so a torn marker is invalid.
+The format is fast to read, because a warm install spends much of its time on reading markers, for example 80 markers
+with 18,600 files. The format has columns instead of rows. The names of a folder are joined by the one character that no
+name contains. All digests of a folder are in one string. This string is only divided when a file is hashed. A marker
+has a checksum like a record, so a torn marker is invalid.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DIGEST_DIGITS = 64
 PLAIN = "-"
 EXECUTABLE = "x"
 IMAGE = "m"
-"""A Windows program or library, which cannot be deleted under any of its names while it is loaded."""
+"""A Windows program or library. While it is loaded, it cannot be deleted under any of its names."""
 EXECUTABLE_IMAGE = "b"
 
 

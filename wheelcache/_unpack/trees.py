@@ -5,8 +5,9 @@ two processes never write the same file. The marker is written last, beside the 
 folder without a valid marker is not a tree, and is swept after some time.
 
 Trees are trusted like wheels. In the boot in which the marker was written, every file must have the recorded size and
-time stamp, which takes one ``stat`` per file. After a reboot, a restore or a touch, the affected files are hashed once.
-Only the process that deleted the marker deletes the folder, so that a folder that was claimed again is never emptied.
+time stamp. This check takes one ``stat`` per file. After a reboot, a restore or a touch, the affected files are hashed
+once. Only the process that deleted the marker deletes the folder, so that a folder that was claimed again is never
+emptied.
 
 As for wheels, only ``verify="full"`` detects a program that edits a file and resets its time stamp within one boot.
 """
@@ -43,7 +44,7 @@ from .manifest import (
 # Apart from the tree itself, each number in use is a folder that is being filled, or an unfinished one that was not
 # swept yet.
 _NUMBERS = 100
-# Bytes. Smaller files, which are most files of most wheels, are read at once. RobustIO reads such a file only after a
+# Bytes. Smaller files are read at once. Most files of most wheels are smaller. RobustIO reads such a file only after a
 # refusal.
 _SMALL = 1 << 16
 
@@ -125,7 +126,7 @@ class TreeStore:
         entry = self.read_marker(fs, first)
         if entry is not None and entry.sha256 == sha256:
             yield entry
-        # The first number is nearly always the tree. Most callers stop after it, so the shard is only scanned
+        # The tree nearly always has the first number. Most callers stop after it, so the shard is only scanned
         # afterwards.
         prefix = os.path.basename(first)[:-1]
         shard = self._layout.tree_shard(sha256)
@@ -180,7 +181,7 @@ class TreeStore:
         self._hashed[marker] = manifest
 
     def claim(self, fs: RobustIO, sha256: str) -> str:
-        """Create an empty folder for a tree of this wheel, which only this caller may use, and return its path.
+        """Create an empty folder for a tree of this wheel, and return its path. Only this caller may use it.
 
         Raises:
             CommitError: if the folder cannot be created.
@@ -206,7 +207,7 @@ class TreeStore:
         )
 
     def mark(self, fs: RobustIO, folder: str, manifest: Manifest) -> TreeEntry:
-        """Write the marker of a filled folder, which makes it a tree.
+        """Make a filled folder a tree by writing its marker.
 
         Raises:
             CommitError: if the marker cannot be written.
@@ -368,7 +369,7 @@ class _CheckedFolder:
         return stat if hashes is not None and hashes["sha256"] == self._folder.digest(number) else None
 
     def _restore_permissions(self, path: str, kind: str) -> bool:
-        """Restore the permissions of a file, which archives of a cache lose, and return whether this was possible."""
+        """Restore permissions that an archive of the cache has lost, and return whether this was possible."""
         if self._writable:
             try:
                 self._fs.files.make_read_only(path, executable=is_executable(kind))

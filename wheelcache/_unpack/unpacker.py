@@ -123,7 +123,7 @@ class Unpacker:
             return None
 
     def _find_or_make(self, fs: RobustIO, wheel: CachedWheel) -> TreeEntry:
-        """Return the tree of a wheel, which is created if it does not exist."""
+        """Return the tree of a wheel. Create the tree if it does not exist."""
         found = self._find(fs, _sha256(wheel))
         if found is not None:
             return found

@@ -1,9 +1,9 @@
-"""The command line ``wheelcache <command>``, which the extra ``wheelcache[cli]`` installs.
+"""The command line ``wheelcache <command>`` of the extra ``wheelcache[cli]``.
 
-For contributors. Each module in ``commands/`` contains one click command, which is named ``command`` and returns the
-exit code. A command is imported when it runs, so that start-up time does not grow with the number of commands. A new
-command needs a module and its name in ``_group``. The library never imports this package. This package uses only the
-public API of the library::
+For contributors. Each module in ``commands/`` contains one click command. The command is named ``command``, and returns
+the exit code. A command is imported when it runs, so that start-up time does not grow with the number of commands. A
+new command needs a module and its name in ``_group``. The library never imports this package. This package uses only
+the public API of the library::
 
     _group          the click group, and the translation of exceptions into exit codes
     commands/       one module per command: parses options, calls the library, prints
@@ -13,7 +13,7 @@ public API of the library::
         pylock          read lock files
         pip             run pip as a subprocess, for its report, settings and errors
         credentials     the user's index credentials and netrc
-        requests        the results, which are requests for the cache and failures
+        requests        the results: requests for the cache, and failures
     _http_client    an httpx client with pip's settings: certificates, proxies, credentials
     _transport      its transports: the authorities and proxies of the environment
     _fetch          the two passes of ``fetch``: from the cache, then from the network

@@ -36,7 +36,7 @@ class Outcome:
 def fetch_offline(
     cache: Cache, requests: Sequence[FetchRequest], *, jobs: int, bars: ProgressBars, final: bool
 ) -> list[Outcome]:
-    """Fetch requests from an offline cache, which also adds local files.
+    """Fetch requests from an offline cache. Local files are added to the cache.
 
     Args:
         cache: the cache.
@@ -145,7 +145,7 @@ class _Batch:
             self._bars.show(position, event)
 
     def outcomes(self, results: Iterable[CachedWheel | Exception]) -> dict[int, Outcome]:
-        """Return the outcomes by position. An unexpected exception, which is a bug, is raised with its traceback."""
+        """Return the outcomes by position. An unexpected exception is a bug, and is raised with its traceback."""
         outcomes: dict[int, Outcome] = {}
         for (position, request), result in zip(self._requests.items(), results, strict=True):
             if isinstance(result, Exception) and not isinstance(result, EXPECTED_ERRORS):

@@ -42,7 +42,7 @@ _HELP = """A content-addressed cache of Python wheels.
 \b
 Exit codes:
   0    success
-  1    failure; see stderr
+  1    failure (see stderr)
   2    invalid command line
   130  interrupted
 """
@@ -77,7 +77,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 @contextmanager
 def _substitute_streams() -> Iterator[None]:
-    """Discard output to a stream that was closed before the program started, which Python sets to ``None``."""
+    """Discard output to a stream that was closed before the program started. Python sets such a stream to ``None``."""
     with open(os.devnull, "w", encoding="utf-8") as devnull, ExitStack() as redirected:
         if sys.stdout is None:
             redirected.enter_context(redirect_stdout(devnull))

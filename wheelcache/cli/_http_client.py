@@ -86,7 +86,7 @@ def _create_transport(settings: Mapping[str, str], context: ssl.SSLContext) -> h
 
 
 def _unverified_context() -> ssl.SSLContext:
-    """Return the TLS settings for trusted hosts, whose certificates are not verified."""
+    """Return the TLS settings for trusted hosts. Their certificates are not verified."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -45,7 +45,7 @@ existing_cache_dir = click.option(
     "--cache-dir",
     type=click.Path(exists=True, file_okay=False),
     metavar="DIR",
-    help="The cache folder, which must exist. Default: WHEELCACHE_DIR, or the user's cache directory.",
+    help="The existing cache folder. Default: WHEELCACHE_DIR, or the user's cache directory.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 dry_run = click.option("-n", "--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")

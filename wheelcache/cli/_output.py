@@ -83,7 +83,7 @@ def print_line(text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print a value on stdout as one JSON document in ASCII, which every code page can encode."""
+    """Print a value on stdout as one JSON document in ASCII, so that every code page can encode it."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
@@ -96,7 +96,7 @@ def print_error(message: str) -> None:
 
 
 def _escape(text: str, stream: TextIO) -> str:
-    """Escape characters that the stream cannot encode, and control characters, which a server may have sent."""
+    """Escape characters that the stream cannot encode, and control characters that a server may have sent."""
     encoding = stream.encoding or "ascii"
     safe = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
     return safe.encode(encoding, "backslashreplace").decode(encoding)

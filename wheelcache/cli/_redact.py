@@ -1,7 +1,7 @@
 """Remove secrets from the URLs in a text.
 
 In each URL, ``***`` replaces the user name and password, the query, and a fragment that is not a hash or a part of a
-requirement. The path is kept, even if it contains an "@". Exception: the special characters of a password may not be
+requirement. The path is kept, even if it contains an "@". The special characters of a password are sometimes not
 escaped. If the URL may contain such a password, the text up to the last "@" is replaced.
 
 The library redacts the URLs of its own errors by the same rules, but removes every fragment.
@@ -48,7 +48,7 @@ def _redact_url(url: re.Match[str]) -> str:
 
 
 def _may_show_a_password(scheme: str, parts: re.Match[str]) -> bool:
-    """Return whether the host, path, query or fragment may contain a part of a password: see the library's rules."""
+    """Return whether the host, path, query or fragment may contain a part of a password, by the library's rules."""
     userinfo, _, host = parts["authority"].rpartition("@")
     path = parts["path"]
     tail = path + (parts["query"] or "") + (parts["fragment"] or "")

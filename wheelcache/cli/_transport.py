@@ -105,13 +105,13 @@ def create_proxy(value: str, context: ssl.SSLContext) -> httpx.Proxy:
         if proxy.url.scheme.startswith("socks"):
             import socksio  # type: ignore[import-not-found, unused-ignore]  # noqa: F401  - httpx needs it
     except (ValueError, httpx.InvalidURL):
-        reason = "its URL is malformed or has an unknown scheme: escape special characters, such as # by %23"
+        reason = "its URL is malformed or has an unknown scheme. Escape special characters, such as # by %23"
     except ImportError:
         reason = "the package socksio is not installed: pip install httpx[socks]"
     else:
         if "@" not in tail and proxy.url.host:
             return proxy
-        reason = "its URL is malformed: escape special characters in its password, such as # by %23"
+        reason = "its URL is malformed. Escape special characters in its password, such as # by %23"
         url = url.partition("://")[0] + "://***"
     raise CommandError(f"the proxy {redact(url)} cannot be used: {reason}")
 

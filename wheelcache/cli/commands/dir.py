@@ -13,7 +13,7 @@ from .. import _options, _output
 @_options.cache_dir
 @_options.as_json
 def command(*, cache_dir: str | None, as_json: bool) -> int:
-    """Print the absolute path of the cache folder, which need not exist and is not created."""
+    """Print the absolute path of the cache folder. The folder need not exist, and is not created."""
     path = _cache_path(cache_dir)
     if as_json:
         _output.print_json({"path": path})

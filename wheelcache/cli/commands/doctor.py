@@ -19,13 +19,13 @@ _HELP = """Test the cache folder, and report problems.
 Performs the file operations of the cache in its folder. The report shows the
 result, code and duration of each probe, the link modes that will be used, and
 advice for each problem. It contains the path of the cache folder and no other
-personal data: paste it into a bug report, or send it to the vendor of the
+personal data. Paste it into a bug report, or send it to the vendor of the
 security software.
 
 \b
 Exit codes:
   0    no problems
-  1    problems found; see the report
+  1    problems found (see the report)
   2    invalid command line
   130  interrupted
 """

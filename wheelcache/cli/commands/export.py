@@ -36,7 +36,7 @@ def command(*, dest: str, names: tuple[str, ...], mode: str, cache_dir: str | No
     with Cache(cache_dir) as cache:
         wheels = select_wheels(cache, names)
         _check_filenames(wheels)
-        # A wheel that is pruned meanwhile is skipped without names, and is an error with names.
+        # A wheel that is pruned meanwhile is an error if it was named. Otherwise it is skipped.
         paths = cache.export(dest, wheels if names else None, mode=mode)
     if as_json:
         _output.print_json({"paths": [str(path) for path in paths]})
@@ -46,7 +46,7 @@ def command(*, dest: str, names: tuple[str, ...], mode: str, cache_dir: str | No
 
 
 def _check_filenames(wheels: Iterable[CachedWheel]) -> None:
-    """Refuse different wheels with the same file name, and list all of them, while the library stops at the first."""
+    """Refuse different wheels with the same file name, and list all of them. The library stops at the first."""
     by_name = defaultdict[str, dict[str, str]](dict)
     for wheel in wheels:
         # The names are compared in lower case, since the file system of the folder may ignore case.

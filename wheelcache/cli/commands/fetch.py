@@ -86,14 +86,14 @@ _HELP = """Fetch wheels and their dependencies into the cache.
 \b
 REQUIREMENT  a requirement in pip's syntax: "httpx[http2]>=0.27". pip chooses
              the wheels for this Python, with all of its settings.
-PYLOCK       a pylock.toml or pylock.<name>.toml; needs no index.
-URL          the URL of a wheel; a fragment #sha256=<hex> is verified.
+PYLOCK       a pylock.toml or pylock.<name>.toml. No index is needed.
+URL          the URL of a wheel. A fragment #sha256=<hex> is verified.
 WHEEL        a .whl file.
 
 \b
 Exit codes:
   0    all wheels are in the cache
-  1    a wheel is missing, or another failure; see stderr
+  1    a wheel is missing, or another failure (see stderr)
   2    invalid command line
   130  interrupted
 """

@@ -1,4 +1,4 @@
-"""``wheelcache prune``: remove old wheels, by size, age, or what a lock file needs."""
+"""``wheelcache prune``: remove old wheels by size, age or lock file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .. import _options
 from .._prune_report import print_prune_report
 
 
-@click.command("prune", short_help="Remove old wheels, by size, age, or what a lock file needs.")
+@click.command("prune", short_help="Remove old wheels by size, age or lock file.")
 @click.option(
     "--max-size", type=_options.parse_size, metavar="SIZE", help="Shrink the cache to this size: 500MB, 10GB, 2GiB."
 )
@@ -39,8 +39,8 @@ def command(
 ) -> int:
     """Remove the least recently used wheels first, and sweep leftovers.
 
-    Without a limit or --keep, only leftovers are removed. Files in use are kept and reported. prune never waits for
-    them.
+    Without a limit or --keep, only leftovers are removed. Files in use are kept and reported. prune does not wait until
+    they are closed.
     """
     with Cache(cache_dir) as cache:
         report = cache.prune(max_size=max_size, max_age=max_age, keep=keep or None, dry_run=dry_run)

@@ -84,5 +84,5 @@ def _read_netrc() -> netrc.netrc | None:
         try:
             return netrc.netrc(os.path.expanduser(path))
         except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-            continue  # the file is optional, and pip also ignores an unreadable one
+            continue  # The file is optional. pip also ignores an unreadable one.
     return None

@@ -29,7 +29,7 @@ _NEUTRAL_SETTINGS = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     # A user would not see a prompt, because pip's standard output is captured.
     "PIP_NO_INPUT": "1",
-    # The report contains descriptions of packages, which not every code page can encode.
+    # Not every code page can encode the descriptions of packages in the report.
     "PYTHONIOENCODING": "utf-8:backslashreplace",
 }
 # Since pip 22.0, an error consists of a name, a line that begins with a cross and describes the failure, and notes.
@@ -105,7 +105,7 @@ def pip_settings() -> dict[str, str]:
             try:
                 settings[match["section"]][match["name"]] = str(ast.literal_eval(match["value"]))
             except (ValueError, SyntaxError):
-                continue  # pip prints settings as Python literals, and this line is not a literal
+                continue  # this line is not a setting, because pip prints settings as Python literals
     return {name: value for section in _SECTIONS for name, value in settings[section].items()}
 
 

@@ -47,7 +47,7 @@ def read_lock(path: Path) -> tuple[list[FetchRequest], list[Failure]]:
         elif isinstance(source, PackageArchive) and (filename := _wheel_filename(source)):
             requests.append(_request(source, path, requirement, filename))
         else:
-            error = NoWheelError(f"{path}: {requirement} is locked as {_KINDS[type(source)]}, which is not a wheel")
+            error = NoWheelError(f"{path}: {requirement} is locked as {_KINDS[type(source)]} and not as a wheel")
             failures.append(Failure.from_error(error, requirement))
     return requests, failures
 

@@ -1,4 +1,4 @@
-"""The results of resolving the user's arguments, which are requests for the cache and failures."""
+"""The results of resolving the user's arguments: requests for the cache, and failures."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 
 @dataclass(frozen=True)
 class PipOptions:
-    """Options that are passed to ``pip install``, which reads the user's other settings by itself."""
+    """Options for ``pip install``. pip reads the user's other settings by itself."""
 
     requirement_files: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ class _ReportEntry:
 
     def refusal(self) -> NoWheelError:
         """Return the error for an entry that is not a wheel."""
-        return NoWheelError(f"{self.requirement}: pip chose {self.url}, which is not a wheel")
+        return NoWheelError(f"{self.requirement}: pip chose {self.url} and not a wheel")
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def texts_with_urls(requirements: Sequence[str], options: PipOptions) -> list[st
         try:
             text = Path(file).read_text(encoding="utf-8", errors="replace")
         except OSError:
-            continue  # a URL, or an unreadable file, which pip reports
+            continue  # a URL, or a file that pip reports as unreadable
         texts.append(_VARIABLE.sub(lambda name: os.environ.get(name[1], name[0]), text))
         includes = (match[1] for line in text.splitlines() if (match := _INCLUDE.fullmatch(line)))
         queue += [os.path.join(os.path.dirname(file), include) for include in includes]
