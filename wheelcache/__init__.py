@@ -27,7 +27,7 @@ each other. A test checks both rules::
 
     _request.parse_request      the URL, hashes, size and file name; credentials are separated from the URL
     _store.layers               the writable store, then its layers; without a hash, by the URL in _store.index
-    _store.lookup               is there an entry, and can it be trusted without hashing it again?
+    _store.lookup               is there an entry that can be trusted without hashing it again?
 
 A miss continues in ``_fetch.fetcher``::
 
@@ -38,14 +38,14 @@ A miss continues in ``_fetch.fetcher``::
     _fetch.partial              the unfinished file, which a later run can resume
     _store.staging              hashes the bytes while they are written
     _fs.persist                 gives the file its final name: by rename, hard link or verified copy
-    _store.commit               writes the record, which makes the blob an entry
+    _store.commit               makes the blob an entry by writing its record
 
-``Cache.unpack`` links files out of a tree, which is an unpacked wheel in the cache::
+A tree is an unpacked wheel in the cache. ``Cache.unpack`` links files out of it::
 
     _unpack.unpacker            the whole sequence, repeated if another process removes the tree
     _archive.wheel, .zip        reads the archive, and refuses an ambiguous one
     _unpack.extract             writes the files into a folder of its own, and checks them against RECORD
-    _unpack.trees               writes the marker, which makes the folder a tree; checks the tree before each use
+    _unpack.trees               makes the folder a tree by writing its marker, and checks a tree before each use
     _unpack.link_tree           links the files into the caller's folder
     _fs.link                    chooses clone, hard link or copy, and remembers what a destination does not support
 
@@ -124,7 +124,7 @@ __all__ = [
 ]
 
 # These names are imported on first use, because most processes need none of them and importing them would slow every
-# start down. Importing CacheTransport also imports httpx, because it is a subclass of an httpx class.
+# start down. Importing CacheTransport also imports httpx, because CacheTransport is a subclass of an httpx class.
 _LAZY_NAMES = {
     "_async_cache": ["AsyncCache"],
     "_http.adapters.requests_client": ["requests_client"],

@@ -74,8 +74,9 @@ class AsyncCache:
     Cancelling a call ends it at its next file operation, ends its wait for the network, and leaves nothing locked.
 
     Args:
-        client: an ``AsyncClient`` of httpx or httpx2, or :func:`requests_client` of a session, which serves the worker
-            threads. It is used as it is and never closed. With ``None``, which is faster, the cache creates a client.
+        client: an ``AsyncClient`` of httpx or httpx2, or :func:`requests_client` of a session. A session is used in the
+            worker threads. The client is used as it is and never closed. With ``None``, the cache creates a client.
+            That client is faster.
 
     Example::
 
@@ -174,7 +175,7 @@ class AsyncCache:
                 for _ in range(batch.jobs):
                     group.start_soon(work)
         except BaseExceptionGroup as errors:
-            # The child tasks do not raise. Trio raised KeyboardInterrupt in this task, and the task group wrapped it.
+            # The child tasks do not raise. Trio raised KeyboardInterrupt in this task. The task group wrapped it.
             raise errors.exceptions[0] from None
         return batch.outcomes() if return_exceptions else batch.wheels()
 

@@ -41,7 +41,7 @@ class Cache:
     operating system. A request through your own ``client`` may last until the timeouts of that client.
 
     Args:
-        path: the cache folder, which is created if it is missing. ``None`` for the one in the environment variable
+        path: the cache folder. It is created if it is missing. ``None`` for the one in the environment variable
             ``WHEELCACHE_DIR``, else the user's cache folder on this platform. A relative path is made absolute at once.
             Links in the path are not resolved.
         client: the ``Client`` of httpx or httpx2, or :func:`requests_client` of a session, to download with. It is not
@@ -51,7 +51,7 @@ class Cache:
             layers are searched in this order. The cache never writes to a layer, not even a lock or a time stamp.
         offline: never use the network, and raise :class:`OfflineError` for a missing wheel. The last response of a URL
             is used even if it is stale, unless the server forbade that (``must-revalidate``, ``no-cache``).
-        read_only: never write to the cache folder, which must exist.
+        read_only: never write to the cache folder. The folder must exist.
         verify: ``"auto"`` hashes a wheel again if it may have changed since it was last hashed: after a reboot, after
             it was restored from an archive, or after it was touched. ``"full"`` hashes it on every hit.
         max_size: the limit in bytes for all wheels and trees, or ``None``. When a new wheel exceeds it, the least
@@ -59,7 +59,7 @@ class Cache:
         io_timeout: the seconds that the contended file operations of one call may wait in total for other processes to
             close the files. Each request of :meth:`fetch_all` counts as a call.
         lock_timeout: the seconds to wait for another process that downloads the same wheel and makes no progress.
-        limits: the largest download without a requested size and the slowest download; ``None`` for the default values.
+        limits: the largest download without a requested size and the slowest download. ``None`` for the default values.
 
     Raises:
         CommitError: if the folder cannot be created.
@@ -74,7 +74,7 @@ class Cache:
     """
 
     _system: System = System()
-    """The operating system. A test may replace it in a subclass, which is the only test hook."""
+    """The operating system. A test may replace it in a subclass. There is no other test hook."""
 
     def __init__(
         self,
@@ -128,8 +128,8 @@ class Cache:
         Args:
             url: an ``https:``, ``http:`` or ``file:`` URL. A ``#sha256=<hex>`` fragment counts as a hash. Credentials
                 in it are sent to its origin only, and never written to errors, logs, records or file names.
-            hashes: ``"sha256:<hex>"``, ``"sha256=<hex>"``, ``{"sha256": hex}``, or several of the strings, of which one
-                must be strong. The bytes must match all of them.
+            hashes: ``"sha256:<hex>"``, ``"sha256=<hex>"``, ``{"sha256": hex}``, or several of the strings. At least one
+                hash must be strong. The bytes must match all of them.
             size: the size in bytes that the wheel must have.
             filename: the wheel's file name, if the URL does not end in it.
             mirrors: other URLs of the same file, tried in this order if the URLs before them fail.
@@ -217,7 +217,7 @@ class Cache:
         """Copy a wheel from a local file into the cache. The wheel becomes an entry as a whole or not at all.
 
         Args:
-            source: a path, or a file open for reading in binary mode, which is read from its current position.
+            source: a path, or a file open for reading in binary mode. An open file is read from its current position.
             filename: the wheel's file name, if ``source`` is not a path that ends in it.
             hashes: as for :meth:`fetch`.
 
@@ -360,14 +360,14 @@ class Cache:
 
         Args:
             wheel: a wheel that this cache returned.
-            dest: the folder for the files, which may contain other packages. It is created if it is missing. Links to
-                folders inside it are followed. ``None`` for the tree in the cache, which must not be written to.
+            dest: the folder for the files. It may contain other packages, and is created if it is missing. Links to
+                folders inside it are followed. ``None`` for the tree in the cache. That tree must not be written to.
                 ``.data`` folders are unpacked as they are. To install them, see :class:`TreeSource`. Files have the
                 permissions that the umask allows. Programs are executable for every user who can read them.
             mode: ``"auto"`` clones, hard-links or copies as in :meth:`link`. A hard link is read-only on POSIX. An edit
-                of it would change the tree in the cache too, and be detected. On Windows, ``"auto"`` copies programs
-                and libraries, since a loaded one cannot be deleted under any of its names. Any other mode is used for
-                every file, or the call fails.
+                of it would also change the tree in the cache. The change would be detected. On Windows, ``"auto"``
+                copies programs and libraries, since a loaded one cannot be deleted under any of its names. Any other
+                mode is used for every file, or the call fails.
 
         Raises:
             UnsafeWheelError: if the archive would write outside the folder, or two readers could read it differently.

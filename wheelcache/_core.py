@@ -245,7 +245,7 @@ class Core:
         return self.store.find_entry(fs, wheel.digest.removeprefix("sha256:"), wheel.filename)
 
     def _after_fork(self) -> None:
-        """Replace the locks and connections, which belong to the threads of the parent process."""
+        """Replace the locks and connections. They belong to the threads of the parent process."""
         self._process = os.getpid()
         self.single_flight.after_fork()
         self.counters.after_fork()

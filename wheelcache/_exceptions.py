@@ -44,7 +44,7 @@ class WheelCacheError(Exception):
         url: the URL, without credentials and query, or ``None``.
         attempts: the number of attempts.
         elapsed: seconds from the first attempt to the error.
-        advice: a suggestion for the user, which may be empty.
+        advice: a suggestion for the user. May be empty.
         tried: one line for each failed attempt of a download, oldest first. Empty for other operations.
     """
 
@@ -181,7 +181,7 @@ class DownloadError(WheelCacheError):
 
 
 class OfflineError(WheelCacheError):
-    """The wheel is not in the cache, which was opened with ``offline=True``."""
+    """The wheel is not in a cache that was opened with ``offline=True``."""
 
 
 class ReadOnlyError(WheelCacheError):
@@ -191,8 +191,8 @@ class ReadOnlyError(WheelCacheError):
 class CommitError(WheelCacheError, OSError):
     """The file system refused an operation on the cache, permanently or until the timeout.
 
-    The error is also an :class:`OSError`, with ``errno``, ``strerror``, ``filename`` and ``filename2``. On every
-    platform it has a ``winerror``, which is ``None`` unless Windows reported the error.
+    The error is also an :class:`OSError`, with ``errno``, ``strerror``, ``filename`` and ``filename2``. It has a
+    ``winerror`` on every platform. The value is ``None`` unless Windows reported the error.
 
     Attributes:
         cause: the reason for the refusal.

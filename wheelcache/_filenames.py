@@ -11,7 +11,7 @@ from ._imports import third_party_import_lock
 # https://packaging.python.org/en/latest/specifications/binary-distribution-format/#file-name-convention
 # No path separator, drive or dot-dot can match, so a matching name cannot leave its folder on any system.
 _WHEEL_NAME = re.compile(r"[a-z0-9_.+!]+(?:-[a-z0-9_.+!]+){4,5}\.whl", re.ASCII | re.IGNORECASE)
-# Common file systems allow 255 characters, and the name of the record adds ".json".
+# Common file systems allow 255 characters. The name of the record adds ".json".
 _MAX_LENGTH = 250
 _DIST_INFO = ".dist-info"
 
@@ -32,7 +32,7 @@ def check_wheel_name(filename: str, *, operation: str, url: str | None = None) -
     Raises:
         InvalidWheelError: if ``packaging`` cannot parse the name.
     """
-    with third_party_import_lock:  # a hit does not need packaging, whose import takes 30 ms
+    with third_party_import_lock:  # A hit does not need packaging. Its import takes 30 ms.
         from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:

@@ -2,13 +2,13 @@
 
 Python holds a lock for each module that is being imported. If a process forks while another thread imports a module,
 the child inherits a lock that no thread will release. The child then hangs when it imports the same module. So every
-import inside a function of the library holds :data:`import_lock`, for which a fork waits. The lock also covers the
+import inside a function of the library holds :data:`import_lock`. A fork waits for this lock. The lock also covers the
 imports at the top of a module that is imported in this way::
 
     with import_lock:
         from ._maintenance import stats
 
-Imports of other distributions hold :data:`third_party_import_lock`, which is the same lock with one precaution. Before
+Imports of other distributions hold :data:`third_party_import_lock`. It is the same lock with one precaution. Before
 a fork, registered functions run in the reverse order of their registration. One of them is registered by
 :mod:`logging`, and acquires the lock of logging. Modules use that lock while they are imported. If a fork acquired the
 lock of logging before the import lock, the fork and an import would wait for each other. So the import lock is

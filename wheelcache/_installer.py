@@ -53,7 +53,7 @@ class _TreeStream(io.BufferedReader):
 class TreeSource(WheelSource):
     """A wheel in a cache as the source of an installation by pypa/installer.
 
-    The files are read from the tree of the wheel, which is created if it does not exist. They were checked against
+    The files are read from the tree of the wheel. The tree is created if it does not exist. They were checked against
     ``RECORD`` when the tree was created. This class checks them against the marker of the tree, so installer need not
     validate them.
 
@@ -103,7 +103,7 @@ class TreeSource(WheelSource):
 
     @property
     def data_dir(self) -> str:
-        """The name of the ``.data`` folder, which may be missing."""
+        """The name of the ``.data`` folder. The folder may be missing."""
         return f"{self.distribution}-{self.version}.data"
 
     def read_dist_info(self, filename: str) -> str:
@@ -141,8 +141,8 @@ class TreeSource(WheelSource):
 class LinkDestination(WheelDestination):
     """A destination for pypa/installer that links the files of a :class:`TreeSource` into place.
 
-    The inner destination writes ``RECORD``, byte code, files of other sources, and scripts, whose first line changes.
-    An existing file with the same bytes is accepted.
+    The inner destination writes ``RECORD``, byte code, files of other sources, and scripts. The first line of a script
+    changes. An existing file with the same bytes is accepted.
 
     Args:
         inner: the inner destination. Its ``overwrite_existing`` applies to linked files too.

@@ -22,7 +22,7 @@ class Status(StrEnum):
     RESUMED = "resumed"
     """An interrupted download of the wheel was resumed."""
     REVALIDATED = "revalidated"
-    """The wheel was in the cache, and the server confirmed that it is still current."""
+    """The wheel was in the cache. The server confirmed that it is still current."""
     ADDED = "added"
     """The wheel was copied from a local file."""
     REPAIRED = "repaired"
@@ -33,10 +33,10 @@ class Status(StrEnum):
 class CachedWheel:
     """A wheel in the cache whose content was verified.
 
-    A ``CachedWheel`` is an :class:`os.PathLike`, which pip, ``installer``, :mod:`zipfile` and ``open`` accept.
+    A ``CachedWheel`` is an :class:`os.PathLike`. pip, ``installer``, :mod:`zipfile` and ``open`` accept it.
 
     Attributes:
-        path: the absolute path, which ends in the wheel's file name. The path is valid until the wheel is pruned or
+        path: the absolute path. It ends in the wheel's file name. The path is valid until the wheel is pruned or
             removed. The file must never be written to.
         filename: the wheel's file name.
         digest: ``"sha256:<hex>"``.

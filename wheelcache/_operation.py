@@ -2,7 +2,7 @@
 
 Before every file operation and every request, a call checks its :class:`Operation`. Every wait uses
 :meth:`Operation.sleep`. So cancellation, closing and Ctrl-C end the call at its next step. Cleanup uses
-:meth:`Operation.for_cleanup`, which cannot be cancelled.
+:meth:`Operation.for_cleanup`. It cannot be cancelled.
 
 The whole call has one retry budget, so unpacking 5,000 held files does not wait 5,000 times. If several threads wait at
 once, these seconds are counted once. A refused file operation spends the whole time until it succeeds, including its
@@ -126,7 +126,7 @@ class RetryBudget:
 
     @contextmanager
     def spending(self, since: float) -> Iterator[None]:
-        """Spend the time from ``since``, which may lie in the past, to the end of the block.
+        """Spend the time from ``since`` to the end of the block. ``since`` may lie in the past.
 
         Seconds that several threads spend at once are counted once.
         """
@@ -153,7 +153,7 @@ class Operation:
     Args:
         system: the operating system.
         io_timeout: the seconds that the contended file operations of the call may wait in total.
-        tokens: the cancel tokens, each of which can cancel the operation.
+        tokens: the cancel tokens. Each of them can cancel the operation.
         wheel: the file name of the wheel that progress events name, or an empty string.
         progress: the caller's listener, or ``None``.
     """
@@ -219,7 +219,7 @@ class Operation:
         return copy
 
     def with_token(self, token: CancelToken) -> Operation:
-        """Return a copy for work in several threads, which this token also cancels."""
+        """Return a copy for work in several threads. This token cancels it too."""
         return self._copy(tokens=(*self.tokens, token))
 
     def about(self, wheel: str) -> Operation:
@@ -241,7 +241,7 @@ class Operation:
         return self._copy(budget=RetryBudget(seconds, self.system.monotonic))
 
     def for_cleanup(self) -> Operation:
-        """Return a copy for cleanup, which cannot be cancelled and reports no progress."""
+        """Return a copy for cleanup. It cannot be cancelled and reports no progress."""
         return self._copy(tokens=()).with_progress(None)
 
     def retry_within_budget(
@@ -318,7 +318,7 @@ def retry(
         sleep: waits for a number of seconds.
     """
     with third_party_import_lock:
-        # Most processes never retry, and the import takes milliseconds.
+        # Most processes never retry. The import takes milliseconds.
         import tenacity
 
     def should_stop(state: RetryCallState) -> bool:

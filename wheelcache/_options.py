@@ -91,13 +91,13 @@ def check_options(layers: object, verify: str, io_timeout: float, lock_timeout: 
 def check_client(client: object, *, is_async: bool) -> None:
     """Check an HTTP client when the cache is opened, and not in the first download.
 
-    The attributes of the client are checked, and not its class. Any object with the required methods is accepted, and
-    httpx need not be imported.
+    The attributes of the client are checked, and not its class. Any object with the required methods is accepted. httpx
+    need not be imported.
 
     Raises:
         TypeError: if ``client`` is not a client, or is synchronous instead of asynchronous, or the reverse.
     """
-    # Objects with this method belong to our own classes, which wrap clients of other libraries.
+    # Objects with this method belong to our own classes. These classes wrap clients of other libraries.
     if client is None or hasattr(client, "create_adapter"):
         return
     # httpx.Client has close(), and AsyncClient has aclose(). An object with both or neither is accepted as either kind.

@@ -99,7 +99,7 @@ class PruneReport:
         freed: the size of all removed files in bytes, including leftovers.
         swept: the leftovers: temporary files, old partial downloads and quarantine, stale locks, pointers to missing
             entries.
-        dry_run: whether the call was a dry run, which removes nothing.
+        dry_run: whether the call was a dry run. A dry run removes nothing.
     """
 
     removed: tuple[CachedWheel, ...]
@@ -138,7 +138,7 @@ class Action(StrEnum):
     REMOVED = "removed"
     """The file was deleted."""
     ADOPTED = "adopted"
-    """The wheel is intact, and its record was written again."""
+    """The record of an intact wheel was written again."""
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def split_url(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port  # urllib checks the port only when this property is read
     except ValueError:
-        # The message of urllib quotes the invalid part, which may contain a part of a password.
+        # The message of urllib quotes the invalid part. That part may contain a part of a password.
         raise ValueError(f"the URL has an invalid host or port: {redact(url)}") from None
     if parts.scheme not in _SCHEMES or (parts.scheme != "file" and not parts.hostname):
         advice = "" if parts.scheme and not _has_drive(parts) else " (use put for a local file)"
@@ -178,7 +178,7 @@ def split_url(url: str) -> SplitResult:
 
 
 def redact(url: str) -> str:
-    """Return a URL without its user name, password, query and fragment, which may be secret.
+    """Return a URL without its user name, password, query and fragment, since they may be secret.
 
     ``***`` replaces the user name and password, and the query. The path is kept, even if it contains an "@". A local
     path is kept too. If the text is not a URL, or may contain a password with unescaped special characters, only a

@@ -42,7 +42,7 @@ class ThreadGroup:
     Args:
         work: the function that each thread runs. The function must record its errors and never raise them.
         count: the number of threads.
-        name: the prefix of the threads' names, which end in a number.
+        name: the prefix of the threads' names. Each name ends in a number.
     """
 
     def __init__(self, work: Callable[[], object], count: int, name: str) -> None:
@@ -141,7 +141,8 @@ class ThreadLimiter:
         with third_party_import_lock:
             from anyio import CapacityLimiter, to_thread
 
-        # anyio's default limiter identifies the event loop. Each loop has its own, which is freed with the loop.
+        # anyio's default limiter identifies the event loop. Each loop has its own limiter. That limiter is freed with
+        # the loop.
         loop = to_thread.current_default_thread_limiter()
         limiter = self._limiters.get(loop)
         if limiter is None:

@@ -1,7 +1,7 @@
 """Serve wheels from the cache to clients of httpx and httpx2, and add the wheels that they download.
 
 Only plain GET requests for a wheel file name are handled. A wheel that is in the cache and still valid is served from
-its file. Otherwise, the request is passed to the next transport, and the body is written to the cache while the client
+its file. Otherwise, the request is passed to the next transport. The body is written to the cache while the client
 reads it. The body becomes an entry once the client has read it completely. All other requests and responses pass
 through unchanged. The client's redirects, authentication and retries therefore work as usual. A request that follows a
 redirect carries the first request with it. If the cache fails, the request is passed on, unless the cache is offline.
@@ -72,10 +72,10 @@ class CacheTransport(TransportBase):
 
     A transport serves one kind of client: a ``Client`` or an ``AsyncClient`` (on asyncio or trio) of one library.
 
-    With a ``#sha256=...`` fragment in the URL, a cached wheel is used without a request, and bytes with another hash
-    are never stored. Without a fragment, the rules of HTTP decide, as in :meth:`Cache.fetch`, and a response with
-    ``no-store`` is not stored. If the client follows redirects, the name and the hash in the first URL are used. A
-    response from the cache has the extension ``"wheelcache"``, which contains a :class:`Status`. If the cache is
+    With a ``#sha256=...`` fragment in the URL, a cached wheel is used without a request. Bytes with another hash are
+    never stored. Without a fragment, the rules of HTTP decide, as in :meth:`Cache.fetch`. A response with ``no-store``
+    is not stored. If the client follows redirects, the name and the hash in the first URL are used. A
+    response from the cache has the extension ``"wheelcache"``. It contains a :class:`Status`. If the cache is
     ``offline``, a request for a wheel that is not in the cache raises the ``ConnectError`` of the client's library. All
     other requests are still passed to the next transport.
 
@@ -227,7 +227,7 @@ class CacheTransport(TransportBase):
                 max_bytes = self._core.limits.max_bytes
                 return Passthrough(self._core.store, op, chain, refresh=refresh, max_bytes=max_bytes)
         except (WheelCacheError, ValueError):
-            return None  # the file name is not a wheel's, or the cache failed, which must not affect the client
+            return None  # The file name is not a wheel's, or the cache failed. A failure must not affect the client.
 
     def _require_network(self, request: AnyRequest, library: Library) -> None:
         """Raise ``ConnectError`` if the cache is offline, even if the lookup in the cache failed."""

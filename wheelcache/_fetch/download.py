@@ -199,7 +199,7 @@ class _Download:
                     stop=lambda _: self._is_exhausted(),
                     sleep=self._wait,
                 )
-        # The error is raised outside the handlers. It must not refer to the errors of the HTTP library, which may
+        # The error is raised outside the handlers. It must not refer to the errors of the HTTP library, since they may
         # quote URLs.
         raise self._error()
 
@@ -296,7 +296,7 @@ class _Download:
         self._attempts += 1
         partial, stage = self._partial, self._partial.stage
         if self._request.hashes and stage.written and stage.written in {partial.total, self._request.size}:
-            # The file is complete, and only its digest must still be checked. Without a requested hash, a range after
+            # The file is complete. Only its digest must still be checked. Without a requested hash, a range after
             # the last byte is requested instead, since the file may have changed.
             stage.check()
             return ResponseHead(modified=True, headers={}, requested_at=self._system.now(), url=route.source.url)
@@ -371,7 +371,7 @@ class _Download:
     def _refused_range(self, route: _Route, failure: FailedRequestError) -> FailedRequestError:
         """Return the error for a range that the source refused, and choose the form of its next request.
 
-        After a permanent status, the next request is for the whole file. A transient status usually ends soon, and a
+        After a permanent status, the next request is for the whole file. A transient status usually ends soon. A
         request for the whole file would discard the bytes. It is therefore sent only in the last round.
         """
         is_last_round = self._idle + len(self._routes) >= (_ATTEMPTS - 1) * self._rounds
@@ -436,7 +436,7 @@ class _Download:
                 actual=total or 0,
                 attempts=self._attempts,
                 elapsed=self._system.monotonic() - self._started,
-                advice="The file at the source is not the requested one: check the size, or the source.",
+                advice="The file at the source is not the requested one. Check the size, or the source.",
             )
         self._partial.set_origin(self._origin(route, response), total)
 

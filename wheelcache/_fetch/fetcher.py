@@ -2,7 +2,7 @@
 
 :meth:`Fetcher.fetch` first waits for its turn, since only one thread or process at a time downloads a wheel. It then
 looks the wheel up again, because another thread or process may have added it. If the wheel is still missing, a
-download is begun or resumed. The sources are tried in order, and the bytes are hashed while they are received. The
+download is begun or resumed. The sources are tried in order. The bytes are hashed while they are received. The
 complete file is committed. For a request without a hash, the response is stored in the index. If security software
 removes the file before it is committed, the wheel is fetched once more.
 """

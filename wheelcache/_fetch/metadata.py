@@ -187,7 +187,7 @@ class Metadata:
                 try:
                     return check_metadata(text.encode("latin-1", "replace"), request, hashes)
                 except HashMismatchError:
-                    pass  # the file was altered, or has only one of several hashes, and the index is asked again
+                    pass  # METADATA was altered, or has only one of several hashes
         return None
 
     def fetch(self, fs: RobustIO, http: HttpClient, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:

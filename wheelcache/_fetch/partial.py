@@ -7,8 +7,8 @@ and may still be writing.
 
 A resumed file is hashed from its first byte, through the handle that continues to write it. The digest of the complete
 file is then compared with the requested one. Without a requested hash, a download is resumed only if its URL has the
-same strong validator, and only within the same boot. A power cut may leave zeros in the file, which no check would
-detect.
+same strong validator, and only within the same boot. A power cut may leave zeros in the file. No check would detect
+them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Origin:
         return cls(text_key(url), validator, place)
 
     def continues(self, other: Origin | None) -> bool:
-        """Return whether this response, which may omit its validator, continues the bytes of another one."""
+        """Return whether this response continues the bytes of another one. This response may omit its validator."""
         if other is None or (self.url, self.place) != (other.url, other.place):
             return False
         return self.validator in {None, other.validator}
@@ -135,7 +135,7 @@ class PartialDownload:
             self._fs.discard(self._layout.origin_file(self.stage.path))
 
     def _save_origin(self) -> None:
-        """Write the origin file, which a download without a requested hash needs to be resumed."""
+        """Write the origin file. A download without a requested hash cannot be resumed without it."""
         if self.origin is None or self._saved == (self.origin, self.total):
             return
         self._saved = self.origin, self.total
@@ -173,7 +173,7 @@ class PartialDownload:
         try:
             fs.files.rename(path, released)
         except OSError:
-            # Another process has the file open, and the name still contains our process ID. The file can be copied now,
+            # Another process has the file open. The name still contains our process ID. The file can be copied now,
             # and claimed after this process has ended.
             fs.discard(self._layout.origin_file(released))
 
@@ -355,4 +355,4 @@ def _write_origin(fs: RobustIO, path: str, origin: Origin, total: int | None) ->
         with fs.files.create(path) as file:
             file.write(data)
     except OSError:
-        pass  # best effort: a download with a requested hash needs no origin file, and an incomplete one is ignored
+        pass  # Best effort. A download with a requested hash needs no origin file. An incomplete one is ignored.

@@ -1,7 +1,7 @@
 """Look up a request of another HTTP client, and add the response to the store while that client reads it.
 
 :class:`~wheelcache.CacheTransport` uses this module for each request that it handles. If the cache fails, the body is
-not stored, and the other client is not affected.
+not stored. The other client is not affected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Passthrough:
 
     Args:
         store: the store in which the wheel is looked up, and to which it is added.
-        op: the operation, which lasts until the body has been read.
+        op: the operation. It lasts until the body has been read.
         chain: the request, and the redirects that led to it.
         refresh: whether the client requested a revalidation.
         max_bytes: the maximum size in bytes of a body that is stored, or ``None`` for no limit.
@@ -162,7 +162,7 @@ class BodyWriter:
                 self.discard()
 
     def finish(self) -> None:
-        """Turn the body, which was read completely, into an entry."""
+        """Turn the body into an entry. The client has read the body completely."""
         # Not every transport detects a body that is shorter than declared.
         declared = declared_length(self._headers)
         if self._stage is not None and declared in {None, self._stage.written}:

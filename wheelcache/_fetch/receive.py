@@ -157,7 +157,7 @@ class BodyReceiver:
         if self._request.hashes or stage.starts_with(_ARCHIVE_START):
             return None
         return InvalidWheelError(
-            "the file is not a zip archive: it does not begin with a member",
+            "the file is not a zip archive, because it does not begin with a member",
             operation="check",
             url=self._request.display_url,
             advice="Check the response of this URL.",

@@ -19,7 +19,7 @@ from .._http.cache_control import KEPT
 from .._http.credentials import is_credential
 from .._request import ResolvedRequest, parse_request, split_url, text_key
 
-# This is the limit of fetch(). A client may follow thousands of redirects, and each refers to the previous ones.
+# This is the limit of fetch(). A client may follow thousands of redirects. Each one refers to the previous ones.
 _MAX_REDIRECTS = 20
 
 
@@ -54,7 +54,7 @@ class RedirectChain:
         """The URLs under which the last response is stored if no hash identifies it.
 
         The response is often fresh although a redirect to it is not. It is therefore stored under the current URL too,
-        unless that URL has a query, which may be a signature that is never used again.
+        unless that URL has a query. A query may be a signature that is never used again.
         """
         first = self.request.url
         is_used_again = self.url != first and not self.request.hashes and not urlsplit(self.url).query
@@ -62,7 +62,7 @@ class RedirectChain:
 
     @property
     def hops(self) -> tuple[Mapping[str, str], ...]:
-        """The header fields of the redirects, which limit how long the last response is fresh."""
+        """The header fields of the redirects. They limit how long the last response is fresh."""
         return () if self.redirect is None else self.redirect.hops
 
 

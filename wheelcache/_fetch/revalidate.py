@@ -28,7 +28,7 @@ def remember_response(
         url: the requested URL. The response of a mirror is not stored under it.
         sha256: the digest of the wheel, in hex.
         response: the response.
-        previous: the previous response, whose headers a 304 response updates, or ``None``.
+        previous: the previous response, or ``None``. A 304 response updates its headers.
     """
     if response.url != url:
         return

@@ -6,8 +6,8 @@ itself (tests replace the clock of a cache), and requires msgpack, a compiled pa
 does not use.
 
 Two rules are stricter than the RFC, to avoid surprises. A response is fresh only if the server declares it
-fresh. Heuristic freshness is not used. A response that varies with any header but Accept-Encoding, whose value never
-changes, is revalidated each time. Therefore, no request headers, which may be secret, need to be stored.
+fresh. Heuristic freshness is not used. A response that varies with any header but Accept-Encoding is revalidated each
+time. The value of Accept-Encoding never changes. Request headers may be secret, so none of them is stored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .headers import parse_date, sendable_value
 
 # The header fields that are stored: those that revalidation needs, and those that a 304 response may change.
 KEPT = ("cache-control", "expires", "date", "age", "vary", "etag", "last-modified")
-# These fields are lists, and no part of them may be lost. A value that is too long is replaced by the strictest one.
+# These fields are lists. No part of them may be lost. A value that is too long is replaced by the strictest one.
 _CAREFUL = {"cache-control": "no-cache", "vary": "*"}
 _UNPRINTABLE = re.compile(r"[^ -~]")
 
@@ -49,7 +49,7 @@ def stored_fields(headers: Mapping[str, object]) -> dict[str, str]:
 
     The fields of index entries are filtered too, because other programs and older versions write such entries.
     All values are printable ASCII of bounded length. A validator, date or age with other characters is left out. In a
-    list, such characters are replaced, and the other directives remain.
+    list, such characters are replaced. The other directives remain.
 
     Args:
         headers: fields with lowercase names.

@@ -29,7 +29,7 @@ _CLOSE_ATTEMPTS, _CLOSE_WAIT_SECONDS = 50, 0.02
 
 
 class ReceivedResponse(Protocol):
-    """A response of a synchronous client, for type checkers: an asynchronous client returns a coroutine instead."""
+    """A response of a synchronous client, for type checkers. An asynchronous client returns a coroutine instead."""
 
     def iter_raw(self) -> Iterator[bytes]:
         """Yield the bytes of the body as the server sent them."""
@@ -104,7 +104,7 @@ class HttpClient:
         self.closing = _closing_token()
 
     def after_fork(self) -> None:
-        """Forget the connections, which belong to the parent of this process.
+        """Forget the connections. They belong to the parent of this process.
 
         The next request creates a new client of our own. A caller's client is refused from now on.
         """
@@ -167,8 +167,8 @@ class HttpClient:
         if self._client is not None and self._process != os.getpid():
             # Two processes on one connection receive each other's responses.
             raise ValueError(
-                "this process was forked after the HTTP client was passed to the cache, and the client's "
-                "connections belong to the parent: create a new client after the fork, and a new cache with it"
+                "this process was forked after the HTTP client was passed to the cache. The client's "
+                "connections belong to the parent. Create a new client after the fork, and a new cache with it"
             )
         if self._adapter is None:
             self._adapter = self._create_adapter()

@@ -1,9 +1,9 @@
 """Decode content codings with bounded memory.
 
-wheelcache requests bodies without a content coding, but some servers and proxies compress them all the same. Others
+wheelcache requests bodies without a content coding. Some servers and proxies compress them all the same. Others
 label plain bytes as gzip. The caller therefore checks first whether the received bytes are already the requested ones.
 
-HTTP libraries inflate each received chunk as a whole: 3.5 kB of ``gzip, gzip`` become 4 GB of memory. This module
+HTTP libraries inflate each received chunk as a whole. 3.5 kB of ``gzip, gzip`` then become 4 GB of memory. This module
 inflates in pieces of at most 256 KiB, up to a limit. It decodes only one coding, since no server has a reason to apply
 two.
 """
@@ -24,7 +24,7 @@ _NO_CODINGS = {"", "identity"}
 # https://www.rfc-editor.org/rfc/rfc1952#section-2.3.1
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_BITS = 16 + zlib.MAX_WBITS
-# Errors show this many characters of the names in a header, which may be long.
+# Errors show this many characters of the names in a header. A header may be long.
 _SHOWN = 60
 
 

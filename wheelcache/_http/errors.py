@@ -37,29 +37,29 @@ _TRANSIENT_STATUSES = {
 
 _ADVICE: dict[int, str] = {
     HTTPStatus.NON_AUTHORITATIVE_INFORMATION: (
-        "A proxy on the way to the server changed the response: pass the wheel's hash to accept the same bytes."
+        "A proxy on the way to the server changed the response. Pass the wheel's hash to accept the same bytes."
     ),
-    HTTPStatus.UNAUTHORIZED: "The server requires credentials: put them into the URL, a netrc file, or the client.",
+    HTTPStatus.UNAUTHORIZED: "The server requires credentials. Put them into the URL, a netrc file, or the client.",
     HTTPStatus.FORBIDDEN: "The server refuses these credentials, or this URL has expired.",
-    HTTPStatus.NOT_FOUND: "Check the URL: the server has no such file.",
+    HTTPStatus.NOT_FOUND: "Check the URL. The server has no such file.",
     HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: (
-        "The proxy requires credentials: put them into its URL, in HTTP_PROXY or in the client."
+        "The proxy requires credentials. Put them into its URL, in HTTP_PROXY or in the client."
     ),
-    HTTPStatus.GONE: "Check the URL: the file was removed.",
-    HTTPStatus.TOO_MANY_REQUESTS: "The server limits requests: wait, or run fewer jobs.",
+    HTTPStatus.GONE: "Check the URL. The file was removed.",
+    HTTPStatus.TOO_MANY_REQUESTS: "The server limits requests. Wait, or run fewer jobs.",
 }
 
 _PROXY_ADVICE: dict[int, str] = {
-    HTTPStatus.FORBIDDEN: ("The proxy does not connect to this host: ask its operator, or add the host to NO_PROXY."),
+    HTTPStatus.FORBIDDEN: ("The proxy does not connect to this host. Ask its operator, or add the host to NO_PROXY."),
     HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: (
-        "The proxy requires credentials: put them into its URL, in HTTPS_PROXY or in the client."
+        "The proxy requires credentials. Put them into its URL, in HTTPS_PROXY or in the client."
     ),
 }
 _CHECK_PROXY = "Check the proxy settings of the environment or the client."
 _CHECK_CERTIFICATE = (
     "Check the certificate of the server. If a private authority issued it, add the authority to the certificates of "
-    "the system, or name its file in SSL_CERT_FILE, which replaces those of the system. A client of your own has its "
-    "own setting, such as httpx.Client(verify=...)."
+    "the system, or name its file in SSL_CERT_FILE. That file replaces the certificates of the system. A client of "
+    "your own has its own setting, such as httpx.Client(verify=...)."
 )
 
 
@@ -142,7 +142,7 @@ class FailedRequestError(Exception):
     def advice(self) -> str:
         """A suggestion for the user."""
         if self.excessive_wait is not None:
-            return f"The server asks to wait {self.excessive_wait:.0f} s: try again after that."
+            return f"The server asks to wait {self.excessive_wait:.0f} s. Try again after that."
         return self.hint or _ADVICE.get(self.status or 0, "Check the network and the server, and try again.")
 
 
@@ -164,7 +164,7 @@ def failed_response(response: Response, now: float) -> FailedRequestError:
 
 
 def _displayable(words: str) -> str:
-    """Shorten words of a server, and replace control characters, which may be commands for a terminal."""
+    """Shorten words of a server, and replace control characters, since they may be commands for a terminal."""
     return "".join(character if character.isprintable() else "?" for character in words[:_LONGEST_PHRASE])
 
 

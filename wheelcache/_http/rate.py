@@ -18,7 +18,7 @@ from .errors import FailedRequestError
 from .interrupt import RATE_WATCH
 
 _ADVICE = (
-    "The server or a proxy sends almost nothing: try later, or use another network. Cache(limits=...) sets the limit."
+    "The server or a proxy sends almost nothing. Try later, or use another network. Cache(limits=...) sets the limit."
 )
 # Seconds between two interruptions. They are repeated because a thread that is just about to read is not interrupted.
 _REPEAT_SECONDS = 0.25

@@ -55,7 +55,7 @@ class Body(Protocol):
         ...
 
     def read(self, op: Operation) -> bytes | memoryview | None:
-        """Return the next bytes, which are valid until the next call, or ``None`` at the end.
+        """Return the next bytes, or ``None`` at the end. The bytes are valid until the next call.
 
         Raises:
             FailedRequestError: if the body cannot be read to its end.
@@ -97,7 +97,7 @@ class Response:
         location: the URL in the Location field of a redirect, as the server sent it. ``None`` for other responses.
         body: the body.
         history: the redirects that led to this response, oldest first.
-        has_params: whether the client added parameters to the URL, which may be credentials.
+        has_params: whether the client added parameters to the URL. They may be credentials.
     """
 
     status_code: int

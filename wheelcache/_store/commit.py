@@ -187,7 +187,7 @@ class Commit:
         return Entry(record, path, now, is_new)
 
     def _is_recorded(self, fs: RobustIO, record: Record) -> bool:
-        """Return whether an equal record exists, which is then kept, since other processes may be reading it."""
+        """Return whether an equal record exists. Such a record is kept, since other processes may be reading it."""
         data = fs.read(self._layout.record(record.sha256, record.filename))
         existing = None if data is None else decode_record(data, record.sha256)
         return existing is not None and (existing.filename, existing.place, existing.seen, existing.hashes) == (

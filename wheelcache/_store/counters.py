@@ -65,7 +65,7 @@ class Count(NamedTuple):
         return Count(self.hits, self.misses, self.bytes_saved)
 
     def line(self) -> bytes:
-        """Return the counts as a line, which begins with a line break in case the previous line is incomplete."""
+        """Return the counts as a line. It begins with a line break in case the previous line is incomplete."""
         size = f"={self.growth}" if self.is_total else f"{self.growth}"
         return f"\n{self.hits} {self.misses} {self.bytes_saved} {size}\n".encode("ascii")
 
@@ -84,7 +84,7 @@ class Counters:
         self._read = (0, 0, Count())
 
     def after_fork(self) -> None:
-        """Replace the lock, which a thread of the parent may hold, and discard counts that the parent will write."""
+        """Replace the lock, since a thread of the parent may hold it. Discard counts that the parent will write."""
         self._lock = threading.Lock()
         self._unwritten = Count()
 

@@ -1,8 +1,8 @@
-"""Map keys, which are URLs and strong hashes other than sha256, to the sha256 of a wheel.
+"""Map URLs, and strong hashes other than sha256, to the sha256 of a wheel.
 
-Each key has a small file, its pointer. The name of that file is a hash of the key, since a URL may contain a secret.
-The pointer of a URL also contains the end of the response's freshness, and the header fields that revalidate the
-response. The index only stores freshness. ``_http.cache_control`` computes it.
+Each of these keys has a small file, its pointer. The name of that file is a hash of the key, since a URL may contain a
+secret. The pointer of a URL also contains the end of the response's freshness, and the header fields that revalidate
+the response. The index only stores freshness. ``_http.cache_control`` computes it.
 
 A private response has a separate pointer for each user of the operating system. The key of that pointer contains the
 user's identifier. Other users and older versions look up another key and do not find the response.

@@ -68,7 +68,7 @@ class LayeredStore:
 
         Args:
             fs: the file system of the operation.
-            request: the request, which identifies the wheel by its hashes or, without hashes, by its URL.
+            request: the request. It identifies the wheel by its hashes or, without hashes, by its URL.
             refresh: whether a request without a hash must be revalidated even if its last response is fresh.
             adopt: whether to write the missing record of a blob. Only a caller inside :meth:`SingleFlight.turn`
                 for this wheel may do that.
@@ -216,7 +216,7 @@ def _check_entry(entry: Entry, request: ResolvedRequest) -> None:
             path=entry.path,
             expected=request.hashes,
             actual=hashes,
-            advice="Check the requested hashes, which belong to different files.",
+            advice="Check the requested hashes. They belong to different files.",
         )
     if request.size not in {None, entry.record.size}:
         raise SizeMismatchError(
@@ -225,7 +225,7 @@ def _check_entry(entry: Entry, request: ResolvedRequest) -> None:
             path=entry.path,
             expected=request.size or 0,
             actual=entry.record.size,
-            advice="Check the requested hash and size, which belong to different files.",
+            advice="Check the requested hash and size. They belong to different files.",
         )
 
 

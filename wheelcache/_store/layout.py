@@ -124,7 +124,7 @@ class Layout:
         return f"{self.entry(sha256)}{os.sep}{record_name(filename)}"
 
     def blob(self, sha256: str, filename: str, place: int) -> str:
-        """Return the path of the blob of a wheel, which is beside its record for place 0, else in a numbered folder."""
+        """Return the path of the blob of a wheel: beside its record for place 0, else in a numbered folder."""
         folder = self.entry(sha256)
         return f"{folder}{os.sep}{filename}" if place == 0 else os.path.join(folder, str(place), filename)
 
@@ -169,7 +169,7 @@ class Layout:
 
     @staticmethod
     def origin_file(partial: str) -> str:
-        """Return the path of the origin file of a partial download, which names the source of the bytes."""
+        """Return the path of the origin file of a partial download. That file names the source of the bytes."""
         return partial.removesuffix(_PARTIAL) + ".json"
 
     def new_temporary(self, owner: str, space: str | None = None) -> str:
@@ -184,7 +184,7 @@ class Layout:
         return os.path.join(self.locks, text_key(key)[:_KEY_DIGITS] + ".lock")
 
     def sealed_counters(self, owner: str) -> str:
-        """Return a path for a sealed file of counters, which no process appends to any more."""
+        """Return a path for a sealed file of counters. No process appends to such a file any more."""
         return os.path.join(self.version, f"tally-{owner}.log")
 
     def is_sealed_counters(self, name: str) -> bool:

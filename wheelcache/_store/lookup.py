@@ -3,7 +3,7 @@
 An entry exists if its record can be parsed and its blob has the recorded size. The entry is trusted if the blob has the
 size, time stamp and inode of the file that was hashed in the same boot of this machine. In any other case, the blob is
 hashed once and the record is renewed. Such cases are the first use after a reboot, a cache that was restored from an
-archive, and a touched file. Writes therefore need no fsync, and no short, zero-filled or altered wheel is returned.
+archive, and a touched file. Writes therefore need no fsync. No short, zero-filled or altered wheel is returned.
 
 At most once a day, a hit marks its entry as used, by setting the time stamp of the record to the current time. This may
 fail, since only the order of pruning depends on the time stamp.
@@ -129,7 +129,7 @@ class Lookup:
                 return None  # a folder has the name of the record
             raise
         record = decode_record(data, sha256)
-        # On a file system that ignores case, name.whl also finds the record of Name.whl, which is the same wheel.
+        # On a file system that ignores case, name.whl also finds the record of Name.whl. Both are the same wheel.
         if record is None or record.filename.lower() != filename.lower():
             return None
         return Entry(record, self._layout.blob(sha256, record.filename, record.place), used)
@@ -189,7 +189,7 @@ class Lookup:
             quarantine_file(fs, self._layout, damaged.path, stat)
 
     def _adopt(self, fs: RobustIO, sha256: str, algorithms: Collection[str]) -> Entry | None:
-        """Write the missing record of a blob, which was lost, or never written because the process was killed."""
+        """Write the missing record of a blob. It was lost, or never written because the process was killed."""
         folder = scan_entry(fs, self._layout, sha256)
         for blob in () if folder is None else folder.blobs:
             hashes = hash_file(fs, blob.path, algorithms, blob.size)

@@ -40,8 +40,8 @@ def _is_still_same(fs: RobustIO, renamed: str, examined: os.stat_result) -> bool
 
     On FAT, a file's inode depends on the position of its directory entry, so a rename may change it:
     https://learn.microsoft.com/windows/win32/api/fileapi/ns-fileapi-by_handle_file_information. Only the size and the
-    time stamp, which has a resolution of 2 s, can be compared there. If a good file replaces a damaged one within this
-    time, the good file is quarantined, and the wheel is fetched again.
+    time stamp can be compared there. The time stamp has a resolution of 2 s. If a good file replaces a damaged one
+    within this time, the good file is quarantined, and the wheel is fetched again.
     """
     stat = fs.files.stat(renamed)
     if _is_same(stat, examined):

@@ -1,4 +1,4 @@
-"""Read and write records, which are small JSON files that make a blob an entry.
+"""Read and write records. A record is a small JSON file that makes a blob an entry.
 
 A record is valid only if its checksum matches. A torn, short, zero-filled or mixed record counts as missing, so no
 write needs to be atomic. A record in the folder of another digest or under another file name is not valid either.
@@ -126,7 +126,7 @@ def _is_sound(record: Record) -> bool:
 
 
 def write_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> None:
-    """Write or replace a record, which makes its blob an entry with this time of last use.
+    """Write or replace a record. Its blob becomes an entry with this time of last use.
 
     Raises:
         CommitError: if the file system refuses an operation.

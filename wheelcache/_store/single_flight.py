@@ -1,7 +1,7 @@
 """Let only one thread or process at a time work on a key.
 
-The locks only save work. Correctness never depends on them. A waiter observes the progress of the owner, which is the
-growth of a partial file of the same wheel. The waiter continues without a lock if the owner makes no progress for
+The locks only save work. Correctness never depends on them. A waiter observes the progress of the owner: the growth of
+a partial file of the same wheel. The waiter continues without a lock if the owner makes no progress for
 ``lock_timeout`` seconds, or if locking is impossible. The result is still correct, because each process writes its own
 partial file, and losing the race to commit is a success.
 """
@@ -37,7 +37,7 @@ class SingleFlight:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Forget the turns of the parent's threads, which do not exist in this process."""
+        """Forget the turns of the parent's threads. Those threads do not exist in this process."""
         self._lock = threading.Lock()
         self._threads: dict[str, tuple[threading.Lock, int]] = {}
 
@@ -60,7 +60,7 @@ class SingleFlight:
 
     @contextmanager
     def _among_threads(self, key: str) -> Iterator[threading.Lock]:
-        # A listener may fork, after which a call in the child replaces these attributes. So this turn keeps its own
+        # A listener may fork. A call in the child then replaces these attributes. So this turn keeps its own
         # references.
         mutex, threads = self._lock, self._threads
         with mutex:
@@ -132,5 +132,5 @@ class _Owner:
                     pids.append(tag.pid)
                     size += self._fs.files.stat(os.path.join(self._folder, entry.name)).st_size
         except OSError:
-            pass  # an incomplete observation can also be compared, and the next one follows soon
+            pass  # An incomplete observation can also be compared. The next one follows soon.
         return tuple(sorted(pids)), size

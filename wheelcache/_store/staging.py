@@ -23,8 +23,8 @@ _END_RECORD = b"PK\x05\x06"
 _END_RECORD_SIZE = 22
 _END_RECORD_REACH = _END_RECORD_SIZE + (1 << 16)
 
-_CHECK_RESPONSE = "Check the response of this URL: often it is a login or error page."
-_CHECK_FILE = "Check the file: it is incomplete, or not a wheel."
+_CHECK_RESPONSE = "Check the response of this URL. It is often a login or error page."
+_CHECK_FILE = "Check the file. It is incomplete, or not a wheel."
 
 
 class FinishedFile(NamedTuple):
@@ -46,7 +46,7 @@ class StagedFile:
 
     Args:
         fs: the file system of the operation.
-        path: the path of the file, at which no other file may exist.
+        path: the path of the file. No other file may exist there.
         expected: the hashes that the file must have, in hex, by algorithm.
         size: the size in bytes that the file must have, or ``None``.
         display_url: the redacted URL that errors report as the source, or ``None``.
@@ -137,12 +137,12 @@ class StagedFile:
         return next(self._read_back(len(prefix)), b"") == prefix
 
     def rewrite(self, path: str, convert: Callable[[Iterator[bytes]], Iterable[bytes]]) -> None:
-        """Convert the contents into a new temporary file, which replaces this one. The old file is deleted.
+        """Convert the contents into a new temporary file. The new file replaces this one. The old file is deleted.
 
         If the conversion fails, the old file remains. Call :meth:`restart` before writing to it again.
 
         Args:
-            path: the path of the new file, at which no other file may exist.
+            path: the path of the new file. No other file may exist there.
             convert: returns the new contents, given the old ones.
 
         Raises:
@@ -187,7 +187,7 @@ class StagedFile:
                 **self._origin,
                 expected=self._expected,
                 actual=hashes,
-                advice="The source has another file than the requested one: check the hash, or the source.",
+                advice="The source has another file than the requested one. Check the hash, or the source.",
             )
         try:
             is_archive = bool(self._expected) or _is_archive(self._file, self.written)
@@ -196,7 +196,7 @@ class StagedFile:
         if not is_archive:
             is_local = self._origin.get("url", "file:").startswith("file:")
             raise InvalidWheelError(
-                "the file is not a zip archive: it has no end record",
+                "the file is not a zip archive, because it has no end record",
                 operation="check",
                 **self._origin,
                 advice=_CHECK_FILE if is_local else _CHECK_RESPONSE,

@@ -3,7 +3,7 @@
 A walk over the entries reads no record, since names and file status are enough. The walk needs memory for one folder at
 a time, and takes about as long as listing the same files.
 
-If a folder or file cannot be read, an error handler receives its path, and the walk continues with the rest. Without a
+If a folder or file cannot be read, an error handler receives its path. The walk then continues with the rest. Without a
 handler, the error is raised.
 """
 
@@ -195,7 +195,7 @@ def scan_entry(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
         if stat is None:
             continue
         if not modes.S_ISREG(stat.st_mode):
-            others.append(path)  # a link, or a pipe, whose reader would wait for a writer
+            others.append(path)  # A link, or a pipe. The reader of a pipe would wait for a writer.
         elif is_record(name):
             names.append(wheel_name(name))
             used = max(used, stat.st_mtime)
@@ -238,7 +238,7 @@ def _scan_place(fs: RobustIO, folder: str, blobs: list[Blob], others: list[str])
 def read_plain_record(files: FileSystem, layout: Layout, sha256: str) -> Record | None:
     """Return the record of an entry whose folder contains only the record and a blob of its name.
 
-    Nearly every entry has this form, which two file operations confirm. For any other entry, the result is ``None``.
+    Nearly every entry has this form. Two file operations confirm it. For any other entry, the result is ``None``.
 
     Raises:
         OSError: if the folder or the record cannot be read.

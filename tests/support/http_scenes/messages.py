@@ -10,12 +10,12 @@ from http_scenes.scene import RESOLVER_TEXT, WHEEL
 
 NETWORK = "Check the network and the server, and try again."
 _ADVICE = {
-    401: "The server requires credentials: put them into the URL, a netrc file, or the client.",
+    401: "The server requires credentials. Put them into the URL, a netrc file, or the client.",
     403: "The server refuses these credentials, or this URL has expired.",
-    404: "Check the URL: the server has no such file.",
-    407: "The proxy requires credentials: put them into its URL, in HTTP_PROXY or in the client.",
-    410: "Check the URL: the file was removed.",
-    429: "The server limits requests: wait, or run fewer jobs.",
+    404: "Check the URL. The server has no such file.",
+    407: "The proxy requires credentials. Put them into its URL, in HTTP_PROXY or in the client.",
+    410: "Check the URL. The file was removed.",
+    429: "The server limits requests. Wait, or run fewer jobs.",
 }
 
 DISCONNECTED = "the server closed the connection without a response"
@@ -76,7 +76,7 @@ def wrong_hash(content: bytes, attempts: int = 1, *, url: str = "{url}") -> str:
     return (
         f"HashMismatchError: check {url}: the content does not have the requested hash "
         f"[sha256: expected {WHEEL.hex()}, got {hex_of(content)}]{_effort(attempts)}. "
-        "The source has another file than the requested one: check the hash, or the source."
+        "The source has another file than the requested one. Check the hash, or the source."
     )
 
 
@@ -87,7 +87,7 @@ def wrong_size(expected: int, *, is_declared: bool) -> str:
         if is_declared
         else "the content does not have the requested size"
     )
-    advice = ". The file at the source is not the requested one: check the size, or the source." if is_declared else ""
+    advice = ". The file at the source is not the requested one. Check the size, or the source." if is_declared else ""
     return (
         f"SizeMismatchError: download {{url}}: {problem} [expected {expected} bytes, got {WHEEL.size}]"
         f"{_effort(1)}{advice}"
@@ -95,8 +95,8 @@ def wrong_size(expected: int, *, is_declared: bool) -> str:
 
 
 NOT_A_WHEEL = (
-    "InvalidWheelError: check {url}: the file is not a zip archive: it has no end record (1 attempt, T s). "
-    "Check the response of this URL: often it is a login or error page."
+    "InvalidWheelError: check {url}: the file is not a zip archive, because it has no end record (1 attempt, T s). "
+    "Check the response of this URL. It is often a login or error page."
 )
 
 

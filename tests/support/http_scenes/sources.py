@@ -181,7 +181,7 @@ SCENES = [
     Scene("hook that raises, status 503, then fine", "downloaded", [status(503)], client=RAISES, requests=2),
     Scene(
         "hook that raises, long Retry-After",
-        failed(responded(429), status=429, advice="The server asks to wait 3600 s: try again after that."),
+        failed(responded(429), status=429, advice="The server asks to wait 3600 s. Try again after that."),
         how=status(429, "3600"),
         client=RAISES,
     ),

@@ -67,8 +67,8 @@ def transformed(exchange: Exchange) -> None:
     exchange.send(203, {}, exchange.body)
 
 
-TRANSFORMED = "A proxy on the way to the server changed the response: pass the wheel's hash to accept the same bytes."
-LONG_WAIT = "The server asks to wait 3600 s: try again after that."
+TRANSFORMED = "A proxy on the way to the server changed the response. Pass the wheel's hash to accept the same bytes."
+LONG_WAIT = "The server asks to wait 3600 s. Try again after that."
 
 SCENES = [
     *[Scene(f"status {code}", failed_status(code), how=status(code)) for code in (*PERMANENT, *NOT_THE_FILE)],

@@ -20,7 +20,7 @@ class PreparedRequest(NamedTuple):
         headers: the header fields. The client may add credentials when it sends the request.
         native: the request object of the library.
         auth: the credentials in the library's form, or ``None`` for those of the client.
-        has_params: whether the client added parameters to the URL, which may be credentials.
+        has_params: whether the client added parameters to the URL. They may be credentials.
     """
 
     url: str

@@ -27,9 +27,9 @@ class HttpxAdapter:
     """Sends requests with one client.
 
     Args:
-        client: the client, which is any object with the methods of ``httpx.Client``.
+        client: any object with the methods of ``httpx.Client``.
         interrupter: interrupts the reads of a client. ``None`` for a client whose reads check for cancellation.
-        is_own: whether this is our own client, which uses the user's netrc file.
+        is_own: whether this is our own client. Our own client uses the user's netrc file.
     """
 
     def __init__(self, client: Any, interrupter: ReadInterrupter | None, *, is_own: bool = False) -> None:
@@ -91,7 +91,7 @@ class HttpxAdapter:
             del request.headers[name]
         own_cookies = self._httpx.Cookies()
         for cookie in self._client.cookies.jar:
-            # Cookies that the caller passed have no domain, and httpx sends them to each host.
+            # Cookies that the caller passed have no domain. httpx sends them to each host.
             if cookie.domain_specified or cookie.domain:
                 own_cookies.jar.set_cookie(cookie)
         own_cookies.set_cookie_header(request)
@@ -194,8 +194,8 @@ class HttpxBody:
 def _rejected(native: Any, request: PreparedRequest) -> Response:
     """Return a response that an event hook of the caller's client rejected, without its body.
 
-    httpx documents such a hook: https://www.python-httpx.org/advanced/event-hooks/. The status has its usual effect:
-    a 503 is transient, and after a 404, a mirror may have the file.
+    httpx documents such a hook: https://www.python-httpx.org/advanced/event-hooks/. The status has its usual effect. A
+    503 is transient. After a 404, a mirror may have the file.
     """
     return Response(
         status_code=native.status_code,
@@ -220,5 +220,5 @@ def _netrc_auth(httpx: Any) -> Any:
         try:
             return httpx.NetRCAuth(os.path.expanduser(candidate))
         except (OSError, ValueError, NetrcParseError):
-            continue  # most users have no such file, and an invalid file must not fail the request
+            continue  # Most users have no such file. An invalid file must not fail the request.
     return httpx.Auth()

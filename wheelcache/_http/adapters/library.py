@@ -1,6 +1,6 @@
 """Import httpx or httpx2, its successor with the same classes, and find the one that an object belongs to.
 
-No other module imports them. They are imported when a request is sent, not for a hit.
+No other module imports them at run time. They are imported when a request is sent, not for a hit.
 """
 
 from __future__ import annotations

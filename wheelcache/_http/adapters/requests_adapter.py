@@ -60,8 +60,8 @@ class RequestsAdapter:
         self, url: str, headers: Mapping[str, str], *, auth: tuple[str, str] | None, is_own_origin: bool
     ) -> PreparedRequest:
         """Build a GET request: see :class:`.base.Adapter`."""
-        # A session omits its defaults for the names whose value is None here. Its credentials are then not sent
-        # to another origin, and its parameters do not replace those of the URL.
+        # A session omits its defaults for the names whose value is None here. Its credentials are then not sent to
+        # another origin. Its parameters do not replace those of the URL.
         hidden = [] if is_own_origin else [name for name in self._session.headers if is_credential(_text(name))]
         # A wheel is already compressed. Its hash is the hash of the decoded bytes.
         fields: dict[Any, str | None] = {**dict.fromkeys(hidden), "Accept-Encoding": "identity", **headers}
@@ -96,7 +96,7 @@ class RequestsAdapter:
     def _choose_auth(self, url: str, auth: tuple[str, str] | None, *, is_own_origin: bool) -> Any:
         """Return ``None`` for the session's credentials, or else those of the URL, or else those of the netrc file."""
         own = self._session.auth
-        # requests encodes text as Latin-1, which cannot encode every user name and password.
+        # requests encodes text as Latin-1. That encoding lacks characters of some user names and passwords.
         of_url = None if auth is None else HTTPBasicAuth(*(text.encode() for text in auth))
         if is_own_origin:
             return None if own else of_url  # the session reads the netrc file
@@ -240,7 +240,7 @@ class RequestsBody:
             return
         try:
             if self._length == 0 and not self.is_decoded:
-                self._read_raw()  # this never waits, and urllib3 reuses the connection only afterwards
+                self._read_raw()  # This never waits. urllib3 reuses the connection only afterwards.
             if _is_closed(self._raw) and hasattr(self._raw, "release_conn"):
                 # The body was read to its end, but requests would close the connection.
                 self._raw.release_conn()
@@ -267,7 +267,7 @@ class _RedirectHook:
         try:
             self.location = self._session.get_redirect_target(response)
         except UnicodeError:
-            self.location = response.headers["Location"]  # the field is not UTF-8: each character is a byte
+            self.location = response.headers["Location"]  # The field is not UTF-8. Each character is a byte.
         if self.location is not None:
             self._field = response.headers.pop("Location", None)
         return response
@@ -292,7 +292,7 @@ class _OtherOriginAuth:
         self._auth = auth
 
     def __call__(self, request: Any) -> Any:
-        """Apply the credentials, and remove the cookies without a domain, which requests sends to each host."""
+        """Apply the credentials, and remove the cookies without a domain. requests sends such cookies to each host."""
         jar = RequestsCookieJar()
         jar.update(self._cookies)
         if "" in jar.list_domains():
@@ -305,8 +305,8 @@ class _OtherOriginAuth:
 def _rejected(error: Exception, request: PreparedRequest) -> Response | None:
     """Return a response that a hook or the retries of the session rejected, without its body.
 
-    A hook rejects a response with ``raise_for_status``. The status has its usual effect: a 503 is transient, and after
-    a 404, a mirror may have the file.
+    A hook rejects a response with ``raise_for_status``. The status has its usual effect. A 503 is transient. After a
+    404, a mirror may have the file.
     """
     native = error.response if isinstance(error, requests.HTTPError) else None
     if native is not None:

@@ -13,7 +13,7 @@ import urllib3.exceptions as urllib3
 from ..errors import FailedRequestError, FailureKind, failed_request, refused_by_proxy
 
 ERRORS = (requests.RequestException, urllib3.HTTPError, http.client.HTTPException, OSError, UnicodeError)
-"""The classes of the errors of a failed request. They do not include ``ValueError``, which callers' code may raise."""
+"""The classes of the errors of a failed request, without ``ValueError``, because callers' code may raise it."""
 
 # The order is from the most specific class to the most general one. The first class of any nested error is used.
 _KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], FailureKind], ...] = (
@@ -140,7 +140,7 @@ def _find_system_error(errors: Iterator[BaseException] | list[BaseException]) ->
 
 
 def _nested(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and the errors that it wraps, without ``__context__``, which may be the caller's exception."""
+    """Yield an error and the errors that it wraps, without ``__context__``, since it may be the caller's exception."""
     waiting, found = [error], set[int]()
     while waiting:
         current = waiting.pop(0)

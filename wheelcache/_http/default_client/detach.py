@@ -1,10 +1,10 @@
 """Read the bodies of responses without the HTTP parser of the pool.
 
 The parser (h11) copies each byte four times, and holds Python's global interpreter lock meanwhile. For a large wheel,
-this takes as long as its sha256, and parallel downloads wait for each other. A body of a declared size needs no parser.
+this takes as long as its sha256. Parallel downloads wait for each other. A body of a declared size needs no parser.
 
-The connection therefore changes the head of such a response, and the pool receives a response whose Content-Length is
-0. The transport restores the field. It reads the body into one buffer from the connection, which the response names
+The connection therefore passes the head of such a response to the pool with a Content-Length of 0. The transport
+restores the field. It reads the body into one buffer from the connection. The response names its connection
 (https://www.encode.io/httpcore/extensions/#network_stream).
 
 The pool still manages its connections. It reuses a connection if the body was read completely, and closes it otherwise.
@@ -67,11 +67,11 @@ class BodyReader:
         self._stream: InterruptibleStream = response.extensions["network_stream"]
         self._size = self._remaining = self._stream.body_size or 0
         self._timeout: float | None = request.extensions.get("timeout", {}).get("read")
-        # The body that the pool parses. If the body is detached, this one is empty, and reading it ends the response.
+        # The body that the pool parses. If the body is detached, this one is empty. Reading it ends the response.
         self._parsed: Iterator[bytes] = iter(response.iter_stream())
 
     def read(self) -> bytes | memoryview | None:
-        """Return the next bytes, which are valid until the next call, or ``None`` at the end.
+        """Return the next bytes, or ``None`` at the end. The bytes are valid until the next call.
 
         Raises:
             httpcore.RemoteProtocolError: if the server closes the connection before the end.

@@ -1,9 +1,9 @@
 """Connections that can be interrupted at every wait, on every platform.
 
 A blocking socket call cannot be interrupted on every platform. On Windows, even Ctrl-C does not end it
-(https://github.com/python/cpython/issues/85609). Each wait is therefore divided into short ones, and the running
-operation is checked between them. Only name lookups have no timeout. They run in a daemon thread that is abandoned when
-the operation is cancelled.
+(https://github.com/python/cpython/issues/85609). Each wait is therefore divided into short ones. The running operation
+is checked between them. Only name lookups have no timeout. They run in a daemon thread that is abandoned when the
+operation is cancelled.
 
 TLS runs over memory buffers (:class:`ssl.MemoryBIO`). The same code serves TLS over a socket, and TLS over TLS if the
 proxy itself requires TLS.
@@ -43,7 +43,7 @@ class InterruptibleBackend:
     """Creates connections: a ``NetworkBackend`` of httpcore or httpcore2.
 
     Args:
-        httpcore: the library, whose errors are raised.
+        httpcore: the library. Its errors are raised.
     """
 
     def __init__(self, httpcore: Any) -> None:
@@ -79,7 +79,7 @@ class InterruptibleStream:
     """A connection. Its ``receive_into`` and ``send`` raise the errors of the operating system.
 
     Args:
-        httpcore: the library, whose errors the other methods raise.
+        httpcore: the library. The other methods raise its errors.
 
     Attributes:
         body_size: the size in bytes of the body that is withheld from the pool, or ``None``.
@@ -92,7 +92,7 @@ class InterruptibleStream:
         self.expects_head = False
         # Bytes of the body that were received together with the head and are still unread.
         self._unread = b""
-        # All reads share this buffer. The system clears newly allocated memory, which takes a tenth of the time of
+        # All reads share this buffer. The system clears newly allocated memory. That takes a tenth of the time of
         # parallel downloads.
         self._buffer = bytearray()
 
@@ -213,11 +213,11 @@ class TlsStream(InterruptibleStream):
                 else:
                     self._incoming.write_eof()
             except ssl.SSLError:
-                # Send the alert, which contains the reason for the peer, such as an untrusted certificate.
+                # Send the alert. It contains the reason for the peer, such as an untrusted certificate.
                 try:
                     self._flush(budget)
                 except OSError:
-                    pass  # the peer has already closed the connection, but the TLS error is the reason
+                    pass  # The peer has already closed the connection. The TLS error is the reason.
                 raise
             else:
                 self._flush(budget)
@@ -245,7 +245,7 @@ class TlsStream(InterruptibleStream):
             except ssl.SSLWantReadError:
                 break
             if not more:
-                break  # the peer has closed the connection, and the next read reports it again
+                break  # The peer has closed the connection. The next read reports it again.
             size += more
         return size
 

@@ -35,7 +35,7 @@ class Proxy(NamedTuple):
 
     Attributes:
         source: the variable that names the proxy, or "the settings of the system". Errors quote it.
-        url: the URL of the proxy, which may contain a password.
+        url: the URL of the proxy. It may contain a password.
     """
 
     source: str

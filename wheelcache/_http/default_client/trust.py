@@ -4,7 +4,7 @@
 folder, and is ignored if ``SSL_CERT_FILE`` is set. httpx and httpx2 treat these variables in the same way:
 https://www.python-httpx.org/environment_variables/.
 
-truststore verifies certificates with the functions of Windows and macOS. On other systems, OpenSSL verifies them, and
+truststore verifies certificates with the functions of Windows and macOS. On other systems, OpenSSL verifies them.
 truststore only finds the system's authorities. There, it reads all of them again for each connection
 (https://github.com/sethmlarson/truststore/issues/212). It is therefore used only if OpenSSL does not find them itself.
 """
@@ -39,7 +39,7 @@ def create_tls_context() -> ssl.SSLContext:
     try:
         context.load_verify_locations(certifi.where())
     except OSError:
-        pass  # certifi is damaged, and the system's authorities remain
+        pass  # certifi is damaged. The system's authorities remain.
     return context
 
 
