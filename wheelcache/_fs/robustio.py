@@ -48,7 +48,9 @@ _CHUNK = 1 << 20
 
 
 class HolderPoll:
-    """Finds the processes that have a file open, during a wait for them. After the wait, they may have ended.
+    """Finds the processes that have a file open, while an operation waits for them.
+
+    After the wait, these processes may have ended.
 
     Args:
         query: returns the processes that have any of the given files open.

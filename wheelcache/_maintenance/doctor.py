@@ -427,7 +427,7 @@ class _Examination:
         held = [outcome.last for outcome in map(self._try_delete, left) if outcome.last is not None]
         if held:
             return _Finding(
-                f"{len(held)} probe files are still held, and prune will remove them", ok=False, code=code_of(held[0])
+                f"{len(held)} probe files are still held (prune will remove them)", ok=False, code=code_of(held[0])
             )
         if not had_folder:
             try:

@@ -1,9 +1,9 @@
 """Remove leftovers, such as unfinished files of ended processes, old quarantine, and pointers to missing entries.
 
-The name of an unfinished file contains the process that created it, and the time. Only processes in the same boot and
-PID namespace can determine whether that process still runs. A file may be from another container, or from another
-machine that shares the folder. Such a file becomes a leftover if nothing has been written to it for a day, or for a
-week if it is a partial download. The names of short-lived files do not contain a PID namespace.
+The name of an unfinished file contains the ID of the process that created it, and the time. Only processes in the same
+boot and PID namespace can determine whether that process still runs. A file may be from another container, or from
+another machine that shares the folder. Such a file becomes a leftover if nothing has been written to it for a day, or
+for a week if it is a partial download. The names of short-lived files do not contain a PID namespace.
 """
 
 from __future__ import annotations

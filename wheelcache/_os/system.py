@@ -53,8 +53,8 @@ _boot = cache(boot_id)
 def holders_of(paths: Sequence[str]) -> tuple[str, ...]:
     """Return the processes that have any of these files open, as ``"name.exe (pid 4711)"``.
 
-    Returns an empty tuple on POSIX systems. There, an open file does not prevent any operation. If a network drive
-    refuses an operation, the holder runs on another machine.
+    Returns an empty tuple on POSIX systems. There, an open file does not prevent any operation. A network drive may
+    refuse an operation because of a holder on another machine.
     """
     if sys.platform == "win32":
         with import_lock:  # needed only after a refusal

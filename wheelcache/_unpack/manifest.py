@@ -31,7 +31,7 @@ class ManifestDir(NamedTuple):
         path: the path relative to the tree, with slashes. Empty for the tree itself.
         names: the names of the files.
         sizes: the sizes of the files in bytes.
-        stamps: the time stamps of the files, in nanoseconds, when the files were last written or hashed.
+        stamps: the time stamps that the files had when they were last written or hashed, in nanoseconds.
         kinds: the kinds of the files: :data:`PLAIN`, :data:`EXECUTABLE`, :data:`IMAGE` or :data:`EXECUTABLE_IMAGE`.
         digests: the sha256 of the files, in hex, concatenated.
     """

@@ -77,7 +77,7 @@ def make_request(
     size: int | None = None,
     filename: str | None = None,
 ) -> FetchRequest:
-    """Create a request that is a hit if it is repeated, if possible.
+    """Create a request that, if possible, is a hit when it is repeated.
 
     Weak hashes without a strong one are dropped, since pip accepts such a wheel. The cache computes a strong hash.
 
