@@ -388,8 +388,8 @@ def test_a_directory_too_large_to_be_one(server: Server, cache: Cache, big: Whee
     assert server.count(url) == 1
 
 
-def test_no_more_is_kept_than_is_read(server: Server, cache: Cache) -> None:
-    """A server that sends much and gets on little has none of it held any longer than it is used."""
+def test_ranges_that_give_less_than_requested_are_not_collected(server: Server, cache: Cache) -> None:
+    """If a server sends much and only a part of each requested range, the whole wheel is read, in little memory."""
     much, little = 1 << 20, 1 << 14
     contents = b"Metadata-Version: 2.1\nName: big\n" + bytes(much)
     wheel = Wheel(
@@ -398,7 +398,7 @@ def test_no_more_is_kept_than_is_read(server: Server, cache: Cache) -> None:
 
     def crabwise(exchange: Exchange) -> None:
         code, headers, body = exchange.right_answer()
-        if found := re.fullmatch(r"bytes=(\d+)-\d+", exchange.request.headers["range"]):
+        if found := re.fullmatch(r"bytes=(\d+)-\d+", exchange.request.headers.get("range", "")):
             first, end = max(0, int(found[1]) - much), min(int(found[1]) + little, len(exchange.body))
             headers["Content-Range"] = f"bytes {first}-{end - 1}/{len(exchange.body)}"
             body = exchange.body[first:end]
@@ -408,7 +408,8 @@ def test_no_more_is_kept_than_is_read(server: Server, cache: Cache) -> None:
     server.serve(wheel.path + ".metadata", how=status(404))
     with little_memory():
         assert cache.metadata(url, hashes=wheel.digest) == contents
-    assert server.sent(url) > 32 << 20
+    assert "range" not in server.requests(url)[-1].headers
+    assert server.count(url) <= 3
 
 
 @given(data=st.binary(max_size=200), where=st.integers(0, 3000))
