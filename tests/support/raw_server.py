@@ -6,8 +6,11 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Self
+from functools import partial
+from typing import Self, TypeVar
 
+T = TypeVar("T")
+_POLL_SECONDS = 0.05
 Answer = Callable[[bytes], bytes | None]
 
 
@@ -41,7 +44,8 @@ class RawServer:
         self._answer = answer
         self._keeps = keeps
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = []
+        self._listener.settimeout(_POLL_SECONDS)
+        self._is_closing = False
         self._threads = [threading.Thread(target=self._accept)]
 
     def url(self, path: str) -> str:
@@ -53,38 +57,43 @@ class RawServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._threads[0].join(60)
-        for connection in self._open:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads[1:]:
+        self._is_closing = True
+        for thread in self._threads:
             thread.join(60)
+        self._listener.close()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
-                connection, _ = self._listener.accept()
+                connection, _ = self._retry(self._listener.accept)
                 self.connections += 1
-                self._open.append(connection)
                 thread = threading.Thread(target=self._serve, args=(connection,))
                 self._threads.append(thread)
                 thread.start()
+
+    def _retry(self, wait: Callable[[], T]) -> T:
+        """Repeat a short wait until it succeeds, or until the server is closed. Windows cannot interrupt a long one."""
+        while True:
+            try:
+                return wait()
+            except TimeoutError:
+                if self._is_closing:
+                    raise
 
     def _serve(self, connection: socket.socket) -> None:
         received = b""
         with suppress(OSError), connection:
             while True:
+                connection.settimeout(_POLL_SECONDS)
                 while b"\r\n\r\n" not in received:
-                    if not (data := connection.recv(1 << 16)):
+                    if not (data := self._retry(partial(connection.recv, 1 << 16))):
                         return
                     received += data
                 head, _, received = received.partition(b"\r\n\r\n")
                 self.heads.append(head)
                 if (sent := self._answer(head)) is None:
                     return
+                connection.settimeout(None)
                 connection.sendall(sent)
                 if not self._keeps():
                     return
