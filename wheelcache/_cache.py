@@ -394,7 +394,7 @@ class Cache:
     ) -> PruneReport:
         """Remove old wheels by size or age, least recently used first, and sweep leftovers.
 
-        Entries are removed as a whole: wheel, tree and pointers. Entries in use are kept and reported, without waiting.
+        Entries are removed as a whole: wheel, tree and pointers. Entries in use are kept and reported.
         Any number of prunes and other calls may run at once. Without a limit and ``keep``, only leftovers are removed:
         temporary files older than a day whose owner has ended, partial downloads older than a week, quarantine and kept
         METADATA older than a month, locks that nobody holds, and pointers to missing entries.
@@ -420,7 +420,7 @@ class Cache:
     def remove(self, *names: str | CachedWheel, dry_run: bool = False, progress: Progress | None = None) -> PruneReport:
         """Remove wheels from this cache, with their trees and pointers. Layers are not changed.
 
-        Wheels in use are kept and reported, without waiting.
+        Wheels in use are kept and reported. The call does not wait for them.
 
         Args:
             names: digests ``"sha256:<hex>"``, wheels or names of projects. A digest or a wheel is removed under all of
@@ -438,7 +438,7 @@ class Cache:
     def clear(self, *, dry_run: bool = False, progress: Progress | None = None) -> PruneReport:
         """Remove everything from this cache except the counters of :meth:`stats`.
 
-        Wheels in use and running downloads are kept and reported, without waiting.
+        Wheels in use and running downloads are kept and reported. The call does not wait for them.
 
         Args:
             dry_run: only report the files that would be removed.

@@ -2,11 +2,11 @@
 
 Before every file operation and every request, a call checks its :class:`Operation`. Every wait uses
 :meth:`Operation.sleep`. So cancellation, closing and Ctrl-C end the call at its next step. Cleanup uses
-:meth:`Operation.for_cleanup`. It cannot be cancelled.
+:meth:`Operation.for_cleanup`. Cleanup cannot be cancelled.
 
-The whole call has one retry budget, so unpacking 5,000 held files does not wait 5,000 times. If several threads wait at
-once, these seconds are counted once. A refused file operation spends the whole time until it succeeds, including its
-attempts. If a file server is down, each attempt hangs for 20 s before it fails.
+The whole call has one retry budget, so unpacking 5,000 held files does not wait 5,000 times. Seconds in which
+several threads wait are counted once. The time from the first refusal of a file operation to its success is counted,
+with the attempts. If a file server is down, each attempt hangs for 20 s before it fails.
 """
 
 from __future__ import annotations

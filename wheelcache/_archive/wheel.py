@@ -37,7 +37,7 @@ _SMALL_ENOUGH = 256 << 20
 # MB of paths. aws-cdk-lib has the most folders for each member: 0.99.
 _FOLDERS, _FOLDERS_PER_MEMBER = 4000, 4
 _PATH_BYTES, _PATH_BYTES_PER_MEMBER = 1_000_000, 1000
-# The RECORD of homeassistant, with 36,000 files, has 4 MB.
+# The RECORD of homeassistant lists 36,000 files and takes 4 MB.
 _LARGEST_RECORD = 64 << 20
 # Some builders list a few files twice.
 _SPARE_ROWS = 10

@@ -159,7 +159,9 @@ def _resolve(request: Request) -> ResolvedRequest:
     # WheelRequest is checked first, because checking a protocol takes half as long as the rest of this function.
     if not isinstance(request, WheelRequest | WheelLike):
         kind = type(request).__name__
-        raise TypeError(f"a request must be a URL, a WheelRequest or have the attributes url and hashes, not {kind}")
+        raise TypeError(
+            f"a request must be a URL, a WheelRequest or an object with the attributes url and hashes, not {kind}"
+        )
     if request.url is None:
         raise ValueError("a request has no URL (a wheel that a lock file names by its path can be added with put)")
     optional = (getattr(request, "size", None), getattr(request, "filename", None))

@@ -76,7 +76,7 @@ class RequestSender:
             try:
                 request = self._prepare(source, target, headers, origins)
             except FailedRequestError:
-                # The library has already accepted these header fields. The URL must be the reason.
+                # The library has already accepted these header fields, so the URL has caused the error.
                 raise failed_request(FailureKind.INVALID_LOCATION) from None
             _check_visited(response, request, visited)
             visited.add(_identity(request))

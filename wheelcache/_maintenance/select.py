@@ -203,7 +203,7 @@ def _read_lock_file(fs: RobustIO, path: str) -> list[_KeepRequest]:
             raise ValueError(f"the lock file {path} has an invalid hash for {filename}: {error}") from error
         key = _hashes.naming_hash(hashes)
         if key is None:
-            # The wheel may be in the cache. Without its hash, prune would not know its entry and would remove it.
+            # The wheel may be in the cache. Without its hash, no entry can be identified, and prune would remove it.
             raise ValueError(f"the lock file {path} has no strong hash (sha256 or better) for {filename}")
         requests.append(_KeepRequest(key, filename))
     return requests

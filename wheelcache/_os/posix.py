@@ -234,9 +234,9 @@ class Modes(NamedTuple):
 class _FilesWithModes(PosixFiles):
     """A file layer that gives new files below a cache folder the modes of that folder.
 
-    The modes are set after the creation, since the umask reduces those passed to ``open`` and ``mkdir``. Existing files
-    remain unchanged. Another user may have put any file there, and root must not give that file to the owner of the
-    cache.
+    The modes are set after the creation, since the umask clears bits of the modes that ``open`` and ``mkdir`` receive.
+    Existing files remain unchanged. Another user may have created them. Root must not make the owner of the cache the
+    owner of such a file.
     """
 
     def __init__(self, root: str, modes: Modes) -> None:

@@ -163,7 +163,7 @@ class Layout:
 
     @staticmethod
     def is_partial(name: str, space: str | None = None) -> bool:
-        """Return whether the name is that of a partial download and, if ``space`` is given, of this PID namespace."""
+        """Return whether the name is that of a partial download. With ``space``, it must be of that PID namespace."""
         ending = _PARTIAL if space is None else f".{space_tag(space)}{_PARTIAL}"
         return name.endswith(ending)
 
