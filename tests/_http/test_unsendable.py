@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from server import Server
 from wheels import Wheel
 
 from wheelcache import AsyncCache, DownloadError
+from wheelcache._http.adapters.library import load
 
 NAME = "demo-1.0-py3-none-any.whl"
 
@@ -79,3 +81,22 @@ def test_a_header_field_of_the_client_that_cannot_be_sent(
     assert error.attempts == 1
     assert "secret" not in str(error) + repr(error.__cause__)
     assert server.count() == 0
+
+
+@pytest.mark.parametrize("name", ["httpx"] if sys.platform == "win32" else ["httpx", "httpx2"])
+def test_an_error_of_the_system_that_the_library_does_not_translate(
+    name: str, machine: Machine, wheel: Wheel, tmp_path: Path
+) -> None:
+    """An OSError from a transport of the caller, such as one of the certificate store, is an error of the download."""
+    httpx = load(name).httpx
+
+    def fail(_: object) -> None:
+        raise OSError(22, "Invalid parameter")
+
+    with (
+        httpx.Client(transport=httpx.MockTransport(fail)) as client,
+        machine.cache(tmp_path / "cache", client=client) as cache,
+        pytest.raises(DownloadError, match="the connection failed: ") as caught,
+    ):
+        cache.fetch(f"https://example.org/{wheel.filename}", hashes=wheel.digest)
+    assert isinstance(caught.value.__cause__, OSError)

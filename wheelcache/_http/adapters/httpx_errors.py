@@ -36,7 +36,7 @@ def errors_of(library: Library) -> tuple[type[Exception], ...]:
     """Return the classes of the errors that the library raises for a failed request."""
     httpx = library.httpx
     # Some URLs and host names cannot be encoded. The libraries do not translate that error.
-    return httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError
+    return httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, OSError
 
 
 def to_failure(library: Library, error: Exception, received: int = 0) -> FailedRequestError:
@@ -58,6 +58,9 @@ def to_failure(library: Library, error: Exception, received: int = 0) -> FailedR
 
 
 def _kind_of(httpx: Any, error: Exception) -> FailureKind:
+    if isinstance(error, OSError):
+        # On Windows, truststore raises one if the system cannot check a certificate. httpx does not translate it.
+        return FailureKind.CONNECT
     if isinstance(error, UnicodeError):
         return FailureKind.INVALID_URL
     if isinstance(error, httpx.RemoteProtocolError):
