@@ -50,7 +50,7 @@ def main(whose: str, root: str, *pairs: str) -> None:
                     tell("child", cache.fetch(url, hashes=digest))
                 except ValueError as error:
                     print(
-                        "child", "refused", "new client" if "create a new client" in str(error) else error, flush=True
+                        "child", "refused", "new client" if "Create a new client" in str(error) else error, flush=True
                     )
         except BaseException:
             traceback.print_exc()
