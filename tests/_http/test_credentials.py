@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,6 @@ def fetch(request: pytest.FixtureRequest, httpx: Any, machine: Machine, tmp_path
         return anyio.run(run)
 
     return with_client if request.param == "sync" else with_async_client
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Server]:
-    """Another origin: the same host at another port."""
-    with Server() as server:
-        yield server
 
 
 def own_auth(httpx: Any) -> Any:
@@ -175,6 +168,23 @@ def test_a_cookie_of_a_host_is_sent_to_this_host(
     cookies.set("everywhere", PASSWORD)
     fetch({"cookies": cookies}, url, hashes=wheel.digest)
     assert elsewhere.requests()[0].headers.get("cookie") == "mine=1"
+
+
+def test_an_object_with_the_methods_of_a_client_uses_mirrors(
+    httpx: Any, server: Server, elsewhere: Server, machine: Machine, wheel: Wheel, tmp_path: Path
+) -> None:
+    """A client that only has the documented methods has no cookies that would have to be removed for a mirror."""
+
+    class Minimal:
+        auth = None
+
+        def __init__(self, client: Any) -> None:
+            self.build_request, self.send, self.close = client.build_request, client.send, client.close
+
+    url = server.serve(f"/from/{wheel.filename}", how=status(404))
+    with httpx.Client() as client, machine.cache(tmp_path / "cache", client=Minimal(client)) as cache:
+        found = cache.fetch(url, hashes=wheel.digest, mirrors=[wheel.on(elsewhere)])
+    assert found.path.read_bytes() == wheel.data
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "URL", None])

@@ -36,8 +36,8 @@ class ReceivedResponse(Protocol):
         ...
 
 
-class Client(Protocol):
-    """The methods of a synchronous httpx or httpx2 client that wheelcache calls. Any object with them is accepted."""
+class RequestBuilder(Protocol):
+    """The methods that synchronous and asynchronous clients of httpx and httpx2 have in common."""
 
     @property
     def auth(self) -> Any:
@@ -47,6 +47,10 @@ class Client(Protocol):
     def build_request(self, method: str, url: str, *, headers: Mapping[str, str]) -> Any:
         """Return a request with the client's defaults."""
         ...
+
+
+class Client(RequestBuilder, Protocol):
+    """The methods of a synchronous httpx or httpx2 client that wheelcache calls. Any object with them is accepted."""
 
     def send(
         self, request: Any, *, stream: bool = ..., auth: Any = ..., follow_redirects: bool = ...
@@ -55,17 +59,8 @@ class Client(Protocol):
         ...
 
 
-class AsyncClient(Protocol):
+class AsyncClient(RequestBuilder, Protocol):
     """The methods of an asynchronous httpx or httpx2 client that wheelcache calls."""
-
-    @property
-    def auth(self) -> Any:
-        """The credentials that the caller gave the client, or ``None``."""
-        ...
-
-    def build_request(self, method: str, url: str, *, headers: Mapping[str, str]) -> Any:
-        """Return a request with the client's defaults."""
-        ...
 
     def send(
         self, request: Any, *, stream: bool = ..., auth: Any = ..., follow_redirects: bool = ...

@@ -28,8 +28,7 @@ class AsyncHttpxAdapter(HttpxAdapter):
         self._blocking = client
 
     def _send_native(self, request: PreparedRequest) -> Any:
-        options = {} if request.auth is None else {"auth": request.auth}
-        return self._blocking.send(request.native, stream=True, follow_redirects=False, **options)
+        return self._blocking.send(request.native, **self._options(request))
 
     def _create_body(self, native: Any) -> Body:
         return AsyncHttpxBody(self._require_library(), native, self._blocking)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from netrc import NetrcParseError
 from typing import Any
 
@@ -89,8 +90,9 @@ class HttpxAdapter:
         """Remove the fields that the client adds to each request, and keep the cookies of this request's own host."""
         for name in [name for name in request.headers if is_credential(name)]:
             del request.headers[name]
+        cookies = getattr(self._client, "cookies", None)
         own_cookies = self._httpx.Cookies()
-        for cookie in self._client.cookies.jar:
+        for cookie in () if cookies is None else cookies.jar:
             # Cookies that the caller passed have no domain. httpx sends them to each host.
             if cookie.domain_specified or cookie.domain:
                 own_cookies.jar.set_cookie(cookie)
@@ -98,16 +100,14 @@ class HttpxAdapter:
 
     def _choose_auth(self, auth: tuple[str, str] | None, *, is_own_origin: bool) -> Any:
         """Return ``None`` for the client's credentials, or else those of the URL, or else those of the netrc file."""
-        own = self._client.auth
-        if own is not None and not is_own_origin and isinstance(own, self._httpx.BasicAuth | self._httpx.DigestAuth):
-            own = None
-            if auth is None and not self._is_own:
-                return self._httpx.Auth()
-        if own is not None:
-            return None  # a netrc file or a class of the caller decides for each URL which credentials to send
+        httpx, own = self._httpx, self._client.auth
+        # A netrc file or a class of the caller decides for each URL which credentials to send.
+        decides_for_each_url = not isinstance(own, httpx.BasicAuth | httpx.DigestAuth)
+        if own is not None and (is_own_origin or decides_for_each_url):
+            return None
         if auth is not None:
-            return self._httpx.BasicAuth(*auth)
-        return _netrc_auth(self._httpx) if self._is_own else None
+            return httpx.BasicAuth(*auth)
+        return _netrc_auth(httpx) if self._is_own else httpx.Auth()
 
     def send(self, op: Operation, request: PreparedRequest) -> Response:
         """Send a request as soon as the client's pool has a connection for it: see :class:`.base.Adapter`."""
@@ -125,13 +125,16 @@ class HttpxAdapter:
                 current_watch().restart_wait()
             except errors_of(library) as error:
                 if isinstance(error, library.httpx.HTTPStatusError) and not error.response.is_success:
-                    return _rejected(error.response, request)
+                    return self._rejected(request, error.response)
                 op.check()
                 raise to_failure(library, error) from system_error(error)
 
     def _send_native(self, request: PreparedRequest) -> Any:
-        options = {} if request.auth is None else {"auth": request.auth}
-        return self._client.send(request.native, stream=True, follow_redirects=False, **options)
+        return self._client.send(request.native, **self._options(request))
+
+    def _options(self, request: PreparedRequest) -> dict[str, Any]:
+        options = {"stream": True, "follow_redirects": False}
+        return options if request.auth is None else {**options, "auth": request.auth}
 
     def _waiting(self, op: Operation, request: PreparedRequest) -> AbstractContextManager[None]:
         return nullcontext() if self._interrupter is None else self._interrupter.waiting(op, request.native)
@@ -147,6 +150,14 @@ class HttpxAdapter:
             body=self._create_body(native),
             has_params=request.has_params,
         )
+
+    def _rejected(self, request: PreparedRequest, native: Any) -> Response:
+        """Return a response that an event hook of the caller's client rejected, without its body.
+
+        httpx documents such a hook: https://www.python-httpx.org/advanced/event-hooks/. The status has its usual
+        effect. A 503 is transient. After a 404, a mirror may have the file.
+        """
+        return replace(self._to_response(request, native), location=None, body=EmptyBody())
 
     def _create_body(self, native: Any) -> Body:
         return HttpxBody(self._require_library(), native, self._interrupter)
@@ -189,23 +200,6 @@ class HttpxBody:
     def close(self) -> None:
         """Release the connection."""
         self._native.close()
-
-
-def _rejected(native: Any, request: PreparedRequest) -> Response:
-    """Return a response that an event hook of the caller's client rejected, without its body.
-
-    httpx documents such a hook: https://www.python-httpx.org/advanced/event-hooks/. The status has its usual effect. A
-    503 is transient. After a 404, a mirror may have the file.
-    """
-    return Response(
-        status_code=native.status_code,
-        reason_phrase=native.reason_phrase,
-        headers=Headers(native.headers.multi_items()),
-        url=request.url,
-        request_headers=request.headers,
-        location=None,
-        body=EmptyBody(),
-    )
 
 
 def _headers(request: Any) -> Headers:
