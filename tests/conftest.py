@@ -68,13 +68,20 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no netrc here"))
-    # No test uses TLS, and with an empty folder of certificates no client has to read the system's.
+    # With an empty folder of certificates, no client reads those of the system. Tests of TLS set their own.
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A server for this test alone."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Server]:
+    """Another origin: the same host at another port."""
     with Server() as server:
         yield server
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -17,13 +17,6 @@ from wheelcache import Cache, DownloadError
 
 USER, PASSWORD = "alice", "hunter2"
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode("ascii")
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Server]:
-    """Another origin: the same host at another port."""
-    with Server() as server:
-        yield server
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])

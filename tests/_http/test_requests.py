@@ -81,13 +81,6 @@ def fetch(request: pytest.FixtureRequest, client: RequestsClient, machine: Machi
     return with_cache if request.param == "sync" else with_async_cache
 
 
-@pytest.fixture
-def elsewhere() -> Iterator[Server]:
-    """Another origin: the same host at another port."""
-    with Server() as server:
-        yield server
-
-
 @pytest.mark.parametrize("how", [plain, chunked, until_closed, gzipped])
 def test_a_session_downloads(how: Answer, fetch: Fetch, server: Server) -> None:
     """A wheel is downloaded with every framing of the body, and no content coding is requested."""

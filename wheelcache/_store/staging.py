@@ -162,7 +162,10 @@ class StagedFile:
                 self._fs.op.check()
                 converted.write(piece)
             # At the end of the block, the other object closes and deletes the old file.
-            self.__dict__, converted.__dict__ = converted.__dict__, self.__dict__
+            self.path, converted.path = converted.path, self.path
+            self.written, converted.written = converted.written, self.written
+            self._running, converted._running = converted._running, self._running
+            self._file, converted._file = converted._file, self._file
 
     def _read_back(self, size: int) -> Iterator[bytes]:
         self._fs.perform("read", self.path, lambda: self._file.seek(0))
