@@ -29,7 +29,7 @@ from ._threads import ThreadLimiter
 if TYPE_CHECKING:
     from typing import Self
 
-    from ._http.adapters.base import AdaptedClient
+    from ._http.adapters.interface import AdaptedClient
     from ._http.client import AsyncClient
 
 

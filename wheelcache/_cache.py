@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ._fetch.batch import Request
-    from ._http.adapters.base import AdaptedClient
+    from ._http.adapters.interface import AdaptedClient
     from ._http.client import Client
     from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ._fetch.batch import BatchItem
     from ._fetch.fetcher import Fetcher
-    from ._http.adapters.base import AdaptedClient
+    from ._http.adapters.interface import AdaptedClient
     from ._maintenance.prune import Pruner
     from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
 

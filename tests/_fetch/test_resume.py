@@ -32,7 +32,7 @@ from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, DownloadError, HashMismatchError, Phase, ProgressEvent, SizeMismatchError, Status
 from wheelcache._fs.tempnames import OwnerTag
-from wheelcache._http.default_client import detach
+from wheelcache._http.default_client import detached_body
 from wheelcache._os.files import native
 
 # The size of the wheels in bytes.
@@ -42,7 +42,7 @@ SIZE = 900_000
 @pytest.fixture(autouse=True)
 def small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Receive the body of a wheel in several pieces, so that :func:`interrupted` stops before its end."""
-    monkeypatch.setattr(detach, "_READ_SIZE", SIZE // 8)
+    monkeypatch.setattr(detached_body, "_READ_SIZE", SIZE // 8)
 
 
 @pytest.fixture

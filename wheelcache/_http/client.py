@@ -20,7 +20,7 @@ from .interrupt import ReadInterrupter
 if TYPE_CHECKING:
     import socket
 
-    from .adapters.base import AdaptedClient, Adapter
+    from .adapters.interface import AdaptedClient, Adapter
     from .response import Response
 
 

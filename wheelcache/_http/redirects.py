@@ -19,7 +19,7 @@ from .rate import current_watch
 from .response import Response
 
 if TYPE_CHECKING:
-    from .adapters.base import Adapter, PreparedRequest
+    from .adapters.interface import Adapter, PreparedRequest
 
 
 _MAX_REDIRECTS = 20

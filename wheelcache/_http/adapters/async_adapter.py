@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..._operation import Operation
 from ..response import Body
-from .base import PreparedRequest
 from .httpx_adapter import HttpxAdapter, HttpxBody
+from .interface import PreparedRequest
 from .library import Library
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AsyncHttpxAdapter(HttpxAdapter):
-    """Sends requests with an asynchronous client: see :class:`.base.Adapter`.
+    """Sends requests with an asynchronous client: see :class:`.interface.Adapter`.
 
     Args:
         client: the client.

@@ -15,8 +15,8 @@ from ..errors import system_error
 from ..interrupt import ReadInterrupter, running
 from ..rate import current_watch
 from ..response import READ_BODY, Body, EmptyBody, Headers, Response
-from .base import PreparedRequest
 from .httpx_errors import errors_of, to_failure
+from .interface import PreparedRequest
 from .library import Library, default_library, library_of
 
 # A request waits up to an hour for a connection, because the pool may have fewer connections than there are jobs. Each
@@ -42,7 +42,7 @@ class HttpxAdapter:
     def prepare(
         self, url: str, headers: Mapping[str, str], *, auth: tuple[str, str] | None, is_own_origin: bool
     ) -> PreparedRequest:
-        """Build a GET request: see :class:`.base.Adapter`."""
+        """Build a GET request: see :class:`.interface.Adapter`."""
         # A wheel is already compressed. Its hash is the hash of the decoded bytes.
         fields = {"Accept-Encoding": "identity", **headers}
         library = self._library or default_library()
@@ -110,7 +110,7 @@ class HttpxAdapter:
         return _netrc_auth(httpx) if self._is_own else httpx.Auth()
 
     def send(self, op: Operation, request: PreparedRequest) -> Response:
-        """Send a request as soon as the client's pool has a connection for it: see :class:`.base.Adapter`."""
+        """Send a request as soon as the client's pool has a connection for it: see :class:`.interface.Adapter`."""
         library = self._require_library()
         waits = 0
         while True:

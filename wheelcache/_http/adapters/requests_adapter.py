@@ -24,7 +24,7 @@ from ..errors import FailedRequestError, FailureKind, failed_request
 from ..headers import declared_length
 from ..interrupt import ReadInterrupter
 from ..response import EmptyBody, Headers, Response
-from .base import PreparedRequest
+from .interface import PreparedRequest
 from .requests_errors import ERRORS, final_status, nested_system_error, to_failure
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _EMPTY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 
 class RequestsAdapter:
-    """Sends requests with one session: see :class:`.base.Adapter`.
+    """Sends requests with one session: see :class:`.interface.Adapter`.
 
     Args:
         session: the session.
@@ -59,7 +59,7 @@ class RequestsAdapter:
     def prepare(
         self, url: str, headers: Mapping[str, str], *, auth: tuple[str, str] | None, is_own_origin: bool
     ) -> PreparedRequest:
-        """Build a GET request: see :class:`.base.Adapter`."""
+        """Build a GET request: see :class:`.interface.Adapter`."""
         # A session omits its defaults for the names whose value is None here. Its credentials are then not sent to
         # another origin. Its parameters do not replace those of the URL.
         hidden = [] if is_own_origin else [name for name in self._session.headers if is_credential(_text(name))]
@@ -109,7 +109,7 @@ class RequestsAdapter:
         return _OtherOriginAuth(self._session.cookies, own or None)
 
     def send(self, op: Operation, request: PreparedRequest) -> Response:
-        """Send a request: see :class:`.base.Adapter`."""
+        """Send a request: see :class:`.interface.Adapter`."""
         op.check()
         if urlsplit(request.url).scheme not in {"http", "https"}:
             raise failed_request(FailureKind.INVALID_URL)  # the session may have adapters for other schemes

@@ -52,7 +52,7 @@ class RequestsClient:
         self._timeout = timeout
 
     def create_adapter(self, interrupt_read: Callable[[socket.socket], None]) -> Any:
-        """Return an adapter that sends its requests with this session: see :class:`.base.AdaptedClient`."""
+        """Return an adapter that sends its requests with this session: see :class:`.interface.AdaptedClient`."""
         with third_party_import_lock:
             from .requests_adapter import RequestsAdapter
 

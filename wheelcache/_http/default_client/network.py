@@ -8,7 +8,7 @@ operation is cancelled.
 TLS runs over memory buffers (:class:`ssl.MemoryBIO`). The same code serves TLS over a socket, and TLS over TLS if the
 proxy itself requires TLS.
 
-A connection withholds bodies of a declared size from the pool (:mod:`.detach`). The transport reads these bodies
+A connection withholds bodies of a declared size from the pool (:mod:`.detached_body`). The transport reads these bodies
 directly from the connection.
 """
 
@@ -28,7 +28,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..interrupt import check_running
-from .detach import detach_body
+from .detached_body import detach_body
 
 _T = TypeVar("_T")
 

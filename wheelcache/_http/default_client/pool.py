@@ -10,7 +10,7 @@ from typing import Any
 
 from ..adapters.library import Library
 from ..response import READ_BODY
-from .detach import BodyReader, restore_headers
+from .detached_body import BodyReader, restore_headers
 from .network import InterruptibleBackend
 
 # These are httpx's defaults. The number of connections is not limited, because a wait for the pool could not be

@@ -1,4 +1,4 @@
-"""The interface between the redirects of a request and one HTTP library."""
+"""The interface of an adapter, between the redirects of a request and one HTTP library."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from wheelcache._http.adapters.library import load
 from wheelcache._http.body import iter_body
 from wheelcache._http.client import HttpClient
 from wheelcache._http.default_client import network
-from wheelcache._http.default_client.detach import detach_body
+from wheelcache._http.default_client.detached_body import detach_body
 from wheelcache._http.default_client.network import InterruptibleBackend
 from wheelcache._http.default_client.pool import PoolTransport
 from wheelcache._operation import Operation
