@@ -14,7 +14,7 @@ from zip_readers import READERS, composed, files_by, files_by_zipfile, is_instal
 def test_odd_wheels_have_the_same_files_for_other_readers(reader: str, tmp_path: Path) -> None:
     """Every unusual wheel that is accepted has the same files for unzip, bsdtar and 7z as for zipfile and us."""
     if not is_installed(reader):
-        pytest.skip(f"{READERS[reader][0]} is not installed")
+        pytest.skip(f"this system has no {READERS[reader][0]}")
     source = tmp_path / FILENAME
     for number, (title, make) in enumerate(ODD.items()):
         source.write_bytes(make())

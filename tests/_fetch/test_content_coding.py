@@ -70,8 +70,7 @@ def labelled(*codings: str, encode: Callable[[bytes], bytes] = unchanged, length
     return answer
 
 
-# The Windows Python does not have requests.
-@pytest.fixture(params=["own", "callers", "async", *(["requests"] if sys.platform != "win32" else [])])
+@pytest.fixture(params=["own", "callers", "async", "requests"])
 def fetch(request: pytest.FixtureRequest, machine: Machine, tmp_path: Path) -> Callable[..., CachedWheel]:
     """A function that fetches with a client of each kind."""
 
