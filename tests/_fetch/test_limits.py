@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -18,6 +19,7 @@ from wheels import Wheel, make_wheel, wheel_filename
 from wheelcache import AsyncCache, Cache, CacheTransport, DownloadError, DownloadLimits, Phase, Status
 
 LIMIT = 20_000
+BACKENDS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "trio"]  # trio does not start under Wine
 SMALL, EXACT, LARGE = (
     Wheel(wheel_filename(name), make_wheel(name, size=size))
     for name, size in (("small", LIMIT - 1), ("exact", LIMIT), ("large", LIMIT + 1))
@@ -183,6 +185,7 @@ def test_a_transport_does_not_store_a_body_above_the_limit(how: Answer, cache: C
     assert [wheel.digest for wheel in cache.entries()] == [EXACT.digest]
 
 
+@pytest.mark.parametrize("anyio_backend", BACKENDS)
 @pytest.mark.anyio
 async def test_an_asynchronous_transport_does_not_store_one_either(tmp_path: Path, server: Server) -> None:
     """An AsyncCache has the same limits."""

@@ -256,7 +256,7 @@ def redirect(to: str, code: int = 302) -> Answer:
 
 def gzipped(exchange: Exchange) -> None:
     """The body with a Content-Encoding that was not requested."""
-    exchange.send(200, {"Content-Encoding": "gzip"}, gzip.compress(exchange.body, 1))
+    exchange.send(200, {"Content-Encoding": "gzip"}, gzip.compress(exchange.body, 1, mtime=0))
 
 
 def chunked(exchange: Exchange) -> None:
