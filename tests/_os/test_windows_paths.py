@@ -133,6 +133,7 @@ def every_operation(files: FileSystem, folder: str) -> Iterator[Callable[[], obj
     yield lambda: files.is_dir(one)
     yield lambda: files.scan(folder)
     yield lambda: files.volume_id(folder)
+    yield lambda: files.change_time(folder)
     yield lambda: files.rename(one, two)
     yield lambda: files.link(two, one)
     yield lambda: files.clone(one, three)

@@ -440,6 +440,9 @@ class FaultyFiles:
     def stat(self, path: str) -> os.stat_result:
         return self.perform("stat", path, lambda: self.inner.stat(path))
 
+    def change_time(self, path: str) -> int:
+        return self.perform("change_time", path, lambda: self.inner.change_time(path))
+
     def volume_id(self, path: str) -> int | None:
         number = self.perform("volume_id", path, lambda: self.inner.volume_id(path))
         return self.volumes.get(os.path.basename(path), number)

@@ -65,6 +65,10 @@ class CancellableFiles:
         self._check()
         return self._files.stat(path)
 
+    def change_time(self, path: str) -> int:
+        self._check()
+        return self._files.change_time(path)
+
     def volume_id(self, path: str) -> int | None:
         self._check()
         return self._files.volume_id(path)

@@ -154,6 +154,18 @@ class FileSystem(Protocol):
         """
         ...
 
+    def change_time(self, path: str) -> int:
+        """Return the time of the last change of a file or folder, in nanoseconds since an epoch of the system.
+
+        Links are not followed. The system sets this time when an entry of a folder is created or deleted, and when the
+        owner, the permissions or the time stamps of a file or folder are set. Tools that restore archives restore the
+        time stamps, but not this time.
+
+        Raises:
+            FileNotFoundError: if the path does not exist.
+        """
+        ...
+
     def volume_id(self, path: str) -> int | None:
         """Return the number of the volume of a folder, following links, or ``None`` if the volume has no number.
 

@@ -122,6 +122,9 @@ class PosixFiles:
     def stat(self, path: str) -> os.stat_result:
         return os.lstat(path)
 
+    def change_time(self, path: str) -> int:
+        return os.lstat(path).st_ctime_ns
+
     def volume_id(self, path: str) -> int | None:
         return os.stat(path).st_dev
 

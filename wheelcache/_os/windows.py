@@ -11,6 +11,7 @@ other volumes that are mounted in folders of that drive.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import struct
@@ -38,6 +39,9 @@ _CreateHardLinkW = function("CreateHardLinkW", _PATH, _PATH, wintypes.LPVOID)
 _CreateDirectoryW = function("CreateDirectoryW", _PATH, wintypes.LPVOID)
 _GetFileAttributesW = function("GetFileAttributesW", _PATH, result=wintypes.DWORD)
 _SetFileAttributesW = function("SetFileAttributesW", _PATH, wintypes.DWORD)
+_GetFileInformationByHandleEx = function(
+    "GetFileInformationByHandleEx", wintypes.HANDLE, ctypes.c_int, wintypes.LPVOID, wintypes.DWORD
+)
 _REPLACE_EXISTING = 0x1
 _NO_ATTRIBUTES = 0xFFFFFFFF
 _READ_ONLY, _FOLDER = 0x1, 0x10
@@ -49,6 +53,9 @@ _REPLACE_POSIX_READ_ONLY_TOO = 0x01 | 0x02 | 0x40
 # Invalid function, not supported, invalid parameter (an unknown class or flag), not implemented.
 _NO_POSIX_SEMANTICS = {1, win32.NOT_SUPPORTED, 87, 120}
 _INVALID_DIRECTORY_NAME = 267
+# FILE_BASIC_INFO: the times of creation, last access, last write and last change, then the attributes.
+_BASIC_INFO = struct.Struct("4qI4x")
+_NANOSECONDS_PER_TICK = 100
 
 _SetInformation: TypeAlias = Callable[[Handle, int, bytes, str | None], None]
 
@@ -160,6 +167,11 @@ class WindowsFiles:
 
     def stat(self, path: str) -> os.stat_result:
         return os.lstat(extended(path))
+
+    def change_time(self, path: str) -> int:
+        # st_ctime is the time of creation on Windows: https://docs.python.org/3/library/os.html#os.stat_result.st_ctime
+        with Handle(path, win32.READ_ATTRIBUTES, flags=win32.NO_FOLLOW | win32.FOLDERS_TOO) as handle:
+            return _change_time(handle)
 
     def volume_id(self, path: str) -> int | None:
         # The serial number of the volume. Some network drives do not have one.
@@ -282,6 +294,15 @@ def _delete(set_information: _SetInformation, path: str, flags: int) -> None:
             _ignore_errors(partial(set_information, handle, _BASIC, _basic_information(attributes), None))
 
 
+def _change_time(handle: Handle) -> int:
+    """Return the ChangeTime of a FILE_BASIC_INFO, in nanoseconds."""
+    information = ctypes.create_string_buffer(_BASIC_INFO.size)
+    if not _GetFileInformationByHandleEx(handle.number, _BASIC, information, _BASIC_INFO.size):
+        raise last_error(handle.path)
+    ticks: int = _BASIC_INFO.unpack(information.raw)[3]
+    return ticks * _NANOSECONDS_PER_TICK
+
+
 def _ignore_errors(action: Callable[[], None]) -> None:
     """Call ``action`` to clean up after another operation, and ignore its errors."""
     try:
@@ -292,7 +313,7 @@ def _ignore_errors(action: Callable[[], None]) -> None:
 
 def _basic_information(attributes: int) -> bytes:
     """Return a FILE_BASIC_INFO with these attributes. Its four times of 0 leave those of the file unchanged."""
-    return struct.pack("4qI4x", 0, 0, 0, 0, attributes)
+    return _BASIC_INFO.pack(0, 0, 0, 0, attributes)
 
 
 def _replace(source: str, target: str) -> None:
