@@ -327,6 +327,7 @@ PATH_TOUCHES_THE_DISK = {
 }
 # The file layer, and modules that read files of callers or of the system.
 MAY_TOUCH = {"_fetch.local", "_os.posix", "_os.process_posix", "_os.volume_posix", "_os.volume_windows", "_os.windows"}
+MAY_TOUCH |= {"_os.access.posix"}
 
 
 def test_only_the_file_layer_touches_the_disk() -> None:

@@ -23,7 +23,7 @@ from ._fetch.batch import Batch, BatchItem, Request
 from ._http.adapters.async_client import BlockingAsyncClient, EventLoopToken
 from ._models import CachedWheel, Progress
 from ._operation import CURRENT_TOKEN, CancelToken
-from ._options import DownloadLimits, check_client
+from ._options import DownloadLimits, Verify, check_client
 from ._threads import ThreadLimiter
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class AsyncCache:
         layers: Iterable[str | os.PathLike[str]] = (),
         offline: bool = False,
         read_only: bool = False,
-        verify: Literal["auto", "full"] = "auto",
+        verify: Verify = "auto",
         io_timeout: float = 60.0,
         lock_timeout: float = 60.0,
         max_size: int | None = None,

@@ -16,7 +16,7 @@ from ._hashes import Hashes
 from ._imports import import_lock
 from ._models import CachedWheel, Keep, LinkMode, Progress, Unpacked, require_wheel
 from ._operation import CancelToken
-from ._options import DownloadLimits, PruneLimits
+from ._options import DownloadLimits, PruneLimits, Verify
 from ._os.system import System
 from ._request import parse_request
 
@@ -84,7 +84,7 @@ class Cache:
         layers: Iterable[str | os.PathLike[str]] = (),
         offline: bool = False,
         read_only: bool = False,
-        verify: Literal["auto", "full"] = "auto",
+        verify: Verify = "auto",
         max_size: int | None = None,
         io_timeout: float = 60.0,
         lock_timeout: float = 60.0,
@@ -100,7 +100,7 @@ class Cache:
             client=client,
             offline=offline,
             read_only=read_only,
-            verify_full=verify == "full",
+            verify=verify,
             max_size=_options.check_size("max_size", max_size),
             io_timeout=float(io_timeout),
             lock_timeout=float(lock_timeout),

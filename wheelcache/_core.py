@@ -18,7 +18,7 @@ from ._imports import third_party_import_lock
 from ._maintenance.size_limit import SizeLimit
 from ._models import CachedWheel, Keep, LinkMode, Phase, Progress
 from ._operation import CURRENT_TOKEN, Operation
-from ._options import DownloadLimits, PruneLimits
+from ._options import DownloadLimits, PruneLimits, Verify
 from ._os.system import System
 from ._request import ResolvedRequest
 from ._store import create
@@ -27,6 +27,7 @@ from ._store.layers import LayeredStore
 from ._store.layout import Layout
 from ._store.lookup import Entry
 from ._store.single_flight import SingleFlight
+from ._store.trust.policy import TrustPolicy
 from ._unpack.export import WheelLinker
 from ._unpack.link_tree import TreeLinker
 from ._unpack.unpacker import Unpacker
@@ -61,7 +62,7 @@ class Core:
         client: Client | AdaptedClient | None,
         offline: bool,
         read_only: bool,
-        verify_full: bool,
+        verify: Verify,
         max_size: int | None,
         io_timeout: float,
         lock_timeout: float,
@@ -83,12 +84,13 @@ class Core:
         self._size_limit = SizeLimit(self.layout, self.counters, max_size)
         self.single_flight = SingleFlight(self.layout, lock_timeout)
         strategy = LinkStrategy(self.never_hardlink_from)
+        trust = [TrustPolicy(layout, verify) for layout in (self.layout, *below)]
         self.store = LayeredStore(
             self.layout,
             below,
             read_only=read_only,
             offline=offline,
-            verify_full=verify_full,
+            trust=trust,
             strategy=strategy,
             counters=self.counters,
             on_growth=self._size_limit.on_growth,
@@ -98,7 +100,7 @@ class Core:
             [self.layout, *below],
             TreeLinker(strategy),
             writable=not read_only,
-            full=verify_full,
+            trust=trust,
             find_wheel=self._find_entry,
             turn=self.single_flight.turn,
             on_growth=self._size_limit.on_growth,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
 from ._imports import import_lock
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 ENVIRONMENT_VARIABLE = "WHEELCACHE_DIR"
+
+Verify: TypeAlias = Literal["auto", "records", "full"]
+"""The values of the option ``verify`` of ``Cache``."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ def check_options(layers: object, verify: str, io_timeout: float, lock_timeout: 
         raise TypeError(f"limits must be a DownloadLimits, not {_type_name(limits)}")
     if isinstance(layers, str | os.PathLike):
         raise TypeError("layers must be a list of folders, not one folder")
-    if verify not in {"auto", "full"}:
-        raise ValueError(f"verify must be 'auto' or 'full', not {verify!r}")
+    if verify not in get_args(Verify):
+        raise ValueError(f"verify must be 'auto', 'records' or 'full', not {verify!r}")
     for name, value in (("io_timeout", io_timeout), ("lock_timeout", lock_timeout)):
         if not _is_duration(value):
             raise ValueError(f"{name} must be a number of seconds, not {value!r}")

@@ -95,6 +95,7 @@ class Machine:
         holders: the reported holders of every file; ``asked`` has the time and the files of each query.
         pid_namespace: the process space.
         user: the user of every process.
+        is_private: whether no other user can write to the folders of a cache.
         volume: the description of every volume.
         environment: the environment of this process.
 
@@ -109,6 +110,8 @@ class Machine:
         self.boot: str | None = "boot 1"
         self.pid_namespace = "namespace 1"
         self.user: str | None = "anne"
+        # A constant makes tests independent of the umask.
+        self.is_private = True
         self.holders: tuple[str, ...] = ()
         self.volume = Volume()
         self.environment = Environment()
@@ -124,6 +127,7 @@ class Machine:
                 boot=lambda: machine.boot,
                 pid_namespace=lambda: machine.pid_namespace,
                 user=lambda: machine.user,
+                is_private=lambda paths: machine.is_private,
                 holders=self._name_holders,
                 volume=lambda path: machine.volume,
                 environment=lambda: machine.environment,

@@ -17,8 +17,10 @@ from . import files
 from .files import FileSystem
 
 if sys.platform == "win32":
+    from .access.windows import is_private
     from .process_windows import boot_id, interrupt_read, pid_namespace, process_alive, user_id
 else:
+    from .access.posix import is_private
     from .process_posix import boot_id, interrupt_read, pid_namespace, process_alive, user_id
 
 if TYPE_CHECKING:
@@ -97,6 +99,8 @@ class System:
         interrupt_read: ends a blocked read of a socket in another thread. The socket cannot be used afterwards.
         holders: returns the processes that have any of these files open, as :func:`holders_of` does.
         user: returns an identifier of the user whose rights this process has, or ``None`` if it is unknown.
+        is_private: returns whether no other user except an administrator can write to any of these folders. Links are
+            followed, and missing folders are skipped. A folder that cannot be examined counts as shared.
         volume: returns the facts about the volume behind a path.
         environment: returns the facts about the environment of this process.
     """
@@ -111,5 +115,6 @@ class System:
     interrupt_read: Callable[[socket.socket], None] = interrupt_read
     holders: Callable[[Sequence[str]], tuple[str, ...]] = holders_of
     user: Callable[[], str | None] = user_id
+    is_private: Callable[[Sequence[str]], bool] = is_private
     volume: Callable[[str], Volume] = _volume_of
     environment: Callable[[], Environment] = _environment

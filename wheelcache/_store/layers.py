@@ -22,6 +22,7 @@ from .index import Index, UrlEntry
 from .layout import Layout
 from .lookup import Entry, Lookup
 from .staging import StagedFile
+from .trust.policy import TrustPolicy
 
 
 class LayeredStore:
@@ -32,7 +33,7 @@ class LayeredStore:
         layers: the paths of the layers, in the order in which they are searched.
         read_only: whether nothing may be written to the writable store either.
         offline: whether a stale response may be used, if its server allows that.
-        verify_full: whether a wheel is hashed on every hit.
+        trust: the worth of recorded digests in each of these folders, beginning with the writable store.
         strategy: gives a finished file its final name.
         counters: the hits and misses of the cache.
         on_growth: called after an entry was added, with its bytes and its sha256.
@@ -45,7 +46,7 @@ class LayeredStore:
         *,
         read_only: bool,
         offline: bool,
-        verify_full: bool,
+        trust: Sequence[TrustPolicy],
         strategy: LinkStrategy,
         counters: Counters,
         on_growth: Callable[[RobustIO, int, str], None],
@@ -54,9 +55,12 @@ class LayeredStore:
         self.index = Index(layout)
         self.read_only = read_only
         self._offline = offline
-        self._lookup = Lookup(layout, writable=not read_only, full=verify_full)
+        self._lookup = Lookup(layout, trust[0], writable=not read_only)
         self._stores = [(self._lookup, self.index)]
-        self._stores += [(Lookup(layer, writable=False, full=verify_full), Index(layer)) for layer in layers]
+        self._stores += [
+            (Lookup(layer, policy, writable=False), Index(layer))
+            for layer, policy in zip(layers, trust[1:], strict=True)
+        ]
         self._commit = Commit(layout, strategy)
         self._counters = counters
         self._on_growth = on_growth

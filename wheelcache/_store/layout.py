@@ -98,6 +98,11 @@ class Layout:
         self.metadata_files = os.path.join(self.version, "metadata")
         self.counters = os.path.join(self.version, "tally.log")
 
+    def folders(self) -> tuple[str, ...]:
+        """Return the root, the folder of this version, and the folders of the areas."""
+        areas = (self.wheels, self.trees, self.urls, self.metadata_files)
+        return (self.root, self.version, *areas, self.partial, self.tmp, self.locks, self.quarantine)
+
     @staticmethod
     def marks(folder: str) -> tuple[str, str]:
         """Return the paths of the files that make backup tools and git skip a folder.

@@ -22,6 +22,7 @@ from .._fs.robustio import RobustIO, hash_file
 from .layout import Layout, is_record, wheel_name
 from .quarantine import quarantine_file
 from .records import Record, StatFingerprint, decode_record, write_record
+from .trust.policy import TrustPolicy
 from .walk import scan_entry, walk_digests
 
 # A walk over a million entries must not fill the memory. For an entry that was dropped, the record is read once more.
@@ -50,14 +51,14 @@ class Lookup:
 
     Args:
         layout: the paths of the cache folder.
+        trust: the worth of the recorded digests in this folder.
         writable: whether records may be renewed and damaged blobs quarantined.
-        full: whether a blob is hashed on every lookup.
     """
 
-    def __init__(self, layout: Layout, *, writable: bool, full: bool) -> None:
+    def __init__(self, layout: Layout, trust: TrustPolicy, *, writable: bool) -> None:
         self._layout = layout
+        self._trust_policy = trust
         self._writable = writable
-        self._full = full
         # Only one stat is needed to find an entry that this object has trusted before.
         self._trusted: dict[tuple[str, str], Entry] = {}
         self._was_damaged: set[str] = set()
@@ -145,10 +146,10 @@ class Lookup:
             self._quarantine(fs, recorded, stat)
             return None
         missing = [name for name in algorithms if name != "sha256" and name not in record.hashes]
-        is_unchanged = fingerprint == record.seen and fingerprint.boot is not None
         memory = self._trusted.get((record.sha256, record.filename))
-        is_in_memory = memory is not None and memory.record.seen == fingerprint
-        if (is_unchanged or is_in_memory) and not missing and not self._full:
+        is_in_memory = memory is not None and memory.record.seen == fingerprint and not self._trust_policy.is_full
+        is_trusted = is_in_memory or (fingerprint == record.seen and self._trust_policy.accepts(fs, record.seen.boot))
+        if is_trusted and not missing:
             return recorded
         return self._hash_again(fs, recorded, stat, missing)
 

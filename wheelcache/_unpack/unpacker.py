@@ -22,6 +22,7 @@ from .._models import CachedWheel, LinkMode, Unpacked
 from .._operation import Operation
 from .._store.layout import Layout
 from .._store.lookup import Entry
+from .._store.trust.policy import TrustPolicy
 from .link_tree import TreeLinker, TreeRemovedError
 from .manifest import Manifest
 from .trees import TreeEntry, TreeStore, remove_recursively
@@ -39,7 +40,7 @@ class Unpacker:
         layouts: the paths of these folders, beginning with the cache itself.
         linker: puts the files of a tree into a folder.
         writable: whether trees may be created in the cache.
-        full: whether every file of a tree is hashed at every use.
+        trust: the worth of recorded digests in each of these folders.
         find_wheel: looks up the entry of a wheel in the cache and its layers.
         turn: waits until no other thread or process works on a key, as :meth:`SingleFlight.turn` does.
         on_growth: called with the size of a new tree and the sha256 of its wheel.
@@ -51,14 +52,15 @@ class Unpacker:
         linker: TreeLinker,
         *,
         writable: bool,
-        full: bool,
+        trust: Sequence[TrustPolicy],
         find_wheel: Callable[[RobustIO, CachedWheel], Entry | None],
         turn: Callable[[RobustIO, str, Callable[[], bool]], AbstractContextManager[None]],
         on_growth: Callable[[RobustIO, int, str], None],
     ) -> None:
         self._layout = layouts[0]
         self._trees = [
-            TreeStore(layout, writable=writable and number == 0, full=full) for number, layout in enumerate(layouts)
+            TreeStore(layout, writable=writable and number == 0, full=policy.is_full)
+            for number, (layout, policy) in enumerate(zip(layouts, trust, strict=True))
         ]
         self._linker = linker
         self._writable = writable

@@ -1,0 +1,1 @@
+"""Decide how much the digests in the files of a cache folder are worth."""

@@ -1,0 +1,64 @@
+"""Decide whether digests that another process recorded are accepted. No other module decides that.
+
+A record or marker says that a file had some digests when it had some fingerprint. This process accepts that statement,
+instead of hashing the file, only within the boot in which it was recorded, and only if it trusts every user who can
+write to the cache folder:
+
+=============  ======================  ================================
+``verify``     only we or root can     others can write
+=============  ======================  ================================
+``"auto"``     accepted                not accepted
+``"records"``  accepted                accepted
+``"full"``     not accepted            not accepted
+=============  ======================  ================================
+
+Digests that this process computed itself are accepted while the file keeps its fingerprint, except with ``"full"``.
+
+The decision is made at its first use, and once for each :class:`TrustPolicy`. It examines the root, ``v1`` and the area
+folders that exist. A missing area is created later by this user or root, because nobody else can write to ``v1``.
+Folders above the root are not examined. A user who can rename the root can put another folder in its place, but that
+folder belongs to that user, and so it is not private for the next object that opens it.
+"""
+
+from __future__ import annotations
+
+from ..._fs.robustio import RobustIO
+from ..._options import Verify
+from ..layout import Layout
+
+
+class TrustPolicy:
+    """The worth of the digests that are recorded in one cache folder.
+
+    Args:
+        layout: the paths of the cache folder.
+        verify: the option of ``Cache``.
+
+    Attributes:
+        is_full: whether every file is hashed at every use, even if this process has hashed it before.
+    """
+
+    def __init__(self, layout: Layout, verify: Verify) -> None:
+        self._layout = layout
+        self._verify = verify
+        self.is_full = verify == "full"
+        self._is_private: bool | None = None
+
+    def is_private(self, fs: RobustIO) -> bool:
+        """Return whether only this user and root can write to the cache folder."""
+        if self._is_private is None:
+            self._is_private = fs.system.is_private(self._layout.folders())
+        return self._is_private
+
+    def accepts_records(self, fs: RobustIO) -> bool:
+        """Return whether digests are accepted that any user of the cache folder recorded."""
+        return self._verify == "records" or (self._verify == "auto" and self.is_private(fs))
+
+    def accepts(self, fs: RobustIO, boot: str | None) -> bool:
+        """Return whether digests are accepted that were recorded in this boot, for files that have not changed since.
+
+        Args:
+            fs: the file system of the operation.
+            boot: the boot in the record or marker, or ``None`` if its system does not identify its boots.
+        """
+        return boot is not None and boot == fs.system.boot() and self.accepts_records(fs)
