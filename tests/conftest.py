@@ -46,6 +46,31 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.timeout = _WINDOWS_SECONDS
 
 
+# These tests run under Windows only with --everything: neither the tests nor the code that they run depend on the
+# operating system. tests/windows/README.md explains the rule.
+_ANY_SYSTEM = ("test_layering.py",)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs the tests of any system under Windows."""
+    parser.addoption(
+        "--everything", action="store_true", help="under Windows, run the tests that do not depend on the system, too"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under Windows, deselect the tests that do not depend on the system."""
+    here = Path(__file__).parent
+    paths = {here / name for name in _ANY_SYSTEM}
+    if missing := [str(path) for path in paths if not path.exists()]:
+        raise pytest.UsageError(f"tests/conftest.py names tests that do not exist: {', '.join(sorted(missing))}")
+    if sys.platform != "win32" or config.getoption("everything"):
+        return
+    deselected = [item for item in items if item.path in paths or item.path.parent in paths]
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item not in set(deselected)]
+
+
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Identify functions among the parameters by name, since their addresses differ in each process."""
     return val.__qualname__.replace("<locals>.", "") if isinstance(val, FunctionType) else None
