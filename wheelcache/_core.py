@@ -108,12 +108,14 @@ class Core:
 
     def _open(self, layers: list[Layout], *, read_only: bool) -> None:
         """Create a missing cache folder, and raise ReadOnlyError if a read-only folder is missing."""
-        fs = RobustIO(self.begin())
-        for layout in [self.layout, *layers] if read_only else layers:
-            create.require_folder(fs, layout.root)
+        with self.begin() as op:
+            fs = RobustIO(op)
+            for layout in [self.layout, *layers] if read_only else layers:
+                create.require_folder(fs, layout.root)
+            self.system = replace(self.system, files=create.confined_files(fs, self.layout, layers))
         if not read_only:
-            self.system = replace(self.system, files=create.with_modes_of(fs, self.layout))
-            create.prepare(RobustIO(self.begin()), self.layout)
+            with self.begin() as op:
+                create.prepare(RobustIO(op), self.layout)
 
     def begin(self, wheel: str = "", progress: Progress | None = None) -> Operation:
         """Begin the operation of a public call, and return it.
@@ -238,10 +240,10 @@ class Core:
     def close(self) -> None:
         """Cancel the running operations, close the connections, and write the counters. A second call does nothing."""
         if not self._is_closed:
-            fs = RobustIO(self.begin().without_waiting().for_cleanup())
-            self._is_closed = True
-            self.http.close(self.system.sleep)
-            self.counters.write(fs)
+            with self.begin() as op:
+                self._is_closed = True
+                self.http.close(self.system.sleep)
+                self.counters.write(RobustIO(op.without_waiting().for_cleanup()))
 
     def _find_entry(self, fs: RobustIO, wheel: CachedWheel) -> Entry | None:
         return self.store.find_entry(fs, wheel.digest.removeprefix("sha256:"), wheel.filename)

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class Cause(StrEnum):
-    """The reason why the file system refused an operation, as far as it can be determined."""
+    """The reason why the file system refused an operation, as far as it can be determined.
+
+    ``UNSAFE`` means that wheelcache itself refused the operation, because a link in the cache folder could lead to a
+    file elsewhere.
+    """
 
     HELD = "held by another process"
     DENIED = "permission denied"
@@ -26,6 +30,7 @@ class Cause(StrEnum):
     IN_THE_WAY = "another file or folder exists at this path"
     FULL = "no space left"
     TOO_LONG = "path too long"
+    UNSAFE = "unsafe link or special file in the cache"
     BROKEN = "I/O error of the volume or the system"
 
 

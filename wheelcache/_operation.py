@@ -148,7 +148,7 @@ class Operation:
     """One public call.
 
     As a context manager, it replaces :class:`OperationCancelledError` by the error of the token, such as the
-    :class:`ClosedError` of a closed cache.
+    :class:`ClosedError` of a closed cache, and closes the folders that the file layer has kept open.
 
     Args:
         system: the operating system.
@@ -181,6 +181,7 @@ class Operation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.system.files.close_folders()
         if isinstance(error, OperationCancelledError) and error.token.error is not None:
             raise error.token.error() from None
 

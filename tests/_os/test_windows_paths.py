@@ -121,7 +121,7 @@ def every_operation(files: FileSystem, folder: str) -> Iterator[Callable[[], obj
         with open(LOCAL + two, "rb"):
             files.replace(three, two)
 
-    yield lambda: files.with_modes_of(folder)
+    yield lambda: files.confined_to(one)
     yield lambda: work(files.create, one)
     yield lambda: work(files.open_read, one)
     yield lambda: work(files.open_write, one)

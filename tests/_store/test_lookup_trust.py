@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faulty import FaultyFiles, Refuse, Refusing
 from folders import blobs, files_in, listing, quarantined, records, unfinished
 from machines import Machine
 from server import Server
@@ -528,20 +529,7 @@ def test_two_objects_see_each_others_wheels(machine: Machine, server: Server, wh
 
 def test_a_record_that_cannot_be_renewed_costs_only_time(folder: Path, wheel: Wheel, machine: Machine) -> None:
     """If the record cannot be replaced, the wheel is returned, and the next process hashes it again."""
-    from wheelcache._os.files import native
-
-    class Refusing:
-        def __getattr__(self, name: str):
-            action = getattr(native(), name)
-
-            def refused(path: str, *rest: str):
-                if name in {"replace", "open_write"}:
-                    raise PermissionError(13, "Permission denied", path)
-                return action(path, *rest)
-
-            return refused
-
-    other = Machine(Refusing())  # type: ignore[arg-type]
+    other = Machine(FaultyFiles(Refusing(Refuse("replace open_write", "EACCES"))))
     other.reboot()
     for _ in range(2):
         with other.cache(folder) as cache:

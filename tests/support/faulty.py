@@ -12,10 +12,11 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from wheelcache._os.confined.entries import FolderEntry
 from wheelcache._os.files import FileSystem, native
 
 Code = str | int
@@ -203,8 +204,8 @@ class RenumberingFiles:
     def __getattr__(self, name: str):
         return getattr(self._inner, name)
 
-    def with_modes_of(self, root: str) -> RenumberingFiles:
-        self._inner = self._inner.with_modes_of(root) or self._inner
+    def confined_to(self, folder: str, layers: Sequence[str] = ()) -> RenumberingFiles:
+        self._inner = self._inner.confined_to(folder, layers)
         return self
 
     def rename(self, source: str, target: str) -> None:
@@ -412,9 +413,13 @@ class FaultyFiles:
                 handle._close()
             raise
 
-    def with_modes_of(self, root: str) -> FaultyFiles:
-        self.inner = self.perform("with_modes_of", root, lambda: self.inner.with_modes_of(root)) or self.inner
+    def confined_to(self, folder: str, layers: Sequence[str] = ()) -> FaultyFiles:
+        self.inner = self.perform("confined_to", folder, lambda: self.inner.confined_to(folder, layers))
         return self
+
+    def close_folders(self) -> None:
+        # This call cannot fail on any system, so no plan refuses it.
+        self.inner.close_folders()
 
     def create(self, path: str) -> FaultyHandle:
         return self._opened("create", path, self.inner.create)
@@ -451,7 +456,7 @@ class FaultyFiles:
         # This call cannot fail on any system, so no plan refuses it.
         return self.inner.is_dir(path)
 
-    def scan(self, path: str) -> list[os.DirEntry[str]]:
+    def scan(self, path: str) -> list[FolderEntry]:
         return self.perform("scan", path, lambda: self.inner.scan(path))
 
     @property

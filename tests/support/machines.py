@@ -64,9 +64,13 @@ class CountingFiles:
         self._files = files
         self.log: list[tuple[str, str]] = []
 
-    def with_modes_of(self, root: str) -> CountingFiles:
-        self._files = self._files.with_modes_of(root) or self._files
-        return self
+    def confined_to(self, folder: str, layers: Sequence[str] = ()) -> CountingFiles:
+        confined = CountingFiles(self._files.confined_to(folder, layers))
+        confined.log = self.log
+        return confined
+
+    def close_folders(self) -> None:
+        self._files.close_folders()
 
     def __getattr__(self, name: str) -> Any:
         action = getattr(self._files, name)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import BinaryIO
 
 from .._operation import Operation
+from .._os.confined.entries import FolderEntry
 from .._os.files import FileSystem, OpenFolder
 
 
@@ -29,9 +31,12 @@ class CancellableFiles:
     def protects_loaded_images(self) -> bool:
         return self._files.protects_loaded_images
 
-    def with_modes_of(self, root: str) -> FileSystem | None:
+    def confined_to(self, folder: str, layers: Sequence[str] = ()) -> FileSystem:
         self._check()
-        return self._files.with_modes_of(root)
+        return self._files.confined_to(folder, layers)
+
+    def close_folders(self) -> None:
+        self._files.close_folders()
 
     def create(self, path: str) -> BinaryIO:
         self._check()
@@ -77,7 +82,7 @@ class CancellableFiles:
         self._check()
         return self._files.is_dir(path)
 
-    def scan(self, path: str) -> list[os.DirEntry[str]]:
+    def scan(self, path: str) -> list[FolderEntry]:
         self._check()
         return self._files.scan(path)
 

@@ -15,6 +15,7 @@ from enum import Enum
 
 from .._exceptions import Cause
 from .._imports import import_lock
+from .._os.confined.entries import UnsafePathError
 from .._os.system import System
 from .tempnames import OwnerTag
 
@@ -101,7 +102,9 @@ def code_of(error: OSError) -> str:
 
 
 def classify(error: OSError, path: str) -> ErrorKind:
-    """Return the kind of an error of an operation on this path, judged by its code alone."""
+    """Return the kind of an error of an operation on this path, judged by its class and code alone."""
+    if isinstance(error, UnsafePathError):
+        return ErrorKind.PERMANENT
     winerror = winerror_of(error)
     if winerror is not None:
         return _BY_WINERROR.get(winerror, ErrorKind.PERMANENT)
@@ -190,6 +193,7 @@ _ADVICE = {
     Cause.FULL: "Free space on the volume, or remove wheels from the cache.",
     Cause.TOO_LONG: "Choose a cache folder with a shorter path.",
     Cause.BROKEN: "Check the volume that holds the cache folder.",
+    Cause.UNSAFE: "Delete it, and check who can write to the cache folder.",
 }
 _ADVICE_BY_ERRNO = {
     errno.EMFILE: "Raise the limit of open files of this process, or run fewer jobs at once.",
@@ -199,7 +203,9 @@ _ADVICE_BY_ERRNO = {
 
 
 def cause_of(error: OSError, path: str) -> Cause:
-    """Return the cause of an error, judged by its code alone."""
+    """Return the cause of an error, judged by its class and code alone."""
+    if isinstance(error, UnsafePathError):
+        return Cause.UNSAFE
     kind = classify(error, path)
     winerror = winerror_of(error)
     if winerror in _WINERRORS_OF_CLOUD_FILES:
@@ -213,6 +219,8 @@ def cause_of(error: OSError, path: str) -> Cause:
 
 def advice_for(error: OSError, cause: Cause) -> str:
     """Return the advice for an error of this cause."""
+    if cause is Cause.UNSAFE:
+        return _ADVICE[cause]
     if winerror_of(error) == _TOO_MANY_OPEN_FILES:
         return _ADVICE_BY_ERRNO[errno.EMFILE]
     if winerror_of(error) is None and error.errno in _ADVICE_BY_ERRNO:

@@ -18,6 +18,7 @@ from .._exceptions import Cause, CommitError
 from .._hashes import MultiHash
 from .._models import Phase
 from .._operation import CancelToken, Operation
+from .._os.confined.entries import FolderEntry
 from .._os.files import FileSystem
 from .._os.system import System
 from .cancellable import CancellableFiles
@@ -246,7 +247,7 @@ class RobustIO:
         """Return the status of a file, or ``None`` if it is missing."""
         return self._unless_missing("stat", path, lambda: self.files.stat(path))
 
-    def scan(self, path: str) -> list[os.DirEntry[str]]:
+    def scan(self, path: str) -> list[FolderEntry]:
         """Return the entries of a folder, or an empty list if it is missing."""
         return self._unless_missing("scan", path, lambda: self.files.scan(path)) or []
 

@@ -6,6 +6,7 @@ Users and desktop environments create files anywhere. Foreign files are harmless
 from __future__ import annotations
 
 import os
+import stat as modes
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ def find_foreign_in_tree(fs: RobustIO, root: str, manifest: Manifest) -> Iterato
         # A file with the name of a folder is skipped, because it is reported as damage.
         for entry in fs.scan(path) if fs.files.is_dir(path) else []:
             inside = os.path.join(path, entry.name)
-            if not entry.is_dir(follow_symlinks=False):
+            if not entry.is_dir:
                 if entry.name not in names:
                     yield inside
             elif folder.relative(entry.name) not in own_folders:
@@ -58,14 +59,15 @@ def _find_foreign_in(
 ) -> Iterator[ForeignFile]:
     for entry in scan_folder(fs, folder, on_error):
         path = os.path.join(folder, entry.name)
-        is_folder = entry.is_dir(follow_symlinks=False)
-        # A link is neither a folder nor a file here.
-        is_plain = is_folder or entry.is_file(follow_symlinks=False)
-        if not (is_plain and is_ours(entry.name, is_folder)):
-            yield ForeignFile(path, is_folder or (entry.is_symlink() and _replaces_folder(fs, path, is_ours)))
+        is_plain = entry.is_dir or entry.is_file
+        if not (is_plain and is_ours(entry.name, entry.is_dir)):
+            yield ForeignFile(path, entry.is_dir or (not is_plain and _replaces_folder(fs, path, is_ours)))
 
 
-def _replaces_folder(fs: RobustIO, link: str, is_ours: Callable[[str, bool], bool]) -> bool:
+def _replaces_folder(fs: RobustIO, path: str, is_ours: Callable[[str, bool], bool]) -> bool:
     """Return whether a link replaces a folder, for example one that was moved to another volume."""
+    stat = fs.stat(path)
+    if stat is None or not modes.S_ISLNK(stat.st_mode):
+        return False
     # The name is also checked, because the target may be on a volume that is not mounted.
-    return fs.files.is_dir(link) or is_ours(os.path.basename(link), True)
+    return fs.files.is_dir(path) or is_ours(os.path.basename(path), True)

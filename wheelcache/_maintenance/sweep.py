@@ -96,7 +96,7 @@ class Sweeper:
         # Errors are ignored, because the sweep of unfinished files in the same folder has already reported them.
         for entry in scan_folder(self._fs, self._layout.tmp, lambda *_: None):
             owner = OwnerTag.of(entry.name)
-            if owner is None or not entry.is_dir(follow_symlinks=False) or self._is_alive(owner, owner.time):
+            if owner is None or not entry.is_dir or self._is_alive(owner, owner.time):
                 continue
             if self._is_old(owner.time, TEMPORARY_AGE):
                 self._remover.remove_empty_folder(os.path.join(self._layout.tmp, entry.name))

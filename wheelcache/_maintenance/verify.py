@@ -92,7 +92,7 @@ class Verifier:
 
         for shard in walk_shards(fs, self._layout.urls, on_error):
             for entry in scan_folder(fs, shard, on_error):
-                if is_pointer_or_metadata(entry.name) and entry.is_file(follow_symlinks=False):
+                if is_pointer_or_metadata(entry.name) and entry.is_file:
                     found += self._check_pointer(fs, os.path.join(shard, entry.name))
         return found
 

@@ -11,6 +11,8 @@ Every implementation follows these rules:
 - ``rename``, ``link`` and ``clone`` never replace a file. They raise :class:`FileExistsError` if the target exists.
 - On POSIX systems, opening a file for writing does not follow symbolic links. Otherwise a user who can create a link in
   a shared folder could redirect the write.
+- A file layer that :meth:`FileSystem.confined_to` returned does not follow a link below the folder of a cache. An
+  operation that would need that raises :class:`.UnsafePathError`.
 - An operation that the system or the volume lacks raises an :class:`OSError` that
   :func:`wheelcache._fs.errors.classify` recognises as unsupported.
 
@@ -21,9 +23,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import BinaryIO, Protocol, Self
 
 from .._imports import import_lock
+from .confined.entries import FolderEntry
 
 
 class OpenFolder(Protocol):
@@ -86,13 +90,28 @@ class FileSystem(Protocol):
         """Whether a loaded program or library cannot be deleted, under any of its hard links."""
         ...
 
-    def with_modes_of(self, root: str) -> FileSystem | None:
-        """Return a file layer that gives new files below ``root`` the owner and the sharing permissions of ``root``.
+    def confined_to(self, folder: str, layers: Sequence[str] = ()) -> FileSystem:
+        """Return a file layer for one cache. The layer does not follow links in the cache or in its layers.
 
-        Returns ``None`` if the default owner and permissions are right.
+        Links in the path of a cache folder, and the cache folder itself, are followed. Below it, an operation on a path
+        with a link in place of a folder raises :class:`.UnsafePathError`. New files get the owner and the sharing
+        permissions of the cache folder. Paths outside are unaffected.
+
+        The layer keeps folders open between operations, separately for each thread: see :meth:`close_folders`.
+
+        Args:
+            folder: the only folder in the cache folder that is confined. Its parent is the cache folder.
+            layers: the same folder of each layer.
 
         Raises:
-            FileNotFoundError: if ``root`` does not exist.
+            FileNotFoundError: if the cache folder does not exist.
+        """
+        ...
+
+    def close_folders(self) -> None:
+        """Close the folders that operations of this thread have kept open. Never fails.
+
+        Each thread calls this method at the end of its work.
         """
         ...
 
@@ -178,7 +197,7 @@ class FileSystem(Protocol):
         """Return whether the path is a folder, or a link to one. Never fails."""
         ...
 
-    def scan(self, path: str) -> list[os.DirEntry[str]]:
+    def scan(self, path: str) -> list[FolderEntry]:
         """Return the entries of a folder, in no particular order.
 
         Raises:

@@ -16,9 +16,10 @@ if sys.platform == "win32":  # pragma: no cover - mypy checks this module for Wi
 import fcntl
 
 from .._imports import import_lock
+from .confined.entries import FolderEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 _T = TypeVar("_T")
@@ -78,9 +79,13 @@ class PosixFiles:
     has_permissions = True
     protects_loaded_images = False
 
-    def with_modes_of(self, root: str) -> PosixFiles | None:
+    def confined_to(self, folder: str, layers: Sequence[str] = ()) -> PosixFiles:  # noqa: ARG002 - links are followed
+        root = os.path.dirname(folder)
         modes = Modes.for_root(os.stat(root))
-        return None if modes is None else _FilesWithModes(root, modes)
+        return self if modes is None else _FilesWithModes(root, modes)
+
+    def close_folders(self) -> None:
+        pass  # no folder is kept open
 
     def create(self, path: str) -> BinaryIO:
         return io.FileIO(os.open(path, _WRITE | _NEW, 0o666), "r+")
@@ -131,9 +136,12 @@ class PosixFiles:
     def is_dir(self, path: str) -> bool:
         return os.path.isdir(path)
 
-    def scan(self, path: str) -> list[os.DirEntry[str]]:
+    def scan(self, path: str) -> list[FolderEntry]:
         with os.scandir(path) as entries:
-            return list(entries)
+            return [
+                FolderEntry(entry.name, entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False))
+                for entry in entries
+            ]
 
     def open_folder(self, path: str) -> PosixFolder:
         return PosixFolder(path)

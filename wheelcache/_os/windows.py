@@ -16,7 +16,7 @@ import io
 import os
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, BinaryIO, Self, TypeAlias
 
@@ -28,6 +28,7 @@ from ctypes import wintypes
 
 from .._imports import import_lock
 from . import win32
+from .confined.entries import FolderEntry
 from .win32 import ACCESS_DENIED, Handle, extended, function, last_error
 
 _READ_WRITE = win32.GENERIC_READ | win32.GENERIC_WRITE
@@ -139,8 +140,12 @@ class WindowsFiles:
         self._control = control
         self._drives_without_posix: set[tuple[int, str]] = set()
 
-    def with_modes_of(self, root: str) -> None:
-        os.stat(extended(root))  # only raises if the folder is missing, because new files inherit access lists
+    def confined_to(self, folder: str, layers: Sequence[str] = ()) -> WindowsFiles:  # noqa: ARG002 - links are followed
+        os.stat(extended(os.path.dirname(folder)))  # only raises if the folder is missing
+        return self
+
+    def close_folders(self) -> None:
+        pass  # no folder is kept open
 
     def create(self, path: str) -> BinaryIO:
         return _File(path, _READ_WRITE, win32.CREATE_NEW, os.O_RDWR, "r+")
@@ -180,9 +185,12 @@ class WindowsFiles:
     def is_dir(self, path: str) -> bool:
         return os.path.isdir(extended(path))
 
-    def scan(self, path: str) -> list[os.DirEntry[str]]:
+    def scan(self, path: str) -> list[FolderEntry]:
         with os.scandir(extended(path)) as entries:
-            return list(entries)
+            return [
+                FolderEntry(entry.name, entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False))
+                for entry in entries
+            ]
 
     def open_folder(self, path: str) -> WindowsFolder:
         return WindowsFolder(self, path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .._exceptions import ReadOnlyError
 from .._fs.robustio import RobustIO, commit_error, write_all
 from .._os.files import FileSystem
@@ -41,18 +43,24 @@ def prepare(fs: RobustIO, layout: Layout) -> None:
     fs.make_folder(layout.version)
 
 
-def with_modes_of(fs: RobustIO, layout: Layout) -> FileSystem:
-    """Create a missing cache folder, and return a file layer that gives new files the permissions of this folder.
+def confined_files(fs: RobustIO, layout: Layout, layers: Iterable[Layout]) -> FileSystem:
+    """Create a missing cache folder, and return the file layer for this cache and its layers.
+
+    The file layer does not follow links in these folders. It gives new files the permissions of the cache folder.
 
     Raises:
         CommitError: if the folder cannot be created or read.
     """
+    confined = [layer.version for layer in layers]
+
+    def confine() -> FileSystem:
+        return fs.system.files.confined_to(layout.version, confined)
+
     try:
-        files = fs.perform("stat", layout.root, lambda: fs.system.files.with_modes_of(layout.root))
+        return fs.perform("stat", layout.root, confine)
     except FileNotFoundError:
         fs.make_folder(layout.root)
-        files = fs.perform("stat", layout.root, lambda: fs.system.files.with_modes_of(layout.root))
-    return files or fs.system.files
+        return fs.perform("stat", layout.root, confine)
 
 
 def require_folder(fs: RobustIO, path: str) -> None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from .._exceptions import Cause, CommitError
 from .._fs.robustio import RobustIO, hash_file
+from .._os.confined.entries import FolderEntry
 from .layout import Layout, is_record, wheel_name
 from .quarantine import quarantine_file
 from .records import Record, StatFingerprint, decode_record, write_record
@@ -232,7 +233,7 @@ class Lookup:
                     yield entry.record
 
 
-def _recorded_names(entries: Iterable[os.DirEntry[str]]) -> list[str]:
+def _recorded_names(entries: Iterable[FolderEntry]) -> list[str]:
     """Return the sorted file names of the wheels whose records are in a folder."""
-    names = sorted(entry.name for entry in entries if is_record(entry.name) and entry.is_file(follow_symlinks=False))
+    names = sorted(entry.name for entry in entries if is_record(entry.name) and entry.is_file)
     return [wheel_name(name) for name in names]

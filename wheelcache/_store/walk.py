@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO
+from .._os.confined.entries import FolderEntry
 from .._os.files import FileSystem
 from .layout import Layout, is_blob, is_place, is_record, record_name, wheel_name
 from .records import Record, decode_record
@@ -82,7 +83,7 @@ class EntryFolder:
         return {name: sizes[name] for name in self.names if name in sizes}
 
 
-def scan_folder(fs: RobustIO, folder: str, on_error: OnError | None = None) -> list[os.DirEntry[str]]:
+def scan_folder(fs: RobustIO, folder: str, on_error: OnError | None = None) -> list[FolderEntry]:
     """Return the entries of a folder, or an empty list if it is missing.
 
     Raises:
@@ -103,7 +104,7 @@ def list_folders(fs: RobustIO, folder: str, on_error: OnError | None = None) -> 
     Raises:
         CommitError: as for :func:`scan_folder`.
     """
-    return sorted(entry.name for entry in scan_folder(fs, folder, on_error) if entry.is_dir(follow_symlinks=False))
+    return sorted(entry.name for entry in scan_folder(fs, folder, on_error) if entry.is_dir)
 
 
 def walk_shards(fs: RobustIO, folder: str, on_error: OnError | None = None) -> Iterator[str]:
@@ -124,7 +125,7 @@ def walk_files(fs: RobustIO, folder: str, on_error: OnError | None = None) -> It
     """
     for entry in scan_folder(fs, folder, on_error):
         path = os.path.join(folder, entry.name)
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir:
             yield from walk_files(fs, path, on_error)
             continue
         try:
@@ -216,7 +217,7 @@ def scan_entry(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
 
 
 def _sorted_names(fs: RobustIO, folder: str) -> list[tuple[str, bool]]:
-    return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in fs.scan(folder))
+    return sorted((entry.name, entry.is_dir) for entry in fs.scan(folder))
 
 
 def _scan_place(fs: RobustIO, folder: str, blobs: list[Blob], others: list[str]) -> float:
@@ -243,7 +244,7 @@ def read_plain_record(files: FileSystem, layout: Layout, sha256: str) -> Record 
     Raises:
         OSError: if the folder or the record cannot be read.
     """
-    names = {entry.name: entry.is_file(follow_symlinks=False) for entry in files.scan(layout.entry(sha256))}
+    names = {entry.name: entry.is_file for entry in files.scan(layout.entry(sha256))}
     blob = next(filter(is_blob, names), "")
     if names != {blob: True, record_name(blob): True}:
         return None

@@ -1,0 +1,1 @@
+"""File layers of one cache, which do not follow links below its folder."""
