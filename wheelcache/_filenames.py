@@ -16,13 +16,18 @@ _MAX_LENGTH = 250
 _DIST_INFO = ".dist-info"
 
 
+def has_wheel_form(filename: str) -> bool:
+    """Return whether a name has the form and the length of a wheel file name."""
+    return len(filename) <= _MAX_LENGTH and _WHEEL_NAME.fullmatch(filename) is not None
+
+
 def check_filename(filename: str, *, operation: str, url: str | None = None) -> None:
     """Check the form of a wheel file name cheaply, before the name is used in any path.
 
     Raises:
         InvalidWheelError: if the name does not have the form of a wheel file name, or is too long.
     """
-    if len(filename) > _MAX_LENGTH or not _WHEEL_NAME.fullmatch(filename):
+    if not has_wheel_form(filename):
         raise _invalid(filename, operation, url, "")
 
 

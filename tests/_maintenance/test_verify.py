@@ -29,6 +29,7 @@ from wheelcache._os.system import System
 from wheelcache._store.layout import Layout
 
 SIZE = 3000
+POINTER = "0" * 62 + ".json"
 
 
 def fill(cache: Cache, folder: Path, count: int = 3, size: int = SIZE) -> list[CachedWheel]:
@@ -55,6 +56,10 @@ def move(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
     return target
+
+
+def other_name(path: Path) -> Path:
+    return path.with_name(f"other-1.0-py3-none-any{path.suffix}")
 
 
 def write(path: Path) -> Path:
@@ -119,7 +124,7 @@ DAMAGES: dict[str, tuple[Damage, ProblemKind, Action, bool]] = {
         ProblemKind.FOREIGN, Action.NONE, True,
     ),
     "a folder in the place of a record": (
-        lambda root, wheel: record(wheel).with_name("other.json").mkdir() or record(wheel).with_name("other.json"),
+        lambda root, wheel: other_name(record(wheel)).mkdir() or other_name(record(wheel)),
         ProblemKind.FOREIGN, Action.REMOVED, True,
     ),
     "a file that is not finished by nobody": (
@@ -139,7 +144,7 @@ DAMAGES: dict[str, tuple[Damage, ProblemKind, Action, bool]] = {
         ProblemKind.FOREIGN, Action.QUARANTINED, True,
     ),
     "a torn pointer": (
-        lambda root, wheel: move(shutil.copy(record(wheel), root / "copy"), root / "v1/urls/00/0.json"),
+        lambda root, wheel: move(shutil.copy(record(wheel), root / "copy"), root / "v1/urls/00" / POINTER),
         ProblemKind.TORN, Action.REMOVED, True,
     ),
 }  # fmt: skip
@@ -192,7 +197,7 @@ def test_a_folder_in_the_place_of_a_record(machine: Machine, cache: Cache, tmp_p
 def test_a_pipe_is_not_waited_for(cache: Cache, tmp_path: Path, name: str) -> None:
     """Opening a pipe would wait for its writer. In an entry and between pointers it is reported and quarantined."""
     wheels = fill(cache, tmp_path)
-    pipes = [wheels[1].path.parent / name, cache.path / "v1/urls/00/00.json"]
+    pipes = [wheels[1].path.parent / name, cache.path / "v1/urls/00" / POINTER]
     pipes[1].parent.mkdir(parents=True, exist_ok=True)
     for pipe in pipes:
         os.mkfifo(pipe)

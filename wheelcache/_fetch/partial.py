@@ -14,6 +14,7 @@ them.
 from __future__ import annotations
 
 import os
+import stat as modes
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from .._fs.robustio import RobustIO, close_quietly, reading
 from .._fs.tempnames import OwnerTag, boot_tag
 from .._http.headers import is_file_size, sendable_value
 from .._request import ResolvedRequest, text_key
-from .._store.layout import Layout
+from .._store.layout import Layout, is_partial, origin_file
 from .._store.records import decode, encode
 from .._store.staging import StagedFile
 
@@ -132,14 +133,14 @@ class PartialDownload:
         self.is_encoded = False
         if self._saved is not None:
             self._saved = None
-            self._fs.discard(self._layout.origin_file(self.stage.path))
+            self._fs.discard(origin_file(self.stage.path))
 
     def _save_origin(self) -> None:
         """Write the origin file. A download without a requested hash cannot be resumed without it."""
         if self.origin is None or self._saved == (self.origin, self.total):
             return
         self._saved = self.origin, self.total
-        _write_origin(self._fs, self._layout.origin_file(self.stage.path), self.origin, self.total)
+        _write_origin(self._fs, origin_file(self.stage.path), self.origin, self.total)
 
     def settle(self, error: BaseException | None) -> None:
         """Keep the file if a later download can resume it. Otherwise delete its origin file.
@@ -150,7 +151,7 @@ class PartialDownload:
         if error is not None and self._is_worth_keeping(error):
             self.release()
         elif self._saved is not None:
-            self._fs.discard(self._layout.origin_file(self.stage.path))
+            self._fs.discard(origin_file(self.stage.path))
 
     def _is_worth_keeping(self, error: BaseException) -> bool:
         # Wrong bytes are useless. After an error of the file system, the file would only use space.
@@ -167,15 +168,15 @@ class PartialDownload:
         owner = OwnerTag.new(system.now(), system.boot(), owned=False)
         released = self._layout.new_partial(self._request.key, owner, system.pid_namespace())
         if self._saved is not None:
-            fs.discard(self._layout.origin_file(path))
+            fs.discard(origin_file(path))
         if self.origin is not None:
-            _write_origin(fs, self._layout.origin_file(released), self.origin, self.total)
+            _write_origin(fs, origin_file(released), self.origin, self.total)
         try:
             fs.files.rename(path, released)
         except OSError:
             # Another process has the file open. The name still contains our process ID. The file can be copied now,
             # and claimed after this process has ended.
-            fs.discard(self._layout.origin_file(released))
+            fs.discard(origin_file(released))
 
 
 class PartialDownloads:
@@ -229,17 +230,19 @@ class PartialDownloads:
             return []  # the folder is missing or cannot be read now
         for entry in entries:
             owner = OwnerTag.of(entry.name)
-            if entry.name.startswith(prefix) and self._layout.is_partial(entry.name) and owner is not None:
+            if entry.name.startswith(prefix) and is_partial(entry.name) and owner is not None:
                 try:
                     stat = fs.files.stat(os.path.join(folder, entry.name))
                 except OSError:
                     continue  # another process has claimed or deleted the file
-                leftovers.append(_inspect(fs, self._layout, os.path.join(folder, entry.name), owner, stat))
+                # The cache contains no links, pipes or devices. The next prune deletes one with this name.
+                if modes.S_ISREG(stat.st_mode):
+                    leftovers.append(_inspect(fs, os.path.join(folder, entry.name), owner, stat))
         return sorted(leftovers, key=lambda leftover: leftover.size, reverse=True)
 
     def _claim(self, fs: RobustIO, request: ResolvedRequest, leftover: _Leftover) -> PartialDownload | None:
         """Claim an abandoned file by a rename. If two processes try this, only one rename succeeds."""
-        origin, total = _read_origin(fs, self._layout.origin_file(leftover.path))
+        origin, total = _read_origin(fs, origin_file(leftover.path))
         if not request.hashes and (not leftover.same_boot or origin is None or origin.validator is None):
             return None
         path = self._new_path(fs, request)
@@ -247,7 +250,7 @@ class PartialDownloads:
             fs.files.rename(leftover.path, path)
         except OSError:
             return self._copy(fs, request, leftover)
-        fs.discard(self._layout.origin_file(leftover.path))
+        fs.discard(origin_file(leftover.path))
         try:
             # This call must not be cancelled, because the file already has our name. _resume_stage releases the file if
             # it is cancelled.
@@ -259,7 +262,7 @@ class PartialDownloads:
 
     def _copy(self, fs: RobustIO, request: ResolvedRequest, leftover: _Leftover) -> PartialDownload | None:
         """Copy a file whose owner may still be writing to it."""
-        origin, total = _read_origin(fs, self._layout.origin_file(leftover.path))
+        origin, total = _read_origin(fs, origin_file(leftover.path))
         if not request.hashes:
             return None
         path = self._new_path(fs, request)
@@ -297,7 +300,7 @@ class PartialDownloads:
 
     def _discard(self, fs: RobustIO, path: str) -> None:
         fs.discard(path)
-        fs.discard(self._layout.origin_file(path))
+        fs.discard(origin_file(path))
 
 
 @dataclass(frozen=True)
@@ -323,10 +326,10 @@ def _create_stage(fs: RobustIO, request: ResolvedRequest, path: str, file: Binar
     return StagedFile(fs, path, expected=request.hashes, size=request.size, display_url=request.display_url, file=file)
 
 
-def _inspect(fs: RobustIO, layout: Layout, path: str, owner: OwnerTag, stat: os.stat_result) -> _Leftover:
+def _inspect(fs: RobustIO, path: str, owner: OwnerTag, stat: os.stat_result) -> _Leftover:
     system = fs.system
     same_boot = system.boot() is not None and owner.boot == boot_tag(system.boot())
-    is_local = same_boot and layout.is_partial(path, system.pid_namespace())
+    is_local = same_boot and is_partial(os.path.basename(path), system.pid_namespace())
     is_dead = is_local and not system.process_alive(owner.pid)
     is_idle = not is_local and system.now() - stat.st_mtime > _IDLE_SECONDS
     return _Leftover(path, stat.st_size, owner.pid == 0 or is_dead, is_idle, same_boot)

@@ -17,8 +17,12 @@ SPARE = ".wheelcache-"
 
 _SPACE_DIGITS = 8
 
-_STAMP_FORM = r"(?P<time>\d{10,})-(?P<boot>[0-9a-f]{8})-(?P<pid>\d+)-(?P<nonce>[0-9a-f]{8})"
-_STAMP = re.compile(rf"{_STAMP_FORM}(?:\.(?P<space>[0-9a-f]{{{_SPACE_DIGITS}}})\.)?")
+OWNER = r"(?P<time>[0-9]{10,})-(?P<boot>[0-9a-f]{8})-(?P<pid>[0-9]+)-(?P<nonce>[0-9a-f]{8})"
+"""The pattern of an owner tag."""
+SPACE = rf"[0-9a-f]{{{_SPACE_DIGITS}}}"
+"""The pattern of the part of a name that identifies a PID namespace."""
+
+_STAMP = re.compile(rf"{OWNER}(?:\.(?P<space>{SPACE})\.)?")
 
 
 class OwnerTag(NamedTuple):

@@ -215,15 +215,15 @@ class _Examination:
 
     # Checks with probe files
 
-    def _new_path(self, more: str = "") -> str:
+    def _new_path(self, word: str = "") -> str:
         """Return an unused path. Its file or folder is deleted at the end."""
         owner = OwnerTag.new(self._system.now(), self._system.boot())
-        path = self._layout.new_temporary(owner + more)
+        path = self._layout.new_temporary(owner, word=word)
         self._probe_paths.append(path)
         return path
 
-    def _new_file(self, more: str = "") -> str:
-        path = self._new_path(more)
+    def _new_file(self, word: str = "") -> str:
+        path = self._new_path(word)
         file = self._fs.create(path)
         try:
             write_all(file, _CONTENT)
@@ -378,11 +378,11 @@ class _Examination:
         stamp_and_folder = len(self._new_path())
         self._probe_paths.pop()
         room = _LONGEST_NAME - (stamp_and_folder - len(self._layout.tmp))
-        path = self._new_file("-" + "long" * max(1, min(room, _LONG_PATH - stamp_and_folder) // 4))
+        path = self._new_file("long" * max(1, min(room, _LONG_PATH - stamp_and_folder) // 4))
         return self._try("read", path, lambda: self._fs.files.read(path)).finding(f"{len(path)} characters")
 
     def _probe_case(self) -> _Finding:
-        path = self._new_file("-case")
+        path = self._new_file("case")
         folder, name = os.path.split(path)
         if self._fs.stat(os.path.join(folder, name.replace("-case", "-CASE"))) is None:
             return _Finding("names that differ only in case are different files")

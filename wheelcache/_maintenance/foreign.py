@@ -28,7 +28,7 @@ def find_foreign(fs: RobustIO, layout: Layout, on_error: OnError) -> Iterator[Fo
     yield from _find_foreign_in(fs, layout.version, layout.is_own, on_error)
     for pattern in layout.patterns():
         if pattern.in_shards:
-            yield from _find_foreign_in(fs, pattern.folder, layout.is_shard, on_error)
+            yield from _find_foreign_in(fs, pattern.folder, pattern.of_top().is_ours, on_error)
         # Errors are ignored, because the line above has already reported them.
         shards = walk_shards(fs, pattern.folder, lambda *_: None)
         for folder in shards if pattern.in_shards else [pattern.folder]:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, write_all
 from .._fs.tempnames import OwnerTag
-from .layout import Layout
+from .layout import Layout, is_sealed_counters
 
 _LINE = re.compile(rb"(\d{1,20}) (\d{1,20}) (\d{1,20})(?: (=?)(-?\d{1,20}))?", re.ASCII)
 # The size in bytes from which a file is sealed, and the age in seconds at which a sealed file is merged.
@@ -199,7 +199,7 @@ class Counters:
     def _sealed(self, fs: RobustIO) -> list[str]:
         """Return the paths of the sealed files, oldest first, since their names begin with the time of sealing."""
         names = sorted(entry.name for entry in fs.scan(self._layout.version))
-        return [os.path.join(self._layout.version, name) for name in names if self._layout.is_sealed_counters(name)]
+        return [os.path.join(self._layout.version, name) for name in names if is_sealed_counters(name)]
 
 
 def _sum(data: bytes | None, total: Count = _NOTHING) -> Count:

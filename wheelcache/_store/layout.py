@@ -15,10 +15,15 @@
                      <key>.<owner>.<space>.json  their origin, so that a download can be resumed
         tmp/<owner>.<space>.tmp             wheels that are being copied in
             <owner>.tmp                     other temporary files
+            <owner>-<word>.tmp              probes of ``doctor``
         locks/<key>.lock                    downloads in progress; locks only save work
         quarantine/<owner>-<name>           damaged files
         tally.log                           the counters: hits, misses and sizes, one line per process
         tally-<owner>.log                   a long file of counters, until its sum is written
+
+Beside each function that forms a name stands the pattern that matches its names, and those of every earlier version.
+Only files and folders with such names are ever deleted. A probe of a refused operation may leave ``<owner>.tmp`` in any
+of these folders, so this name is accepted everywhere.
 
 The version of the format is part of the path. An incompatible change becomes ``v2`` beside ``v1``. Names are short,
 lowercase and ASCII, so that no system reserves one or confuses two that differ in case.
@@ -34,7 +39,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .._fs.tempnames import _STAMP_FORM, space_tag
+from .._filenames import has_wheel_form
+from .._fs.tempnames import OWNER, SPACE, space_tag
 from .._request import text_key
 
 VERSION = "v1"
@@ -42,21 +48,11 @@ _MARKS = "CACHEDIR.TAG", ".gitignore"
 
 # The number of hex digits of a key in partial/ and locks/. 128 bits do not collide by chance, and keep the paths short.
 _KEY_DIGITS = 32
-_PARTIAL = ".part"
 
 SHARD_DIGITS = 2
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# The number of hex digits of the digest in the name of a tree. The name is short, because a wheel's files have long
-# paths below it and Windows limits the length of a path. The marker contains the whole digest.
-_TREE_DIGITS = 20
-
-# These patterns are not compiled, because only verify and prune use them and compiling them would delay every process.
-_SHARD = r"\A[0-9a-f]{2}\Z"
-_REST = r"\A[0-9a-f]{62}\Z"
-_POINTER_OR_METADATA = r"\A[0-9a-f]+\.json\Z"
-_TREE = rf"\A[0-9a-f]{{{_TREE_DIGITS}}}-[0-9]+\Z"
-_MARKER = rf"\A[0-9a-f]{{{_TREE_DIGITS}}}-[0-9]+\.json\Z"
-_LOCK = rf"\A[0-9a-f]{{{_KEY_DIGITS}}}\.lock\Z"
+# Common file systems allow names of this length.
+_LONGEST = 255
 
 
 class FolderPattern(NamedTuple):
@@ -77,7 +73,11 @@ class FolderPattern(NamedTuple):
     def is_ours(self, name: str, is_folder: bool) -> bool:
         """Return whether wheelcache uses this name for a file or a folder."""
         pattern = self.folders if is_folder else self.files
-        return bool(pattern) and re.search(pattern, name) is not None
+        return (bool(pattern) and _matches(pattern, name)) or is_temporary(name)
+
+    def of_top(self) -> FolderPattern:
+        """Return the names directly in the folder. They are those of its shards, if the names are distributed."""
+        return FolderPattern(self.folder, in_shards=False, folders=_SHARD) if self.in_shards else self
 
 
 class Layout:
@@ -144,17 +144,15 @@ class Layout:
 
     def tree(self, sha256: str, number: int) -> str:
         """Return the folder of a tree. :func:`marker_path` returns the path of its marker."""
-        return os.path.join(self.trees, sha256[:2], f"{sha256[2 : 2 + _TREE_DIGITS]}-{number}")
+        return os.path.join(self.trees, sha256[:2], _tree_name(sha256, number))
 
     def pointer(self, key: str) -> str:
         """Return the path of the pointer of a URL, or of a hash other than sha256."""
-        name = text_key(key)
-        return os.path.join(self.urls, name[:2], name[2:] + ".json")
+        return os.path.join(self.urls, *_name_in_shard(key))
 
     def metadata(self, key: str) -> str:
         """Return the path of the METADATA of a wheel that is not in the cache."""
-        name = text_key(key)
-        return os.path.join(self.metadata_files, name[:2], name[2:] + ".json")
+        return os.path.join(self.metadata_files, *_name_in_shard(key))
 
     def partials(self, key: str) -> tuple[str, str]:
         """Return the folder of the partial downloads of a key, and the prefix of their names."""
@@ -164,60 +162,44 @@ class Layout:
     def new_partial(self, key: str, owner: str, space: str = "") -> str:
         """Return a path for a new download of a key by a process in the PID namespace ``space``."""
         folder, prefix = self.partials(key)
-        return os.path.join(folder, f"{prefix}{owner}.{space_tag(space)}{_PARTIAL}")
+        return os.path.join(folder, f"{prefix}{owner}.{space_tag(space)}{_PARTIAL_ENDING}")
 
-    @staticmethod
-    def is_partial(name: str, space: str | None = None) -> bool:
-        """Return whether the name is that of a partial download. With ``space``, it must be of that PID namespace."""
-        ending = _PARTIAL if space is None else f".{space_tag(space)}{_PARTIAL}"
-        return name.endswith(ending)
-
-    @staticmethod
-    def origin_file(partial: str) -> str:
-        """Return the path of the origin file of a partial download. That file names the source of the bytes."""
-        return partial.removesuffix(_PARTIAL) + ".json"
-
-    def new_temporary(self, owner: str, space: str | None = None) -> str:
+    def new_temporary(self, owner: str, space: str | None = None, *, word: str = "") -> str:
         """Return a path for a new temporary file.
 
-        The name of a long-lived file contains the PID namespace of its owner.
+        The name of a long-lived file contains the PID namespace of its owner. That of a probe may contain a word.
         """
-        return os.path.join(self.tmp, f"{owner}.tmp" if space is None else f"{owner}.{space_tag(space)}.tmp")
+        return os.path.join(self.tmp, _temporary_name(owner, space, word))
 
     def lock(self, key: str) -> str:
         """Return the path of the lock of a key."""
-        return os.path.join(self.locks, text_key(key)[:_KEY_DIGITS] + ".lock")
+        return os.path.join(self.locks, _lock_name(key))
 
     def sealed_counters(self, owner: str) -> str:
         """Return a path for a sealed file of counters. No process appends to such a file any more."""
-        return os.path.join(self.version, f"tally-{owner}.log")
+        return os.path.join(self.version, _sealed_counters_name(owner))
 
-    def is_sealed_counters(self, name: str) -> bool:
-        """Return whether the name is that of a sealed file of counters."""
-        return name.startswith("tally-") and name.endswith(".log")
+    def areas(self) -> tuple[str, ...]:
+        """Return the folders that this version's folder contains."""
+        return tuple(pattern.folder for pattern in self.patterns())
 
     def is_own(self, name: str, is_folder: bool) -> bool:
         """Return whether wheelcache uses this name in the folder of this version."""
-        folders = (self.wheels, self.trees, self.urls, self.partial, self.tmp, self.locks, self.quarantine)
         if is_folder:
-            return name in {os.path.basename(path) for path in (*folders, self.metadata_files)}
-        return name in {os.path.basename(self.counters), *_MARKS} or self.is_sealed_counters(name)
-
-    @staticmethod
-    def is_shard(name: str, is_folder: bool) -> bool:
-        """Return whether the name is that of a shard."""
-        return is_folder and re.search(_SHARD, name) is not None
+            return name in map(os.path.basename, self.areas())
+        return name in {os.path.basename(self.counters), *_MARKS} or is_sealed_counters(name) or is_temporary(name)
 
     def patterns(self) -> tuple[FolderPattern, ...]:
-        """Return the names used in each folder, except for quarantine, where any name is allowed."""
+        """Return the names used in each folder of this version's folder."""
         return (
             FolderPattern(self.wheels, in_shards=True, folders=_REST),
             FolderPattern(self.trees, in_shards=True, files=_MARKER, folders=_TREE),
             FolderPattern(self.urls, in_shards=True, files=_POINTER_OR_METADATA),
             FolderPattern(self.metadata_files, in_shards=True, files=_POINTER_OR_METADATA),
-            FolderPattern(self.partial, in_shards=True, files=_STAMP_FORM),
-            FolderPattern(self.tmp, in_shards=False, files=_STAMP_FORM, folders=_STAMP_FORM),
+            FolderPattern(self.partial, in_shards=True, files=_PARTIAL_OR_ORIGIN),
+            FolderPattern(self.tmp, in_shards=False, files=_TEMPORARY, folders=_TEMPORARY),
             FolderPattern(self.locks, in_shards=False, files=_LOCK),
+            FolderPattern(self.quarantine, in_shards=False, files=_QUARANTINED),
         )
 
     def digest_of(self, shard: str, name: str) -> str | None:
@@ -227,10 +209,28 @@ class Layout:
 
     def quarantined(self, owner: str, path: str) -> str:
         """Return the path of a damaged file in quarantine."""
-        return os.path.join(self.quarantine, f"{owner}-{os.path.basename(path)}"[:_LONGEST])
+        return os.path.join(self.quarantine, _quarantined_name(owner, path))
 
 
-_LONGEST = 255
+def _matches(pattern: str, name: str) -> bool:
+    # The patterns are compiled here and not above, because only verify and prune use most of them and compiling them
+    # would delay every process.
+    return re.search(pattern, name) is not None
+
+
+# Shards, and the folders of entries
+
+
+_SHARD = rf"\A[0-9a-f]{{{SHARD_DIGITS}}}\Z"
+_REST = rf"\A[0-9a-f]{{{64 - SHARD_DIGITS}}}\Z"
+
+
+def is_shard(name: str) -> bool:
+    """Return whether the name is that of a shard."""
+    return _matches(_SHARD, name)
+
+
+# Wheels: their form is that of every wheel file name
 
 
 def record_name(filename: str) -> str:
@@ -240,7 +240,7 @@ def record_name(filename: str) -> str:
 
 def is_record(name: str) -> bool:
     """Return whether the name in the folder of an entry is that of a record."""
-    return name.endswith(".json")
+    return name.endswith(".json") and has_wheel_form(wheel_name(name))
 
 
 def wheel_name(record: str) -> str:
@@ -250,7 +250,7 @@ def wheel_name(record: str) -> str:
 
 def is_blob(name: str) -> bool:
     """Return whether the name in the folder of an entry is that of a blob."""
-    return name.endswith(".whl")
+    return has_wheel_form(name)
 
 
 def is_place(name: str) -> bool:
@@ -259,21 +259,108 @@ def is_place(name: str) -> bool:
     return name.isascii() and name.isdigit() and not name.startswith("0")
 
 
+# Trees and their markers
+
+# The number of hex digits of the digest in the name of a tree. The name is short, because a wheel's files have long
+# paths below it and Windows limits the length of a path. The marker contains the whole digest.
+_TREE_DIGITS = 20
+_TREE = rf"\A[0-9a-f]{{{_TREE_DIGITS}}}-(?:0|[1-9][0-9]*)\Z"
+_MARKER = _TREE.replace(r"\Z", r"\.json\Z")
+
+
+def _tree_name(sha256: str, number: int) -> str:
+    return f"{sha256[SHARD_DIGITS : SHARD_DIGITS + _TREE_DIGITS]}-{number}"
+
+
+def is_tree(name: str) -> bool:
+    """Return whether the name is that of the folder of a tree."""
+    return _matches(_TREE, name)
+
+
 def marker_path(folder: str) -> str:
     """Return the path of the marker of the tree in this folder."""
     return folder + ".json"
 
 
-def is_pointer_or_metadata(name: str) -> bool:
-    """Return whether the name is that of a pointer, or of METADATA."""
-    return re.search(_POINTER_OR_METADATA, name) is not None
-
-
-def is_tree(name: str) -> bool:
-    """Return whether the name is that of the folder of a tree."""
-    return re.search(_TREE, name) is not None
-
-
 def tree_folder(marker: str) -> str:
     """Return the folder of the tree that the marker at this path belongs to."""
     return marker.removesuffix(".json")
+
+
+# Pointers and METADATA
+
+_POINTER_OR_METADATA = rf"\A[0-9a-f]{{{64 - SHARD_DIGITS}}}\.json\Z"
+
+
+def _name_in_shard(key: str) -> tuple[str, str]:
+    name = text_key(key)
+    return name[:SHARD_DIGITS], name[SHARD_DIGITS:] + ".json"
+
+
+def is_pointer_or_metadata(name: str) -> bool:
+    """Return whether the name is that of a pointer, or of METADATA."""
+    return _matches(_POINTER_OR_METADATA, name)
+
+
+# Partial downloads and their origin files
+
+_PARTIAL_ENDING = ".part"
+_PARTIAL_OR_ORIGIN = rf"\A[0-9a-f]{{{_KEY_DIGITS}}}\.{OWNER}\.{SPACE}\.(?:part|json)\Z"
+
+
+def is_partial(name: str, space: str | None = None) -> bool:
+    """Return whether the name is that of a partial download. With ``space``, it must be of that PID namespace."""
+    ending = _PARTIAL_ENDING if space is None else f".{space_tag(space)}{_PARTIAL_ENDING}"
+    return name.endswith(ending) and _matches(_PARTIAL_OR_ORIGIN, name)
+
+
+def origin_file(partial: str) -> str:
+    """Return the path of the origin file of a partial download. That file names the source of the bytes."""
+    return partial.removesuffix(_PARTIAL_ENDING) + ".json"
+
+
+# Temporary files
+
+_TEMPORARY = rf"\A{OWNER}(?:-[a-z]+)?(?:\.{SPACE})?\.tmp\Z"
+
+
+def _temporary_name(owner: str, space: str | None, word: str) -> str:
+    word = f"-{word}" if word else ""
+    return f"{owner}{word}.tmp" if space is None else f"{owner}{word}.{space_tag(space)}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether the name is that of a temporary file, or of a probe."""
+    return name.endswith(".tmp") and _matches(_TEMPORARY, name)
+
+
+# Locks
+
+_LOCK = rf"\A[0-9a-f]{{{_KEY_DIGITS}}}\.lock\Z"
+
+
+def _lock_name(key: str) -> str:
+    return text_key(key)[:_KEY_DIGITS] + ".lock"
+
+
+# Quarantine. Damaged files have had any name.
+
+_QUARANTINED = rf"(?s)\A{OWNER}-."
+
+
+def _quarantined_name(owner: str, path: str) -> str:
+    return f"{owner}-{os.path.basename(path)}"[:_LONGEST]
+
+
+# Sealed counters
+
+_SEALED_COUNTERS = rf"\Atally-{OWNER}\.log\Z"
+
+
+def _sealed_counters_name(owner: str) -> str:
+    return f"tally-{owner}.log"
+
+
+def is_sealed_counters(name: str) -> bool:
+    """Return whether the name is that of a sealed file of counters."""
+    return name.endswith(".log") and _matches(_SEALED_COUNTERS, name)
