@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, BinaryIO
 from ._cache import Cache, core_of
 from ._fs.link import LinkStrategy
 from ._fs.robustio import RobustIO
+from ._fs.small import read_small
 from ._imports import import_lock
 from ._models import CachedWheel, LinkMode
 from ._operation import Operation
 from ._os.system import System
 from ._store.layout import Layout, marker_path
 from ._unpack.link_tree import TreeLinker
-from ._unpack.manifest import ManifestDir, decode_marker, is_executable
+from ._unpack.manifest import MAX_MARKER, ManifestDir, decode_marker, is_executable
 
 if TYPE_CHECKING:
     from installer.destinations import SchemeDictionaryDestination, WheelDestination
@@ -81,7 +82,7 @@ class TreeSource(WheelSource):
         self._fs = _new_fs()
         self._root = str(cache.unpack(wheel).path)
         self._never_hardlink_from = core_of(cache).never_hardlink_from
-        data = self._fs.read(marker_path(self._root))
+        data = read_small(self._fs, marker_path(self._root), MAX_MARKER)
         manifest = None if data is None else decode_marker(data)
         if manifest is None:
             raise FileNotFoundError(
@@ -113,12 +114,22 @@ class TreeSource(WheelSource):
             KeyError: if the wheel has no such file.
             FileNotFoundError: if the tree was pruned.
         """
-        path = os.path.join(self._root, self._dist_info, *filename.split("/"))
-        data = self._fs.read(path)
-        if data is None and filename in self.dist_info_filenames:
-            raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned and must be unpacked again", path)
-        if data is None:
+        relative = f"{self._dist_info}/{filename}"
+        size = next(
+            (
+                size
+                for folder in self._folders
+                for name, size in zip(folder.names, folder.sizes, strict=True)
+                if folder.relative(name) == relative
+            ),
+            None,
+        )
+        if size is None:
             raise KeyError(filename)
+        path = os.path.join(self._root, *relative.split("/"))
+        data = read_small(self._fs, path, size)
+        if data is None:
+            raise FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned and must be unpacked again", path)
         return data.decode("utf-8")
 
     def validate_record(self, *, validate_contents: bool = True) -> None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty import Both, Doing, FaultyFiles, FileCall, Plan, Refuse, Refusing, code_text, os_error
+from faulty import Both, Code, Doing, FaultyFiles, FileCall, Plan, Refuse, Refusing, code_text, os_error
 from machines import Machine
 from marks import not_on_windows
 from oracle import check_error
@@ -385,7 +385,7 @@ def test_a_read_that_stays_refused_names_the_holder(
         assert second.get(added.digest) is not None
 
 
-@pytest.mark.parametrize("operation", ["open_read", "read"])
+@pytest.mark.parametrize("operation", ["open_read", "read_small*"])
 @pytest.mark.parametrize(
     ("code", "holders", "cause"),
     [(5, (), Cause.DENIED), (5, ("av.exe (pid 7)",), Cause.HELD), (32, (), Cause.HELD), (303, (), Cause.HELD)],
@@ -404,11 +404,22 @@ def test_a_read_that_stays_denied_is_a_permission(
     wheel = put(cache, tmp_path)
     machine.reboot()
     machine.holders = holders
-    files.plan = Refusing(Refuse(operation, code, "*wheels*"), Refuse("read_with_mtime", code, "*wheels*"))
+    files.plan = Refusing(Refuse(operation, code, "*wheels*"))
     with machine.cache(cache.path, io_timeout=1.0) as second, pytest.raises(CommitError) as caught:
         second.get(wheel.digest, filename=wheel.filename)
     assert caught.value.cause is cause
     assert ("permission" in caught.value.advice) is (cause is Cause.DENIED)
+
+
+@pytest.mark.parametrize("code", [4, "EMFILE", "ENFILE"])
+def test_too_many_open_files_are_not_a_miss(
+    code: Code, files: FaultyFiles, machine: Machine, cache: Cache, tmp_path: Path
+) -> None:
+    """If no file can be opened, the wheel may be in the cache, so the error is raised with its advice."""
+    added = put(cache, tmp_path)
+    files.plan = Refusing(Refuse("read_small*", code))
+    with machine.cache(cache.path) as second, pytest.raises(CommitError, match="limit of open files"):
+        second.get(added.digest)
 
 
 # Linking wheels out

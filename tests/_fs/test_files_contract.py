@@ -16,8 +16,8 @@ def test_a_file_is_read_whole(tmp_path: Path, size: int) -> None:
     """All bytes are returned for sizes below, at and above the limit of a single read."""
     path = tmp_path / "file"
     path.write_bytes(os.urandom(size))
-    assert native().read(str(path)) == path.read_bytes()
-    assert native().read_with_mtime(str(path)) == (path.read_bytes(), path.stat().st_mtime)
+    assert native().read_small(str(path), size) == path.read_bytes()
+    assert native().read_small_with_mtime(str(path), size) == (path.read_bytes(), path.stat().st_mtime)
 
 
 def test_a_large_file_is_read_in_one_piece(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_large_file_is_read_in_one_piece(tmp_path: Path) -> None:
     path.write_bytes(bytes(size))
     tracemalloc.start()
     try:
-        assert len(native().read(str(path))) == size
+        assert len(native().read_small(str(path), size)) == size
         assert tracemalloc.get_traced_memory()[1] < size * 3 // 2
     finally:
         tracemalloc.stop()

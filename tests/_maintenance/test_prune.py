@@ -101,7 +101,7 @@ def test_use_is_marked_once_a_day_and_never_by_looking(machine: Machine, cache: 
     with machine.cache(cache.path) as other:
         machine.files.forget()
         assert other.get(old.digest) is not None
-        assert [name for name, _ in machine.files.log] == ["scan", "read_with_mtime", "stat"]
+        assert [name for name, _ in machine.files.log] == ["scan", "read_small_with_mtime", "stat"]
     assert digests(cache.prune(max_size=SIZE).removed) == [young.digest]
 
 

@@ -54,7 +54,7 @@ def test_a_hit_is_one_read_and_one_stat(folder: Path, machine: Machine, server: 
         blob, record = the_blob(folder), records(cache)[0]
         machine.files.forget()
         cache.fetch(server.url(wheel.path), hashes=wheel.digest)
-        assert machine.files.log == [("read_with_mtime", str(record)), ("stat", str(blob))]
+        assert machine.files.log == [("read_small_with_mtime", str(record)), ("stat", str(blob))]
         machine.files.forget()
         cache.fetch(server.url(wheel.path), hashes=wheel.digest)
         assert machine.files.log == [("stat", str(blob))]

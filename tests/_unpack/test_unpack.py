@@ -83,7 +83,7 @@ def test_a_tree_is_made_once(cache: Cache, found: CachedWheel, machine: Machine)
     before = listing(cache.path)
     machine.files.forget()
     assert tree_of(cache, found) == tree
-    assert machine.files.calls("read") == [str(marker_of(tree))]
+    assert machine.files.calls("read_small") == [str(marker_of(tree))]
     assert machine.files.calls("open_read") == machine.files.calls("create") == []
     assert listing(cache.path) == before
 

@@ -433,11 +433,11 @@ class FaultyFiles:
     def open_append(self, path: str) -> FaultyHandle:
         return self._opened("open_append", path, self.inner.open_append)
 
-    def read(self, path: str) -> bytes:
-        return self.perform("read", path, lambda: self.inner.read(path))
+    def read_small(self, path: str, limit: int) -> bytes:
+        return self.perform("read_small", path, lambda: self.inner.read_small(path, limit))
 
-    def read_with_mtime(self, path: str) -> tuple[bytes, float]:
-        return self.perform("read_with_mtime", path, lambda: self.inner.read_with_mtime(path))
+    def read_small_with_mtime(self, path: str, limit: int) -> tuple[bytes, float]:
+        return self.perform("read_small_with_mtime", path, lambda: self.inner.read_small_with_mtime(path, limit))
 
     def touch(self, path: str, seconds: float) -> None:
         self.perform("touch", path, lambda: self.inner.touch(path, seconds))

@@ -19,6 +19,7 @@ from .._archive.wheel import LARGEST_METADATA, WheelArchive
 from .._archive.zip import ReadAt
 from .._exceptions import CommitError, DownloadError, HashMismatchError, InvalidWheelError
 from .._fs.robustio import RobustIO
+from .._fs.small import read_optional
 from .._fs.tempnames import OwnerTag
 from .._hashes import MultiHash
 from .._http.client import HttpClient
@@ -38,6 +39,8 @@ _ATTEMPTS = 4
 _ATTEMPTS_OF_A_RANGE = 2
 # The pause after an attempt, in seconds, multiplied by the number of the attempt.
 _WAIT = 0.5
+# Bytes of the file that keeps METADATA. JSON needs 6 bytes for a byte that is not ASCII. Larger METADATA is not kept.
+_LARGEST_KEPT = LARGEST_METADATA
 
 
 def read_metadata(read_at: ReadAt, size: int, request: ResolvedRequest, path: str | None = None) -> bytes:
@@ -182,7 +185,7 @@ class Metadata:
         """Return METADATA with these hashes that was kept, or ``None`` if there is no such METADATA."""
         keys = (_key(fs, request, hashes, is_private=is_private) for is_private in (True, False))
         for key in filter(None, keys):
-            text = (decode(fs.read(self._layout.metadata(key)) or b"") or {}).get("metadata")
+            text = (decode(read_optional(fs, self._layout.metadata(key), _LARGEST_KEPT) or b"") or {}).get("metadata")
             if isinstance(text, str):
                 try:
                     return check_metadata(text.encode("latin-1", "replace"), request, hashes)
@@ -211,6 +214,8 @@ class Metadata:
         temporary = self._layout.new_temporary(OwnerTag.new(system.now(), system.boot()))
         try:
             content = encode({"metadata": data.decode("latin-1")})
+            if len(content) > _LARGEST_KEPT:
+                return
             fs.without_waiting().write_small(self._layout.metadata(key), content, temporary)
         except CommitError:
             pass  # the next caller requests METADATA again

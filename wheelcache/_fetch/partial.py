@@ -34,6 +34,8 @@ from .._store.staging import StagedFile
 _MIN_BYTES = 1 << 14
 # A download of at least this size has an origin file before it ends, in case the process is killed.
 _ORIGIN_FILE_FROM = 1 << 20
+# Bytes. The longest field is the validator, which has at most 1024 characters.
+_LARGEST_ORIGIN_FILE = 1 << 16
 # After a leftover of an unknown owner was copied, the original is deleted if it was not written to for this long.
 _IDLE_SECONDS = 600.0
 
@@ -337,7 +339,7 @@ def _inspect(fs: RobustIO, path: str, owner: OwnerTag, stat: os.stat_result) -> 
 
 def _read_origin(fs: RobustIO, path: str) -> tuple[Origin | None, int | None]:
     try:
-        fields = decode(fs.files.read(path)) or {}
+        fields = decode(fs.files.read_small(path, _LARGEST_ORIGIN_FILE)) or {}
     except OSError:
         fields = {}
     match fields:

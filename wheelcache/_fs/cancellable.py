@@ -54,13 +54,13 @@ class CancellableFiles:
         self._check()
         return self._files.open_append(path)
 
-    def read(self, path: str) -> bytes:
+    def read_small(self, path: str, limit: int) -> bytes:
         self._check()
-        return self._files.read(path)
+        return self._files.read_small(path, limit)
 
-    def read_with_mtime(self, path: str) -> tuple[bytes, float]:
+    def read_small_with_mtime(self, path: str, limit: int) -> tuple[bytes, float]:
         self._check()
-        return self._files.read_with_mtime(path)
+        return self._files.read_small_with_mtime(path, limit)
 
     def touch(self, path: str, seconds: float) -> None:
         self._check()

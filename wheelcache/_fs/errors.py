@@ -121,6 +121,10 @@ def can_be_transient(error: OSError, path: str) -> bool:
     On a local file system, EACCES means that a permission is missing. Waiting does not change this. Only file systems
     that relay errors of another machine or program use this code for a file that is held.
     """
+    # Files are opened without blocking. If a file server holds a lease on the file, it returns the lease meanwhile:
+    # https://man7.org/linux/man-pages/man2/F_GETLEASE.2const.html
+    if error.errno == errno.EAGAIN:
+        return True
     if sys.platform == "win32" or error.errno not in _TRANSIENT_ON_FOREIGN:
         return False
     with import_lock:
@@ -143,6 +147,11 @@ def is_limited_to_folder(error: OSError, *, same_volume: bool) -> bool:
     if winerror is None:
         return same_volume and error.errno == errno.EXDEV
     return winerror in _WINERRORS_OF_CLOUD_FILES or (same_volume and winerror == _NOT_SAME_DEVICE)
+
+
+def are_too_many_files_open(error: OSError) -> bool:
+    """Return whether no further file can be opened in this process or on this machine."""
+    return winerror_of(error) == _TOO_MANY_OPEN_FILES or error.errno in {errno.EMFILE, errno.ENFILE}
 
 
 def is_delete_pending(error: OSError) -> bool:

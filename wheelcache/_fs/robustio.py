@@ -231,14 +231,6 @@ class RobustIO:
             self.make_folder(parent)
             self.files.mkdir(path)
 
-    def read(self, path: str) -> bytes | None:
-        """Return the bytes of a small file, or ``None`` if it is missing."""
-        return self._unless_missing("read", path, lambda: self.files.read(path))
-
-    def read_with_mtime(self, path: str) -> tuple[bytes, float] | None:
-        """Return the bytes of a small file and its time stamp, or ``None`` if it is missing."""
-        return self._unless_missing("read", path, lambda: self.files.read_with_mtime(path))
-
     def open_read(self, path: str) -> BinaryIO | None:
         """Open a file for reading, or return ``None`` if it is missing."""
         return self._unless_missing("open", path, lambda: self.files.open_read(path))

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, hash_file
+from .._fs.small import read_optional, read_small
 from .._fs.tempnames import OwnerTag
 from .._hashes import sha256_of
 from .._models import Phase
 from .._reports import Action, ProblemKind
 from .._store.layout import Layout
-from .._store.records import Record, StatFingerprint, decode_record, write_record
+from .._store.records import MAX_RECORD, Record, StatFingerprint, decode_record, write_record
 from .._store.walk import Blob, EntryFolder, read_plain_record, scan_entry
 from .suspects import Suspect, quarantine, remove_file, suspect_foreign
 
@@ -94,7 +95,7 @@ class _EntryCheck:
         sha256 = self._entry.sha256
         path = self._layout.record(sha256, name)
         try:
-            data = fs.read(path)
+            data = read_small(fs, path, MAX_RECORD)
         except CommitError:
             self._blobs_with_record.update(blob.path for blob in self._blobs_named(name))
             return [Suspect(ProblemKind.UNREADABLE, path, sha256)]
@@ -211,10 +212,7 @@ class _EntryCheck:
 
     def _read_record(self, fs: RobustIO, name: str) -> Record | None:
         """Return the record of a wheel, or ``None`` if it is missing, torn or unreadable."""
-        try:
-            data = fs.without_waiting().read(self._layout.record(self._entry.sha256, name))
-        except CommitError:
-            return None
+        data = read_optional(fs.without_waiting(), self._layout.record(self._entry.sha256, name), MAX_RECORD)
         return None if data is None else decode_record(data, self._entry.sha256)
 
     def _blob_path(self, record: Record) -> str:

@@ -21,6 +21,7 @@ from .._fs.errors import ErrorKind, advice_for, cause_of, classify, code_of
 from .._fs.lock import FileLock
 from .._fs.persist import checked_copy
 from .._fs.robustio import RobustIO, close_quietly, write_all
+from .._fs.small import read_small
 from .._fs.tempnames import OwnerTag
 from .._hashes import MultiHash
 from .._http.client import HttpClient
@@ -255,7 +256,7 @@ class _Examination:
 
     def _probe_write(self) -> _Finding:
         path = self._new_file()
-        if self._fs.read(path) != _CONTENT:
+        if read_small(self._fs, path, len(_CONTENT)) != _CONTENT:
             return _Finding("the bytes read differ from the bytes written", ok=False, advice="Check the volume.")
         return _Finding(f"{len(_CONTENT) // 1024} KiB written and read back")
 
@@ -379,7 +380,8 @@ class _Examination:
         self._probe_paths.pop()
         room = _LONGEST_NAME - (stamp_and_folder - len(self._layout.tmp))
         path = self._new_file("long" * max(1, min(room, _LONG_PATH - stamp_and_folder) // 4))
-        return self._try("read", path, lambda: self._fs.files.read(path)).finding(f"{len(path)} characters")
+        outcome = self._try("read", path, lambda: self._fs.files.read_small(path, len(_CONTENT)))
+        return outcome.finding(f"{len(path)} characters")
 
     def _probe_case(self) -> _Finding:
         path = self._new_file("case")

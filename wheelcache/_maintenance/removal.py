@@ -24,10 +24,11 @@ from pathlib import Path
 from .._exceptions import CommitError
 from .._fs.errors import cause_of, code_of, is_delete_pending
 from .._fs.robustio import RobustIO, is_missing
+from .._fs.small import read_small
 from .._models import CachedWheel, Phase, Status
 from .._reports import PruneReport, Skipped
 from .._store.layout import SHARD_DIGITS, Layout
-from .._store.records import decode_record
+from .._store.records import MAX_RECORD, decode_record
 from .._store.walk import Blob, EntryFolder, scan_entry
 from .._unpack.trees import Outcome, TreeStore, remove_recursively
 
@@ -180,7 +181,7 @@ class Remover:
         blobs = [blob for blob in entry.blobs if blob.filename == name]
         if len(blobs) > 1:
             try:
-                data = self.fs.read(self.layout.record(entry.sha256, name))
+                data = read_small(self.fs, self.layout.record(entry.sha256, name), MAX_RECORD)
             except CommitError:
                 data = None  # no other process can distinguish the two blobs either
             record = None if data is None else decode_record(data, entry.sha256)
@@ -217,7 +218,7 @@ class Remover:
         try:
             if sha256[:SHARD_DIGITS] not in self._shards_with_trees():
                 return True
-            for tree in list(self.trees.iter_marked(self._cleanup, sha256)):
+            for tree in list(self.trees.iter_marked(self._cleanup, sha256, skip_unreadable=False)):
                 outcome = Outcome.REMOVED if self.dry_run else self.trees.remove_tree(self._cleanup, tree)
                 if outcome is Outcome.REMOVED:
                     self.shrunk += tree.size

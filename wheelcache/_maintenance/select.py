@@ -16,16 +16,19 @@ from packaging.utils import canonicalize_name
 
 from .. import _hashes
 from .._exceptions import CommitError
-from .._fs.robustio import RobustIO, hash_file
+from .._fs.robustio import RobustIO, hash_file, reading
+from .._fs.small import read_small
 from .._imports import third_party_import_lock
 from .._models import CachedWheel, Keep
 from .._store.layout import Layout
-from .._store.records import decode_record
+from .._store.records import MAX_RECORD, decode_record
 from .._store.walk import EntryFolder, walk_entries
 
 FindDigest: TypeAlias = Callable[[str], str | None]
 """A function that returns the sha256 for ``"<algorithm>:<hex>"`` of another strong hash, or ``None``."""
 
+# Bytes. A lock file with a thousand packages, each with wheels for many platforms, has a few megabytes.
+_LARGEST_LOCK_FILE = 64 << 20
 # https://packaging.python.org/en/latest/specifications/name-normalization/
 _PROJECT = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.ASCII | re.IGNORECASE)
 
@@ -177,7 +180,7 @@ def _collect_hashes(fs: RobustIO, layout: Layout, entry: EntryFolder, algorithms
     """
     hashes: dict[str, str] = {}
     for name in entry.names:
-        data = fs.read(layout.record(entry.sha256, name))
+        data = read_small(fs, layout.record(entry.sha256, name), MAX_RECORD)
         record = None if data is None else decode_record(data, entry.sha256)
         hashes |= {} if record is None else record.hashes
     for blob in entry.blobs:
@@ -192,9 +195,15 @@ def _read_lock_file(fs: RobustIO, path: str) -> list[_KeepRequest]:
     """Return the wheels of a lock file, for all platforms."""
     if fs.files.is_dir(path):
         raise IsADirectoryError(errno.EISDIR, "this is a folder, not a lock file", path)
-    data = fs.read(path)
-    if data is None:
+    file = fs.open_read(path)
+    if file is None:
         raise FileNotFoundError(errno.ENOENT, "the lock file does not exist", path)
+    with reading(file):
+        data = b""
+        while len(data) <= _LARGEST_LOCK_FILE and (more := file.read(_LARGEST_LOCK_FILE + 1 - len(data))):
+            data += more
+    if len(data) > _LARGEST_LOCK_FILE:
+        raise ValueError(f"the lock file {path} has more than {_LARGEST_LOCK_FILE} bytes")
     requests: list[_KeepRequest] = []
     for filename, given in _parse_wheels(data, path):
         try:

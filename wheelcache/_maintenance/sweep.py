@@ -9,13 +9,13 @@ for a week if it is a partial download. The names of short-lived files do not co
 from __future__ import annotations
 
 import os
-import stat as modes
 from collections.abc import Callable, Iterator
 
 from .._exceptions import CommitError
 from .._fs.lock import FileLock
+from .._fs.small import read_small
 from .._fs.tempnames import OwnerTag, boot_tag, space_tag
-from .._store.index import digest_in_pointer
+from .._store.index import MAX_POINTER, digest_in_pointer
 from .._store.walk import EntryFolder, scan_folder, walk_files
 from .removal import Remover
 
@@ -65,8 +65,7 @@ class Sweeper:
         """
         for path, stat in self._files(self._layout.urls):
             try:
-                # Only regular files are read, because reading a pipe would wait for a writer.
-                sha256 = digest_in_pointer(self._fs.read(path)) if modes.S_ISREG(stat.st_mode) else None
+                sha256 = digest_in_pointer(read_small(self._fs, path, MAX_POINTER))
                 is_valid = not self._everything and sha256 is not None and exists(sha256)
             except CommitError as error:
                 self._remover.skip(path, error)

@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO
+from .._fs.small import read_small
 from .._models import Phase
 from .._operation import CancelToken
 from .._reports import Action, Problem, ProblemKind, VerifyReport
-from .._store.index import digest_in_pointer
+from .._store.index import MAX_POINTER, digest_in_pointer
 from .._store.layout import Layout, is_pointer_or_metadata
 from .._store.walk import scan_folder, walk_digests, walk_shards
 from .._threads import ThreadGroup, one_at_a_time
@@ -98,7 +99,7 @@ class Verifier:
 
     def _check_pointer(self, fs: RobustIO, path: str) -> list[Suspect]:
         try:
-            sha256 = digest_in_pointer(fs.read(path))
+            sha256 = digest_in_pointer(read_small(fs, path, MAX_POINTER))
             if sha256 is not None and fs.stat(self._layout.entry(sha256)) is not None:
                 return []
         except CommitError:

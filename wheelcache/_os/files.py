@@ -139,21 +139,22 @@ class FileSystem(Protocol):
         """Open a file so that every write is appended, even beside other writers. Create it if it is missing."""
         ...
 
-    def read(self, path: str) -> bytes:
-        """Return the content of a small file.
+    def read_small(self, path: str, limit: int) -> bytes:
+        """Return the content of a regular file of at most ``limit`` bytes. Never waits for a writer of a pipe.
 
         Raises:
             FileNotFoundError: if the file does not exist.
+            UnsafePathError: if the file is a link, a folder, a pipe or a device, or is larger than ``limit``.
         """
         ...
 
-    def read_with_mtime(self, path: str) -> tuple[bytes, float]:
-        """Return the content of a small file, and its time of modification in seconds since the epoch.
+    def read_small_with_mtime(self, path: str, limit: int) -> tuple[bytes, float]:
+        """Read a file like :meth:`read_small`, and return its time of modification too, in seconds since the epoch.
 
         Both are read from the same open file, so that a concurrent replacement does not mix two files.
 
         Raises:
-            FileNotFoundError: if the file does not exist.
+            FileNotFoundError, UnsafePathError: as for :meth:`read_small`.
         """
         ...
 

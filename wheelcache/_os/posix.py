@@ -17,6 +17,7 @@ import fcntl
 
 from .._imports import import_lock
 from .confined.entries import FolderEntry
+from .confined.small import not_regular, read_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +38,11 @@ _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_CREAT | os.O_EXCL
 # These handles only resolve names. O_PATH is cheaper, but exists only on Linux.
 _LOOKUP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-_SMALL_FILE = 1 << 16
+# The flag O_NONBLOCK keeps the open call from waiting for the writer of a pipe. It has no effect on a regular file.
+_READ_SMALL = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+# Opening a link fails with ELOOP, or with EMLINK on FreeBSD. Opening a socket or a device without a driver fails with
+# the other codes: https://man7.org/linux/man-pages/man2/open.2.html
+_NOT_REGULAR = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP}
 
 
 class PosixFolder:
@@ -102,19 +107,12 @@ class PosixFiles:
     def _open_or_create(self, path: str, flags: int) -> int:
         return os.open(path, flags | os.O_CREAT, 0o666)
 
-    def read(self, path: str) -> bytes:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return _read_all(handle)
-        finally:
-            os.close(handle)
+    def read_small(self, path: str, limit: int) -> bytes:
+        return _read_small(path, limit)[0]
 
-    def read_with_mtime(self, path: str) -> tuple[bytes, float]:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return _read_all(handle), os.fstat(handle).st_mtime
-        finally:
-            os.close(handle)
+    def read_small_with_mtime(self, path: str, limit: int) -> tuple[bytes, float]:
+        data, status = _read_small(path, limit)
+        return data, status.st_mtime
 
     def touch(self, path: str, seconds: float) -> None:
         try:
@@ -326,14 +324,21 @@ class _FolderWithModes(PosixFolder):
         self._modes.apply(handle, mode, self._handle)
 
 
-def _read_all(handle: int) -> bytes:
-    data = os.read(handle, _SMALL_FILE)
-    if len(data) < _SMALL_FILE:
-        return data
-    # The file is read again in one piece, since joining the parts would take time and memory for a second copy.
-    os.lseek(handle, 0, os.SEEK_SET)
-    with io.FileIO(handle, closefd=False) as file:
-        return file.readall()
+def _read_small(path: str, limit: int) -> tuple[bytes, os.stat_result]:
+    """Return the content and the status of a regular file of at most ``limit`` bytes."""
+    try:
+        handle = os.open(path, _READ_SMALL)
+    except OSError as error:
+        if error.errno in _NOT_REGULAR:
+            raise not_regular(path) from error
+        raise
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise not_regular(path)
+        return read_within(lambda size: os.read(handle, size), status.st_size, limit, path), status
+    finally:
+        os.close(handle)
 
 
 def _share_blocks(source: str, writer: BinaryIO, target: str) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import io
 import os
+import stat
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -29,9 +30,11 @@ from ctypes import wintypes
 from .._imports import import_lock
 from . import win32
 from .confined.entries import FolderEntry
+from .confined.small import not_regular, read_within
 from .win32 import ACCESS_DENIED, Handle, extended, function, last_error
 
 _READ_WRITE = win32.GENERIC_READ | win32.GENERIC_WRITE
+_READ_ONLY_FILE = win32.GENERIC_READ, win32.OPEN_EXISTING, os.O_RDONLY, "r"
 _APPEND = 0x0004 | 0x00100000  # FILE_APPEND_DATA | SYNCHRONIZE: every write is appended, even beside other writers
 
 _PATH = wintypes.LPCWSTR
@@ -45,7 +48,9 @@ _GetFileInformationByHandleEx = function(
 )
 _REPLACE_EXISTING = 0x1
 _NO_ATTRIBUTES = 0xFFFFFFFF
-_READ_ONLY, _FOLDER = 0x1, 0x10
+_READ_ONLY, _FOLDER, _REPARSE_POINT = 0x1, 0x10, 0x400
+# The bit of a reparse tag that marks links: https://learn.microsoft.com/windows/win32/fileio/reparse-point-tags
+_NAME_SURROGATE = 0x20000000
 
 # FILE_INFO_BY_HANDLE_CLASS of winbase.h, and the flags of FILE_DISPOSITION_INFO_EX and FILE_RENAME_INFO.
 _BASIC, _DISPOSITION, _DISPOSITION_EX, _RENAME_EX = 0, 4, 21, 22
@@ -64,8 +69,10 @@ _SetInformation: TypeAlias = Callable[[Handle, int, bytes, str | None], None]
 class _File(io.FileIO):
     """An open file whose errors keep their Windows error code."""
 
-    def __init__(self, path: str, access: int, disposition: int, flags: int, mode: str) -> None:
-        handle = Handle(path, access, disposition=disposition)
+    def __init__(
+        self, path: str, access: int, disposition: int, flags: int, mode: str, *, attributes: int = win32.NORMAL
+    ) -> None:
+        handle = Handle(path, access, disposition=disposition, flags=attributes)
         try:
             number = msvcrt.open_osfhandle(handle.number, flags | os.O_BINARY | os.O_NOINHERIT)
         except BaseException:
@@ -91,6 +98,36 @@ class _File(io.FileIO):
             return super().truncate(size)
         except OSError as error:
             raise win32.with_winerror(error, self._path) from None
+
+
+def _open_small(path: str) -> _File:
+    """Open a regular file for reading, without following a link."""
+    try:
+        file = _File(path, *_READ_ONLY_FILE, attributes=win32.NO_FOLLOW)
+    except OSError as error:
+        # Opening a folder fails with the same code as a missing permission.
+        if error.winerror == ACCESS_DENIED and os.path.isdir(extended(path)):
+            raise not_regular(path) from error
+        raise
+    try:
+        status = os.fstat(file.fileno())
+        is_regular = stat.S_ISREG(status.st_mode)
+        if status.st_file_attributes & _REPARSE_POINT:
+            is_regular = not os.lstat(extended(path)).st_reparse_tag & _NAME_SURROGATE
+        if is_regular and status.st_file_attributes & _REPARSE_POINT:
+            # The reparse point of a deduplicated file, or of a file of a cloud service, is not a link. The content is
+            # only available if the file is opened without the flag. A link that has replaced the file meanwhile leads
+            # to another file.
+            file.close()
+            file = _File(path, *_READ_ONLY_FILE)
+            is_regular = os.path.samestat(status, os.fstat(file.fileno()))
+    except BaseException:
+        file.close()
+        raise
+    if not is_regular:
+        file.close()
+        raise not_regular(path)
+    return file
 
 
 class WindowsFolder:
@@ -151,7 +188,7 @@ class WindowsFiles:
         return _File(path, _READ_WRITE, win32.CREATE_NEW, os.O_RDWR, "r+")
 
     def open_read(self, path: str) -> BinaryIO:
-        return _File(path, win32.GENERIC_READ, win32.OPEN_EXISTING, os.O_RDONLY, "r")
+        return _File(path, *_READ_ONLY_FILE)
 
     def open_write(self, path: str) -> BinaryIO:
         return _File(path, _READ_WRITE, win32.OPEN_ALWAYS, os.O_RDWR, "r+")
@@ -159,13 +196,14 @@ class WindowsFiles:
     def open_append(self, path: str) -> BinaryIO:
         return _File(path, _APPEND, win32.OPEN_ALWAYS, os.O_WRONLY | os.O_APPEND, "a")
 
-    def read(self, path: str) -> bytes:
-        with self.open_read(path) as file:
-            return file.read()
+    def read_small(self, path: str, limit: int) -> bytes:
+        with _open_small(path) as file:
+            return read_within(file.read, os.fstat(file.fileno()).st_size, limit, path)
 
-    def read_with_mtime(self, path: str) -> tuple[bytes, float]:
-        with self.open_read(path) as file:
-            return file.read(), os.fstat(file.fileno()).st_mtime
+    def read_small_with_mtime(self, path: str, limit: int) -> tuple[bytes, float]:
+        with _open_small(path) as file:
+            status = os.fstat(file.fileno())
+            return read_within(file.read, status.st_size, limit, path), status.st_mtime
 
     def touch(self, path: str, seconds: float) -> None:
         os.utime(extended(path), (seconds, seconds))

@@ -21,10 +21,11 @@ from .._fs.errors import is_delete_pending
 from .._fs.link import LinkStrategy
 from .._fs.persist import persist_noclobber
 from .._fs.robustio import RobustIO, commit_error, hash_file
+from .._fs.small import read_optional
 from .layout import Layout
 from .lookup import Entry
 from .quarantine import quarantine_file
-from .records import Record, StatFingerprint, decode_record, write_first_record, write_record
+from .records import MAX_RECORD, Record, StatFingerprint, decode_record, write_first_record, write_record
 
 if TYPE_CHECKING:
     from .staging import FinishedFile
@@ -188,7 +189,7 @@ class Commit:
 
     def _is_recorded(self, fs: RobustIO, record: Record) -> bool:
         """Return whether an equal record exists. Such a record is kept, since other processes may be reading it."""
-        data = fs.read(self._layout.record(record.sha256, record.filename))
+        data = read_optional(fs, self._layout.record(record.sha256, record.filename), MAX_RECORD)
         existing = None if data is None else decode_record(data, record.sha256)
         return existing is not None and (existing.filename, existing.place, existing.seen, existing.hashes) == (
             record.filename,

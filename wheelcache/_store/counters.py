@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, write_all
+from .._fs.small import read_optional, read_small
 from .._fs.tempnames import OwnerTag
 from .layout import Layout, is_sealed_counters
 
@@ -28,6 +29,8 @@ _LINE = re.compile(rb"(\d{1,20}) (\d{1,20}) (\d{1,20})(?: (=?)(-?\d{1,20}))?", r
 # The size in bytes from which a file is sealed, and the age in seconds at which a sealed file is merged.
 _LONG = 1 << 16
 _SETTLED = 3600.0
+# Bytes. A process appends about 30 bytes. Prune seals a file that has grown long, and merges sealed files.
+_LARGEST = 64 << 20
 
 
 class Count(NamedTuple):
@@ -121,12 +124,13 @@ class Counters:
                 self._unwritten = retained.plus(self._unwritten)
 
     def read(self, fs: RobustIO) -> Count:
-        """Return all counts, including those that this object has not written yet.
+        """Return all counts, including those that this object has not written yet. Unreadable files are skipped.
 
         Raises:
-            CommitError: if a file cannot be read.
+            CommitError: if the folder of the files cannot be read.
         """
-        return self._sum_of_sealed(fs).plus(_sum(fs.read(self._layout.counters))).plus(self._unwritten)
+        current = _sum(read_optional(fs, self._layout.counters, _LARGEST))
+        return self._sum_of_sealed(fs).plus(current).plus(self._unwritten)
 
     def size(self, fs: RobustIO) -> int:
         """Return the estimated bytes of wheels and trees, without a walk. Never waits or raises.
@@ -179,7 +183,7 @@ class Counters:
             for path in self._sealed(fs):
                 owner = OwnerTag.of(os.path.basename(path))
                 if owner is not None and now - owner.time > _SETTLED:
-                    total = _sum(fs.read(path))
+                    total = _sum(read_small(fs, path, _LARGEST))
                     fs.files.unlink(path)
                     self._count(total.without_sizes())
             stat = fs.stat(self._layout.counters)
@@ -193,7 +197,7 @@ class Counters:
     def _sum_of_sealed(self, fs: RobustIO) -> Count:
         total = Count()
         for path in self._sealed(fs):
-            total = _sum(fs.read(path), total)
+            total = _sum(read_optional(fs, path, _LARGEST), total)
         return total
 
     def _sealed(self, fs: RobustIO) -> list[str]:

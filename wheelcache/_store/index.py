@@ -15,9 +15,14 @@ from typing import Any, NamedTuple
 
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO
+from .._fs.small import read_optional
 from .._hashes import normalize_hash
 from .layout import Layout
 from .records import decode, encode
+
+MAX_POINTER = 1 << 20
+"""Bytes. The longest fields are those of the response's header. HTTP clients accept about 100 kB of header fields, and
+JSON needs up to 6 bytes for a character."""
 
 
 class UrlEntry(NamedTuple):
@@ -52,7 +57,7 @@ class Index:
 
     def find_digest(self, fs: RobustIO, key: str) -> str | None:
         """Return the sha256 that a key points to, or ``None``."""
-        return digest_in_pointer(fs.read(self._layout.pointer(key)))
+        return digest_in_pointer(read_optional(fs, self._layout.pointer(key), MAX_POINTER))
 
     def find_url(self, fs: RobustIO, url: str) -> UrlEntry | None:
         """Return the last response for a URL that this user may use, or ``None``."""
@@ -64,7 +69,7 @@ class Index:
         return None if entry is None or entry.is_private else entry
 
     def _read_url(self, fs: RobustIO, key: str) -> UrlEntry | None:
-        fields = decode(fs.read(self._layout.pointer(key)) or b"") or {}
+        fields = decode(read_optional(fs, self._layout.pointer(key), MAX_POINTER) or b"") or {}
         match fields:
             case {
                 "sha256": str(sha256),

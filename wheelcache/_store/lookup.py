@@ -17,12 +17,13 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from .._exceptions import Cause, CommitError
+from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, hash_file
+from .._fs.small import read_small_with_mtime
 from .._os.confined.entries import FolderEntry
 from .layout import Layout, is_record, wheel_name
 from .quarantine import quarantine_file
-from .records import Record, StatFingerprint, decode_record, write_record
+from .records import MAX_RECORD, Record, StatFingerprint, decode_record, write_record
 from .trust.policy import TrustPolicy
 from .walk import scan_entry, walk_digests
 
@@ -124,12 +125,8 @@ class Lookup:
         return entry._replace(used=now)
 
     def _read_entry(self, fs: RobustIO, sha256: str, filename: str) -> Entry | None:
-        try:
-            data, used = fs.read_with_mtime(self._layout.record(sha256, filename)) or (b"", 0.0)
-        except CommitError as error:
-            if error.cause is Cause.IN_THE_WAY:
-                return None  # a folder has the name of the record
-            raise
+        path = self._layout.record(sha256, filename)
+        data, used = read_small_with_mtime(fs, path, MAX_RECORD) or (b"", 0.0)
         record = decode_record(data, sha256)
         # On a file system that ignores case, name.whl also finds the record of Name.whl. Both are the same wheel.
         if record is None or record.filename.lower() != filename.lower():

@@ -16,6 +16,10 @@ from .._fs.robustio import RobustIO
 from .._fs.tempnames import OwnerTag
 from .layout import Layout
 
+MAX_RECORD = 1 << 20
+"""Bytes. The longest field is the URL. HTTP clients accept URLs of up to 64 KiB, and JSON needs up to 6 bytes for a
+character."""
+
 
 class StatFingerprint(NamedTuple):
     """The status of a blob when it was hashed. The blob is trusted while its size, time stamp and inode are the same.

@@ -20,7 +20,7 @@ from .._fs.robustio import RobustIO
 from .._os.confined.entries import FolderEntry
 from .._os.files import FileSystem
 from .layout import Layout, is_blob, is_place, is_record, record_name, wheel_name
-from .records import Record, decode_record
+from .records import MAX_RECORD, Record, decode_record
 
 OnError: TypeAlias = Callable[[str, CommitError], None]
 """A function that receives the path of a folder or file that cannot be read, and the error."""
@@ -248,5 +248,5 @@ def read_plain_record(files: FileSystem, layout: Layout, sha256: str) -> Record 
     blob = next(filter(is_blob, names), "")
     if names != {blob: True, record_name(blob): True}:
         return None
-    record = decode_record(files.read(layout.record(sha256, blob)), sha256)
+    record = decode_record(files.read_small(layout.record(sha256, blob), MAX_RECORD), sha256)
     return record if record is not None and (record.filename, record.place) == (blob, 0) else None

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, hash_file, is_missing
+from .._fs.small import read_optional, read_small
 from .._fs.tempnames import OwnerTag
 from .._hashes import sha256_of
 from .._models import Phase
@@ -33,6 +34,7 @@ from .manifest import (
     EXECUTABLE,
     EXECUTABLE_IMAGE,
     IMAGE,
+    MAX_MARKER,
     PLAIN,
     Manifest,
     ManifestDir,
@@ -120,10 +122,14 @@ class TreeStore:
                 self.remove_tree(fs.for_cleanup(), entry)  # a cancellation must not leave half of the tree
         return None
 
-    def iter_marked(self, fs: RobustIO, sha256: str) -> Iterator[TreeEntry]:
-        """Yield the trees of a wheel that have a valid marker, unchecked."""
+    def iter_marked(self, fs: RobustIO, sha256: str, *, skip_unreadable: bool = True) -> Iterator[TreeEntry]:
+        """Yield the trees of a wheel that have a valid marker, unchecked.
+
+        Raises:
+            CommitError: if a marker cannot be read, unless ``skip_unreadable`` is set.
+        """
         first = self._layout.tree(sha256, 0)
-        entry = self.read_marker(fs, first)
+        entry = self.read_marker(fs, first, skip_unreadable=skip_unreadable)
         if entry is not None and entry.sha256 == sha256:
             yield entry
         # The tree nearly always has the first number. Most callers stop after it, so the shard is only scanned
@@ -132,7 +138,8 @@ class TreeStore:
         shard = self._layout.tree_shard(sha256)
         for name in sorted(other.name for other in fs.scan(shard)):
             if name.startswith(prefix) and name.endswith(".json") and tree_folder(name) != f"{prefix}0":
-                entry = self.read_marker(fs, tree_folder(os.path.join(shard, name)))
+                folder = tree_folder(os.path.join(shard, name))
+                entry = self.read_marker(fs, folder, skip_unreadable=skip_unreadable)
                 if entry is not None and entry.sha256 == sha256:
                     yield entry
 
@@ -253,10 +260,14 @@ class TreeStore:
             return Outcome.GONE if gone else Outcome.KEPT
         return Outcome.REMOVED if remove_recursively(fs, entry.folder) else Outcome.KEPT
 
-    def read_marker(self, fs: RobustIO, folder: str) -> TreeEntry | None:
-        """Return the tree in a folder, unchecked, or ``None`` if it has no valid marker."""
+    def read_marker(self, fs: RobustIO, folder: str, *, skip_unreadable: bool = False) -> TreeEntry | None:
+        """Return the tree in a folder, unchecked, or ``None`` if it has no valid marker.
+
+        Raises:
+            CommitError: if the marker cannot be read, unless ``skip_unreadable`` is set.
+        """
         marker = marker_path(folder)
-        data = fs.read(marker)
+        data = (read_optional if skip_unreadable else read_small)(fs, marker, MAX_MARKER)
         manifest = None if data is None else decode_marker(data)
         # The marker may have been copied from another folder.
         if manifest is None or not self._belongs(manifest.sha256, folder):
