@@ -46,11 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.timeout = _WINDOWS_SECONDS
 
 
-# These tests run under Windows only with --everything: neither the tests nor the code that they run depend on the
-# operating system. tests/windows/README.md explains the rule.
-_ANY_SYSTEM = ("test_layering.py",)
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that runs the tests of any system under Windows."""
     parser.addoption(
@@ -60,15 +55,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Under Windows, deselect the tests that do not depend on the system."""
-    here = Path(__file__).parent
-    paths = {here / name for name in _ANY_SYSTEM}
-    if missing := [str(path) for path in paths if not path.exists()]:
-        raise pytest.UsageError(f"tests/conftest.py names tests that do not exist: {', '.join(sorted(missing))}")
     if sys.platform != "win32" or config.getoption("everything"):
         return
-    deselected = [item for item in items if item.path in paths or item.path.parent in paths]
+    deselected = [item for item in items if item.get_closest_marker("any_system")]
     config.hook.pytest_deselected(items=deselected)
-    items[:] = [item for item in items if item not in set(deselected)]
+    items[:] = [item for item in items if not item.get_closest_marker("any_system")]
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

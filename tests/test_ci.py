@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from marks import any_system
+
+pytestmark = any_system
+
 _ROOT = Path(__file__).parents[1]
 _SKIPPING = """
 import pytest

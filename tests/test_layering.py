@@ -13,8 +13,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from marks import any_system
 
 import wheelcache
+
+pytestmark = any_system
 
 PACKAGE = Path(wheelcache.__file__).parent
 

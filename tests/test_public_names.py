@@ -9,9 +9,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from marks import any_system
 
 import wheelcache
 from wheelcache._imports import import_lock
+
+pytestmark = any_system
 
 DOC = wheelcache.__doc__ or ""
 # The last part of a name may be an attribute, such as a function of a module.

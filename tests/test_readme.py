@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from marks import any_system
 from server import Server, status
 from wheels import Wheel, make_wheel
 
@@ -29,6 +30,8 @@ from wheelcache import (
     WheelCacheError,
     WheelRequest,
 )
+
+pytestmark = any_system
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from email.utils import formatdate
 
 import httpx
 import pytest
+from marks import any_system
 from server import (
     Server,
     chunked,
@@ -18,6 +19,8 @@ from server import (
     without_validators,
     wrong_range,
 )
+
+pytestmark = any_system
 
 BODY = bytes(range(256)) * 10
 

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 from http_clients import KINDS, LIBRARIES, Kind
+from marks import any_system
 from server import Server
 from wheels import Wheel
 
 from wheelcache import Cache, CacheTransport, Status
+
+pytestmark = any_system
 
 
 @pytest.fixture(params=KINDS, ids=str)

@@ -13,10 +13,13 @@ import pytest
 from folders import unfinished
 from http_clients import KINDS, Kind
 from machines import FakeClock, Machine
+from marks import any_system
 from server import Answer, Exchange, Server, gzipped, html, plain, redirect, status, wrong_bytes
 from wheels import Wheel
 
 from wheelcache import Cache, CacheTransport, Status
+
+pytestmark = any_system
 
 STORAGE = "/bucket/0123abcd"
 HASHED = [True, False]

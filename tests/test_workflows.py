@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from marks import any_system
+
+pytestmark = any_system
 
 _FOLDER = Path(__file__).parents[1] / ".github" / "workflows"
 _TEXTS = {path.name: path.read_text("utf-8") for path in sorted(_FOLDER.glob("*.yml"))}

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from archives import DEFLATED, FILENAME, INFO, Entry, archive, deflate, record_of, wheel, wheel_entries
 from hostile import INVALID, NAMES, ODD, STRUCTURES
+from marks import any_system
 from server import Server, status
 from wheels import Wheel
 
 from wheelcache import Cache, InvalidWheelError, UnsafeWheelError
 from wheelcache._fetch import remote_wheel
+
+pytestmark = any_system
 
 NAMED = {
     f"name: {title}": lambda name=name: wheel([Entry(name, b"", recorded=not name.endswith("/"))])

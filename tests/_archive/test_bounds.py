@@ -11,10 +11,13 @@ from archives import FILENAME, Entry, record_of, wheel, wheel_entries
 from hostile import A_ROW, nested, with_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import any_system
 
 from wheelcache import InvalidWheelError, UnsafeWheelError
 from wheelcache._archive.record import iter_rows
 from wheelcache._archive.wheel import WheelArchive, WheelFile
+
+pytestmark = any_system
 
 
 def files_of(data: bytes) -> list[WheelFile]:

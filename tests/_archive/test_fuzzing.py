@@ -18,9 +18,12 @@ import pytest
 from archives import DEFLATED, DESCRIPTOR, FILENAME, Entry, descriptor, record_of, wheel, wheel_entries
 from folders import files_in
 from hostile import ODD, with_extra
+from marks import any_system
 from zip_readers import READERS, RefusedError, composed, files_by, files_by_zipfile, is_installed, our_files
 
 from wheelcache import Cache, WheelCacheError
+
+pytestmark = any_system
 
 # In every structure of a zip archive, the offset and size of each field.
 _FIELDS = {

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from archives import FILENAME
 from hostile import ODD
+from marks import any_system
 from zip_readers import READERS, composed, files_by, files_by_zipfile, is_installed, our_files
+
+pytestmark = any_system
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import httpx
 import pytest
 from folders import assert_nothing_came
+from marks import any_system
 from server import Answer, Exchange, Server, gzipped, plain, status, truncated
 from wheels import Wheel, hex_of, make_wheel, wheel_filename
 
 from wheelcache import Cache, CacheTransport, DownloadError, HashMismatchError, SizeMismatchError, Status
+
+pytestmark = any_system
 
 METADATA = b"Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n"
 OTHERS = [201, 202, 204, 205, 207, 208, 226]

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from folders import assert_nothing_came, unfinished
 from machines import Machine
+from marks import any_system
 from server import Answer, Exchange, Server, plain, status
 from wheels import Wheel, make_wheel, sha256, wheel_filename
 
@@ -33,6 +34,8 @@ from wheelcache import (
     Status,
     requests_client,
 )
+
+pytestmark = any_system
 
 OTHER_CODINGS = ["br", "zstd", "compress", "x-compress", "utf-8", "gzip, gzip", "br, gzip"]
 ALL_CODINGS = ["gzip", "GZip", "x-gzip", "deflate", "identity", "", *OTHER_CODINGS]

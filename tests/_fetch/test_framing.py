@@ -6,10 +6,13 @@ import httpx
 import pytest
 from folders import assert_nothing_came
 from machines import Machine
+from marks import any_system
 from server import Answer, Exchange, Server, truncated
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, CacheTransport, DownloadError, Status
+
+pytestmark = any_system
 
 # Differences between the declared and the true length.
 LENGTHS = ["+0", "-5", "-9999", "+100000"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from marks import any_system
 
 from wheelcache._fetch.redirect_chain import Redirect, RedirectChain, chain_of
+
+pytestmark = any_system
 
 FIRST = "https://me:hunter2@example.org/repo/demo-1.0-py3-none-any.whl?token=hunter2"
 STORAGE = "https://storage.example.org/0123?signature=hunter2"

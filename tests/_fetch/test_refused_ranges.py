@@ -8,10 +8,13 @@ from collections.abc import Iterator
 import pytest
 from folders import unfinished
 from machines import Machine
+from marks import any_system
 from server import Answer, Exchange, Server, plain, reset, status, truncated
 from wheels import Wheel, make_wheel, wheel_filename
 
 from wheelcache import Cache, DownloadError, Status
+
+pytestmark = any_system
 
 SIZE = 900_000
 PERMANENT = [201, 202, 204, 205, 226, 300, *range(400, 408), 409, 410, 411, 413, 417, 418, 421, 451, 499, 501, 505, 599]

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from folders import files_in
 from machines import Machine
+from marks import any_system
 from server import (
     Answer,
     Server,
@@ -29,6 +30,8 @@ from wheels import Wheel
 
 from wheelcache import Cache, DownloadError, WheelCacheError
 from wheelcache._http.errors import FailureKind
+
+pytestmark = any_system
 
 MARK = "x5ecretx"  # in every secret, and in nothing else
 USER, PASSWORD, TOKEN, FURTHER = f"alice{MARK}", f"hunter2{MARK}", f"token{MARK}", f"further{MARK}"

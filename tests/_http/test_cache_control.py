@@ -13,10 +13,13 @@ from folders import files_in, unfinished
 from hypothesis import given
 from hypothesis import strategies as st
 from machines import Machine
+from marks import any_system
 from wheels import Wheel
 
 from wheelcache import Cache, CacheTransport, DownloadError, OfflineError, Status
 from wheelcache._http.cache_control import freshness
+
+pytestmark = any_system
 
 DAY = 86_400.0
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from marks import any_system
 
 from wheelcache._http.coding import (
     PIECE,
@@ -22,6 +23,8 @@ from wheelcache._http.coding import (
     describe,
     parse_codings,
 )
+
+pytestmark = any_system
 
 NOISE = random.Random(11).randbytes(300_000)
 TEXT = b"a line of text that can be compressed\n" * 20_000

@@ -11,12 +11,15 @@ from typing import Any
 import anyio
 import pytest
 from machines import Machine
+from marks import any_system
 from server import Server, redirect, status
 from wheels import Wheel
 
 from wheelcache import AsyncCache
 from wheelcache._http.adapters.library import load
 from wheelcache._http.credentials import is_credential, origin_of
+
+pytestmark = any_system
 
 USER, PASSWORD = "alice", "hunter2"
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode("ascii")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from marks import any_system
 
 from wheelcache._http.headers import (
     ContentRange,
@@ -12,6 +13,8 @@ from wheelcache._http.headers import (
     parse_retry_after,
     strong_validator,
 )
+
+pytestmark = any_system
 
 EPOCH_DATE = "Thu, 01 Jan 1970 00:01:00 GMT"
 

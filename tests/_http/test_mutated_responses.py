@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 import requests
 from machines import Machine
+from marks import any_system
 from raw_server import RawServer, chunked, response
 from wheels import Wheel, make_wheel
 
 from wheelcache import Cache, CacheTransport, WheelCacheError, requests_client
 from wheelcache._http.adapters.library import load
 from wheelcache._http.default_client import create
+
+pytestmark = any_system
 
 # Under Windows, one library is installed.
 LIBRARIES = ["httpx"] if sys.platform == "win32" else ["httpx", "httpx2"]

@@ -10,10 +10,13 @@ import httpx
 import pytest
 from folders import assert_nothing_came
 from machines import Machine
+from marks import any_system
 from server import Exchange, Server, asks_for, plain, redirect, reset, status, truncated
 from wheels import Wheel
 
 from wheelcache import Cache, DownloadError
+
+pytestmark = any_system
 
 USER, PASSWORD = "alice", "hunter2"
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode("ascii")

@@ -16,6 +16,7 @@ import anyio
 import pytest
 import requests
 from machines import Machine
+from marks import any_system
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPDigestAuth
 from server import (
@@ -39,6 +40,8 @@ from wheels import Wheel, make_wheel, wheel_filename
 from wheelcache import AsyncCache, Cache, DownloadError, Status, requests_client
 from wheelcache._http.adapters.requests_client import RequestsClient
 from wheelcache._http.adapters.requests_errors import nested_system_error, to_failure
+
+pytestmark = any_system
 
 USER, PASSWORD = "alice", "hunter2"
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode("ascii")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from machines import Machine
+from marks import any_system
 from server import Server, truncated
 from wheels import Wheel, make_wheel, wheel_filename
 
@@ -20,6 +21,8 @@ from wheelcache._http.cache_control import KEPT, freshness, stored_fields
 from wheelcache._http.headers import sendable_value
 from wheelcache._store.layout import Layout
 from wheelcache._store.records import decode, encode
+
+pytestmark = any_system
 
 DATE = "Sun, 13 Sep 2020 12:26:40 GMT"
 ODD = {

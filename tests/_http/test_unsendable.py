@@ -10,11 +10,14 @@ import anyio
 import pytest
 from http_clients import KINDS, Kind
 from machines import Machine
+from marks import any_system
 from server import Server
 from wheels import Wheel
 
 from wheelcache import AsyncCache, DownloadError
 from wheelcache._http.adapters.library import load
+
+pytestmark = any_system
 
 NAME = "demo-1.0-py3-none-any.whl"
 

@@ -83,7 +83,11 @@ class Shell:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def fetch(self, *arguments: str, **environment: str) -> Ran:
-        """Run ``wheelcache fetch`` in this process, which is faster, with pip as a separate process."""
+        """Run ``wheelcache fetch`` in this process, with pip as a separate process."""
+        return self.command("fetch", *arguments, **environment)
+
+    def command(self, *arguments: str, **environment: str) -> Ran:
+        """Run the command line in this process, which is faster than a separate process."""
         out, err = io.StringIO(), io.StringIO()
         with (
             patch.dict(os.environ, self.environment | environment, clear=True),
@@ -91,7 +95,7 @@ class Shell:
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
-            code = main(["fetch", *arguments])
+            code = main(list(arguments))
         return Ran(code, out.getvalue(), err.getvalue())
 
     def process(self, *arguments: str, **environment: str) -> Ran:

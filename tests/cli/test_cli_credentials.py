@@ -10,12 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from marks import any_system
 from server import Server, asks_for, redirect
 from shell import APP, LIB, Ran, Shell
 from simple_index import Index
 
 from wheelcache.cli._redact import redact
 from wheelcache.cli.resolve.credentials import Credentials
+
+pytestmark = any_system
 
 SECRET = "s3cret%40word"  # as in a URL
 PLAIN = "s3cret@word"

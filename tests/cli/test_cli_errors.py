@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from ctrl_c import POPEN_OPTIONS, send_ctrl_c
+from marks import any_system
 from rich.filesize import decimal
 from server import Exchange, Server, status
 from shell import APP, LIB, OLD_LIB, Shell
@@ -60,6 +61,7 @@ def test_errors_are_in_the_json_too(shell: Shell, index: Index):
     assert ran.err.splitlines() == [f"error: {error['message']}" for error in ran.json["errors"]]
 
 
+@any_system
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -108,6 +110,7 @@ _GIT_SAID = (
 )
 
 
+@any_system
 @pytest.mark.parametrize(
     ("err", "log", "said"),
     [
@@ -123,6 +126,7 @@ def test_remarks_of_pip_do_not_hide_its_reason(err: str, log: str, said: str):
     assert str(pip_error(PipRun(1, "", err, log))) == f"pip: {said}"
 
 
+@any_system
 def test_the_reason_why_a_build_fails_is_told(shell: Shell):
     """The error names the step that failed, and has the last line of the build's output."""
     project = shell.folder / "project"
@@ -138,6 +142,7 @@ def test_the_reason_why_a_build_fails_is_told(shell: Shell):
     assert "note:" not in ran.err
 
 
+@any_system
 def test_an_index_that_fails_is_told_from_one_that_has_nothing(shell: Shell, server: Server):
     """If pip finds nothing because an index fails, the error gives the reason."""
     server.serve("/simple/demo-lib/", how=status(503))
@@ -146,6 +151,7 @@ def test_an_index_that_fails_is_told_from_one_that_has_nothing(shell: Shell, ser
     assert "503" in ran.err
 
 
+@any_system
 def test_source_is_refused_before_it_is_built(shell: Shell):
     """A folder, a source archive and a version control URL are refused without running their code."""
     project = shell.folder / "project"
@@ -159,6 +165,7 @@ def test_source_is_refused_before_it_is_built(shell: Shell):
     assert not project.joinpath("built").exists()
 
 
+@any_system
 def test_a_source_that_pip_chooses_does_not_stop_the_wheels(shell: Shell, index: Index):
     """A project folder in a requirements file is an error that names it. The rest is fetched."""
     project = shell.folder / "project"
@@ -206,6 +213,7 @@ def test_a_wrong_command_line_is_exit_code_2(arguments: list[str], capsys: pytes
     assert "Error: " in capsys.readouterr().err
 
 
+@any_system
 @pytest.mark.parametrize("arguments", [["--help"], ["fetch", "--help"]])
 def test_the_help_tells_the_exit_codes(arguments: list[str], capsys: pytest.CaptureFixture[str]):
     """The help lists the exit codes."""
@@ -254,6 +262,7 @@ def test_the_help_and_a_hit_import_no_more_than_they_need(shell: Shell, index: I
     assert '"hit"' in hit.out
 
 
+@any_system
 def test_a_terminal_is_told_nothing_by_a_name(shell: Shell):
     """Control characters of a URL are escaped, not sent to the terminal."""
     ran = shell.fetch("file:///nowhere/%1B%5D0;x%07-1.0-py3-none-any.whl", "--offline")
@@ -262,6 +271,7 @@ def test_a_terminal_is_told_nothing_by_a_name(shell: Shell):
     assert "\x1b" not in ran.out + ran.err
 
 
+@any_system
 def test_times_are_read_by_people():
     """Milliseconds are used below a second, and one decimal place above."""
     assert [format_seconds(seconds) for seconds in (0.0001, 0.04, 0.9999, 12.34)] == [

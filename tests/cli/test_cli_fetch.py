@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from marks import with_uv
+from marks import any_system, with_uv
 from server import Server
 from shell import APP, LIB, OLD_LIB, Ran, Shell
 from simple_index import Built, Index
@@ -31,6 +31,7 @@ def test_a_requirement_comes_with_its_dependency_and_is_a_hit_the_second_time(sh
     assert index.downloads() == []
 
 
+@any_system
 def test_json_tells_all_that_a_program_needs(shell: Shell, index: Index):
     """The output is one JSON object and nothing else, and its paths lead to the right bytes."""
     ran = shell.fetch("demo-app", "--json", "--to", "out")
@@ -50,6 +51,7 @@ def test_json_tells_all_that_a_program_needs(shell: Shell, index: Index):
     assert Path(lib["linked"]).read_bytes() == LIB.data
 
 
+@any_system
 @pytest.mark.parametrize("installer", ["pip", pytest.param("uv", marks=with_uv)])
 def test_installers_take_what_was_linked_out(installer: str, shell: Shell, index: Index):
     """Both pip and uv install from the folder of --to without an index."""
@@ -74,6 +76,7 @@ def check_installed(shell: Shell, command: list[str]):
     assert (shell.folder / "installed" / "demo_lib.py").read_text() == "version = '2.0'\n"
 
 
+@any_system
 def test_requirement_files_and_constraints_are_handed_to_pip(shell: Shell, index: Index):
     """A requirements file with a hash and a constraints file have the same effect as with pip."""
     shell.folder.joinpath("requirements.txt").write_text("demo-app  # the application\n")
@@ -85,6 +88,7 @@ def test_requirement_files_and_constraints_are_handed_to_pip(shell: Shell, index
     assert shell.fetch("-r", "hashed.txt").rows == {LIB.filename: "downloaded"}
 
 
+@any_system
 def test_the_index_can_be_given_and_pre_releases_asked_for(shell: Shell, server: Server):
     """-i chooses the index, and --pre includes pre-releases."""
     index = Index(server, [LIB, Built("demo-lib", "3.0rc1")])
@@ -146,6 +150,7 @@ def test_a_wheel_requested_twice_is_fetched_once(shell: Shell, index: Index):
     assert len(index.downloads()) == 1
 
 
+@any_system
 def test_arguments_of_every_kind_are_mixed(shell: Shell, index: Index):
     """A requirement, a lock file and a URL can be combined."""
     shell.folder.joinpath("pylock.toml").write_text(lock(package(LIB, url=index.wheel_url(LIB).partition("#")[0])))
@@ -157,6 +162,7 @@ def test_arguments_of_every_kind_are_mixed(shell: Shell, index: Index):
     }  # fmt: skip
 
 
+@any_system
 def test_offline_takes_from_the_cache_alone(shell: Shell, index: Index):
     """Requirements are resolved among the cached wheels, without a request to the index."""
     shell.fetch("demo-app")
@@ -186,6 +192,7 @@ def test_quiet_prints_errors_only(shell: Shell, index: Index):
     assert failed.err == "error: no such file: missing.whl\n"
 
 
+@any_system
 def test_weak_hashes_alone_are_left_out_and_kept_beside_a_strong_one():
     """A wheel with only md5 in the index is fetched, and the cache computes a strong hash."""
     weak, strong = {"md5": "0" * 32}, {"sha256": "0" * 64}
@@ -210,6 +217,7 @@ def lock(*packages: str) -> str:
     return "\n".join(["lock-version = '1.0'\ncreated-by = 'tests'\n", *packages])
 
 
+@any_system
 def test_a_lock_file_is_read_without_a_resolver(shell: Shell, index: Index):
     """Wheels are read from the lock file's path or URL, and packages are excluded by their markers."""
     folder = shell.folder / "project" / "wheels"
@@ -228,6 +236,7 @@ def test_a_lock_file_is_read_without_a_resolver(shell: Shell, index: Index):
     assert [request.target for request in index.server.requests()] == [index.file(LIB)]
 
 
+@any_system
 def test_a_package_that_is_locked_as_source_does_not_stop_the_wheels(shell: Shell, index: Index):
     """Each source is an error that names it. Wheels are fetched, even if locked as archives."""
     sdist = (
@@ -250,6 +259,7 @@ def test_a_package_that_is_locked_as_source_does_not_stop_the_wheels(shell: Shel
     assert "from-git is locked as a version control checkout" in third
 
 
+@any_system
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from marks import any_system
 from server import Server
 from shell import LIB, Shell
+
+pytestmark = any_system
 
 SECRET = "hunter2"
 UNUSABLE = [f"socks4://me:{SECRET}@127.0.0.1:1", f"http://me:{SECRET}#x@127.0.0.1:1", f"me:1#{SECRET}@127.0.0.1:1"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from marks import any_system
 
 from wheelcache import WheelRequest
 from wheelcache.cli._redact import redact
+
+pytestmark = any_system
 
 SHOWN = [
     ("see https://h/@scope/x.whl, then", "see https://h/@scope/x.whl, then"),

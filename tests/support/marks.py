@@ -17,6 +17,9 @@ def not_on_windows(reason: str) -> pytest.MarkDecorator:
 on_windows = pytest.mark.skipif(sys.platform != "win32", reason="Windows only: tests/windows/setup gets one")
 """For tests of the file layer and the error codes of Windows."""
 
+any_system = pytest.mark.any_system
+"""For tests whose outcome is the same on every system. Under Windows, they run only with ``--everything``."""
+
 with_scanner = pytest.mark.skipif(
     "WHEELCACHE_SCANNER" not in os.environ, reason="needs the scanner of the Windows lab: tests/windows/setup"
 )
