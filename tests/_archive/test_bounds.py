@@ -105,3 +105,17 @@ def test_rows_are_the_same_in_pieces(text: str, size: int) -> None:
         assert whole is None or any(len(row) not in (0, 3) for row in whole) or '"' in text
     else:
         assert ours == [[row[0].replace("\\", "/"), *row[1:]] for row in whole if row]
+
+
+def test_folders_are_counted_per_file() -> None:
+    """Members that are folders do not raise the number of folders that a wheel may have."""
+    data = wheel([*nested(1000, 5), *(Entry(f"more/{number}/", b"") for number in range(1000))])
+    with pytest.raises(UnsafeWheelError, match="more than 4012 folders"):
+        files_of(data)
+
+
+def test_two_members_with_a_name_of_one_character_are_refused() -> None:
+    """A repeated name is noticed even if it has only one character, for which Python keeps one string."""
+    data = wheel([Entry("a", b"one"), Entry("a", b"two")])
+    with pytest.raises(UnsafeWheelError, match="'a' occurs twice"):
+        files_of(data)

@@ -23,7 +23,7 @@ from .._exceptions import InvalidWheelError, UnsafeWheelError
 from .._filenames import check_project, is_dist_info
 from . import zip as zip_format
 from .members import iter_member, unpack_member
-from .names import Names, are_plain, problem_of_name
+from .names import Names, are_plain, folder_bounds, problem_of_name
 from .record import iter_rows
 from .zip import BadZipError, Member, ReadAt
 
@@ -32,11 +32,6 @@ _DEFLATE_LIMIT = 1032
 # Wheels usually expand to 3 or 4 times their size. If nearly all of their text is the same, they expand to 50 times.
 _BOMB_RATIO = 200
 _SMALL_ENOUGH = 256 << 20
-# A member whose name has 100 folders needs a few hundred bytes of the archive. The marker of a tree contains the whole
-# path of each folder. Of the large public wheels, msgraph-sdk has the most folders: 10,500 for 16,700 members, with 0.9
-# MB of paths. aws-cdk-lib has the most folders for each member: 0.99.
-_FOLDERS, _FOLDERS_PER_MEMBER = 4000, 4
-_PATH_BYTES, _PATH_BYTES_PER_MEMBER = 1_000_000, 1000
 # The RECORD of homeassistant lists 36,000 files and takes 4 MB.
 _LARGEST_RECORD = 64 << 20
 # Some builders list a few files twice.
@@ -180,8 +175,8 @@ class WheelArchive:
 
     def _check_names(self, members: Sequence[Member]) -> None:
         names = Names()
-        most_folders = max(_FOLDERS, _FOLDERS_PER_MEMBER * len(members))
-        most_bytes = max(_PATH_BYTES, _PATH_BYTES_PER_MEMBER * len(members))
+        # Members that are folders do not count. The marker of a tree has the same bounds, and does not list them.
+        most_folders, most_bytes = folder_bounds(sum(not _is_folder(member) for member in members))
         all_plain = are_plain([member.name for member in members])
         for member in members:
             problem = "" if all_plain else problem_of_name(member.name)
