@@ -20,9 +20,9 @@ from ._imports import import_lock
 from ._models import CachedWheel, LinkMode
 from ._operation import Operation
 from ._os.system import System
-from ._store.layout import Layout, marker_path
-from ._unpack.link_tree import TreeLinker
-from ._unpack.manifest import MAX_MARKER, ManifestDir, decode_marker, is_executable
+from ._store.layout import Layout
+from ._unpack.link_tree import TreeLinker, TreeRemovedError
+from ._unpack.manifest import ManifestDir, is_executable
 
 if TYPE_CHECKING:
     from installer.destinations import SchemeDictionaryDestination, WheelDestination
@@ -38,17 +38,29 @@ class _TreeStream(io.BufferedReader):
     """An open file of a tree with its location, so that the file can be linked instead of read.
 
     Attributes:
+        root: the absolute path of the tree.
+        folder: the files of the folder.
+        number: the number of the file in this folder.
         never_hardlink_from: caches whose files are hard-linked only if the caller requests that mode.
+        is_shared: whether other users can write to the tree.
     """
 
     def __init__(
-        self, raw: io.RawIOBase, root: str, folder: ManifestDir, number: int, never_hardlink_from: Sequence[Layout] = ()
+        self,
+        raw: io.RawIOBase,
+        root: str,
+        folder: ManifestDir,
+        number: int,
+        *,
+        never_hardlink_from: Sequence[Layout],
+        is_shared: bool,
     ) -> None:
         super().__init__(raw)
         self.never_hardlink_from = never_hardlink_from
         self.root = root
         self.folder = folder
         self.number = number
+        self.is_shared = is_shared
 
 
 class TreeSource(WheelSource):
@@ -80,16 +92,15 @@ class TreeSource(WheelSource):
         self.distribution: str = distribution
         self.version: str = version
         self._fs = _new_fs()
-        self._root = str(cache.unpack(wheel).path)
-        self._never_hardlink_from = core_of(cache).never_hardlink_from
-        data = read_small(self._fs, marker_path(self._root), MAX_MARKER)
-        manifest = None if data is None else decode_marker(data)
-        if manifest is None:
-            raise FileNotFoundError(
-                errno.ENOENT, "the unpacked wheel was pruned and must be unpacked again", self._root
-            )
-        self._folders = manifest.folders
-        self._dist_info = manifest.dist_info()
+        core = core_of(cache)
+        with core.begin(wheel.filename) as op:
+            tree = core.unpacker.tree(op, wheel)
+            self._is_shared = core.unpacker.is_shared(RobustIO(op))
+        self._root = tree.folder
+        self._never_hardlink_from = core.never_hardlink_from
+        # The marker is not read again, since another user could have replaced it since the check.
+        self._folders = tree.manifest.folders
+        self._dist_info = tree.manifest.dist_info()
 
     @property
     def dist_info_dir(self) -> str:
@@ -145,7 +156,14 @@ class TreeSource(WheelSource):
                 if relative == f"{self._dist_info}/RECORD":
                     row = (relative, "", "")
                 with self._fs.perform("open", path, lambda path=path: self._fs.files.open_read(path)) as raw:  # type: ignore[misc]
-                    stream = _TreeStream(raw, self._root, folder, number, self._never_hardlink_from)  # type: ignore[arg-type]
+                    stream = _TreeStream(
+                        raw,  # type: ignore[arg-type]
+                        self._root,
+                        folder,
+                        number,
+                        never_hardlink_from=self._never_hardlink_from,
+                        is_shared=self._is_shared,
+                    )
                     yield row, stream, is_executable(folder.kinds[number])
 
 
@@ -212,14 +230,29 @@ class LinkDestination(WheelDestination):
         self._never_hardlink_from[:] = stream.never_hardlink_from
 
         def put() -> None:
-            self._linker.link_file(self._fs, stream.root, stream.folder, stream.number, target=target, mode=self._mode)
+            self._linker.link_file(
+                self._fs,
+                stream.root,
+                stream.folder,
+                stream.number,
+                target=target,
+                mode=self._mode,
+                check=stream.is_shared,
+            )
 
         try:
-            put()
-        except FileExistsError:
-            if not self._inner.overwrite_existing or not self._fs.discard(target):
-                raise
-            put()
+            try:
+                put()
+            except FileExistsError:
+                if not self._inner.overwrite_existing or not self._fs.discard(target):
+                    raise
+                put()
+        except TreeRemovedError as error:
+            raise _gone_error(stream.root) from error
+
+
+def _gone_error(root: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned and must be unpacked again", root)
 
 
 def _new_fs(io_timeout: float = 60.0) -> RobustIO:

@@ -134,12 +134,14 @@ def test_a_tree_without_a_good_marker_is_none(marker: str, cache: Cache, found: 
 
 
 def test_after_a_reboot_every_file_is_hashed_once(cache: Cache, found: CachedWheel, machine: Machine) -> None:
-    """Time stamps of another boot are not trusted: the files are hashed, and the marker is renewed."""
+    """Fingerprints of another boot are not trusted: the wheel and all files are hashed, and the marker is renewed."""
     tree = tree_of(cache, found)
     machine.reboot()
     machine.files.forget()
     assert tree_of(cache, found) == tree
-    assert len(machine.files.calls("open_read")) == len(ALL)
+    opened = machine.files.calls("open_read")
+    assert set(opened) == {str(found.path), *(str(tree / name) for name in ALL)}
+    assert len(opened) == 2 + len(ALL)  # the wheel is hashed, and then its RECORD is read
     machine.files.forget()
     assert tree_of(cache, found) == tree
     assert machine.files.calls("open_read") == []

@@ -14,12 +14,16 @@ caller gave:
 
 from __future__ import annotations
 
+import errno
+import os
+import stat as modes
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from .._exceptions import CommitError
+from .._exceptions import Cause, CommitError
 from .._models import LinkMode
 from .errors import ErrorKind, classify, is_limited_to_folder, is_permanently_unsupported
 from .robustio import RobustIO
@@ -45,6 +49,31 @@ class AllRefusedError(Exception):
     def __init__(self, refusals: list[tuple[str, OSError]]) -> None:
         super().__init__()
         self.refusals = refusals
+
+
+def may_share(stat: os.stat_result) -> bool:
+    """Return whether a file of a cache may be hard-linked out of it, given its status.
+
+    The owner must be the effective user or root, and no other user may be able to write to the file. Otherwise another
+    user could change installed files later. On Windows, a hard link keeps the access list of the cache, and this
+    function returns true.
+    """
+    if sys.platform == "win32":
+        return True
+    return stat.st_uid in (os.geteuid(), 0) and not stat.st_mode & (modes.S_IWGRP | modes.S_IWOTH)
+
+
+def unshareable_error(source: str, target: str) -> CommitError:
+    """Return the error for a file that the caller wants to hard-link, although :func:`may_share` forbids it."""
+    return CommitError(
+        "another user can write to the file, and could change the hard link later",
+        errno=errno.EPERM,
+        cause=Cause.DENIED,
+        operation=f"link ({LinkMode.HARDLINK})",
+        path=source,
+        target=target,
+        advice='Use another mode. The mode "auto" clones or copies such a file.',
+    )
 
 
 class _Root(Protocol):

@@ -239,6 +239,10 @@ class RobustIO:
         """Return the status of a file, or ``None`` if it is missing."""
         return self._unless_missing("stat", path, lambda: self.files.stat(path))
 
+    def change_time(self, path: str) -> int | None:
+        """Return the change time of a file or folder in nanoseconds, or ``None`` if it is missing."""
+        return self._unless_missing("stat", path, lambda: self.files.change_time(path))
+
     def scan(self, path: str) -> list[FolderEntry]:
         """Return the entries of a folder, or an empty list if it is missing."""
         return self._unless_missing("scan", path, lambda: self.files.scan(path)) or []

@@ -9,6 +9,7 @@ from .._exceptions import CommitError
 from .._fs.robustio import RobustIO
 from .._reports import Action, ProblemKind
 from .._store.layout import Layout, marker_path
+from .._unpack.check import check_recorded
 from .._unpack.trees import TreeEntry, TreeStore, remove_recursively
 from .foreign import find_foreign_in_tree
 from .suspects import Suspect, remove_file, suspect_foreign
@@ -26,21 +27,23 @@ def check_tree(fs: RobustIO, layout: Layout, folder: str) -> list[Suspect]:
         return found_again[0]
 
     fs = fs.without_waiting()
-    trees = TreeStore(layout, writable=False, full=True)
+    trees = TreeStore(layout)
     try:
         tree = trees.read_marker(fs, folder)
-        found = _check_unmarked(fs, folder) if tree is None else _check_marked(fs, layout, trees, tree)
+        found = _check_unmarked(fs, folder) if tree is None else _check_marked(fs, layout, tree)
     except CommitError as error:
         found = [Suspect(ProblemKind.UNREADABLE, error.path or folder)]
     return [replace(suspect, check_again=check_again) for suspect in found]
 
 
-def _check_marked(fs: RobustIO, layout: Layout, trees: TreeStore, tree: TreeEntry) -> list[Suspect]:
+def _check_marked(fs: RobustIO, layout: Layout, tree: TreeEntry) -> list[Suspect]:
     def remove(fs: RobustIO) -> Action:
-        return Action.REMOVED if TreeStore(layout, writable=True).remove_tree(fs, tree) else Action.NONE
+        return Action.REMOVED if TreeStore(layout).remove_tree(fs, tree) else Action.NONE
 
     exists = fs.files.is_dir(tree.folder)
-    damaged = trees.check(fs, tree, bytes_only=True) if exists else [tree.folder]
+    damaged = [tree.folder]
+    if exists:
+        damaged, _ = check_recorded(fs, tree.folder, tree.manifest, trusted=False, writable=False, bytes_only=True)
     if damaged:
         # The repair removes foreign files along with the tree.
         return [Suspect(_damage_kind(fs, path), path, tree.sha256, remove) for path in damaged]

@@ -65,7 +65,7 @@ class Remover:
     _waits_left: int = _MAX_FAILED_WAITS
 
     def __post_init__(self) -> None:
-        self.trees = TreeStore(self.layout, writable=True)
+        self.trees = TreeStore(self.layout)
         self.future = self.fs.system.now() + _DAY
         self._cleanup = self.fs.for_cleanup()
 

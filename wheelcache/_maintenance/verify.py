@@ -148,7 +148,7 @@ class _ParallelCheck:
 
     def _walk(self, fs: RobustIO) -> Iterator[str | _TreeFolder]:
         """Yield the digest of each entry, then the folder of each tree."""
-        trees = TreeStore(self._layout, writable=False).iter_folders(fs, self._on_error)
+        trees = TreeStore(self._layout).iter_folders(fs, self._on_error)
         return chain(walk_digests(fs, self._layout, self._on_error), (_TreeFolder(path) for path, _ in trees))
 
     def _work(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from .._exceptions import CommitError
 from .._fs.copy import copy_contents
 from .._fs.errors import ErrorKind
-from .._fs.link import AllRefusedError, Destination, LinkStrategy, Method
+from .._fs.link import AllRefusedError, Destination, LinkStrategy, Method, may_share, unshareable_error
 from .._fs.persist import persist_noclobber
 from .._fs.robustio import RobustIO, commit_error, hash_file, reading
 from .._fs.tempnames import OwnerTag, spare_name
@@ -41,12 +41,13 @@ class WheelLinker:
         if os.fspath(dest).endswith(("/", os.sep)) or fs.files.is_dir(target):
             target = os.path.join(target, wheel.filename)
         folder, source = os.path.dirname(target), str(wheel.path)
-        _require_existing(fs, wheel)
+        is_shareable = may_share(_require_existing(fs, wheel))
         fs.make_folder(folder)
         destination = self._strategy.destination(fs, os.path.dirname(source), folder)
         link = _WheelLink(fs, destination, wheel, target)
         try:
-            return LinkMode(destination.attempt(link.methods(mode), target, link.on_refusal))
+            methods = link.methods(mode, may_hardlink=is_shareable)
+            return LinkMode(destination.attempt(methods, target, link.on_refusal))
         except _ExistsError:
             return _check_same(fs, wheel, target)
         except AllRefusedError as refused:
@@ -65,14 +66,23 @@ class _WheelLink:
         self._source = str(wheel.path)
         self._target = target
 
-    def methods(self, mode: LinkMode) -> list[Method]:
-        """Return the methods to try, in order."""
+    def methods(self, mode: LinkMode, *, may_hardlink: bool) -> list[Method]:
+        """Return the methods to try, in order.
+
+        Raises:
+            CommitError: if a hard link is the only method, and is not allowed.
+        """
         actions: dict[LinkMode, Method] = {
             LinkMode.CLONE: (LinkMode.CLONE, self._clone),
             LinkMode.HARDLINK: (LinkMode.HARDLINK, lambda: self._fs.files.link(self._source, self._target)),
             LinkMode.COPY: (LinkMode.COPY, self._copy),
         }
-        return [actions[candidate] for candidate in self._destination.candidate_modes(mode)]
+        candidates = self._destination.candidate_modes(mode)
+        if not may_hardlink:
+            candidates = [candidate for candidate in candidates if candidate is not LinkMode.HARDLINK]
+            if not candidates:
+                raise unshareable_error(self._source, self._target)
+        return [actions[candidate] for candidate in candidates]
 
     def on_refusal(self, _: str, error: OSError, kind: ErrorKind) -> None:
         """End the attempt if another method cannot help."""
@@ -129,12 +139,14 @@ def _check_same(fs: RobustIO, wheel: CachedWheel, target: str) -> LinkMode:
     raise FileExistsError(errno.EEXIST, "a file with other bytes exists", target)
 
 
-def _require_existing(fs: RobustIO, wheel: CachedWheel) -> None:
-    """Raise :class:`FileNotFoundError` if a wheel was pruned after it was returned."""
-    if fs.stat(str(wheel.path)) is None:
+def _require_existing(fs: RobustIO, wheel: CachedWheel) -> os.stat_result:
+    """Return the status of a wheel. Raise :class:`FileNotFoundError` if it was pruned after it was returned."""
+    stat = fs.stat(str(wheel.path))
+    if stat is None:
         raise FileNotFoundError(
             errno.ENOENT, "the wheel is no longer in the cache and must be fetched again", str(wheel.path)
         ) from None
+    return stat
 
 
 def export(

@@ -22,7 +22,7 @@ from .._fs.robustio import RobustIO, commit_error, write_all
 from .._operation import CancelToken
 from .._os.files import OpenFolder
 from .._threads import ThreadGroup
-from .manifest import EXECUTABLE, EXECUTABLE_IMAGE, IMAGE, PLAIN, Manifest, ManifestDir
+from .manifest import Manifest, ManifestDir, folders_of, kind_of
 
 # Bytes of the archive that are read at once.
 _RUN = 1 << 20
@@ -48,32 +48,22 @@ def extract_wheel(fs: RobustIO, path: str, filename: str, *, sha256: str, root: 
     with ArchiveFile(fs, path) as file:
         archive = WheelArchive(file.read_at, file.size, filename, operation="unpack", path=path)
         files = archive.files()
-        folders = _folders_of(files)
+        folders = sorted(folders_of(file.name for file in files))
         for folder in folders[1:]:
             made = os.path.join(root, *folder.split("/"))
             fs.perform("mkdir", made, lambda made=made: fs.files.mkdir(made))  # type: ignore[misc]
         extractor = Extractor(fs, archive, files, path=path, root=root, permissions=permissions)
         extractor.run(file)
     system = fs.system
-    return Manifest(sha256, system.boot(), int(system.now()), extractor.manifest_dirs(folders))
-
-
-def _folders_of(files: list[WheelFile]) -> list[str]:
-    """Return the folders that contain the files, each after its parent, beginning with ``""``, the top of the wheel."""
-    folders = {""}
-    for file in files:
-        parent = file.name.rpartition("/")[0]
-        while parent not in folders:
-            folders.add(parent)
-            parent = parent.rpartition("/")[0]
-    return sorted(folders)
+    return Manifest(sha256, system.boot(), int(system.now()), None, extractor.manifest_dirs(folders))
 
 
 class _Extracted(NamedTuple):
-    """A file that was written: its size in bytes, time stamp in nanoseconds, kind (see the manifest) and sha256."""
+    """A file that was written: size in bytes, time stamp in nanoseconds, inode, kind (see the manifest) and sha256."""
 
     size: int
     stamp: int
+    inode: int
     kind: str
     digest: str
 
@@ -165,8 +155,8 @@ class Extractor:
 
     def _manifest_dir(self, path: str, names: list[str]) -> ManifestDir:
         rows = [self._extracted[f"{path}/{name}" if path else name] for name in names]
-        sizes, stamps, kinds, digests = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return ManifestDir(path, names, list(sizes), list(stamps), "".join(kinds), "".join(digests))
+        sizes, stamps, inodes, kinds, digests = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+        return ManifestDir(path, names, list(sizes), list(stamps), list(inodes), "".join(kinds), "".join(digests))
 
 
 def _is_large(file: WheelFile) -> bool:
@@ -256,8 +246,9 @@ class _Writer:
             raise commit_error(error, "write", path) from error
         if not check.matches_record():
             raise self._extractor.archive.invalid(f"{file.name!r} does not have the hash in RECORD")
-        stamp = self._fs.perform("stat", path, lambda: folder.stat(name)).st_mtime_ns
-        self._extractor.add(file.name, _Extracted(file.member.size, stamp, check.kind(), check.digest()))
+        stat = self._fs.perform("stat", path, lambda: folder.stat(name))
+        extracted = _Extracted(file.member.size, stat.st_mtime_ns, stat.st_ino, check.kind(), check.digest())
+        self._extractor.add(file.name, extracted)
 
     def _open_folder(self, name: str) -> OpenFolder:
         if self._folder is None or name != self._name:
@@ -290,8 +281,4 @@ class _Check:
         return self._sha256.hexdigest()
 
     def kind(self) -> str:
-        # Programs and libraries of Windows begin with these bytes, regardless of their names:
-        # https://learn.microsoft.com/windows/win32/debug/pe-format
-        if self._first_bytes == b"MZ":
-            return EXECUTABLE_IMAGE if self._file.is_executable else IMAGE
-        return EXECUTABLE if self._file.is_executable else PLAIN
+        return kind_of(self._first_bytes, executable=self._file.is_executable)

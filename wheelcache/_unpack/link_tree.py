@@ -4,6 +4,9 @@ The folder is examined before anything is written. If one of its files has other
 hard link is complete as soon as it exists. A clone or copy is created under a temporary name and then renamed. A killed
 process therefore leaves only complete files. The next process accepts these files and adds the rest.
 
+A file that another user can write to is never hard-linked, because that user could later change the installed file. It
+is cloned or copied. If the caller asked for hard links, it is an error.
+
 The mode "auto" prefers a clone if the volume can share blocks, since writing to a clone cannot damage the cache. "auto"
 then tries a hard link, then a copy. On Windows, programs and libraries are copied instead of hard-linked. A loaded one
 cannot be deleted under any of its names, so an environment could not be upgraded while another one runs.
@@ -20,7 +23,7 @@ from typing import NamedTuple
 
 from .._fs.copy import copy_contents
 from .._fs.errors import ErrorKind, classify
-from .._fs.link import AllRefusedError, Destination, LinkStrategy, Method
+from .._fs.link import AllRefusedError, Destination, LinkStrategy, Method, unshareable_error
 from .._fs.persist import persist_noclobber
 from .._fs.robustio import RobustIO, commit_error, hash_file, is_missing
 from .._fs.tempnames import OwnerTag, is_spare, spare_name
@@ -28,8 +31,9 @@ from .._models import LinkMode
 from .._operation import CancelToken
 from .._os.files import OpenFolder
 from .._threads import ThreadGroup
+from .check import examine
 from .manifest import Manifest, ManifestDir, is_executable, is_image
-from .trees import changed_files, remove_recursively
+from .trees import remove_recursively
 
 # Seconds per file from which several threads link the files. If the system responds within microseconds, a second
 # thread costs more than it gains, because both need the interpreter's lock after each call. With threads, a warm
@@ -72,7 +76,8 @@ class TreeLinker:
         """Link the files of the tree at ``root`` into the folder ``dest``, and return the mode that was used.
 
         ``Cache.unpack`` documents the modes. With ``check``, each folder of the tree is compared with the manifest
-        before its files are linked. A tree of this boot that has not been compared yet needs this check.
+        before its files are linked. A trusted tree that has not been compared yet needs this check, and so does every
+        tree that other users can write to.
 
         Raises:
             FileExistsError: if an existing file has other bytes or is not a regular file. Nothing is written then.
@@ -93,9 +98,11 @@ class TreeLinker:
         return next(mode for mode in _MODES_BY_SHARING if mode in run.modes_used)
 
     def link_file(
-        self, fs: RobustIO, root: str, folder: ManifestDir, number: int, *, target: str, mode: LinkMode
+        self, fs: RobustIO, root: str, folder: ManifestDir, number: int, *, target: str, mode: LinkMode, check: bool
     ) -> None:
         """Link one file of a tree to the absolute path ``target``, which has the same file name.
+
+        With ``check``, the file is compared with its fingerprint before.
 
         Raises:
             FileExistsError, TreeRemovedError, CommitError: as for :meth:`link_tree`.
@@ -103,7 +110,7 @@ class TreeLinker:
         source_folder, target_folder = _join(root, folder.path), os.path.dirname(target)
         fs.make_folder(target_folder)
         destination = self._strategy.destination(fs, root, target_folder)
-        run = _LinkRun(fs, destination, root, target_folder, mode, check=False)
+        run = _LinkRun(fs, destination, root, target_folder, mode, check=check)
         run.link_files(folder.only(number), _NO_NAMES, source_folder, target_folder)
 
 
@@ -255,11 +262,28 @@ class _LinkRun:
     def link_files(self, folder: ManifestDir, existing: frozenset[str], source: str, target: str) -> None:
         """Link the files of a folder that do not exist yet into the existing folder ``target``."""
         with self._open(source) as opened_source, self._open(target) as opened_target:
-            if self._check and changed_files(self._fs, opened_source, folder):
-                raise TreeRemovedError
-            self._link_each(folder, existing, _FolderPair(source, target, opened_source, opened_target))
+            unshareable = self._examine(opened_source, folder)
+            pair = _FolderPair(source, target, opened_source, opened_target)
+            self._link_each(folder, existing, unshareable, pair)
 
-    def _link_each(self, folder: ManifestDir, existing: frozenset[str], pair: _FolderPair) -> None:
+    def _examine(self, files: OpenFolder, folder: ManifestDir) -> Collection[int]:
+        """Return the numbers of the files that may not be hard-linked.
+
+        Raises:
+            TreeRemovedError: if a file has changed, and the files must be compared with the manifest.
+        """
+        may_hardlink = self._fs.files.has_permissions and self._mode in {LinkMode.AUTO, LinkMode.HARDLINK}
+        if not (self._check or may_hardlink):
+            return ()
+        changed, unshareable = examine(self._fs, files, folder)
+        if changed and self._check:
+            raise TreeRemovedError
+        # A file without the recorded fingerprint may have another owner, too.
+        return {*unshareable, *changed} if changed and may_hardlink else unshareable
+
+    def _link_each(
+        self, folder: ManifestDir, existing: frozenset[str], unshareable: Collection[int], pair: _FolderPair
+    ) -> None:
         link, opened_target, check = pair.opened_source.link, pair.opened_target, self._fs.op.check
         candidates = self._candidates = self._candidates or self._destination.candidate_modes(self._mode)
         links_first = candidates[0] is LinkMode.HARDLINK
@@ -268,7 +292,7 @@ class _LinkRun:
         for number, name in enumerate(folder.names):
             if name in existing:
                 continue
-            copies = protects_loaded_images and is_image(folder.kinds[number])
+            copies = number in unshareable or (protects_loaded_images and is_image(folder.kinds[number]))
             if links_first and not copies:
                 # In a warm install, this one call links nearly every file.
                 if not number % _FILES_PER_CHECK:
@@ -283,6 +307,8 @@ class _LinkRun:
             candidates = self._destination.candidate_modes(self._mode)
             if copies:
                 candidates = [mode for mode in candidates if mode is not LinkMode.HARDLINK]
+                if not candidates:
+                    raise unshareable_error(os.path.join(pair.source, name), os.path.join(pair.target, name))
             file = _FileLink(self._fs, self._destination, folder, number, pair)
             self.modes_used.add(file.put(candidates))
             # A refusal may have removed modes from the list. Later folders use the new list, too.

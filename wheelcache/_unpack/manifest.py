@@ -1,22 +1,14 @@
-"""The files of an unpacked wheel, and the marker that lists them on disk.
-
-The format is fast to read, because a warm install spends much of its time on reading markers, for example 80 markers
-with 18,600 files. The format has columns instead of rows. The names of a folder are joined by the one character that no
-name contains. All digests of a folder are in one string. This string is only divided when a file is hashed. A marker
-has a checksum like a record, so a torn marker is invalid.
-"""
+"""The files of an unpacked wheel, in columns, with the fingerprints by which they are trusted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from .._filenames import is_dist_info
-from .._store.records import decode, encode
 
-_DIGEST_DIGITS = 64
-MAX_MARKER = 32 << 20
-"""Bytes. A file takes about 130 bytes. Of the large public wheels, homeassistant has the most files: 36,000."""
+DIGEST_DIGITS = 64
 
 # The kinds of files, with one letter each, since a string is the most compact column.
 PLAIN = "-"
@@ -24,6 +16,7 @@ EXECUTABLE = "x"
 IMAGE = "m"
 """A Windows program or library. While it is loaded, it cannot be deleted under any of its names."""
 EXECUTABLE_IMAGE = "b"
+KINDS = frozenset({PLAIN, EXECUTABLE, IMAGE, EXECUTABLE_IMAGE})
 
 
 class ManifestDir(NamedTuple):
@@ -34,6 +27,7 @@ class ManifestDir(NamedTuple):
         names: the names of the files.
         sizes: the sizes of the files in bytes.
         stamps: the time stamps that the files had when they were last written or hashed, in nanoseconds.
+        inodes: the numbers that the files had on their volume at that time.
         kinds: the kinds of the files: :data:`PLAIN`, :data:`EXECUTABLE`, :data:`IMAGE` or :data:`EXECUTABLE_IMAGE`.
         digests: the sha256 of the files, in hex, concatenated.
     """
@@ -42,18 +36,25 @@ class ManifestDir(NamedTuple):
     names: list[str]
     sizes: list[int]
     stamps: list[int]
+    inodes: list[int]
     kinds: str
     digests: str
 
     def digest(self, number: int) -> str:
         """Return the sha256 of a file, in hex."""
-        return self.digests[number * _DIGEST_DIGITS : (number + 1) * _DIGEST_DIGITS]
+        return self.digests[number * DIGEST_DIGITS : (number + 1) * DIGEST_DIGITS]
 
     def only(self, number: int) -> ManifestDir:
         """Return the folder with only one of its files."""
         one = slice(number, number + 1)
         return ManifestDir(
-            self.path, self.names[one], self.sizes[one], self.stamps[one], self.kinds[one], self.digest(number)
+            self.path,
+            self.names[one],
+            self.sizes[one],
+            self.stamps[one],
+            self.inodes[one],
+            self.kinds[one],
+            self.digest(number),
         )
 
     def relative(self, name: str) -> str:
@@ -66,14 +67,17 @@ class Manifest(NamedTuple):
 
     Attributes:
         sha256: the sha256 of the wheel, in hex.
-        boot: the boot in which the time stamps were read, or ``None`` if the system does not identify its boots.
+        boot: the boot in which the fingerprints were read, or ``None`` if the system does not identify its boots.
         created: the creation time of the tree, in seconds since the epoch.
+        changed: the change time of the tree's top folder after its last entry was created, in nanoseconds. ``None`` in
+            the marker of an earlier version. That marker has no inodes either.
         folders: every folder that is not empty, each after its parent.
     """
 
     sha256: str
     boot: str | None
     created: int
+    changed: int | None
     folders: list[ManifestDir]
 
     def files(self) -> Iterator[str]:
@@ -91,10 +95,16 @@ class Manifest(NamedTuple):
         """Return the total size of all files in bytes."""
         return sum(sum(folder.sizes) for folder in self.folders)
 
-    def with_stamps(self, stamps: list[list[int]], boot: str | None) -> Manifest:
-        """Return the manifest with the time stamps that another check has read, by folder and file."""
-        folders = [folder._replace(stamps=column) for folder, column in zip(self.folders, stamps, strict=True)]
-        return self._replace(folders=folders, boot=boot)
+
+def folders_of(files: Iterable[str]) -> set[str]:
+    """Return the folders that contain these files, including ``""``, the top of the wheel."""
+    folders = {""}
+    for name in files:
+        parent = name.rpartition("/")[0]
+        while parent not in folders:
+            folders.add(parent)
+            parent = parent.rpartition("/")[0]
+    return folders
 
 
 def is_executable(kind: str) -> bool:
@@ -107,41 +117,19 @@ def is_image(kind: str) -> bool:
     return kind in (IMAGE, EXECUTABLE_IMAGE)
 
 
-def encode_marker(manifest: Manifest) -> bytes:
-    """Return the bytes of the marker for a manifest."""
-    folders = manifest.folders
-    return encode(
-        {
-            "sha256": manifest.sha256,
-            "boot": manifest.boot,
-            "created": manifest.created,
-            "folders": [folder.path for folder in folders],
-            "names": ["/".join(folder.names) for folder in folders],
-            "sizes": [folder.sizes for folder in folders],
-            "stamps": [folder.stamps for folder in folders],
-            "kinds": [folder.kinds for folder in folders],
-            "digests": [folder.digests for folder in folders],
-        }
-    )
+def kind_of(first_bytes: bytes, *, executable: bool) -> str:
+    """Return the kind of a file with these first two bytes."""
+    # Programs and libraries of Windows begin with these bytes, regardless of their names:
+    # https://learn.microsoft.com/windows/win32/debug/pe-format
+    if first_bytes == b"MZ":
+        return EXECUTABLE_IMAGE if executable else IMAGE
+    return EXECUTABLE if executable else PLAIN
 
 
-def decode_marker(data: bytes) -> Manifest | None:
-    """Return the manifest in a marker, or ``None`` if the marker is invalid."""
-    fields = decode(data)
-    if fields is None:
-        return None
-    try:
-        columns = zip(
-            fields["folders"],
-            [names.split("/") if names else [] for names in fields["names"]],
-            fields["sizes"],
-            fields["stamps"],
-            fields["kinds"],
-            fields["digests"],
-            strict=True,
-        )
-        return Manifest(
-            fields["sha256"], fields["boot"], fields["created"], [ManifestDir(*column) for column in columns]
-        )
-    except (TypeError, KeyError, AttributeError, ValueError):
-        return None
+def is_replaced(inode: int, found: os.stat_result, stat_again: Callable[[], os.stat_result]) -> bool:
+    """Return whether a file has another inode than the recorded one.
+
+    Some network and FUSE volumes give a file a new inode at each ``stat``. The inode is compared only if a second
+    ``stat`` returns the same one.
+    """
+    return found.st_ino != inode and stat_again().st_ino == found.st_ino

@@ -23,9 +23,10 @@ from .._operation import Operation
 from .._store.layout import Layout
 from .._store.lookup import Entry
 from .._store.trust.policy import TrustPolicy
+from .find import FindWheel, TrustedTrees
 from .link_tree import TreeLinker, TreeRemovedError
 from .manifest import Manifest
-from .trees import TreeEntry, TreeStore, remove_recursively
+from .trees import TreeEntry, remove_recursively
 
 # Attempts to create and use a tree, in case another process removes the tree each time before it is used.
 _ATTEMPTS = 3
@@ -59,9 +60,10 @@ class Unpacker:
     ) -> None:
         self._layout = layouts[0]
         self._trees = [
-            TreeStore(layout, writable=writable and number == 0, full=policy.is_full)
+            TrustedTrees(layout, policy, writable=writable and number == 0)
             for number, (layout, policy) in enumerate(zip(layouts, trust, strict=True))
         ]
+        self._trust = trust
         self._linker = linker
         self._writable = writable
         self._find_wheel = find_wheel
@@ -76,23 +78,37 @@ class Unpacker:
         """
         fs = RobustIO(op)
         if dest is None:
-            tree = self._find_or_make(fs, wheel)
-            self._check_project(tree, wheel)
+            tree = self.tree(op, wheel)
             return Unpacked(Path(tree.folder), None, tuple(tree.manifest.files()))
         return self._unpack_into(fs, wheel, dest, mode)
 
+    def tree(self, op: Operation, wheel: CachedWheel) -> TreeEntry:
+        """Return the checked tree of a wheel in the cache. Create the tree if it does not exist.
+
+        Raises:
+            The errors of :meth:`Cache.unpack`.
+        """
+        tree = self._find_or_make(RobustIO(op), wheel)
+        self._check_project(tree, wheel)
+        return tree
+
+    def is_shared(self, fs: RobustIO) -> bool:
+        """Return whether other users can write to the cache or one of its layers."""
+        return not all(policy.is_private(fs) for policy in self._trust)
+
     def _unpack_into(self, fs: RobustIO, wheel: CachedWheel, dest: str, mode: LinkMode) -> Unpacked:
-        # A tree of this boot is checked folder by folder while its files are linked. Any other tree is checked before
-        # that.
+        # A trusted tree is checked folder by folder while its files are linked. Any other tree is checked before that.
+        # If other users can write to the tree, it is checked once more while it is linked.
         tree = self._find_unchecked(fs, _sha256(wheel))
         is_checked = tree is None
+        is_shared = self.is_shared(fs)
         for _ in range(_ATTEMPTS):
             tree = tree or self._find_or_make_if_allowed(fs, wheel, mode)
             if tree is None:
                 manifest = self._unpack_without_tree(fs, self._require_wheel(fs, wheel), dest)
                 return Unpacked(Path(dest), LinkMode.COPY, tuple(manifest.files()))
             self._check_project(tree, wheel)
-            used = self._link_out(fs, tree, dest, mode, check=not is_checked)
+            used = self._link_out(fs, tree, dest, mode, check=is_shared or not is_checked)
             if used is not None:
                 return Unpacked(Path(dest), used, tuple(tree.manifest.files()))
             tree, is_checked = None, True
@@ -113,7 +129,7 @@ class Unpacker:
         """Return the tree of a wheel, or ``None`` if no tree can be created and the mode works without a tree."""
         if mode not in _WITHOUT_TREE:
             return self._find_or_make(fs, wheel)
-        found = self._find(fs, _sha256(wheel))
+        found = self._find(fs, wheel)
         if found is not None or not self._writable:
             return found
         try:
@@ -126,7 +142,7 @@ class Unpacker:
 
     def _find_or_make(self, fs: RobustIO, wheel: CachedWheel) -> TreeEntry:
         """Return the tree of a wheel. Create the tree if it does not exist."""
-        found = self._find(fs, _sha256(wheel))
+        found = self._find(fs, wheel)
         if found is not None:
             return found
         if not self._writable:
@@ -142,7 +158,7 @@ class Unpacker:
         """Create the tree of a wheel, unless another thread or process has just created it."""
         sha256 = _sha256(wheel)
         with self._turn(fs, f"tree {sha256}", lambda: self._has_marker(fs, sha256)):
-            found = self._find(fs, sha256)
+            found = self._find(fs, wheel)
             if found is None:
                 found = self._make(fs, self._require_wheel(fs, wheel))
                 self._on_growth(fs, found.size, sha256)
@@ -159,19 +175,19 @@ class Unpacker:
     def _find_unchecked(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
         """Return the unchecked tree of a wheel, if one ``stat`` per file is sufficient to check it."""
         for trees in self._trees:
-            found = next(trees.iter_marked(fs, sha256), None)
-            if found is not None:
-                return found if trees.is_of_this_boot(fs, found.manifest) else None
+            found, exists = trees.find_unchecked(fs, sha256)
+            if exists:
+                return found
         return None
 
     def _has_marker(self, fs: RobustIO, sha256: str) -> bool:
         """Return whether the cache has a tree of a wheel with a valid marker."""
-        return next(self._trees[0].iter_marked(fs, sha256), None) is not None
+        return next(self._trees[0].store.iter_marked(fs, sha256), None) is not None
 
-    def _find(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
+    def _find(self, fs: RobustIO, wheel: CachedWheel) -> TreeEntry | None:
         """Check and return the tree of a wheel from the cache or a layer, or return ``None``."""
         for trees in self._trees:
-            found = trees.find(fs, sha256)
+            found = trees.find(fs, _sha256(wheel), lambda: self._find_wheel(fs, wheel))
             if found is not None:
                 return found
         return None
@@ -187,14 +203,14 @@ class Unpacker:
             from . import extract  # most calls find a tree and do not need this module
 
         trees, sha256 = self._trees[0], wheel.record.sha256
-        folder = trees.claim(fs, sha256)
+        folder = trees.store.claim(fs, sha256)
         try:
             manifest = extract.extract_wheel(
                 fs, wheel.path, wheel.record.filename, sha256=sha256, root=folder, permissions=extract.PROTECTED
             )
-            other = _find_without_waiting(trees, fs, sha256)
+            other = _find_without_waiting(trees, fs, sha256, lambda: wheel)
             if other is None:
-                return trees.mark(fs, folder, manifest)
+                return trees.add(fs, folder, manifest)
         except BaseException:
             remove_recursively(fs.for_cleanup(), folder)
             raise
@@ -240,14 +256,14 @@ class Unpacker:
         return manifest
 
 
-def _find_without_waiting(trees: TreeStore, fs: RobustIO, sha256: str) -> TreeEntry | None:
+def _find_without_waiting(trees: TrustedTrees, fs: RobustIO, sha256: str, find_wheel: FindWheel) -> TreeEntry | None:
     """Return the tree that another process has created meanwhile, if it can be found without waiting.
 
     If this process continued without the lock, it may have lost the race. The tree of the other process may be in use
     already, so that tree is returned. A second tree is harmless.
     """
     try:
-        return trees.find(fs.without_waiting(), sha256)
+        return trees.find(fs.without_waiting(), sha256, find_wheel)
     except CommitError:
         return None
 
