@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ._fetch.fetcher import Fetcher
     from ._http.adapters.interface import AdaptedClient
     from ._maintenance.prune import Pruner
+    from ._maintenance.select import HashFinder
     from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
 
 
@@ -188,7 +189,7 @@ class Core:
             from ._maintenance import select
 
         fs = RobustIO(op)
-        kept = select.select_kept(fs, self.layout, self._digest_finder(fs), keep)
+        kept = select.select_kept(fs, self.layout, self._hash_finder(fs), keep)
         if not dry_run:
             self.store.require_writable("prune")
         return self._pruner().prune(fs, limits._replace(keep=kept), dry_run=dry_run)
@@ -201,7 +202,7 @@ class Core:
         if not dry_run:
             self.store.require_writable("remove")
         fs = RobustIO(op)
-        chosen = select.select_named(fs.without_waiting(), self.layout, self._digest_finder(fs), names)
+        chosen = select.select_named(fs.without_waiting(), self.layout, self._hash_finder(fs), names)
         return self._pruner().remove(fs, chosen, dry_run=dry_run)
 
     def clear(self, op: Operation, *, dry_run: bool) -> PruneReport:
@@ -216,10 +217,16 @@ class Core:
 
         return Pruner(self.layout, self.counters)
 
-    def _digest_finder(self, fs: RobustIO) -> Callable[[str], str | None]:
-        """Return a function that finds the sha256 of a wheel by another hash."""
+    def _hash_finder(self, fs: RobustIO) -> HashFinder:
+        """Return the functions that find trusted hashes of wheels in this cache."""
+        with third_party_import_lock:
+            from ._maintenance.select import HashFinder
+
         quick = fs.without_waiting()
-        return lambda key: self.store.index.find_digest(quick, key)
+        return HashFinder(
+            lambda key: self.store.find_digest(quick, key),
+            lambda sha256, algorithms: self.store.find_hashes(quick, sha256, algorithms),
+        )
 
     def verify(self, op: Operation, *, repair: bool) -> VerifyReport:
         """Hash every file in the cache. See ``Cache.verify``."""

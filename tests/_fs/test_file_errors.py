@@ -263,25 +263,10 @@ def test_access_denied_that_passes_is_waited_for(
     assert len(machine.clock.slept) == 3
 
 
-def test_a_folder_in_the_place_of_the_wheel_is_told_at_once(
-    machine: Machine, cache: Cache, wheel: Wheel, tmp_path: Path
-) -> None:
-    """A folder with the name of the wheel is a permanent error, without a wait."""
-    there = put(cache, tmp_path)
-    for path in (there.path, there.path.with_suffix(".json")):
-        path.unlink()
-    there.path.mkdir()
-    with machine.cache(cache.path) as second, pytest.raises(CommitError) as caught:
-        put(second, tmp_path)
-    check_error(caught.value)
-    assert caught.value.cause is Cause.IN_THE_WAY
-    assert machine.clock.slept == []
-
-
 def test_a_folder_in_the_place_of_the_record_is_told_at_once(
     machine: Machine, cache: Cache, wheel: Wheel, tmp_path: Path
 ) -> None:
-    """A folder with the name of the record is a permanent error too, with the system's code."""
+    """A folder with the name of the record is a permanent error, with the system's code."""
     there = put(cache, tmp_path)
     record = there.path.with_suffix(".json")
     record.unlink()

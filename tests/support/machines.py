@@ -99,7 +99,8 @@ class Machine:
         holders: the reported holders of every file; ``asked`` has the time and the files of each query.
         pid_namespace: the process space.
         user: the user of every process.
-        is_private: whether no other user can write to the folders of a cache.
+        is_private: whether no other user can write to the folders of any cache.
+        private_roots: the caches for which that is true nevertheless; ``judged`` has the folders of each query.
         volume: the description of every volume.
         environment: the environment of this process.
 
@@ -116,6 +117,8 @@ class Machine:
         self.user: str | None = "anne"
         # A constant makes tests independent of the umask.
         self.is_private = True
+        self.private_roots: set[str] = set()
+        self.judged: list[tuple[str, ...]] = []
         self.holders: tuple[str, ...] = ()
         self.volume = Volume()
         self.environment = Environment()
@@ -131,13 +134,17 @@ class Machine:
                 boot=lambda: machine.boot,
                 pid_namespace=lambda: machine.pid_namespace,
                 user=lambda: machine.user,
-                is_private=lambda paths: machine.is_private,
+                is_private=self._judge,
                 holders=self._name_holders,
                 volume=lambda path: machine.volume,
                 environment=lambda: machine.environment,
             )
 
         self.cache_class: type[Cache] = MachineCache
+
+    def _judge(self, paths: Sequence[str]) -> bool:
+        self.judged.append(tuple(paths))
+        return self.is_private or paths[0] in self.private_roots
 
     def _name_holders(self, paths: Sequence[str]) -> tuple[str, ...]:
         self.asked.append((self.clock.monotonic(), tuple(paths)))

@@ -148,7 +148,7 @@ class Fetcher:
     def metadata(self, op: Operation, request: ResolvedRequest, expected: Mapping[str, str]) -> bytes:
         """Return the METADATA of a wheel: see ``Cache.metadata``."""
         fs = RobustIO(op)
-        metadata = Metadata(self._store.layout, writable=not self._store.read_only)
+        metadata = Metadata(self._store.layout, self._store.trust, writable=not self._store.read_only)
         wheel = self._store.find(fs, request)
         if wheel is None:
             kept = metadata.read_kept(fs, request, expected)

@@ -29,6 +29,7 @@ from .._operation import Operation, retry
 from .._request import ResolvedRequest, Source
 from .._store.layout import Layout
 from .._store.records import decode, encode
+from .._store.trust.policy import TrustPolicy
 from .download import is_private_response
 from .remote_wheel import NoRangesError, RefusedRangeError, RemoteWheel, read_body
 
@@ -158,11 +159,13 @@ class Metadata:
 
     Args:
         layout: the paths of the cache folder.
+        trust: the worth of the files in this folder.
         writable: whether to keep METADATA from the network.
     """
 
-    def __init__(self, layout: Layout, *, writable: bool) -> None:
+    def __init__(self, layout: Layout, trust: TrustPolicy, *, writable: bool) -> None:
         self._layout = layout
+        self._trust = trust
         self._writable = writable
 
     def read_from_wheel(self, fs: RobustIO, path: str, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes:
@@ -182,7 +185,12 @@ class Metadata:
         return check_metadata(data, request, hashes)
 
     def read_kept(self, fs: RobustIO, request: ResolvedRequest, hashes: Mapping[str, str]) -> bytes | None:
-        """Return METADATA with these hashes that was kept, or ``None`` if there is no such METADATA."""
+        """Return METADATA with these hashes that was kept, or ``None`` if there is no such METADATA.
+
+        Without a hash of METADATA itself, its bytes cannot be checked. Another user could have written them.
+        """
+        if _hashes.naming_hash(hashes) is None and not self._trust.accepts_content(fs):
+            return None
         keys = (_key(fs, request, hashes, is_private=is_private) for is_private in (True, False))
         for key in filter(None, keys):
             text = (decode(read_optional(fs, self._layout.metadata(key), _LARGEST_KEPT) or b"") or {}).get("metadata")

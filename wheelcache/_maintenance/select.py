@@ -9,7 +9,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
@@ -24,8 +24,19 @@ from .._store.layout import Layout
 from .._store.records import MAX_RECORD, decode_record
 from .._store.walk import EntryFolder, walk_entries
 
-FindDigest: TypeAlias = Callable[[str], str | None]
-"""A function that returns the sha256 for ``"<algorithm>:<hex>"`` of another strong hash, or ``None``."""
+
+class HashFinder(NamedTuple):
+    """Finds trusted hashes of the wheels in a cache.
+
+    Attributes:
+        find_digest: returns the sha256 for ``"<algorithm>:<hex>"`` of another strong hash, or ``None``.
+        find_hashes: returns the hashes of the wheel with this sha256, at least by these algorithms, or ``None`` if the
+            wheel is damaged or missing.
+    """
+
+    find_digest: Callable[[str], str | None]
+    find_hashes: Callable[[str, Collection[str]], Mapping[str, str] | None]
+
 
 # Bytes. A lock file with a thousand packages, each with wheels for many platforms, has a few megabytes.
 _LARGEST_LOCK_FILE = 64 << 20
@@ -34,7 +45,7 @@ _PROJECT = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.ASCII | re.IGNORE
 
 
 def select_named(
-    fs: RobustIO, layout: Layout, find_digest: FindDigest, names: Iterable[str | CachedWheel]
+    fs: RobustIO, layout: Layout, finder: HashFinder, names: Iterable[str | CachedWheel]
 ) -> dict[str, set[str] | None]:
     """Return the selected entries, as each sha256 with the selected file names, or with ``None`` for all file names.
 
@@ -51,7 +62,7 @@ def select_named(
         if not _is_hash(text):
             projects[_normalize_project(text)] = text
             continue
-        sha256 = _resolve(_parse_strong_hash(text), find_digest)
+        sha256 = _resolve(_parse_strong_hash(text), finder)
         if sha256 is None or fs.stat(layout.entry(sha256)) is None:
             raise ValueError(f"no wheel in this cache has the digest {text}")
         selected[sha256] = None
@@ -104,9 +115,16 @@ def _parse_strong_hash(text: str) -> str:
     return f"{name}:{value}"
 
 
-def _resolve(key: str, find_digest: FindDigest) -> str | None:
+def _resolve(key: str, finder: HashFinder) -> str | None:
     algorithm, _, value = key.partition(":")
-    return value if algorithm == "sha256" else find_digest(key)
+    return value if algorithm == "sha256" else finder.find_digest(key)
+
+
+def _resolve_if_readable(key: str, finder: HashFinder) -> str | None:
+    try:
+        return _resolve(key, finder)
+    except CommitError:
+        return None
 
 
 class _KeepRequest(NamedTuple):
@@ -117,7 +135,7 @@ class _KeepRequest(NamedTuple):
 
 
 def select_kept(
-    fs: RobustIO, layout: Layout, find_digest: FindDigest, keep: Keep | Iterable[Keep] | None
+    fs: RobustIO, layout: Layout, finder: HashFinder, keep: Keep | Iterable[Keep] | None
 ) -> frozenset[str] | None:
     """Return the sha256 of every entry to keep, or ``None`` if ``keep`` is ``None``.
 
@@ -142,13 +160,15 @@ def select_kept(
             requests += _read_lock_file(fs, os.path.abspath(item))
         else:
             raise TypeError(f"keep must contain digests, wheels and paths of pylock.toml files, not {item!r}")
-    resolved = [(request, _resolve(request.key, find_digest)) for request in requests]
+    resolved = [(request, _resolve_if_readable(request.key, finder)) for request in requests]
     kept = frozenset(sha256 for _, sha256 in resolved if sha256)
     unresolved = [request for request, sha256 in resolved if sha256 is None]
-    return kept | _search_entries(fs, layout, unresolved) if unresolved else kept
+    return kept | _search_entries(fs, layout, finder, unresolved) if unresolved else kept
 
 
-def _search_entries(fs: RobustIO, layout: Layout, requests: Collection[_KeepRequest]) -> frozenset[str]:
+def _search_entries(
+    fs: RobustIO, layout: Layout, finder: HashFinder, requests: Collection[_KeepRequest]
+) -> frozenset[str]:
     """Return the sha256 of the entries that have one of these hashes but no pointer from that hash.
 
     The record of a wheel that was fetched by its sha256 contains no other hash. An entry whose file name is in a lock
@@ -163,7 +183,8 @@ def _search_entries(fs: RobustIO, layout: Layout, requests: Collection[_KeepRequ
     for entry in walk_entries(fs, layout, lambda *_: None):
         is_candidate = "" in filenames or any(blob.filename.lower() in filenames for blob in entry.blobs)
         try:
-            hashes = _collect_hashes(fs, layout, entry, algorithms if is_candidate else ())
+            hashes = _listed_hashes(fs, layout, entry)
+            hashes |= _compute_hashes(fs, finder, entry, algorithms) if is_candidate else {}
         except CommitError:
             found.add(entry.sha256)  # the entry may have one of the hashes
             continue
@@ -172,23 +193,37 @@ def _search_entries(fs: RobustIO, layout: Layout, requests: Collection[_KeepRequ
     return frozenset(found)
 
 
-def _collect_hashes(fs: RobustIO, layout: Layout, entry: EntryFolder, algorithms: Collection[str]) -> dict[str, str]:
-    """Return the recorded hashes of an entry, and its hashes by other algorithms, computed from its blobs.
+def _listed_hashes(fs: RobustIO, layout: Layout, entry: EntryFolder) -> dict[str, str]:
+    """Return the hashes in the records of an entry. A false one only keeps a wheel that could be removed.
 
     Raises:
-        CommitError: if a record or blob cannot be read.
+        CommitError: if a record cannot be read.
     """
     hashes: dict[str, str] = {}
     for name in entry.names:
         data = read_small(fs, layout.record(entry.sha256, name), MAX_RECORD)
         record = None if data is None else decode_record(data, entry.sha256)
         hashes |= {} if record is None else record.hashes
-    for blob in entry.blobs:
-        computed = None if hashes.keys() >= set(algorithms) else hash_file(fs, blob.path, algorithms, blob.size)
+    return hashes
+
+
+def _compute_hashes(
+    fs: RobustIO, finder: HashFinder, entry: EntryFolder, algorithms: Collection[str]
+) -> Mapping[str, str]:
+    """Return the hashes of an entry by these algorithms, trusted or computed from its blobs.
+
+    Raises:
+        CommitError: if a record or blob cannot be read.
+    """
+    hashes = finder.find_hashes(entry.sha256, algorithms)
+    if hashes is not None:
+        return hashes
+    for blob in entry.blobs:  # without a record
+        computed = hash_file(fs, blob.path, algorithms, blob.size)
         # The hashes of a damaged blob are not the hashes of its wheel.
         if computed is not None and computed["sha256"] == entry.sha256:
-            hashes |= computed
-    return hashes
+            return computed
+    return {}
 
 
 def _read_lock_file(fs: RobustIO, path: str) -> list[_KeepRequest]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
+from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from .layout import Layout
 from .lookup import Entry
 from .quarantine import quarantine_file
 from .records import MAX_RECORD, Record, StatFingerprint, decode_record, write_first_record, write_record
+from .trust.fingerprint import fingerprint_of, is_regular
 
 if TYPE_CHECKING:
     from .staging import FinishedFile
@@ -41,7 +43,7 @@ _NO_FINGERPRINT = StatFingerprint(0, 0, None)
 class _Occupant(Enum):
     SAME = "a file with the same bytes"
     GONE = "no file"
-    UNKNOWN = "a file with other bytes, or one that cannot be read because it is held or is being deleted"
+    UNKNOWN = "a folder, a file with other bytes, or one that cannot be read because it is held or is being deleted"
 
 
 class Commit:
@@ -145,18 +147,22 @@ class Commit:
             raise
         if stat is None:
             return _Occupant.GONE
-        if not modes.S_ISREG(stat.st_mode):
-            error = IsADirectoryError(errno.EISDIR, "a folder has the name of the wheel", target)
-            raise commit_error(error, "commit", target)
+        # A folder is never renamed, so it is left where it is.
+        if modes.S_ISDIR(stat.st_mode):
+            return _Occupant.UNKNOWN
         try:
-            hashes = hash_file(without_waiting, target, (), size) if stat.st_size == size else {}
+            hashes = self._hash_candidate(without_waiting, target, stat, size)
         except CommitError:
             return _Occupant.UNKNOWN
-        if hashes is None:
-            return _Occupant.GONE
-        if hashes.get("sha256") == sha256:
+        if hashes is not None and hashes.get("sha256") == sha256:
             return _Occupant.SAME
-        return _Occupant.GONE if quarantine_file(fs, self._layout, target, stat) else _Occupant.UNKNOWN
+        is_free = hashes is None or quarantine_file(fs, self._layout, target, stat)
+        return _Occupant.GONE if is_free else _Occupant.UNKNOWN
+
+    @staticmethod
+    def _hash_candidate(fs: RobustIO, path: str, stat: os.stat_result, size: int) -> Mapping[str, str] | None:
+        """Return the hashes of a file, or ``None`` if it is missing. Another kind or size of file is not read."""
+        return hash_file(fs, path, (), size) if is_regular(stat) and stat.st_size == size else {}
 
     def _add_record(self, fs: RobustIO, record: Record) -> Entry:
         """Write the record of a blob that has its final name, with its current fingerprint."""
@@ -173,8 +179,7 @@ class Commit:
             raise
 
     def _write_record(self, fs: RobustIO, record: Record, path: str, stat: os.stat_result) -> Entry:
-        fingerprint = StatFingerprint(stat.st_mtime_ns, stat.st_ino, fs.system.boot())
-        record = record._replace(seen=fingerprint, created=int(fs.system.now()))
+        record = record._replace(seen=fingerprint_of(fs, stat), created=int(fs.system.now()))
         now = fs.system.now()
         is_new = True
         try:

@@ -6,6 +6,9 @@ the response. The index only stores freshness. ``_http.cache_control`` computes 
 
 A private response has a separate pointer for each user of the operating system. The key of that pointer contains the
 user's identifier. Other users and older versions look up another key and do not find the response.
+
+A pointer proves nothing. A user who can write to the cache can make a key lead to any wheel. A wheel that was found by
+a hash is therefore returned only if it has that hash. No hash protects a request by URL alone.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class Index:
         self._layout = layout
 
     def find_digest(self, fs: RobustIO, key: str) -> str | None:
-        """Return the sha256 that a key points to, or ``None``."""
+        """Return the sha256 that a key points to, or ``None``. The caller checks that the wheel has the key's hash."""
         return digest_in_pointer(read_optional(fs, self._layout.pointer(key), MAX_POINTER))
 
     def find_url(self, fs: RobustIO, url: str) -> UrlEntry | None:
@@ -91,6 +94,10 @@ class Index:
     def write_digest(self, fs: RobustIO, key: str, sha256: str) -> None:
         """Write the pointer of a key, best effort. Without the pointer, the next fetch by this key downloads again."""
         self._write(fs, key, {"sha256": sha256})
+
+    def remove_digest(self, fs: RobustIO, key: str) -> None:
+        """Delete the pointer of a key, best effort, because it leads to a wheel without this hash."""
+        self._remove(fs, key)
 
     def write_url(self, fs: RobustIO, url: str, entry: UrlEntry) -> None:
         """Store the last response for a URL in place of the previous one, best effort, like :meth:`write_digest`.

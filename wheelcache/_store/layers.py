@@ -6,7 +6,7 @@ is used in place. If a wheel of a layer is requested under another file name, it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .. import _hashes
@@ -56,6 +56,7 @@ class LayeredStore:
         self.read_only = read_only
         self._offline = offline
         self._lookup = Lookup(layout, trust[0], writable=not read_only)
+        self.trust = trust[0]
         self._stores = [(self._lookup, self.index)]
         self._stores += [
             (Lookup(layer, policy, writable=False), Index(layer))
@@ -121,11 +122,34 @@ class LayeredStore:
             entry = sha256 and lookup.find(fs, sha256, filename, tuple(hashes), adopt=adopt and number == 0)
             if entry and entry.is_new:
                 self._on_growth(fs, entry.record.size, entry.record.sha256)
-            # A pointer that was copied to the name of another key leads to a wheel without this hash.
-            if entry and key in {f"{name}:{value}" for name, value in entry.record.all_hashes().items()}:
+            if not entry:
+                continue
+            if key in _keys(entry.record.all_hashes()):
                 named = self._with_filename(fs, entry, filename)
                 return None if named is None else (named, Status.LAYER if number else Status.HIT)
+            if number == 0 and not self.read_only:
+                # The pointer was forged, or copied to the name of another key.
+                index.remove_digest(fs, key)
         return None
+
+    def find_digest(self, fs: RobustIO, key: str) -> str | None:
+        """Return the sha256 of the wheel in the writable store that has another strong hash, or ``None``.
+
+        Args:
+            fs: the file system of the operation.
+            key: the hash as ``"<algorithm>:<hex>"``.
+        """
+        sha256 = self.index.find_digest(fs, key)
+        hashes = None if sha256 is None else self.find_hashes(fs, sha256, [key.partition(":")[0]])
+        return sha256 if hashes is not None and key in _keys(hashes) else None
+
+    def find_hashes(self, fs: RobustIO, sha256: str, algorithms: Collection[str]) -> dict[str, str] | None:
+        """Return the trusted hashes of a wheel in the writable store, by algorithm, or ``None`` if it is missing.
+
+        The result contains a hash for each of ``algorithms``. The wheel is not marked as used.
+        """
+        entry = self._lookup.find(fs, sha256, None, algorithms, use=False)
+        return None if entry is None else entry.record.all_hashes()
 
     def _find_by_url(self, fs: RobustIO, request: ResolvedRequest) -> tuple[Entry, Status] | None:
         for number, (lookup, index) in enumerate(self._stores):
@@ -209,6 +233,11 @@ class LayeredStore:
                 path=self.layout.root,
                 advice="Open it without read_only=True, or use it as a layer of another cache.",
             )
+
+
+def _keys(hashes: Mapping[str, str]) -> set[str]:
+    """Return hashes in the form of a key, ``"<algorithm>:<hex>"``."""
+    return {f"{name}:{value}" for name, value in hashes.items()}
 
 
 def _check_entry(entry: Entry, request: ResolvedRequest) -> None:

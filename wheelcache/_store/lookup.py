@@ -1,9 +1,14 @@
 """Look up the entries of one cache folder, and decide whether they can be trusted.
 
-An entry exists if its record can be parsed and its blob has the recorded size. The entry is trusted if the blob has the
-size, time stamp and inode of the file that was hashed in the same boot of this machine. In any other case, the blob is
-hashed once and the record is renewed. Such cases are the first use after a reboot, a cache that was restored from an
-archive, and a touched file. Writes therefore need no fsync. No short, zero-filled or altered wheel is returned.
+An entry exists if its record can be parsed and its blob is a regular file of the recorded size. The entry is trusted if
+the blob has the size, time stamp and inode of the file that was hashed in the same boot of this machine, and if this
+process hashed it or :class:`.TrustPolicy` accepts the record. In any other case, the blob is hashed once and the record
+is renewed. Such cases are the first use after a reboot, a cache that was restored from an archive, a touched file, and
+the first use by a process of a cache that others can write to. Writes therefore need no fsync. No short, zero-filled or
+altered wheel is returned.
+
+All hashes in the record of a returned entry are trusted. If the entry is hashed, all known algorithms of its record and
+of the request are computed from the same bytes, and the computed hashes replace those in the record.
 
 At most once a day, a hit marks its entry as used, by setting the time stamp of the record to the current time. This may
 fail, since only the order of pruning depends on the time stamp.
@@ -14,16 +19,19 @@ If a program writes into a blob and resets the time stamp within one boot, only 
 from __future__ import annotations
 
 import os
+import stat as modes
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
+from .. import _hashes
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, hash_file
 from .._fs.small import read_small_with_mtime
 from .._os.confined.entries import FolderEntry
 from .layout import Layout, is_record, wheel_name
 from .quarantine import quarantine_file
-from .records import MAX_RECORD, Record, StatFingerprint, decode_record, write_record
+from .records import MAX_RECORD, Record, decode_record, write_record
+from .trust.fingerprint import fingerprint_of, is_regular, is_unchanged
 from .trust.policy import TrustPolicy
 from .walk import scan_entry, walk_digests
 
@@ -59,7 +67,7 @@ class Lookup:
 
     def __init__(self, layout: Layout, trust: TrustPolicy, *, writable: bool) -> None:
         self._layout = layout
-        self._trust_policy = trust
+        self._trust = trust
         self._writable = writable
         # Only one stat is needed to find an entry that this object has trusted before.
         self._trusted: dict[tuple[str, str], Entry] = {}
@@ -105,14 +113,20 @@ class Lookup:
     def _find_named(
         self, fs: RobustIO, sha256: str, filename: str, algorithms: Collection[str], *, use: bool
     ) -> Entry | None:
-        recorded = self._trusted.get((sha256, filename)) or self._read_entry(fs, sha256, filename)
+        recorded = self._trusted.get((sha256, filename))
+        is_remembered = recorded is not None
         if recorded is None:
-            return None
-        entry = self._check_entry(fs, recorded, algorithms)
+            recorded = self._read_entry(fs, sha256, filename)
+            if recorded is None:
+                return None
+            # On a file system that ignores case, the name in the record may be spelled differently.
+            remembered = self._trusted.get((sha256, recorded.record.filename))
+            is_remembered, recorded = remembered is not None, remembered or recorded
+        entry = self._check_entry(fs, recorded, algorithms, is_remembered=is_remembered)
         if entry is None:
             self._trusted.pop((sha256, filename), None)
         else:
-            self._trust(self._mark_used(fs, entry) if use else entry)
+            self._remember(self._mark_used(fs, entry) if use else entry)
         return entry
 
     def _mark_used(self, fs: RobustIO, entry: Entry) -> Entry:
@@ -133,38 +147,43 @@ class Lookup:
             return None
         return Entry(record, self._layout.blob(sha256, record.filename, record.place), used)
 
-    def _check_entry(self, fs: RobustIO, recorded: Entry, algorithms: Collection[str]) -> Entry | None:
-        """Return a recorded entry if it is trusted or its blob has the right hashes. Otherwise return ``None``."""
+    def _check_entry(
+        self, fs: RobustIO, recorded: Entry, algorithms: Collection[str], *, is_remembered: bool
+    ) -> Entry | None:
+        """Return a recorded entry if it is trusted or its blob has the right hashes. Otherwise return ``None``.
+
+        With ``is_remembered``, this process hashed the entry before, or accepted its record.
+        """
         stat = fs.stat(recorded.path)
         if stat is None:
             return None
         record = recorded.record
-        fingerprint = StatFingerprint(stat.st_mtime_ns, stat.st_ino, fs.system.boot())
-        if stat.st_size != record.size:
+        if stat.st_size != record.size or not is_regular(stat):
             self._quarantine(fs, recorded, stat)
             return None
-        missing = [name for name in algorithms if name != "sha256" and name not in record.hashes]
-        memory = self._trusted.get((record.sha256, record.filename))
-        is_in_memory = memory is not None and memory.record.seen == fingerprint and not self._trust_policy.is_full
-        is_trusted = is_in_memory or (fingerprint == record.seen and self._trust_policy.accepts(fs, record.seen.boot))
-        if is_trusted and not missing:
+        is_accepted = is_remembered and not self._trust.is_full
+        is_accepted = is_accepted or self._trust.accepts(fs, record.seen.boot)
+        if (
+            is_accepted
+            and record.hashes.keys() >= set(algorithms) - {"sha256"}
+            and is_unchanged(fs, recorded.path, stat, record.seen)
+        ):
             return recorded
-        return self._hash_again(fs, recorded, stat, missing)
+        return self._hash_again(fs, recorded, stat, algorithms)
 
     def _hash_again(
         self, fs: RobustIO, recorded: Entry, stat: os.stat_result, algorithms: Collection[str]
     ) -> Entry | None:
         record = recorded.record
-        fingerprint = StatFingerprint(stat.st_mtime_ns, stat.st_ino, fs.system.boot())
-        hashes = hash_file(fs, recorded.path, algorithms, record.size)
+        # A hash in the record may be false. An unknown algorithm cannot be checked.
+        checked = {*algorithms, *filter(_hashes.is_known, record.hashes)}
+        hashes = hash_file(fs, recorded.path, checked, record.size)
         if hashes is None:
             return None
-        if hashes["sha256"] != record.sha256 or any(
-            hashes.get(name, value) != value for name, value in record.hashes.items()
-        ):
+        if hashes["sha256"] != record.sha256:
             self._quarantine(fs, recorded, stat)
             return None
-        renewed = recorded._replace(record=record.with_fingerprint(fingerprint, hashes))
+        renewed = recorded._replace(record=record.with_fingerprint(fingerprint_of(fs, stat), hashes))
         if self._writable and renewed.record != record:
             self._renew(fs, renewed.record, recorded.used)
         return renewed
@@ -184,7 +203,8 @@ class Lookup:
         a good blob at the same time.
         """
         self._was_damaged.add(damaged.record.sha256)
-        if self._writable:
+        # A folder is never renamed. The good blob takes a numbered place beside it.
+        if self._writable and not modes.S_ISDIR(stat.st_mode):
             quarantine_file(fs, self._layout, damaged.path, stat)
 
     def _adopt(self, fs: RobustIO, sha256: str, algorithms: Collection[str]) -> Entry | None:
@@ -198,14 +218,14 @@ class Lookup:
                 quarantine_file(fs, self._layout, blob.path, blob.stat)
                 continue
             system = fs.system
-            fingerprint = StatFingerprint(blob.stat.st_mtime_ns, blob.inode, system.boot())
+            fingerprint = fingerprint_of(fs, blob.stat)
             place = self._layout.place(sha256, blob.path)
             record = Record(blob.filename, sha256, blob.size, fingerprint, created=int(system.now()), place=place)
             record = record.with_fingerprint(fingerprint, hashes)
             entry = Entry(record, blob.path, system.now())
             # The entry is not trusted without a record, so that the next fetch tries to write the record again.
             if self._renew(fs, record, entry.used):
-                self._trust(entry)
+                self._remember(entry)
             return entry._replace(is_new=True)
         return None
 
@@ -213,10 +233,10 @@ class Lookup:
         """Trust an entry that was hashed during its download, and return whether it replaces a damaged one."""
         was_damaged = entry.record.sha256 in self._was_damaged
         self._was_damaged.discard(entry.record.sha256)
-        self._trust(entry._replace(is_new=False))
+        self._remember(entry._replace(is_new=False))
         return was_damaged
 
-    def _trust(self, entry: Entry) -> None:
+    def _remember(self, entry: Entry) -> None:
         if len(self._trusted) >= _MAX_TRUSTED:
             self._trusted.clear()
         self._trusted[entry.record.sha256, entry.record.filename] = entry

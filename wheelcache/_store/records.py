@@ -20,6 +20,9 @@ MAX_RECORD = 1 << 20
 """Bytes. The longest field is the URL. HTTP clients accept URLs of up to 64 KiB, and JSON needs up to 6 bytes for a
 character."""
 
+# Far more places than any version uses for one wheel.
+_MAX_PLACES = 1000
+
 
 class StatFingerprint(NamedTuple):
     """The status of a blob when it was hashed. The blob is trusted while its size, time stamp and inode are the same.
@@ -64,9 +67,9 @@ class Record(NamedTuple):
         return {"sha256": self.sha256, **self.hashes}
 
     def with_fingerprint(self, seen: StatFingerprint, hashes: Mapping[str, str]) -> Record:
-        """Return the record with a new fingerprint and the hashes that were computed at the same time."""
-        more = {name: value for name, value in hashes.items() if name != "sha256"}
-        return self._replace(seen=seen, hashes={**self.hashes, **more})
+        """Return the record with a new fingerprint and only the hashes that were computed at the same time."""
+        others = {name: value for name, value in hashes.items() if name != "sha256"}
+        return self._replace(seen=seen, hashes=others)
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:
@@ -120,7 +123,7 @@ def _is_sound(record: Record) -> bool:
     return (
         all(type(number) is int for number in numbers)
         and record.size >= 0
-        and record.place >= 0
+        and 0 <= record.place < _MAX_PLACES
         and isinstance(record.filename, str)
         and isinstance(record.seen.boot, str | None)
         and isinstance(record.url, str | None)

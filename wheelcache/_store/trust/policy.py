@@ -50,15 +50,17 @@ class TrustPolicy:
             self._is_private = fs.system.is_private(self._layout.folders())
         return self._is_private
 
-    def accepts_records(self, fs: RobustIO) -> bool:
-        """Return whether digests are accepted that any user of the cache folder recorded."""
-        return self._verify == "records" or (self._verify == "auto" and self.is_private(fs))
+    def accepts_content(self, fs: RobustIO) -> bool:
+        """Return whether content of the cache folder is accepted that no requested hash covers."""
+        return self._verify == "records" or self.is_private(fs)
 
     def accepts(self, fs: RobustIO, boot: str | None) -> bool:
-        """Return whether digests are accepted that were recorded in this boot, for files that have not changed since.
+        """Return whether digests are accepted that any user of the cache folder recorded in this boot.
+
+        They are accepted only for files that have kept their fingerprints.
 
         Args:
             fs: the file system of the operation.
             boot: the boot in the record or marker, or ``None`` if its system does not identify its boots.
         """
-        return boot is not None and boot == fs.system.boot() and self.accepts_records(fs)
+        return not self.is_full and boot is not None and boot == fs.system.boot() and self.accepts_content(fs)
