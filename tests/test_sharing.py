@@ -284,7 +284,7 @@ def test_what_root_writes_belongs_to_the_folders_owner(shared: Path, wheel: Whee
 
 @needs_root
 def test_root_gives_away_nothing_that_was_there_before(shared: Path, wheel: Wheel) -> None:
-    """If the folder's owner planted links to files of root, root neither writes to these nor gives them away."""
+    """If the folder's owner planted links to files and folders of root, root neither writes to them nor gives them."""
     root, secret, folder = shared / "cache", shared / "secret", shared / "folder"
     (root / "v1" / "wheels").mkdir(parents=True)
     for path in (root, root / "v1", root / "v1" / "wheels"):
@@ -294,11 +294,12 @@ def test_root_gives_away_nothing_that_was_there_before(shared: Path, wheel: Whee
     folder.mkdir()
     (root / "v1" / "tally.log").symlink_to(secret)
     (root / "v1" / "wheels" / wheel.hex()[:2]).symlink_to(folder)
-    assert put(root, wheel) is Status.ADDED
+    with pytest.raises(CommitError, match=re.escape(str(root / "v1" / "wheels" / wheel.hex()[:2]))) as caught:
+        put(root, wheel)
+    assert caught.value.cause is Cause.UNSAFE
     assert secret.read_text() == "root's"
-    made = [secret, folder, *folder.iterdir()]
-    assert len(made) == 3
-    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(0, 0)}
+    assert list(folder.iterdir()) == []
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in (secret, folder)} == {(0, 0)}
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
 
 

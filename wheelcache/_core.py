@@ -143,7 +143,10 @@ class Core:
     def fetch_item(self, op: Operation, item: BatchItem) -> CachedWheel:
         """Return the wheel of one item of a batch. Each item has its own retry budget."""
         own = op.waiting_at_most(self.io_timeout).about(item.resolved.filename).with_progress(item.progress)
-        return self.fetch(own, item.resolved)
+        try:
+            return self.fetch(own, item.resolved)
+        finally:
+            self.system.files.close_folders()
 
     def fetcher(self) -> Fetcher:
         """Return the fetcher. Its module is imported on the first miss, since a hit does not need it."""

@@ -125,6 +125,10 @@ class RobustIO:
         """Return a unique owner tag for the name of a new temporary file."""
         return OwnerTag.new(self.system.now(), self.system.boot(), owned=owned)
 
+    def close_folders(self) -> None:
+        """Close the folders that the file layer has kept open for this thread."""
+        self.system.files.close_folders()
+
     def perform(self, operation: str, path: str, action: Callable[[], _T], *, target: str = "") -> _T:
         """Perform a file operation, and repeat it while its refusal is transient and the retry budget lasts.
 

@@ -160,6 +160,8 @@ class _ParallelCheck:
         except BaseException as error:
             self._errors.append(error)
             self._stop.cancel()
+        finally:
+            self._fs.close_folders()
 
     def _take_items(self) -> list[str | _TreeFolder]:
         with self._lock:

@@ -1,8 +1,8 @@
 """The file layer: the file operations that the library needs (:class:`FileSystem`).
 
-:mod:`.posix` and :mod:`.windows` implement the same operations. An implementation makes one attempt, without waiting,
-and raises the system's own :class:`OSError` if it fails. :mod:`wheelcache._fs` retries operations and interprets
-errors. Tests replace the file layer by one that fails, or kills its process, at the Nth call.
+:mod:`.confined.posix` and :mod:`.windows` implement the same operations. An implementation makes one attempt, without
+waiting, and raises the system's own :class:`OSError` if it fails. :mod:`wheelcache._fs` retries operations and
+interprets errors. Tests replace the file layer by one that fails, or kills its process, at the Nth call.
 
 Every implementation follows these rules:
 
@@ -288,6 +288,6 @@ def native() -> FileSystem:
             from .windows import WindowsFiles
 
             return WindowsFiles()
-        from .posix import PosixFiles
+        from .confined.posix import NativeFiles
 
-        return PosixFiles()
+        return NativeFiles()

@@ -222,6 +222,7 @@ class LayeredStore:
         for record in self._lookup.records(fs):
             entry = self._lookup.find(fs, record.sha256, record.filename, use=False)
             if entry is not None and entry.record.filename == record.filename:
+                fs.close_folders()  # the caller may continue in another thread, or never
                 yield to_wheel(entry, Status.HIT)
 
     def require_writable(self, operation: str) -> None:

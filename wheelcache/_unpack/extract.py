@@ -123,6 +123,8 @@ class Extractor:
                 self._extract_runs(file)
         except BaseException as error:
             self._fail(error)
+        finally:
+            self.fs.close_folders()
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:

@@ -245,6 +245,8 @@ class _LinkRun:
                 self._link_folder(*task)
         except BaseException as error:
             self._fail(error)
+        finally:
+            self._fs.close_folders()
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:
