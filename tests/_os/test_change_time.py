@@ -41,6 +41,11 @@ def test_a_change_of_the_folder_changes_it(change: str, folder: Path) -> None:
     assert native().change_time(str(folder)) != before
 
 
+def test_it_counts_from_the_same_epoch_as_other_times(folder: Path) -> None:
+    """The change time of a new folder is near its time of modification, so that a marker can store it."""
+    assert abs(native().change_time(str(folder)) - folder.stat().st_mtime_ns) < 86_400 * 10**9
+
+
 def test_uses_of_its_files_do_not_change_it(folder: Path, tmp_path: Path) -> None:
     """Hard links to its files, reading them and files in inner folders do not change it."""
     before = native().change_time(str(folder))

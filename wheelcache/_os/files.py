@@ -175,7 +175,7 @@ class FileSystem(Protocol):
         ...
 
     def change_time(self, path: str) -> int:
-        """Return the time of the last change of a file or folder, in nanoseconds since an epoch of the system.
+        """Return the time of the last change of a file or folder, in nanoseconds since the Unix epoch.
 
         Links are not followed. The system sets this time when an entry of a folder is created or deleted, and when the
         owner, the permissions or the time stamps of a file or folder are set. Tools that restore archives restore the

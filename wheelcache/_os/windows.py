@@ -61,7 +61,8 @@ _NO_POSIX_SEMANTICS = {1, win32.NOT_SUPPORTED, 87, 120}
 _INVALID_DIRECTORY_NAME = 267
 # FILE_BASIC_INFO: the times of creation, last access, last write and last change, then the attributes.
 _BASIC_INFO = struct.Struct("4qI4x")
-_NANOSECONDS_PER_TICK = 100
+# The times count 100 ns from the year 1601. Those of Python begin in 1970.
+_NANOSECONDS_PER_TICK, _EPOCH = 100, 116_444_736_000_000_000
 
 _SetInformation: TypeAlias = Callable[[Handle, int, bytes, str | None], None]
 
@@ -341,12 +342,12 @@ def _delete(set_information: _SetInformation, path: str, flags: int) -> None:
 
 
 def _change_time(handle: Handle) -> int:
-    """Return the ChangeTime of a FILE_BASIC_INFO, in nanoseconds."""
+    """Return the ChangeTime of a FILE_BASIC_INFO, in nanoseconds since the epoch."""
     information = ctypes.create_string_buffer(_BASIC_INFO.size)
     if not _GetFileInformationByHandleEx(handle.number, _BASIC, information, _BASIC_INFO.size):
         raise last_error(handle.path)
     ticks: int = _BASIC_INFO.unpack(information.raw)[3]
-    return ticks * _NANOSECONDS_PER_TICK
+    return (ticks - _EPOCH) * _NANOSECONDS_PER_TICK
 
 
 def _ignore_errors(action: Callable[[], None]) -> None:
