@@ -445,6 +445,9 @@ class FaultyFiles:
     def stat(self, path: str) -> os.stat_result:
         return self.perform("stat", path, lambda: self.inner.stat(path))
 
+    def flush(self, path: str) -> None:
+        self.perform("flush", path, lambda: self.inner.flush(path))
+
     def change_time(self, path: str) -> int:
         return self.perform("change_time", path, lambda: self.inner.change_time(path))
 

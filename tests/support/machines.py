@@ -101,7 +101,7 @@ class Machine:
         user: the user of every process.
         is_private: whether no other user can write to the folders of any cache.
         private_roots: the caches for which that is true nevertheless; ``judged`` has the folders of each query.
-        volume: the description of every volume.
+        volume: the description of every volume; ``volumes_asked`` has the path of each query.
         environment: the environment of this process.
 
     Args:
@@ -121,6 +121,7 @@ class Machine:
         self.judged: list[tuple[str, ...]] = []
         self.holders: tuple[str, ...] = ()
         self.volume = Volume()
+        self.volumes_asked: list[str] = []
         self.environment = Environment()
         self.asked: list[tuple[float, tuple[str, ...]]] = []
         machine = self
@@ -136,11 +137,15 @@ class Machine:
                 user=lambda: machine.user,
                 is_private=self._judge,
                 holders=self._name_holders,
-                volume=lambda path: machine.volume,
+                volume=self._describe_volume,
                 environment=lambda: machine.environment,
             )
 
         self.cache_class: type[Cache] = MachineCache
+
+    def _describe_volume(self, path: str) -> Volume:
+        self.volumes_asked.append(path)
+        return self.volume
 
     def _judge(self, paths: Sequence[str]) -> bool:
         self.judged.append(tuple(paths))

@@ -54,6 +54,10 @@ class CancellableFiles:
         self._check()
         return self._files.open_append(path)
 
+    def flush(self, path: str) -> None:
+        self._check()
+        self._files.flush(path)
+
     def read_small(self, path: str, limit: int) -> bytes:
         self._check()
         return self._files.read_small(path, limit)

@@ -139,6 +139,14 @@ class FileSystem(Protocol):
         """Open a file so that every write is appended, even beside other writers. Create it if it is missing."""
         ...
 
+    def flush(self, path: str) -> None:
+        """Write the content of a file from the memory of the system to its volume.
+
+        Raises:
+            FileNotFoundError: if the file does not exist.
+        """
+        ...
+
     def read_small(self, path: str, limit: int) -> bytes:
         """Return the content of a regular file of at most ``limit`` bytes. Never waits for a writer of a pipe.
 

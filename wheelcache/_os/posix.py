@@ -109,6 +109,17 @@ class PosixFiles:
     def _open_or_create(self, path: str, flags: int) -> int:
         return os.open(path, flags | os.O_CREAT, 0o666)
 
+    def flush(self, path: str) -> None:
+        with self.open_read(path) as file:
+            if sys.platform == "darwin":
+                # fsync does not empty the buffer of the drive:
+                # https://developer.apple.com/library/archive/documentation/System/Conceptual/ManPages_iPhoneOS/man2/fsync.2.html
+                try:
+                    fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
+                except OSError:
+                    pass  # network drives do not support it
+            os.fsync(file.fileno())
+
     def read_small(self, path: str, limit: int) -> bytes:
         return _read_small(path, limit)[0]
 

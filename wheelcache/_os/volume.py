@@ -1,6 +1,7 @@
 """Facts about the volume behind a path, and about the environment of this process.
 
-The facts are looked up by ``doctor`` and after a refusal, never for an operation that succeeds. The lookup never fails.
+The facts are looked up by ``doctor``, after a refusal, and before a cache writes its first record, never for a hit. The
+lookup never fails.
 A fact that the system does not report is empty. :mod:`.volume_windows` and :mod:`.volume_posix` find the facts.
 :mod:`.system` chooses between the two modules.
 """
@@ -19,6 +20,7 @@ class Volume:
             unknown.
         mount: the mount point, such as ``"C:\\"`` or ``"/home"``. Empty if unknown.
         remote: True if the files are on another machine, or on the host of this virtual machine.
+        removable: True if the volume can be unplugged while this machine runs.
         mapped: True if the volume is a part of another one that is mapped into a container or to a drive letter.
         cloud: the name of the cloud service that synchronises these files. Empty if no service does.
         free: the bytes that this user may still write, or ``None`` if unknown.
@@ -29,6 +31,7 @@ class Volume:
     file_system: str = ""
     mount: str = ""
     remote: bool = False
+    removable: bool = False
     mapped: bool = False
     cloud: str = ""
     free: int | None = None

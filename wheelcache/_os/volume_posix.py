@@ -32,6 +32,7 @@ class _Mount:
     folder: str
     root: str
     file_system: str
+    device: str
 
 
 def volume_of(path: str) -> Volume:
@@ -40,13 +41,16 @@ def volume_of(path: str) -> Volume:
     cloud = cloud_by_name(path)
     free, size = _space_of(path)
     if mount is None:
-        return Volume(cloud=cloud, free=free, size=size)
+        # macOS mounts external drives there.
+        removable = sys.platform == "darwin" and os.path.realpath(path).startswith("/Volumes/")
+        return Volume(removable=removable, cloud=cloud, free=free, size=size)
     main, _, subtype = mount.file_system.partition(".")
     is_part = mount.root not in {"", "/"} and main not in _SUBVOLUMES
     return Volume(
         file_system=mount.file_system,
         mount=mount.folder,
         remote=main in _NETWORK or subtype in _NETWORK,
+        removable=_is_removable(mount.device),
         mapped=main in _HOST or subtype in _HOST or (is_part and bool(_container())),
         cloud=cloud,
         free=free,
@@ -83,8 +87,35 @@ def _mount_of(path: str) -> _Mount | None:
         folder = _unescape(fields[4]).rstrip("/")
         # The later of two mounts on one folder hides the earlier one.
         if (path + "/").startswith(folder + "/") and (best is None or len(folder) >= len(best.folder.rstrip("/"))):
-            best = _Mount(folder or "/", _unescape(fields[3]), file_system)
+            best = _Mount(folder or "/", _unescape(fields[3]), file_system, fields[2])
     return best
+
+
+def _is_removable(device: str) -> bool:
+    """Return whether a device, given as ``"major:minor"``, can be unplugged.
+
+    USB disks do not call themselves removable, so the path of the device counts too:
+    https://www.kernel.org/doc/html/latest/admin-guide/sysfs-rules.html
+    """
+    if device.startswith("0:"):
+        return False  # no block device
+    link = f"/sys/dev/block/{device}"
+    # An encrypted volume is a device of its own, above the disk.
+    links = [link, *(f"{link}/slaves/{name}" for name in _names_in(f"{link}/slaves"))]
+    for folder in map(os.path.realpath, links):
+        # The folder of a partition is below that of its disk.
+        disks = (folder, os.path.dirname(folder))
+        if "/usb" in folder or any(_lines_of(f"{disk}/removable") == ["1"] for disk in disks):
+            return True
+    return False
+
+
+def _names_in(folder: str) -> list[str]:
+    """Return the names in a folder, or an empty list if it cannot be read."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _lines_of(path: str) -> list[str]:
@@ -98,6 +129,8 @@ def _lines_of(path: str) -> list[str]:
 
 def _unescape(field: str) -> str:
     """Decode the octal escapes of a field of the mount table."""
+    if "\\" not in field:
+        return field
     return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), field)
 
 

@@ -23,7 +23,8 @@ from .win32 import Handle, extended, function
 
 _PATH, _TEXT, _NUMBER = wintypes.LPCWSTR, wintypes.LPWSTR, wintypes.DWORD
 _BUFFER_SIZE = 1024
-_REMOTE_DRIVE = 4
+# https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-getdrivetypew
+_REMOVABLE_DRIVE, _REMOTE_DRIVE = 2, 4
 
 # A file with such a reparse point, or with one of these attributes, may have its content in the cloud only:
 # https://learn.microsoft.com/windows/win32/fileio/reparse-point-tags and .../file-attribute-constants. 0x00040000 is
@@ -49,12 +50,14 @@ def volume_of(path: str) -> Volume:
         file_system, refused = _file_system(mount)
         code = code or refused
     drive, unc = os.path.splitdrive(path)[0], path.startswith("\\\\") and not path.startswith("\\\\?\\")
-    remote = unc or path.upper().startswith("\\\\?\\UNC\\") or _drive_type(mount or drive + "\\") == _REMOTE_DRIVE
+    drive_type = _drive_type(mount or drive + "\\")
+    remote = unc or path.upper().startswith("\\\\?\\UNC\\") or drive_type == _REMOTE_DRIVE
     free, size = _space_of(path)
     return Volume(
         file_system=file_system,
         mount=mount or drive,
         remote=remote,
+        removable=drive_type == _REMOVABLE_DRIVE,
         mapped=_is_substituted(drive) or _CONTAINER_FOLDERS in _final_path(path).lower(),
         cloud=_cloud(path),
         free=free,

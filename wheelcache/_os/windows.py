@@ -197,6 +197,15 @@ class WindowsFiles:
     def open_append(self, path: str) -> BinaryIO:
         return _File(path, _APPEND, win32.OPEN_ALWAYS, os.O_WRONLY | os.O_APPEND, "a")
 
+    def flush(self, path: str) -> None:
+        # Flushing needs the right to write:
+        # https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-flushfilebuffers
+        with _File(path, _READ_WRITE, win32.OPEN_EXISTING, os.O_RDWR, "r+") as file:
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise win32.with_winerror(error, path) from None
+
     def read_small(self, path: str, limit: int) -> bytes:
         with _open_small(path) as file:
             return read_within(file.read, os.fstat(file.fileno()).st_size, limit, path)

@@ -28,6 +28,7 @@ from .lookup import Entry
 from .quarantine import quarantine_file
 from .records import MAX_RECORD, Record, StatFingerprint, decode_record, write_first_record, write_record
 from .trust.fingerprint import fingerprint_of, is_regular
+from .trust.policy import TrustPolicy
 
 if TYPE_CHECKING:
     from .staging import FinishedFile
@@ -49,8 +50,9 @@ class _Occupant(Enum):
 class Commit:
     """Adds entries to one cache folder."""
 
-    def __init__(self, layout: Layout, strategy: LinkStrategy) -> None:
+    def __init__(self, layout: Layout, trust: TrustPolicy, strategy: LinkStrategy) -> None:
         self._layout = layout
+        self._trust = trust
         self._strategy = strategy
 
     def add(self, fs: RobustIO, finished: FinishedFile, filename: str, url: str | None) -> Entry:
@@ -180,14 +182,15 @@ class Commit:
 
     def _write_record(self, fs: RobustIO, record: Record, path: str, stat: os.stat_result) -> Entry:
         record = record._replace(seen=fingerprint_of(fs, stat), created=int(fs.system.now()))
+        stored = record if self._trust.flush_before_record(fs, path) else record.for_this_process()
         now = fs.system.now()
         is_new = True
         try:
-            write_first_record(fs, self._layout, record, now)
+            write_first_record(fs, self._layout, stored, now)
         except FileExistsError:
-            is_new = not self._is_recorded(fs, record)
+            is_new = not self._is_recorded(fs, stored)
             if is_new:
-                write_record(fs, self._layout, record, now)
+                write_record(fs, self._layout, stored, now)
             else:
                 fs.touch(self._layout.record(record.sha256, record.filename), now)
         return Entry(record, path, now, is_new)

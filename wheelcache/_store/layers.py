@@ -62,7 +62,7 @@ class LayeredStore:
             (Lookup(layer, policy, writable=False), Index(layer))
             for layer, policy in zip(layers, trust[1:], strict=True)
         ]
-        self._commit = Commit(layout, strategy)
+        self._commit = Commit(layout, self.trust, strategy)
         self._counters = counters
         self._on_growth = on_growth
 

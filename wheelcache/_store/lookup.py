@@ -185,13 +185,16 @@ class Lookup:
             return None
         renewed = recorded._replace(record=record.with_fingerprint(fingerprint_of(fs, stat), hashes))
         if self._writable and renewed.record != record:
-            self._renew(fs, renewed.record, recorded.used)
+            self._renew(fs, renewed)
         return renewed
 
-    def _renew(self, fs: RobustIO, record: Record, used: float) -> bool:
+    def _renew(self, fs: RobustIO, entry: Entry) -> bool:
         """Write a record, best effort, and return whether it was written. If not, the next process hashes again."""
+        record = entry.record
         try:
-            write_record(fs.without_waiting(), self._layout, record, used)
+            if not self._trust.flush_before_record(fs, entry.path):
+                record = record.for_this_process()
+            write_record(fs.without_waiting(), self._layout, record, entry.used)
         except CommitError:
             return False
         return True
@@ -224,7 +227,7 @@ class Lookup:
             record = record.with_fingerprint(fingerprint, hashes)
             entry = Entry(record, blob.path, system.now())
             # The entry is not trusted without a record, so that the next fetch tries to write the record again.
-            if self._renew(fs, record, entry.used):
+            if self._renew(fs, entry):
                 self._remember(entry)
             return entry._replace(is_new=True)
         return None

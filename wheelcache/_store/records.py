@@ -71,6 +71,10 @@ class Record(NamedTuple):
         others = {name: value for name, value in hashes.items() if name != "sha256"}
         return self._replace(seen=seen, hashes=others)
 
+    def for_this_process(self) -> Record:
+        """Return the record without a boot, so that no other process accepts its hashes."""
+        return self._replace(seen=self.seen._replace(boot=None))
+
 
 def encode(fields: Mapping[str, Any]) -> bytes:
     """Return fields as one line of JSON, with a checksum of all fields as the last one."""

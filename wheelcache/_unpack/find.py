@@ -88,10 +88,15 @@ class TrustedTrees:
         Raises:
             CommitError: if the marker cannot be written.
         """
-        entry = self.store.mark(fs, folder, manifest)
-        if not self._trust.accepts(fs, entry.manifest.boot):
+        entry = self.store.mark(fs, folder, self._to_store(fs, manifest))
+        stored, entry = entry.manifest, entry._replace(manifest=entry.manifest._replace(boot=manifest.boot))
+        if not self._trust.accepts(fs, stored.boot):
             self._remember(entry.marker, entry.manifest)
         return entry
+
+    def _to_store(self, fs: RobustIO, manifest: Manifest) -> Manifest:
+        """Return a manifest as it is written to a marker, without a boot if no other process may trust it."""
+        return manifest if self._trust.can_trust_markers(fs) else manifest._replace(boot=None)
 
     def _trusted(self, fs: RobustIO, entry: TreeEntry) -> TreeEntry | None:
         """Return the entry with the manifest whose fingerprints and digests are trusted, or ``None``."""
@@ -159,14 +164,15 @@ class TrustedTrees:
 
         The marker is renewed best effort, even if only other users with ``verify="records"`` accept it.
         """
-        is_recorded = manifest == entry.manifest
+        stored = self._to_store(fs, manifest)
+        is_recorded = stored == entry.manifest
         if self._writable and not is_recorded:
             try:
-                self.store.write_marker(fs.without_waiting(), entry.marker, manifest)
+                self.store.write_marker(fs.without_waiting(), entry.marker, stored)
                 is_recorded = True
             except CommitError:
                 pass
-        if is_recorded and self._trust.accepts(fs, manifest.boot):
+        if is_recorded and self._trust.accepts(fs, stored.boot):
             self._compared.pop(entry.marker, None)
         else:
             self._remember(entry.marker, manifest)

@@ -22,8 +22,10 @@ folder belongs to that user, and so it is not private for the next object that o
 
 from __future__ import annotations
 
+from ..._fs.flush import flush_file
 from ..._fs.robustio import RobustIO
 from ..._options import Verify
+from ..._os.volume import Volume
 from ..layout import Layout
 
 
@@ -43,6 +45,7 @@ class TrustPolicy:
         self._verify = verify
         self.is_full = verify == "full"
         self._is_private: bool | None = None
+        self._volume: Volume | None = None
 
     def is_private(self, fs: RobustIO) -> bool:
         """Return whether only this user and root can write to the cache folder."""
@@ -64,3 +67,32 @@ class TrustPolicy:
             boot: the boot in the record or marker, or ``None`` if its system does not identify its boots.
         """
         return not self.is_full and boot is not None and boot == fs.system.boot() and self.accepts_content(fs)
+
+    def flush_before_record(self, fs: RobustIO, path: str) -> bool:
+        """Flush a file before its record is written, if its volume may disappear and return within one boot.
+
+        Otherwise, the record could reach the volume without the bytes of the file. A file on an ordinary disk is not
+        flushed, because after a power cut, the machine is in another boot.
+
+        Returns:
+            Whether the record may be accepted by another process.
+
+        Raises:
+            CommitError: if the volume could not store the file.
+        """
+        volume = self._describe_volume(fs)
+        return not (volume.remote or volume.removable) or flush_file(fs, path)
+
+    def can_trust_markers(self, fs: RobustIO) -> bool:
+        """Return whether a marker may be accepted by another process, in its boot.
+
+        A tree may have thousands of files, and flushing each of them would take minutes on a removable volume. There, a
+        marker is not accepted, and each process compares a tree once. A network drive sends a file to its server when
+        the file is closed, and so before the marker is written: https://man7.org/linux/man-pages/man5/nfs.5.html
+        """
+        return not self._describe_volume(fs).removable
+
+    def _describe_volume(self, fs: RobustIO) -> Volume:
+        if self._volume is None:
+            self._volume = fs.system.volume(self._layout.root)
+        return self._volume
