@@ -76,10 +76,10 @@ class DoctorReport:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file or folder that was not removed because it is in use.
+    """A file or folder that was not removed, because it is in use, not ours, or not safe to read.
 
     Attributes:
-        path: the file that is held open, or the folder that cannot be read.
+        path: the file that is held open, the folder that cannot be read, or the foreign file or folder.
         digest: the digest of its wheel, ``"sha256:<hex>"``, or ``None`` if it does not belong to a wheel.
         reason: the reason in words.
     """
@@ -95,10 +95,11 @@ class PruneReport:
 
     Attributes:
         removed: the wheels, least recently used first. After a removal, their paths no longer exist.
-        skipped: the files and folders that were kept because they are in use.
+        skipped: the files and folders that were kept because they are in use, or because wheelcache did not create
+            them.
         freed: the size of all removed files in bytes, including leftovers.
         swept: the leftovers: temporary files, old partial downloads and quarantine, stale locks, pointers to missing
-            entries.
+            entries, and links and special files with names of the cache.
         dry_run: whether the call was a dry run. A dry run removes nothing.
     """
 
@@ -124,6 +125,8 @@ class ProblemKind(StrEnum):
     """A wheel has no record, a tree has had no marker for over a day, or a pointer points to a missing wheel."""
     FOREIGN = "foreign"
     """wheelcache did not create this file or folder. A foreign folder is never moved."""
+    UNSAFE = "unsafe"
+    """A link or special file has the name of a file or folder of the cache. It is never followed."""
     UNREADABLE = "unreadable"
     """The file or folder cannot be read, because another process holds it open or access is denied."""
 

@@ -597,7 +597,7 @@ def test_leftovers_go_when_they_are_old_and_nobodys(machine: Machine, cache: Cac
         unfinished(cache, machine, "partial", 6.9 * DAY, pid=NOBODY),
         unfinished(cache, machine, "quarantine", 29 * DAY, pid=NOBODY),
     ]
-    lock = cache.path / "v1" / "locks" / "0.lock"
+    lock = cache.path / "v1" / "locks" / f"{0:032}.lock"
     lock.parent.mkdir(exist_ok=True)
     lock.touch()
     os.utime(lock, (1, 1))
@@ -710,7 +710,7 @@ def test_a_lock_that_is_held_is_not_stale(machine: Machine, cache: Cache) -> Non
     """A lock that a process holds is kept, however old its file is."""
     from wheelcache._fs.lock import FileLock
 
-    path = cache.path / "v1" / "locks" / "0.lock"
+    path = cache.path / "v1" / "locks" / f"{0:032}.lock"
     lock = FileLock(RobustIO(core_of(cache).begin()), str(path))
     assert lock.try_acquire()
     os.utime(path, (1, 1))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from faulty import FaultyFiles, FileCall, Plan, Refuse, Refusing
-from folders import files_in, quarantined
+from folders import files_in, listing, quarantined
 from machines import Machine
 from many import build
 from marks import not_on_windows
@@ -195,7 +195,7 @@ def test_a_folder_in_the_place_of_a_record(machine: Machine, cache: Cache, tmp_p
 @not_on_windows("Windows has no such files")
 @pytest.mark.parametrize("name", ["other-1.0-py3-none-any.whl", "other-1.0-py3-none-any.json"])
 def test_a_pipe_is_not_waited_for(cache: Cache, tmp_path: Path, name: str) -> None:
-    """Opening a pipe would wait for its writer. In an entry and between pointers it is reported and quarantined."""
+    """Opening a pipe would wait for its writer. In an entry and between pointers it is reported and removed."""
     wheels = fill(cache, tmp_path)
     pipes = [wheels[1].path.parent / name, cache.path / "v1/urls/00" / POINTER]
     pipes[1].parent.mkdir(parents=True, exist_ok=True)
@@ -203,9 +203,7 @@ def test_a_pipe_is_not_waited_for(cache: Cache, tmp_path: Path, name: str) -> No
         os.mkfifo(pipe)
     report = cache.verify(repair=True)
     assert {problem.path for problem in report.problems} == set(pipes)
-    assert {(problem.kind, problem.action) for problem in report.problems} == {
-        (ProblemKind.FOREIGN, Action.QUARANTINED)
-    }
+    assert {(problem.kind, problem.action) for problem in report.problems} == {(ProblemKind.UNSAFE, Action.REMOVED)}
     os.mkfifo(pipes[1])
     assert cache.prune().swept == (pipes[1],)
 
@@ -236,24 +234,23 @@ def test_an_unreadable_wheel_is_reported(tmp_path: Path) -> None:
 
 @not_on_windows("making links needs a right there that few have")
 def test_a_link_to_a_folder_stays(machine: Machine, cache: Cache, tmp_path: Path) -> None:
-    """A folder that was moved to another volume and linked is still used, and the link is kept while it is absent."""
-    wheels = fill(cache, tmp_path)
+    """A folder that was moved to another volume and linked is reported, and a repair keeps the link and the folder."""
+    fill(cache, tmp_path)
     linked, other = cache.path / "v1" / "wheels", tmp_path / "other volume"
     linked.rename(other)
     linked.symlink_to(other)
-    inside = wheels[0].path.parent / "mine"
+    before = listing(other)
+    inside = cache.path / "v1" / "mine"
     inside.symlink_to(tmp_path)
-    report = cache.verify(repair=True)
-    assert [(problem.kind, problem.path, problem.action) for problem in report.problems] == [
-        (ProblemKind.FOREIGN, linked, Action.NONE),
-        (ProblemKind.FOREIGN, inside, Action.NONE),
-    ]
-    other.rename(tmp_path / "away")
-    report = cache.verify(repair=True)
-    assert [(problem.path, problem.action) for problem in report.problems] == [(linked, Action.NONE)]
-    (tmp_path / "away").rename(other)
-    with machine.cache(cache.path) as fresh:
-        assert {wheel.digest for wheel in fresh.entries()} == {wheel.digest for wheel in wheels}
+    for _ in range(2):
+        report = cache.verify(repair=True)
+        assert [(problem.kind, problem.path, problem.action) for problem in report.problems] == [
+            (ProblemKind.FOREIGN, inside, Action.NONE),
+            (ProblemKind.UNSAFE, linked, Action.NONE),
+        ]
+        if other.exists():
+            assert listing(other) == before
+            other.rename(tmp_path / "away")
 
 
 @pytest.mark.parametrize("pattern", ["*urls", "*urls?[0-9a-f][0-9a-f]", "*wheels", "*wheels?[0-9a-f][0-9a-f]"])

@@ -9,14 +9,13 @@ from dataclasses import replace
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, hash_file
 from .._fs.small import read_optional, read_small
-from .._fs.tempnames import OwnerTag
 from .._hashes import sha256_of
 from .._models import Phase
 from .._reports import Action, ProblemKind
 from .._store.layout import Layout
 from .._store.records import MAX_RECORD, Record, StatFingerprint, decode_record, write_record
 from .._store.walk import Blob, EntryFolder, read_plain_record, scan_entry
-from .suspects import Suspect, quarantine, remove_file, suspect_foreign
+from .suspects import Suspect, quarantine, remove_file, suspect_foreign, suspect_unreadable, suspect_unsafe
 
 # A blob of at most this many bytes is read in one piece, to save file operations.
 _SMALL = 1 << 16
@@ -30,7 +29,7 @@ def check_entry(fs: RobustIO, layout: Layout, sha256: str) -> list[Suspect]:
     try:
         entry = scan_entry(fs, layout, sha256)
     except CommitError as error:
-        found = [Suspect(ProblemKind.UNREADABLE, error.path or layout.entry(sha256), sha256)]
+        found = [suspect_unreadable(layout, layout.entry(sha256), error, sha256=sha256)]
     else:
         found = [] if entry is None else _EntryCheck(layout, entry).check(fs)
 
@@ -83,10 +82,10 @@ class _EntryCheck:
 
     def _check_foreign(self) -> list[Suspect]:
         entry = self._entry
-        # A temporary file with an owner in its name is not reported, because prune sweeps it.
-        files = [path for path in entry.others if OwnerTag.of(os.path.basename(path)) is None]
+        # Temporary files are not reported, because prune sweeps them.
         return [
-            *(suspect_foreign(self._layout, path, sha256=entry.sha256) for path in files),
+            *(suspect_unsafe(self._layout, path, sha256=entry.sha256) for path in entry.unsafe),
+            *(suspect_foreign(self._layout, path, sha256=entry.sha256) for path in entry.foreign),
             *(suspect_foreign(self._layout, path, sha256=entry.sha256, is_folder=True) for path in entry.folders),
         ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat as modes
 from dataclasses import replace
 
 from .._exceptions import CommitError
@@ -12,7 +13,7 @@ from .._store.layout import Layout, marker_path
 from .._unpack.check import check_recorded
 from .._unpack.trees import TreeEntry, TreeStore, remove_recursively
 from .foreign import find_foreign_in_tree
-from .suspects import Suspect, remove_file, suspect_foreign
+from .suspects import Suspect, remove_file, suspect_foreign, suspect_unreadable
 from .sweep import TEMPORARY_AGE
 
 
@@ -32,7 +33,7 @@ def check_tree(fs: RobustIO, layout: Layout, folder: str) -> list[Suspect]:
         tree = trees.read_marker(fs, folder)
         found = _check_unmarked(fs, folder) if tree is None else _check_marked(fs, layout, tree)
     except CommitError as error:
-        found = [Suspect(ProblemKind.UNREADABLE, error.path or folder)]
+        found = [suspect_unreadable(layout, folder, error)]
     return [replace(suspect, check_again=check_again) for suspect in found]
 
 
@@ -40,9 +41,12 @@ def _check_marked(fs: RobustIO, layout: Layout, tree: TreeEntry) -> list[Suspect
     def remove(fs: RobustIO) -> Action:
         return Action.REMOVED if TreeStore(layout).remove_tree(fs, tree) else Action.NONE
 
-    exists = fs.files.is_dir(tree.folder)
+    stat = fs.stat(tree.folder)
+    if stat is not None and not (modes.S_ISDIR(stat.st_mode) or modes.S_ISREG(stat.st_mode)):
+        # The check of names reports the link too. Only this repair removes its marker.
+        return [Suspect(ProblemKind.UNSAFE, tree.folder, repair=remove)]
     damaged = [tree.folder]
-    if exists:
+    if stat is not None and modes.S_ISDIR(stat.st_mode):
         damaged, _ = check_recorded(fs, tree.folder, tree.manifest, trusted=False, writable=False, bytes_only=True)
     if damaged:
         # The repair removes foreign files along with the tree.
@@ -52,12 +56,15 @@ def _check_marked(fs: RobustIO, layout: Layout, tree: TreeEntry) -> list[Suspect
 
 
 def _check_unmarked(fs: RobustIO, folder: str) -> list[Suspect]:
-    """Check a folder without a valid marker. Another process may be filling it."""
+    """Check a folder without a valid marker. Another process may be filling it.
+
+    The check of names reports a marker that is not a file, and a tree that is not a folder.
+    """
     marker = marker_path(folder)
-    if fs.stat(marker) is not None:
+    marker_stat, stat = fs.stat(marker), fs.stat(folder)
+    if marker_stat is not None and modes.S_ISREG(marker_stat.st_mode):
         return [Suspect(ProblemKind.TORN, marker, repair=lambda fs: remove_file(fs, marker))]
-    stat = fs.stat(folder)
-    if stat is None or fs.system.now() - stat.st_mtime <= TEMPORARY_AGE:
+    if stat is None or not modes.S_ISDIR(stat.st_mode) or fs.system.now() - stat.st_mtime <= TEMPORARY_AGE:
         return []
 
     def remove(fs: RobustIO) -> Action:

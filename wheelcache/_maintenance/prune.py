@@ -121,6 +121,7 @@ class Pruner:
                     survey.record_removal(candidate)
             sweeper.sweep_index(lambda _: False)
             sweeper.sweep()
+            remover.skip_remaining_foreign()
         except BaseException:
             self._count_removed(remover)
             raise
@@ -132,11 +133,11 @@ class Pruner:
         survey = _Survey()
 
         def on_error(path: str, error: CommitError) -> None:
-            survey.is_incomplete = True
-            remover.skip(path, error)
+            survey.is_incomplete = remover.handle_error(path, error) or survey.is_incomplete
 
         trees = self._find_trees(remover, on_error)
         for entry in walk_entries(remover.fs, self._layout, on_error):
+            sweeper.sweep_entry(entry)
             if not (entry.names and entry.blobs):
                 sweeper.sweep_incomplete_entry(entry)
                 continue
@@ -151,14 +152,11 @@ class Pruner:
     def _find_trees(self, remover: Remover, on_error: OnError) -> dict[str, tuple[int, float]]:
         """Return the size and the last use of the trees of each wheel, by sha256."""
         found: dict[str, tuple[int, float]] = {}
-        try:
-            for tree in remover.trees.iter_trees(remover.fs):
-                if tree.used > remover.future:
-                    remover.reset_use(tree.marker)
-                size, used = found.get(tree.sha256, (0, 0.0))
-                found[tree.sha256] = size + tree.size, max(used, tree.used)
-        except CommitError as error:
-            on_error(error.path or self._layout.trees, error)
+        for tree in remover.trees.iter_trees(remover.fs, on_error):
+            if tree.used > remover.future:
+                remover.reset_use(tree.marker)
+            size, used = found.get(tree.sha256, (0, 0.0))
+            found[tree.sha256] = size + tree.size, max(used, tree.used)
         return found
 
     def _remove_over_limits(self, remover: Remover, survey: _Survey, limits: PruneLimits) -> Collection[str]:

@@ -11,6 +11,10 @@ On Windows, a file that another pruner is deleting right now also reports a shar
 count as in use, or a newer entry would be removed in its place. A refused folder is therefore read again for up to 0.1
 s. After three such waits without success, the call assumes that a scanner holds the folders, and skips refused ones at
 once.
+
+Only names that the layout forms are deleted. A link or special file with such a name is deleted like a file, without
+following it. A file or folder with any other name, and a folder in the place of a file, is kept and reported. So is a
+link in the place of an area folder such as ``v1/urls``, because a user may have moved the folder to another volume.
 """
 
 from __future__ import annotations
@@ -21,22 +25,25 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .._exceptions import CommitError
+from .._exceptions import Cause, CommitError
 from .._fs.errors import cause_of, code_of, is_delete_pending
 from .._fs.robustio import RobustIO, is_missing
 from .._fs.small import read_small
 from .._models import CachedWheel, Phase, Status
+from .._os.confined.entries import UnsafePathError
 from .._reports import PruneReport, Skipped
 from .._store.layout import SHARD_DIGITS, Layout
 from .._store.records import MAX_RECORD, decode_record
-from .._store.walk import Blob, EntryFolder, scan_entry
+from .._store.walk import Blob, EntryFolder, scan_entry, scan_folder
 from .._unpack.trees import Outcome, TreeStore, remove_recursively
+from .foreign import find_foreign, is_plain_folder
 
 # Another pruner needs a few milliseconds for an entry.
 _SECONDS_PER_WAIT = 0.1
 _MAX_FAILED_WAITS = 3
 # The clock of a file server may be ahead.
 _DAY = 86_400.0
+FOREIGN = "not a file or folder of wheelcache"
 
 
 @dataclass
@@ -58,8 +65,8 @@ class Remover:
     dry_run: bool = False
     shrunk: int = 0
     _removed: list[CachedWheel] = field(default_factory=list)
-    _skipped: list[Skipped] = field(default_factory=list)
-    _swept: list[Path] = field(default_factory=list)
+    _skipped: dict[str, Skipped] = field(default_factory=dict)
+    _swept: dict[str, None] = field(default_factory=dict)
     _swept_bytes: int = 0
     _tree_shards: AbstractSet[str] | None = None
     _waits_left: int = _MAX_FAILED_WAITS
@@ -76,12 +83,40 @@ class Remover:
 
     def report(self) -> PruneReport:
         """Return the report of the call."""
-        return PruneReport(tuple(self._removed), tuple(self._skipped), self.freed, tuple(self._swept), self.dry_run)
+        skipped = tuple(self._skipped.values())
+        return PruneReport(tuple(self._removed), skipped, self.freed, tuple(map(Path, self._swept)), self.dry_run)
 
     def skip(self, path: str, error: OSError | str, sha256: str | None = None) -> None:
-        """Record a file or folder that could not be removed, and the reason."""
-        reason = f"{cause_of(error, path)} ({code_of(error)})" if isinstance(error, OSError) else error
-        self._skipped.append(Skipped(Path(path), sha256 and f"sha256:{sha256}", reason))
+        """Record a file or folder that could not be removed, and the reason. Only the first reason counts."""
+        if isinstance(error, OSError):
+            path = unsafe_path(error) or path
+            reason = f"{_cause_of(error, path)} ({code_of(error)})"
+        else:
+            reason = error
+        if path not in self._skipped:
+            self._skipped[path] = Skipped(Path(path), sha256 and f"sha256:{sha256}", reason)
+
+    def skip_foreign(self, *paths: str, sha256: str | None = None) -> None:
+        """Record files and folders that are kept because wheelcache did not create them."""
+        for path in paths:
+            self.skip(path, FOREIGN, sha256)
+
+    def skip_remaining_foreign(self) -> None:
+        """Record all foreign files and folders of the cache, except those that the call has already reported."""
+        foreign = find_foreign(self.fs, self.layout, self.skip)
+        self.skip_foreign(*(stray.path for stray in foreign if stray.path not in self._swept))
+
+    def handle_error(self, path: str, error: CommitError) -> bool:
+        """Record a folder that cannot be read, and return whether it may have contents that the walk has missed.
+
+        A link or special file in the place of a folder is deleted, except in the place of an area folder.
+        """
+        is_unsafe = error.cause is Cause.UNSAFE and path == (unsafe_path(error) or path)
+        if is_unsafe and path not in self.layout.folders():
+            self.remove_leftover(path, 0)
+            return False
+        self.skip(path, error)
+        return True
 
     # Entries
 
@@ -100,8 +135,12 @@ class Remover:
             # this one.
             entry = self._scan_entry(sha256, wait=unused_since is not None)
         except CommitError as error:
-            self.skip(self.layout.entry(sha256), error, sha256)
-            return False
+            if error.cause not in {Cause.UNSAFE, Cause.IN_THE_WAY}:
+                self.skip(self.layout.entry(sha256), error, sha256)
+                return False
+            # There is no such entry, because a link or a file is in the place of a folder.
+            self.skip(self._find_obstacle(sha256), error, sha256)
+            entry = None
         if entry is None or not entry.names:
             if entry is not None and filenames is None and unused_since is None:
                 self.remove_incomplete_entry(entry)
@@ -115,6 +154,12 @@ class Remover:
             return self._remove_wheels(entry, to_remove)
         finally:
             self._report_progress(self._removed[already_removed:])
+
+    def _find_obstacle(self, sha256: str) -> str:
+        """Return the path of the file that is in the place of the folder of an entry, or of a folder above it."""
+        entry = self.layout.entry(sha256)
+        folders = (self.layout.wheels, os.path.dirname(entry))
+        return next((folder for folder in folders if not is_plain_folder(self.fs, folder)), entry)
 
     def _remove_wheels(self, entry: EntryFolder, to_remove: list[str]) -> bool:
         """Delete wheels of an entry, and the whole folder with the last wheel. Return whether none of them exists."""
@@ -144,7 +189,8 @@ class Remover:
 
     def _remove_remaining_files(self, entry: EntryFolder, outcomes: dict[str, Outcome]) -> None:
         """Delete the other files of a removed entry. Files that are held open are swept later."""
-        for path in (*(blob.path for blob in entry.blobs if blob.filename not in entry.names), *entry.others):
+        blobs = (blob.path for blob in entry.blobs if blob.filename not in entry.names)
+        for path in (*blobs, *entry.temporary, *entry.unsafe):
             try:
                 outcomes[path] = Outcome.REMOVED if self.dry_run else _unlink(self._cleanup, path)
             except OSError:
@@ -152,6 +198,7 @@ class Remover:
         self._remove_entry_folders(entry)
 
     def _remove_entry_folders(self, entry: EntryFolder) -> None:
+        self.skip_foreign(*entry.foreign, *entry.folders, sha256=entry.sha256)
         if self.dry_run:
             return
         for folder in {os.path.dirname(blob.path) for blob in entry.blobs} - {entry.folder}:
@@ -200,7 +247,8 @@ class Remover:
             return
         for blob in entry.blobs:
             self.remove_leftover(blob.path, blob.size)
-        for path in (*(self.layout.record(entry.sha256, name) for name in entry.names), *entry.others):
+        records = (self.layout.record(entry.sha256, name) for name in entry.names)
+        for path in (*records, *entry.temporary, *entry.unsafe):
             self.remove_leftover(path, 0)
         self._remove_entry_folders(entry)
 
@@ -236,13 +284,15 @@ class Remover:
         They are read once per call, since most caches have few.
         """
         if self._tree_shards is None:
-            self._tree_shards = {entry.name for entry in self._cleanup.scan(self.layout.trees)}
+            # If the trees cannot be read, their wheels are removed without them, since the walk has not counted them.
+            shards = scan_folder(self._cleanup, self.layout.trees, self.skip)
+            self._tree_shards = {entry.name for entry in shards}
         return self._tree_shards
 
     def remove_unmarked_tree(self, path: str, size: int) -> None:
-        """Delete a tree folder without a marker, or a marker without a folder."""
+        """Delete a tree folder without a marker, with its contents."""
         if self.dry_run or remove_recursively(self.fs, path):
-            self._swept.append(Path(path))
+            self._swept[path] = None
             self._swept_bytes += size
         else:
             self.skip(path, "some of its files are in use")
@@ -252,14 +302,14 @@ class Remover:
     def remove_leftover(self, path: str, size: int) -> None:
         """Delete a file that is no longer needed."""
         self.fs.op.check()
-        if self._remove_file(path) is Outcome.REMOVED:
-            self._swept.append(Path(path))
+        if path not in self._swept and self._remove_file(path) is Outcome.REMOVED:
+            self._swept[path] = None
             self._swept_bytes += size
 
     def remove_empty_folder(self, path: str) -> None:
         """Delete a folder that is no longer needed, if it is empty."""
         if self.dry_run or self.fs.remove_folder(path):
-            self._swept.append(Path(path))
+            self._swept[path] = None
 
     def _remove_file(self, path: str, sha256: str | None = None) -> Outcome:
         if self.dry_run:
@@ -269,6 +319,16 @@ class Remover:
         except OSError as error:
             self.skip(path, error, sha256)
             return Outcome.KEPT
+
+
+def unsafe_path(error: OSError) -> str | None:
+    """Return the path of the link or special file that an operation refused to follow, or ``None``."""
+    unsafe = error.__cause__ if isinstance(error, CommitError) else error
+    return unsafe.filename if isinstance(unsafe, UnsafePathError) else None
+
+
+def _cause_of(error: OSError, path: str) -> Cause:
+    return error.cause if isinstance(error, CommitError) else cause_of(error, path)
 
 
 def _unlink(fs: RobustIO, path: str) -> Outcome:

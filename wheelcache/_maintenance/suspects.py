@@ -12,11 +12,12 @@ import stat as modes
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .._exceptions import CommitError
+from .._exceptions import Cause, CommitError
 from .._fs.robustio import RobustIO
 from .._reports import Action, ProblemKind
 from .._store.layout import Layout, is_blob, is_record
 from .._store.quarantine import quarantine_file
+from .removal import unsafe_path
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,33 @@ class Suspect:
         return next((suspect for suspect in found if suspect.is_same_problem(self)), None)
 
 
+def suspect_unsafe(layout: Layout, path: str, *, sha256: str | None = None) -> Suspect:
+    """Return the problem of a link or special file that has the name of a file or folder of ours.
+
+    The repair deletes it without following it. A link in the place of an area folder is kept, because a user may have
+    moved the folder to another volume.
+    """
+
+    def check_again(fs: RobustIO) -> list[Suspect]:
+        parent, name = os.path.split(path)
+        is_unsafe = any(entry.name == name and not (entry.is_dir or entry.is_file) for entry in fs.scan(parent))
+        return [suspect] if is_unsafe else []
+
+    def repair(fs: RobustIO) -> Action:
+        return Action.NONE if path in layout.folders() else remove_file(fs, path)
+
+    suspect = Suspect(ProblemKind.UNSAFE, path, sha256, repair)
+    return replace(suspect, check_again=check_again)
+
+
+def suspect_unreadable(layout: Layout, path: str, error: CommitError, *, sha256: str | None = None) -> Suspect:
+    """Return the problem of a file or folder that cannot be read."""
+    unsafe = unsafe_path(error) or (path if error.cause is Cause.UNSAFE else None)
+    if unsafe is not None:
+        return suspect_unsafe(layout, unsafe, sha256=sha256)
+    return Suspect(ProblemKind.UNREADABLE, error.path or path, sha256)
+
+
 def suspect_foreign(layout: Layout, path: str, *, sha256: str | None = None, is_folder: bool = False) -> Suspect:
     """Return the problem of a file or folder that wheelcache did not create."""
 
@@ -60,11 +88,8 @@ def suspect_foreign(layout: Layout, path: str, *, sha256: str | None = None, is_
         return [] if fs.stat(path) is None else [suspect]
 
     def repair(fs: RobustIO) -> Action:
-        # A foreign folder is never renamed, because its contents belong to other programs. A link to a folder may be in
-        # use.
-        if is_folder or fs.files.is_dir(path):
-            return _remove_obstructing_folder(fs, path)
-        return quarantine(fs, layout, path)
+        # A foreign folder is never renamed, because its contents belong to other programs.
+        return _remove_obstructing_folder(fs, path) if is_folder else quarantine(fs, layout, path)
 
     suspect = Suspect(ProblemKind.FOREIGN, path, sha256, repair)
     return replace(suspect, check_again=check_again)
@@ -73,7 +98,8 @@ def suspect_foreign(layout: Layout, path: str, *, sha256: str | None = None, is_
 def quarantine(fs: RobustIO, layout: Layout, path: str, checked: os.stat_result | None = None) -> Action:
     """Quarantine a file, unless it has changed since its status was ``checked``."""
     checked = checked or fs.stat(path)
-    if checked is None or not quarantine_file(fs, layout, path, checked):
+    # A foreign link or special file is kept, because it contains no bytes that a user could need back.
+    if checked is None or not modes.S_ISREG(checked.st_mode) or not quarantine_file(fs, layout, path, checked):
         return Action.NONE
     return Action.QUARANTINED
 

@@ -28,7 +28,7 @@ from .._unpack.trees import TreeStore
 from .check_entry import check_entry
 from .check_tree import check_tree
 from .foreign import find_foreign
-from .suspects import Suspect, remove_file, suspect_foreign
+from .suspects import Suspect, remove_file, suspect_foreign, suspect_unreadable, suspect_unsafe
 
 _MAX_THREADS = 8
 # The number of items that a thread takes at a time. With a larger number, one thread might check the last large wheels
@@ -61,6 +61,8 @@ class Verifier:
             fs.op.sleep(_SETTLING_TIME)
         # The problems are collected in a set, because several checks may find the same file.
         problems = {problem for suspect in suspects if (problem := self._settle(fs, suspect)) is not None}
+        explained = {problem.path for problem in problems if problem.kind is not ProblemKind.UNREADABLE}
+        problems -= {p for p in problems if p.kind is ProblemKind.UNREADABLE and p.path in explained}
         return VerifyReport(check.checked, tuple(sorted(problems, key=lambda problem: (problem.path, problem.kind))))
 
     def _settle(self, fs: RobustIO, first: Suspect) -> Problem | None:
@@ -78,18 +80,26 @@ class Verifier:
         return Problem(suspect.kind, Path(suspect.path), digest, action)
 
     def _check_foreign(self, fs: RobustIO) -> list[Suspect]:
-        """Return the files and folders outside entries and trees that wheelcache did not create."""
+        """Return the foreign files and folders, and the links and special files, outside entries and trees."""
+        layout = self._layout
         unreadable: list[Suspect] = []
-        foreign = find_foreign(fs, self._layout, lambda path, _: unreadable.append(_unreadable(path)))
-        found = [suspect_foreign(self._layout, path, is_folder=is_folder) for path, is_folder in foreign]
+        strays = find_foreign(
+            fs, layout, lambda path, error: unreadable.append(suspect_unreadable(layout, path, error))
+        )
+        found = [
+            suspect_unsafe(layout, stray.path)
+            if stray.is_unsafe
+            else suspect_foreign(layout, stray.path, is_folder=stray.is_folder)
+            for stray in strays
+        ]
         return found + unreadable
 
     def _check_index(self, fs: RobustIO) -> list[Suspect]:
         """Return the pointers that are torn or unreadable or point to a missing entry."""
         found: list[Suspect] = []
 
-        def on_error(path: str, _: CommitError) -> None:
-            found.append(_unreadable(path))
+        def on_error(path: str, error: CommitError) -> None:
+            found.append(suspect_unreadable(self._layout, path, error))
 
         for shard in walk_shards(fs, self._layout.urls, on_error):
             for entry in scan_folder(fs, shard, on_error):
@@ -102,14 +112,10 @@ class Verifier:
             sha256 = digest_in_pointer(read_small(fs, path, MAX_POINTER))
             if sha256 is not None and fs.stat(self._layout.entry(sha256)) is not None:
                 return []
-        except CommitError:
-            return [_unreadable(path)]
+        except CommitError as error:
+            return [suspect_unreadable(self._layout, path, error)]
         kind = ProblemKind.TORN if sha256 is None else ProblemKind.ORPHANED
         return [Suspect(kind, path, repair=lambda fs: remove_file(fs, path))]
-
-
-def _unreadable(path: str) -> Suspect:
-    return Suspect(ProblemKind.UNREADABLE, path)
 
 
 class _TreeFolder(NamedTuple):
@@ -174,5 +180,5 @@ class _ParallelCheck:
             return check_tree(self._fs, self._layout, item.path)
         return check_entry(self._fs, self._layout, item)
 
-    def _on_error(self, path: str, _: CommitError) -> None:
-        self._suspects.append(_unreadable(path))
+    def _on_error(self, path: str, error: CommitError) -> None:
+        self._suspects.append(suspect_unreadable(self._layout, path, error))

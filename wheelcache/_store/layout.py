@@ -50,7 +50,6 @@ _MARKS = "CACHEDIR.TAG", ".gitignore"
 _KEY_DIGITS = 32
 
 SHARD_DIGITS = 2
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # Common file systems allow names of this length.
 _LONGEST = 255
 
@@ -74,6 +73,10 @@ class FolderPattern(NamedTuple):
         """Return whether wheelcache uses this name for a file or a folder."""
         pattern = self.folders if is_folder else self.files
         return (bool(pattern) and _matches(pattern, name)) or is_temporary(name)
+
+    def is_used(self, name: str) -> bool:
+        """Return whether wheelcache uses this name for either a file or a folder."""
+        return self.is_ours(name, is_folder=False) or self.is_ours(name, is_folder=True)
 
     def of_top(self) -> FolderPattern:
         """Return the names directly in the folder. They are those of its shards, if the names are distributed."""
@@ -202,11 +205,6 @@ class Layout:
             FolderPattern(self.quarantine, in_shards=False, files=_QUARANTINED),
         )
 
-    def digest_of(self, shard: str, name: str) -> str | None:
-        """Return the sha256 of the entry in a folder of this name, or ``None`` if it is not the folder of an entry."""
-        digest = shard + name
-        return digest if len(shard) == SHARD_DIGITS and _SHA256.fullmatch(digest) else None
-
     def quarantined(self, owner: str, path: str) -> str:
         """Return the path of a damaged file in quarantine."""
         return os.path.join(self.quarantine, _quarantined_name(owner, path))
@@ -228,6 +226,11 @@ _REST = rf"\A[0-9a-f]{{{64 - SHARD_DIGITS}}}\Z"
 def is_shard(name: str) -> bool:
     """Return whether the name is that of a shard."""
     return _matches(_SHARD, name)
+
+
+def is_entry(name: str) -> bool:
+    """Return whether the name in a shard is that of the folder of an entry."""
+    return _matches(_REST, name)
 
 
 # Wheels: their form is that of every wheel file name

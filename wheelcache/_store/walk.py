@@ -3,26 +3,30 @@
 A walk over the entries reads no record, since names and file status are enough. The walk needs memory for one folder at
 a time, and takes about as long as listing the same files.
 
+Only names that the layout forms are used. Folders with other names are ignored, and never read.
+
 If a folder or file cannot be read, an error handler receives its path. The walk then continues with the rest. Without a
-handler, the error is raised.
+handler, the error is raised. The handler also receives each link and special file that has the name of a folder, with
+the cause ``UNSAFE``. Without a handler, it is ignored like a missing folder. No walk follows it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat as modes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from .._exceptions import CommitError
-from .._fs.robustio import RobustIO
-from .._os.confined.entries import FolderEntry
+from .._fs.robustio import RobustIO, commit_error
+from .._os.confined.entries import FolderEntry, UnsafePathError
 from .._os.files import FileSystem
-from .layout import Layout, is_blob, is_place, is_record, record_name, wheel_name
+from .layout import Layout, is_blob, is_entry, is_place, is_record, is_shard, is_temporary, record_name, wheel_name
 from .records import MAX_RECORD, Record, decode_record
 
-OnError: TypeAlias = Callable[[str, CommitError], None]
+OnError: TypeAlias = Callable[[str, CommitError], object]
 """A function that receives the path of a folder or file that cannot be read, and the error."""
 
 
@@ -54,18 +58,22 @@ class EntryFolder:
         folder: the absolute path.
         names: the file names of the wheels that have a record.
         blobs: the blobs beside the records, followed by those in numbered folders.
-        others: the paths of other files, and of anything that is neither a regular file nor a folder.
-        folders: the paths of folders that wheelcache does not create.
+        temporary: the paths of temporary files, which a probe has left.
+        unsafe: the paths of links and special files with names that wheelcache uses here.
+        foreign: the paths of everything with a name that wheelcache does not use here, except for folders.
+        folders: the paths of folders that wheelcache does not create, such as one with the name of a record.
         used: the time of the last use of any of the wheels, in seconds since the epoch, accurate to a day. 0 without a
             record.
-        changed: the latest time stamp of the files other than records, or of the folder if there are no such files.
+        changed: the latest time stamp of the blobs and temporary files, or of the folder if there are no such files.
     """
 
     sha256: str
     folder: str
     names: tuple[str, ...]
     blobs: tuple[Blob, ...]
-    others: tuple[str, ...]
+    temporary: tuple[str, ...]
+    unsafe: tuple[str, ...]
+    foreign: tuple[str, ...]
     folders: tuple[str, ...]
     used: float
     changed: float
@@ -98,13 +106,27 @@ def scan_folder(fs: RobustIO, folder: str, on_error: OnError | None = None) -> l
         return []
 
 
-def list_folders(fs: RobustIO, folder: str, on_error: OnError | None = None) -> list[str]:
-    """Return the sorted names of the folders in a folder, without links.
+def list_folders(
+    fs: RobustIO, folder: str, is_ours: Callable[[str], bool], on_error: OnError | None = None
+) -> list[str]:
+    """Return the sorted names of the folders in a folder that have a name of ours.
 
     Raises:
         CommitError: as for :func:`scan_folder`.
     """
-    return sorted(entry.name for entry in scan_folder(fs, folder, on_error) if entry.is_dir)
+    names = []
+    for entry in scan_folder(fs, folder, on_error):
+        if entry.is_dir:
+            names.append(entry.name)
+        elif on_error is not None and not entry.is_file and is_ours(entry.name):
+            path = os.path.join(folder, entry.name)
+            on_error(path, unsafe_error(path))
+    return sorted(filter(is_ours, names))
+
+
+def unsafe_error(path: str) -> CommitError:
+    """Return the error for a link or special file that has the name of a folder of ours."""
+    return commit_error(UnsafePathError(errno.ENOTDIR, "not a folder", path), "scan", path)
 
 
 def walk_shards(fs: RobustIO, folder: str, on_error: OnError | None = None) -> Iterator[str]:
@@ -113,7 +135,7 @@ def walk_shards(fs: RobustIO, folder: str, on_error: OnError | None = None) -> I
     Raises:
         CommitError: as for :func:`scan_folder`.
     """
-    for name in list_folders(fs, folder, on_error):
+    for name in list_folders(fs, folder, is_shard, on_error):
         yield os.path.join(folder, name)
 
 
@@ -145,11 +167,9 @@ def walk_digests(fs: RobustIO, layout: Layout, on_error: OnError | None = None) 
     Raises:
         CommitError: as for :func:`scan_folder`.
     """
-    for shard in list_folders(fs, layout.wheels, on_error):
-        for name in list_folders(fs, os.path.join(layout.wheels, shard), on_error):
-            digest = layout.digest_of(shard, name)
-            if digest is not None:
-                yield digest
+    for shard in list_folders(fs, layout.wheels, is_shard, on_error):
+        for name in list_folders(fs, os.path.join(layout.wheels, shard), is_entry, on_error):
+            yield shard + name
 
 
 def walk_entries(fs: RobustIO, layout: Layout, on_error: OnError | None = None) -> Iterator[EntryFolder]:
@@ -179,60 +199,81 @@ def scan_entry(fs: RobustIO, layout: Layout, sha256: str) -> EntryFolder | None:
     folder = layout.entry(sha256)
     names: list[str] = []
     blobs: list[Blob] = []
-    placed: list[Blob] = []
-    others: list[str] = []
-    folders: list[str] = []
+    others = _Others([], [], [], [])
     used = changed = 0.0
-    for name, is_folder in _sorted_names(fs, folder):
+    placed: list[Blob] = []
+    for entry in sorted(fs.scan(folder)):
+        name = entry.name
         # os.path.join would take a fifth of the time of a walk.
         path = f"{folder}{os.sep}{name}"
-        if is_folder:
-            if is_place(name):
-                changed = max(changed, _scan_place(fs, path, placed, others))
-            else:
-                folders.append(path)
+        if entry.is_dir and is_place(name):
+            changed = max(changed, _scan_place(fs, path, placed, others))
+        elif not entry.is_file or not (is_record(name) or is_blob(name)):
+            is_ours = is_blob(name) or is_record(name) or is_place(name) or is_temporary(name)
+            changed = max(changed, others.add(fs, path, entry, is_ours=is_ours))
+        elif (stat := fs.stat(path)) is None:
             continue
-        stat = fs.stat(path)
-        if stat is None:
-            continue
-        if not modes.S_ISREG(stat.st_mode):
-            others.append(path)  # A link, or a pipe. The reader of a pipe would wait for a writer.
+        elif not modes.S_ISREG(stat.st_mode):
+            others.unsafe.append(path)  # it has replaced a file since the scan
         elif is_record(name):
             names.append(wheel_name(name))
             used = max(used, stat.st_mtime)
-        elif is_blob(name):
+        else:
             blobs.append(Blob(name, path, stat))
             changed = max(changed, stat.st_mtime)
-        else:
-            others.append(path)
-            changed = max(changed, stat.st_mtime)
-    if not blobs and not placed and not others:
+    if not changed:
         # A record without a blob may belong to a damaged wheel that is being fetched again, so its time stamp is not
         # used.
-        stat = fs.stat(folder)
-        if stat is None:
+        folder_stat = fs.stat(folder)
+        if folder_stat is None:
             return None
-        changed = stat.st_mtime
-    return EntryFolder(sha256, folder, tuple(names), (*blobs, *placed), tuple(others), tuple(folders), used, changed)
+        changed = folder_stat.st_mtime
+    temporary, unsafe, foreign, folders = map(tuple, others)
+    wheels = tuple(names), (*blobs, *placed)
+    return EntryFolder(sha256, folder, *wheels, temporary, unsafe, foreign, folders, used, changed)
 
 
-def _sorted_names(fs: RobustIO, folder: str) -> list[tuple[str, bool]]:
-    return sorted((entry.name, entry.is_dir) for entry in fs.scan(folder))
+class _Others(NamedTuple):
+    """The contents of an entry's folder other than records and blobs. The fields are those of :class:`EntryFolder`."""
 
+    temporary: list[str]
+    unsafe: list[str]
+    foreign: list[str]
+    folders: list[str]
 
-def _scan_place(fs: RobustIO, folder: str, blobs: list[Blob], others: list[str]) -> float:
-    """Add the contents of a numbered folder to two lists, and return the latest time stamp of its blobs."""
-    changed = 0.0
-    for name, is_folder in _sorted_names(fs, folder):
-        path = os.path.join(folder, name)
-        stat = None if is_folder else fs.stat(path)
-        if stat is None:
-            continue
-        if is_blob(name) and modes.S_ISREG(stat.st_mode):
-            blobs.append(Blob(name, path, stat))
-            changed = max(changed, stat.st_mtime)
+    def add(self, fs: RobustIO, path: str, entry: FolderEntry, *, is_ours: bool) -> float:
+        """Add an entry of a folder. Return the time stamp of a temporary file, or 0.
+
+        ``is_ours`` states whether wheelcache uses its name here.
+        """
+        if entry.is_dir:
+            self.folders.append(path)
+        elif not entry.is_file:
+            (self.unsafe if is_ours else self.foreign).append(path)
+        elif is_temporary(entry.name):
+            self.temporary.append(path)
+            stat = fs.stat(path)
+            return 0.0 if stat is None else stat.st_mtime
         else:
-            others.append(path)
+            self.foreign.append(path)
+        return 0.0
+
+
+def _scan_place(fs: RobustIO, folder: str, blobs: list[Blob], others: _Others) -> float:
+    """Add the contents of a numbered folder to two lists, and return the latest time stamp of its files."""
+    changed = 0.0
+    for entry in sorted(fs.scan(folder)):
+        path = os.path.join(folder, entry.name)
+        if not entry.is_file or not is_blob(entry.name):
+            is_ours = is_blob(entry.name) or is_temporary(entry.name)
+            changed = max(changed, others.add(fs, path, entry, is_ours=is_ours))
+        elif (stat := fs.stat(path)) is None:
+            continue
+        elif not modes.S_ISREG(stat.st_mode):
+            others.unsafe.append(path)
+        else:
+            blobs.append(Blob(entry.name, path, stat))
+            changed = max(changed, stat.st_mtime)
     return changed
 
 

@@ -147,23 +147,23 @@ class TreeStore:
         tag = OwnerTag.new(fs.system.now(), fs.system.boot())
         fs.write_small(marker, encode_marker(manifest), self._layout.new_temporary(tag))
 
-    def iter_trees(self, fs: RobustIO) -> Iterator[TreeEntry]:
-        """Yield every tree with a valid marker, unchecked."""
-        for folder, marked in self.iter_folders(fs):
-            entry = self.read_marker(fs, folder) if marked else None
-            stat = entry and fs.stat(entry.marker)
+    def iter_trees(self, fs: RobustIO, on_error: OnError | None = None) -> Iterator[TreeEntry]:
+        """Yield every tree with a valid marker, unchecked.
+
+        Raises:
+            CommitError: if a folder or marker cannot be read and no callback receives the error.
+        """
+        for folder, marked in self.iter_folders(fs, on_error):
+            try:
+                entry = self.read_marker(fs, folder) if marked else None
+                stat = entry and fs.stat(entry.marker)
+            except CommitError as error:
+                if on_error is None:
+                    raise
+                on_error(error.path or folder, error)
+                continue
             if entry and stat:
                 yield entry._replace(used=stat.st_mtime)
-
-    def iter_unmarked(self, fs: RobustIO) -> Iterator[str]:
-        """Yield the absolute paths of folders without a valid marker, and of markers without a folder.
-
-        Includes trees that are being filled. The time stamp of a folder shows its age. :func:`remove_recursively`
-        deletes such a folder.
-        """
-        for folder, marked in self.iter_folders(fs):
-            if not marked or self.read_marker(fs, folder) is None:
-                yield folder if fs.stat(folder) is not None else marker_path(folder)
 
     def remove_tree(self, fs: RobustIO, entry: TreeEntry) -> Outcome:
         """Delete a tree, beginning with the marker, so that no new use begins. Never waits or raises.
