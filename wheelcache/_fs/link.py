@@ -51,16 +51,27 @@ class AllRefusedError(Exception):
         self.refusals = refusals
 
 
+WRITABLE_BY_OTHERS = modes.S_IWGRP | modes.S_IWOTH
+"""The bits of a mode that prevent a hard link out of a cache."""
+
+
 def may_share(stat: os.stat_result) -> bool:
     """Return whether a file of a cache may be hard-linked out of it, given its status.
 
-    The owner must be the effective user or root, and no other user may be able to write to the file. Otherwise another
-    user could change installed files later. On Windows, a hard link keeps the access list of the cache, and this
-    function returns true.
+    The owner must be one of :func:`trusted_owners`, and no other user may be able to write to the file. Otherwise
+    another user could change installed files later. On Windows, a hard link keeps the access list of the cache, and
+    this function returns true.
     """
     if sys.platform == "win32":
         return True
-    return stat.st_uid in (os.geteuid(), 0) and not stat.st_mode & (modes.S_IWGRP | modes.S_IWOTH)
+    return stat.st_uid in trusted_owners() and not stat.st_mode & WRITABLE_BY_OTHERS
+
+
+def trusted_owners() -> tuple[int, ...]:
+    """Return the users whose files may be hard-linked out of a cache: the effective user and root."""
+    if sys.platform == "win32":
+        return ()
+    return (os.geteuid(), 0)
 
 
 def unshareable_error(source: str, target: str) -> CommitError:

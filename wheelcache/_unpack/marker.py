@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -26,9 +27,8 @@ MAX_MARKER = 32 << 20
 """Bytes. A file takes about 145 bytes. Of the large public wheels, homeassistant has the most files: 36,000."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# Larger numbers are no sizes and times of any file system, and Python could not convert them to floats.
-_LARGEST_NUMBER = 1 << 63
-_LARGEST_INODE = 1 << 128
+# Bytes or seconds.
+_LARGEST = (1 << 63) - 1
 
 
 def encode_marker(manifest: Manifest) -> bytes:
@@ -84,45 +84,37 @@ def _decoded(fields: dict[str, Any]) -> Manifest:
 
 
 def _is_sound(manifest: Manifest, joined_names: list[str]) -> bool:
-    folders = manifest.folders
     return (
         _SHA256.fullmatch(manifest.sha256) is not None
         and isinstance(manifest.boot, str | None)
-        and _are_numbers([manifest.created, 0 if manifest.changed is None else manifest.changed])
-        and manifest.created >= 0
-        and _are_columns_sound(folders)
-        and _are_names_sound(folders, joined_names)
+        and _are_integers([manifest.created, 0 if manifest.changed is None else manifest.changed])
+        and 0 <= manifest.created <= _LARGEST
+        and _are_columns_sound(manifest.folders)
+        and _are_names_sound(manifest.folders, joined_names)
     )
 
 
 def _are_columns_sound(folders: list[ManifestDir]) -> bool:
-    for folder in folders:
-        count = len(folder.names)
-        if not (
-            count
-            == len(folder.sizes)
-            == len(folder.stamps)
-            == len(folder.inodes)
-            == len(folder.kinds)
-            == len(folder.digests) // DIGEST_DIGITS
-        ):
+    for _, names, sizes, stamps, inodes, kinds, digests in folders:
+        if not len(names) == len(sizes) == len(stamps) == len(inodes) == len(kinds) == len(digests) // DIGEST_DIGITS:
             return False
-    digests = "".join(folder.digests for folder in folders)
-    binascii.unhexlify(digests)  # raises a ValueError for other characters
-    sizes = list(chain.from_iterable(folder.sizes for folder in folders))
+    all_digests = "".join([folder.digests for folder in folders])
+    binascii.unhexlify(all_digests)  # raises a ValueError for other characters
+    all_sizes = list(chain.from_iterable([folder.sizes for folder in folders]))
     return (
-        len(digests) == DIGEST_DIGITS * len(sizes)
-        and KINDS.issuperset("".join(folder.kinds for folder in folders))
-        and _are_numbers(sizes)
-        and min(sizes, default=0) >= 0
-        and _are_numbers(list(chain.from_iterable(folder.stamps for folder in folders)))
-        and _are_numbers(list(chain.from_iterable(folder.inodes for folder in folders)), _LARGEST_INODE)
+        len(all_digests) == DIGEST_DIGITS * len(all_sizes)
+        and KINDS.issuperset("".join([folder.kinds for folder in folders]))
+        and _are_integers(all_sizes)
+        and _are_integers(chain.from_iterable([folder.stamps for folder in folders]))
+        and _are_integers(chain.from_iterable([folder.inodes for folder in folders]))
+        and min(all_sizes, default=0) >= 0
+        and sum(all_sizes) <= _LARGEST
     )
 
 
-def _are_numbers(numbers: list[int], largest: int = _LARGEST_NUMBER) -> bool:
+def _are_integers(column: Iterable[object]) -> bool:
     # The types are compared, because bool is a subclass of int.
-    return not numbers or (set(map(type, numbers)) == {int} and -largest <= min(numbers) and max(numbers) <= largest)
+    return {int}.issuperset(map(type, column))
 
 
 def _are_names_sound(folders: list[ManifestDir], joined_names: list[str]) -> bool:
@@ -138,7 +130,8 @@ def _are_names_sound(folders: list[ManifestDir], joined_names: list[str]) -> boo
     most_folders, most_bytes = folder_bounds(sum(len(folder.names) for folder in folders))
     if len(paths) - 1 > most_folders or sum(map(len, paths)) > most_bytes:
         return False
-    longest = max(len(folder.path) + 1 + max(map(len, folder.names), default=0) for folder in folders)
+    # This bound is cheaper than the length of each path. If it is too long, each name is checked.
+    longest = max(map(len, paths)) + max(map(len, chain.from_iterable([folder.names for folder in folders])))
     are_ascii = all(map(str.isascii, paths)) and all(map(str.isascii, joined_names))
     if are_ascii and are_plain_parts([*paths[1:], *filter(None, joined_names)], longest):
         return _are_different(folders, joined_names)
@@ -162,15 +155,18 @@ def _has_one_dist_info(folders: list[ManifestDir]) -> bool:
 
 def _are_different(folders: list[ManifestDir], joined_names: list[str]) -> bool:
     """Return whether all names, which are in ASCII, are different on systems that ignore case."""
-    folded: dict[str, set[str]] = {}
-    for folder, names in zip(folders, joined_names, strict=True):
-        files = set(names.lower().split("/"))
-        path = folder.path.lower()
-        if len(files) < len(folder.names) or path in folded:
+    lower = [folder.path.lower() for folder in folders]
+    parents = {path.rpartition("/")[0] for path in lower[1:]}
+    files_of_parents: dict[str, set[str]] = {}
+    for path, folder, names in zip(lower, folders, joined_names, strict=True):
+        lower_names = names.lower()
+        files = set(folder.names) if lower_names == names else set(lower_names.split("/"))
+        if len(files) < len(folder.names):
             return False
-        folded[path] = files
-    parents = (path.rpartition("/") for path in folded)
-    return not any(name in folded[parent] for parent, _, name in parents if name)
+        if path in parents:
+            files_of_parents[path] = files
+    split = (path.rpartition("/") for path in lower[1:])
+    return len(set(lower)) == len(lower) and not any(name in files_of_parents[parent] for parent, _, name in split)
 
 
 def _are_safe(folders: list[ManifestDir]) -> bool:
