@@ -6,6 +6,7 @@ The examples are the same in every run, so that a failure can be reproduced.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,12 @@ from wheelcache._store.staging import StagedFile
 
 SAME_EVERY_TIME = settings(derandomize=True, deadline=None, database=None)
 
-HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
+
+def hex_digits(count: int) -> st.SearchStrategy[str]:
+    return st.text("0123456789abcdef", min_size=count, max_size=count)
+
+
+HEX = hex_digits(64)
 
 
 # Staging
@@ -115,11 +121,13 @@ def test_any_other_bytes(folder: Path, data: bytes, chunk: int, size: int, flip:
 SEEN = st.builds(StatFingerprint, st.integers(0, 2**63), st.integers(0, 2**64), st.none() | st.text(max_size=40))
 RECORDS = st.builds(
     Record,
-    filename=st.text(min_size=1, max_size=60),
+    filename=st.from_regex(re.compile(r"\A[A-Za-z0-9_.]{1,40}(?:-[a-z0-9_.+!]{1,20}){4}\.whl\Z", re.ASCII)),
     sha256=HEX,
     size=st.integers(0, 2**40),
     seen=SEEN,
-    hashes=st.dictionaries(st.sampled_from(["sha512", "blake2b", "md5"]), HEX),
+    hashes=st.fixed_dictionaries(
+        {}, optional={"sha512": hex_digits(128), "sha1": hex_digits(40), "md5": hex_digits(32)}
+    ),
     url=st.none() | st.text(max_size=80),
     created=st.integers(0, 2**40),
     place=st.integers(0, 9),

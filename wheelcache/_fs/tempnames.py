@@ -17,7 +17,7 @@ SPARE = ".wheelcache-"
 
 _SPACE_DIGITS = 8
 
-OWNER = r"(?P<time>[0-9]{10,})-(?P<boot>[0-9a-f]{8})-(?P<pid>[0-9]+)-(?P<nonce>[0-9a-f]{8})"
+OWNER = r"(?P<time>[0-9]{10,12})-(?P<boot>[0-9a-f]{8})-(?P<pid>[0-9]{1,20})-(?P<nonce>[0-9a-f]{8})"
 """The pattern of an owner tag."""
 SPACE = rf"[0-9a-f]{{{_SPACE_DIGITS}}}"
 """The pattern of the part of a name that identifies a PID namespace."""

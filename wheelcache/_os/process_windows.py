@@ -27,6 +27,7 @@ _GetComputerNameW = function("GetComputerNameW", wintypes.LPWSTR, ctypes.POINTER
 
 _TIME_OF_DAY = 3  # SystemTimeOfDayInformation of winternl.h
 _QUERY_LIMITED_INFORMATION = 0x1000
+_LARGEST_PROCESS_ID = 0xFFFFFFFF  # a DWORD
 _INVALID_PARAMETER = 87  # OpenProcess: no process has this ID
 _STILL_ACTIVE = 259  # GetExitCodeProcess: the process has not ended
 _MAX_NAME = 256
@@ -73,7 +74,7 @@ def process_alive(pid: int) -> bool:
 
     ``os.kill`` must not be used, because signal 0 is Ctrl-C on Windows.
     """
-    if pid <= 0:
+    if not 0 < pid <= _LARGEST_PROCESS_ID:
         return False
     handle = _OpenProcess(_QUERY_LIMITED_INFORMATION, False, pid)
     if not handle:

@@ -21,8 +21,10 @@ from .._fs.robustio import RobustIO
 from .._fs.small import read_optional
 from .._hashes import normalize_hash
 from .layout import Layout
-from .records import decode, encode
+from .records import decode, encode, is_text
 
+# Seconds. A larger integer may not fit into a float.
+_MAX_TIME = 1e300
 MAX_POINTER = 1 << 20
 """Bytes. The longest fields are those of the response's header. HTTP clients accept about 100 kB of header fields, and
 JSON needs up to 6 bytes for a character."""
@@ -80,7 +82,7 @@ class Index:
                 "may_be_stale": bool(may_be_stale),
                 "headers": dict(headers),
                 "place": str(place),
-            }:
+            } if _is_time(until) and is_text(place) and all(map(is_text, headers.values())):
                 try:
                     digest = normalize_hash("sha256", sha256)[1]
                 except ValueError:
@@ -129,6 +131,11 @@ class Index:
         fs.discard(self._layout.pointer(key))
 
 
+def _is_time(until: float) -> bool:
+    """Return whether a number can be a time in seconds since the epoch."""
+    return not isinstance(until, bool) and abs(until) < _MAX_TIME
+
+
 def _private_key(fs: RobustIO, url: str) -> str | None:
     """Return the key of this user's private response for a URL, or ``None`` if the user is unknown."""
     user = fs.system.user()
@@ -140,5 +147,5 @@ def digest_in_pointer(data: bytes | None) -> str | None:
     fields = decode(data or b"")
     try:
         return None if fields is None else normalize_hash("sha256", fields["sha256"])[1]
-    except (KeyError, ValueError, AttributeError):
+    except (KeyError, ValueError, AttributeError, TypeError):
         return None

@@ -10,12 +10,17 @@ import json
 import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
+from .._filenames import has_wheel_form
 from .._fs.robustio import RobustIO
 from .._fs.tempnames import OwnerTag
+from .._hashes import normalize_hash
 from .layout import Layout
 
+# Far more places than any version uses for one wheel.
+_MAX_PLACES = 1000
+_MAX_NUMBER = 1 << 128
 MAX_RECORD = 1 << 20
 """Bytes. The longest field is the URL. HTTP clients accept URLs of up to 64 KiB, and JSON needs up to 6 bytes for a
 character."""
@@ -92,10 +97,37 @@ def decode(data: bytes) -> dict[str, Any] | None:
         body = text[:-_CHECK_TAIL] + "}"
         if text[-_CHECK_TAIL:] != f',"check":"{_check(body)}"}}\n':
             return None
-        fields = json.loads(body)
+        fields = _DECODER.decode(body)
     except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) else None
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a field occurs twice")
+    return fields
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_fields)
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Return whether a decoded value is a string that can be encoded. JSON can contain one half of a surrogate pair."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def is_number(value: object) -> TypeGuard[int]:
+    """Return whether a decoded value is an integer that a file system could return. An inode has up to 128 bits."""
+    return type(value) is int and -_MAX_NUMBER < value < _MAX_NUMBER
 
 
 def _check(body: str) -> str:
@@ -125,15 +157,24 @@ def _is_sound(record: Record) -> bool:
     """Return whether all fields have valid values, since other programs may also write records."""
     numbers = (record.size, record.created, record.place, record.seen.mtime_ns, record.seen.inode)
     return (
-        all(type(number) is int for number in numbers)
+        all(map(is_number, numbers))
         and record.size >= 0
         and 0 <= record.place < _MAX_PLACES
         and isinstance(record.filename, str)
-        and isinstance(record.seen.boot, str | None)
-        and isinstance(record.url, str | None)
+        and has_wheel_form(record.filename)
+        and (record.seen.boot is None or is_text(record.seen.boot))
+        and (record.url is None or is_text(record.url))
         and isinstance(record.hashes, dict)
-        and all(isinstance(value, str) for value in record.hashes.values())
+        and all(is_known_hash(name, value) for name, value in record.hashes.items())
     )
+
+
+def is_known_hash(name: str, value: object) -> bool:
+    """Return whether a record may contain this hash beside the sha256."""
+    try:
+        return isinstance(value, str) and name != "sha256" and normalize_hash(name, value) == (name, value)
+    except ValueError:
+        return False
 
 
 def write_record(fs: RobustIO, layout: Layout, record: Record, used: float) -> None:
