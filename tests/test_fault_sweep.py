@@ -20,8 +20,9 @@ import httpx
 import pytest
 from faulty import Code, FailNth, Plan, code_text
 from machines import Machine
+from marks import under_windows
 from oracle import check_error, check_sound, leftovers
-from scenarios import NEW, NEW_DATA, SCENARIOS, Scenario, World, quick_folder, seen
+from scenarios import NEW, NEW_DATA, SCENARIOS, UNDER_WINDOWS, Scenario, World, quick_folder, seen
 from server import Server, gzipped
 
 from wheelcache import Cache, Cause, CommitError, ReadOnlyError
@@ -183,7 +184,7 @@ def sweeps(name: str) -> list[Sequence[Code]]:
     return by_turns(COMMON, 3)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", under_windows(SCENARIOS, UNDER_WINDOWS))
 def test_one_refusal(name: str, quick_path: Path, url: str, client: httpx.Client) -> None:
     """If any operation is refused once with any code, no entry is lost or wrong, and a retry succeeds."""
     gc.collect()
@@ -205,7 +206,7 @@ def test_one_rare_refusal(name: str, quick_path: Path, url: str, client: httpx.C
             assert sweep(quick_path, url, client, SCENARIOS[name], [code]) >= 3
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", under_windows(SCENARIOS, UNDER_WINDOWS))
 def test_refused_from_then_on(name: str, quick_path: Path, url: str, client: httpx.Client) -> None:
     """If the file system begins to refuse everything, no entry is lost or wrong, and later calls succeed."""
     for codes in by_turns(LASTING, 1 if sys.platform == "win32" else 2):

@@ -17,9 +17,9 @@ import httpx
 import pytest
 from faulty import Dead, Die, Plan
 from machines import Machine
-from marks import not_on_windows
+from marks import not_on_windows, under_windows
 from oracle import check_sound, leftovers
-from scenarios import SCENARIOS, World, deaths, quick_folder
+from scenarios import SCENARIOS, UNDER_WINDOWS, World, deaths, quick_folder
 from server import Server, gzipped
 
 CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "support", "children", "killed.py")
@@ -64,7 +64,7 @@ def revive(world: World, name: str) -> None:
     check_sound(machine, world.root, {**scenario.kept, **scenario.gained})
 
 
-@pytest.mark.parametrize("name", WRITING)
+@pytest.mark.parametrize("name", under_windows(WRITING, UNDER_WINDOWS))
 def test_every_death(name: str, quick_path: Path, url: str, client: httpx.Client) -> None:
     """If a process ends before any file operation or in the middle of any write, no entry is lost or wrong."""
     scenario = SCENARIOS[name]
@@ -97,7 +97,7 @@ def test_every_real_death(quick_path: Path, url: str) -> None:
     assert sum(map(int, done.stdout.split())) > 80
 
 
-@pytest.mark.parametrize("name", ["put", "fetch", "repair"])
+@pytest.mark.parametrize("name", under_windows(["put", "fetch", "repair"], ["fetch"]))
 def test_some_real_deaths(name: str, quick_path: Path, url: str, client: httpx.Client) -> None:
     """The same is true for processes that are started and killed in the way of each system, at a few moments."""
     scenario = SCENARIOS[name]

@@ -22,6 +22,7 @@ from archives import FILENAME, Entry, wheel, wheel_entries
 from faulty import MOMENTS, Dead, Die, FailNth, FaultyFiles, FileCall, Plan, code_text, os_error
 from folders import files_in
 from machines import Machine, TickingClock
+from marks import any_system, under_windows
 from oracle import check_error
 
 from wheelcache import Cache, CachedWheel, UnsafeWheelError
@@ -151,7 +152,8 @@ THREADED = ["make and link", "copy", "repair"]
 
 CASES = pytest.mark.parametrize(
     ("name", "entries", "step"),
-    [(name, ENTRIES, STEP) for name in SCENARIOS] + [(name, LARGE, LARGE_STEP) for name in THREADED],
+    [(name, ENTRIES, STEP) for name in SCENARIOS]
+    + [pytest.param(name, LARGE, LARGE_STEP, marks=[] if name == "make and link" else any_system) for name in THREADED],
     ids=[*SCENARIOS, *(f"{name}, large wheel" for name in THREADED)],
 )
 
@@ -228,7 +230,7 @@ def test_killed_at_every_call(name: str, moment: str, entries: list[Entry], step
             return
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", under_windows(MOMENTS, ["half"]))
 def test_killed_for_real(moment: str, tmp_path: Path) -> None:
     """The same with real processes that are killed at some of the operations."""
     unharmed = World(tmp_path / "unharmed", LARGE)

@@ -49,6 +49,7 @@ def test_a_url_that_is_not_a_wheel_does_not_stop_the_others(shell: Shell, index:
     assert "nowhere.whl" in second
 
 
+@any_system
 def test_errors_are_in_the_json_too(shell: Shell, index: Index):
     """The JSON contains the kind, message and request of each error, and the fetched wheels."""
     wrong = index.wheel_url(OLD_LIB).replace(OLD_LIB.sha256, "0" * 64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from importlib.util import find_spec
 
 import pytest
@@ -19,6 +20,13 @@ on_windows = pytest.mark.skipif(sys.platform != "win32", reason="Windows only: t
 
 any_system = pytest.mark.any_system
 """For tests whose outcome is the same on every system. Under Windows, they run only with ``--everything``."""
+
+
+def under_windows(names: Collection[str], kept: Collection[str]) -> list[object]:
+    """Return names as parameters, of which Windows runs only those to keep, unless ``--everything`` is given."""
+    assert set(kept) <= set(names)
+    return [name if name in kept else pytest.param(name, marks=any_system) for name in names]
+
 
 with_scanner = pytest.mark.skipif(
     "WHEELCACHE_SCANNER" not in os.environ, reason="needs the scanner of the Windows lab: tests/windows/setup"

@@ -183,6 +183,17 @@ def with_target_out(world: World) -> None:
 
 
 NEW_TOO = {OLD: OLD_DATA, NEW: NEW_DATA}
+# Under Windows, the tests that sweep over all file operations run these scenarios, one of each kind.
+UNDER_WINDOWS = (
+    "open and put",
+    "put over a damaged blob",
+    "fetch",
+    "fetch without hash",
+    "repair",
+    "hit after a boot",
+    "link by hard link",
+    "link by copy",
+)
 SCENARIOS = {
     "open and put": Scenario(put_new, kept={}, gained={NEW: NEW_DATA}),
     "put": Scenario(put_new),
