@@ -117,6 +117,11 @@ def require_strong(hashes: Mapping[str, str]) -> None:
         raise ValueError(f"{', '.join(hashes)} alone is too weak to identify a wheel without a sha256 or stronger hash")
 
 
+def strong_algorithms() -> tuple[str, ...]:
+    """Return the algorithms whose hashes can be used to look up a wheel, sha256 first."""
+    return _PREFERENCE
+
+
 def naming_hash(hashes: Mapping[str, str]) -> str | None:
     """Return the hash that an entry is looked up by, as ``"<algorithm>:<hex>"``, or ``None`` if all hashes are weak."""
     for algorithm in _PREFERENCE:

@@ -118,7 +118,7 @@ class ProblemKind(StrEnum):
     SHORT = "short"
     """A wheel is smaller than the size in its record."""
     ALTERED = "altered"
-    """The bytes do not match the digest."""
+    """The bytes do not match a digest that is stored for them, or a marker does not match its wheel."""
     TORN = "torn"
     """A record, a marker or a pointer cannot be parsed."""
     ORPHANED = "orphaned"

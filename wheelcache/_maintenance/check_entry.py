@@ -1,17 +1,22 @@
-"""Check one entry of a cache. Each blob is compared with its digest, and each record with its blob."""
+"""Check one entry of a cache. Each blob is compared with its digest, and each record with its blob.
+
+Every hash in a record is computed again from the bytes, because another user may have written the record.
+"""
 
 from __future__ import annotations
 
 import os
 import stat as modes
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO, hash_file
 from .._fs.small import read_optional, read_small
-from .._hashes import sha256_of
+from .._hashes import MultiHash, is_known, sha256_of, strong_algorithms
 from .._models import Phase
 from .._reports import Action, ProblemKind
+from .._request import text_key
 from .._store.layout import Layout
 from .._store.records import MAX_RECORD, Record, StatFingerprint, decode_record, write_record
 from .._store.walk import Blob, EntryFolder, read_plain_record, scan_entry
@@ -55,8 +60,45 @@ def _is_small_and_sound(fs: RobustIO, layout: Layout, sha256: str) -> bool:
         return False
     if len(data) != record.size or sha256_of(data) != sha256:
         return False
+    if record.hashes:
+        running = MultiHash(_known(record.hashes))
+        running.update(data)
+        if running.hexdigests() != record.all_hashes():
+            return False
     if fs.op.progress is not None:
         fs.op.about(record.filename).report(Phase.CHECKING, record.size, record.size)
+    return True
+
+
+def _known(algorithms: Iterable[str]) -> list[str]:
+    """Return the algorithms that can be computed. A record of another program may contain any name."""
+    return [name for name in algorithms if is_known(name)]
+
+
+def find_intact_blobs(fs: RobustIO, layout: Layout, sha256: str) -> Iterator[Blob]:
+    """Hash the blobs of a digest, and yield those with its bytes, whatever their records are.
+
+    Raises:
+        CommitError: if a blob or the folder cannot be read.
+    """
+    entry = scan_entry(fs, layout, sha256)
+    for blob in () if entry is None else entry.blobs:
+        hashes = hash_file(fs, blob.path, (), blob.size)
+        if hashes is not None and hashes["sha256"] == sha256:
+            yield blob
+
+
+def has_named_hash(fs: RobustIO, layout: Layout, sha256: str, name: str) -> bool:
+    """Return whether a wheel has the strong hash that the pointer of this name is named after.
+
+    A wheel whose bytes are missing or damaged is reported by itself, so its pointers are not examined.
+
+    Raises:
+        CommitError: if a blob or the folder cannot be read.
+    """
+    for blob in find_intact_blobs(fs, layout, sha256):
+        hashes = hash_file(fs, blob.path, strong_algorithms(), blob.size) or {}
+        return any(text_key(f"{algorithm}:{value}") == name for algorithm, value in hashes.items())
     return True
 
 
@@ -66,7 +108,7 @@ class _EntryCheck:
     def __init__(self, layout: Layout, entry: EntryFolder) -> None:
         self._layout = layout
         self._entry = entry
-        self._sha256_by_inode: dict[int, str | None] = {}
+        self._hashes_by_inode: dict[int, Mapping[str, str] | None] = {}
         self._blobs_with_record: set[str] = set()
 
     def check(self, fs: RobustIO) -> list[Suspect]:
@@ -107,9 +149,29 @@ class _EntryCheck:
             return [Suspect(ProblemKind.MISSING, blob_path, sha256, lambda fs: remove_file(fs, path))]
         self._blobs_with_record.add(blob.path)
         if blob.size == record.size:
-            return self._check_bytes(fs, blob)
+            return self._check_hashes(fs, blob, record) or self._check_bytes(fs, blob)
         kind = ProblemKind.SHORT if blob.size < record.size else ProblemKind.ALTERED
         return [Suspect(kind, blob.path, sha256, lambda fs: self._quarantine_blob(fs, blob))]
+
+    def _check_hashes(self, fs: RobustIO, blob: Blob, record: Record) -> list[Suspect]:
+        """Compare the hashes in a record with an intact blob."""
+        try:
+            hashes = self._compute_hashes(fs, blob, _known(record.hashes))
+        except CommitError:
+            return []  # the check of the bytes reports the error
+        if hashes is None or hashes["sha256"] != record.sha256:
+            return []
+        if all(hashes.get(name) == value for name, value in record.hashes.items()):
+            return []
+
+        def repair(fs: RobustIO) -> Action:
+            correct = {name: hashes[name] for name in _known(record.hashes)}
+            used = self._entry.used or self._entry.changed
+            write_record(fs.without_waiting(), self._layout, record._replace(hashes=correct), used)
+            return Action.ADOPTED
+
+        path = self._layout.record(record.sha256, record.filename)
+        return [Suspect(ProblemKind.ALTERED, path, record.sha256, repair)]
 
     def _check_torn_record(self, fs: RobustIO, path: str, blobs: list[Blob]) -> list[Suspect]:
         # The blobs are registered here, so that they are not also reported as orphans.
@@ -146,10 +208,15 @@ class _EntryCheck:
 
         A blob with several hard links is read only once.
         """
-        if blob.inode not in self._sha256_by_inode:
-            hashes = hash_file(fs.about(blob.filename), blob.path, (), blob.size)
-            self._sha256_by_inode[blob.inode] = None if hashes is None else hashes["sha256"]
-        return self._sha256_by_inode[blob.inode]
+        hashes = self._compute_hashes(fs, blob, ())
+        return None if hashes is None else hashes["sha256"]
+
+    def _compute_hashes(self, fs: RobustIO, blob: Blob, algorithms: Collection[str]) -> Mapping[str, str] | None:
+        known = self._hashes_by_inode.get(blob.inode, {})
+        if known is not None and not known.keys() >= {"sha256", *algorithms}:
+            known = hash_file(fs.about(blob.filename), blob.path, algorithms, blob.size)
+            self._hashes_by_inode[blob.inode] = known
+        return known
 
     def _has_intact_twin(self, fs: RobustIO, blob: Blob) -> bool:
         """Return whether the record of a blob's name describes another, intact blob."""

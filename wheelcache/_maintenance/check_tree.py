@@ -1,4 +1,9 @@
-"""Check one tree. Each file is compared with its digest, and foreign files are reported."""
+"""Check one tree. Each file is compared with its digest, and foreign files are reported.
+
+The digests in a marker prove nothing if another user has written it. The marker and the files are therefore compared
+with the wheel, if the cache has its bytes, whatever its record is. A tree without its wheel is compared with its marker
+alone. Such a tree is used only in a private cache, within the boot in which its marker was written.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,16 @@ import os
 import stat as modes
 from dataclasses import replace
 
-from .._exceptions import CommitError
+from .._exceptions import CommitError, InvalidWheelError
 from .._fs.robustio import RobustIO
 from .._reports import Action, ProblemKind
 from .._store.layout import Layout, marker_path
 from .._unpack.check import check_recorded
+from .._unpack.compare import compare_with_wheel
 from .._unpack.trees import TreeEntry, TreeStore, remove_recursively
+from .check_entry import find_intact_blobs
 from .foreign import find_foreign_in_tree
-from .suspects import Suspect, remove_file, suspect_foreign, suspect_unreadable
+from .suspects import Suspect, remove_file, suspect_foreign, suspect_unreadable, suspect_unsafe
 from .sweep import TEMPORARY_AGE
 
 
@@ -47,12 +54,28 @@ def _check_marked(fs: RobustIO, layout: Layout, tree: TreeEntry) -> list[Suspect
         return [Suspect(ProblemKind.UNSAFE, tree.folder, repair=remove)]
     damaged = [tree.folder]
     if stat is not None and modes.S_ISDIR(stat.st_mode):
-        damaged, _ = check_recorded(fs, tree.folder, tree.manifest, trusted=False, writable=False, bytes_only=True)
+        damaged = _find_damage(fs, layout, tree)
     if damaged:
         # The repair removes foreign files along with the tree.
         return [Suspect(_damage_kind(fs, path), path, tree.sha256, remove) for path in damaged]
-    foreign = find_foreign_in_tree(fs, tree.folder, tree.manifest)
-    return [suspect_foreign(layout, path, sha256=tree.sha256) for path in foreign]
+    return [
+        suspect_unsafe(layout, stray.path, sha256=tree.sha256)
+        if stray.is_unsafe
+        else suspect_foreign(layout, stray.path, sha256=tree.sha256)
+        for stray in find_foreign_in_tree(fs, tree.folder, tree.manifest)
+    ]
+
+
+def _find_damage(fs: RobustIO, layout: Layout, tree: TreeEntry) -> list[str]:
+    """Return the absolute paths of missing and altered files, and of a marker that does not match its wheel."""
+    for blob in find_intact_blobs(fs, layout, tree.sha256):
+        try:
+            return compare_with_wheel(
+                fs, tree.folder, tree.manifest, blob.path, blob.filename, writable=False, bytes_only=True
+            ).damaged
+        except (InvalidWheelError, FileNotFoundError):
+            continue  # the file name belongs to another project, or an earlier version accepted more wheels
+    return check_recorded(fs, tree.folder, tree.manifest, trusted=False, writable=False, bytes_only=True)[0]
 
 
 def _check_unmarked(fs: RobustIO, folder: str) -> list[Suspect]:

@@ -43,8 +43,8 @@ def find_foreign(fs: RobustIO, layout: Layout, on_error: OnError) -> Iterator[St
             yield from _find_strays(fs, folder, pattern.is_ours, on_error)
 
 
-def find_foreign_in_tree(fs: RobustIO, root: str, manifest: Manifest) -> Iterator[str]:
-    """Yield the absolute paths of the files in a tree that its manifest does not contain.
+def find_foreign_in_tree(fs: RobustIO, root: str, manifest: Manifest) -> Iterator[Stray]:
+    """Yield the files in a tree that its manifest does not contain. Every link and special file is unsafe.
 
     Raises:
         CommitError: if a folder or file cannot be read.
@@ -57,9 +57,10 @@ def find_foreign_in_tree(fs: RobustIO, root: str, manifest: Manifest) -> Iterato
             inside = os.path.join(path, entry.name)
             if not entry.is_dir:
                 if entry.name not in names:
-                    yield inside
+                    yield Stray(inside, is_folder=False, is_unsafe=not entry.is_file)
             elif folder.relative(entry.name) not in own_folders:
-                yield from (file for file, _ in walk_files(fs, inside))
+                for file, stat in walk_files(fs, inside):
+                    yield Stray(file, is_folder=False, is_unsafe=not modes.S_ISREG(stat.st_mode))
 
 
 def is_plain_folder(fs: RobustIO, path: str) -> bool:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from .._exceptions import CommitError
 from .._fs.robustio import RobustIO
@@ -20,12 +20,12 @@ from .._fs.small import read_small
 from .._models import Phase
 from .._operation import CancelToken
 from .._reports import Action, Problem, ProblemKind, VerifyReport
-from .._store.index import MAX_POINTER, digest_in_pointer
-from .._store.layout import Layout, is_pointer_or_metadata
+from .._store.index import MAX_POINTER, digest_in_pointer, leads_from_url
+from .._store.layout import Layout, is_pointer_or_metadata, pointer_stem
 from .._store.walk import scan_folder, walk_digests, walk_shards
 from .._threads import ThreadGroup, one_at_a_time
 from .._unpack.trees import TreeStore
-from .check_entry import check_entry
+from .check_entry import check_entry, has_named_hash
 from .check_tree import check_tree
 from .foreign import find_foreign
 from .suspects import Suspect, remove_file, suspect_foreign, suspect_unreadable, suspect_unsafe
@@ -36,6 +36,8 @@ _MAX_THREADS = 8
 _BATCH = 4
 # The seconds that another process needs to finish creating or removing an entry.
 _SETTLING_TIME = 0.25
+
+_Item: TypeAlias = "str | _TreeFolder | _Pointer"
 
 
 class Verifier:
@@ -56,7 +58,6 @@ class Verifier:
         check = _ParallelCheck(fs, self._layout)
         suspects = check.run()
         suspects += self._check_foreign(fs.without_waiting())
-        suspects += self._check_index(fs.without_waiting())
         if suspects:
             fs.op.sleep(_SETTLING_TIME)
         # The problems are collected in a set, because several checks may find the same file.
@@ -94,29 +95,6 @@ class Verifier:
         ]
         return found + unreadable
 
-    def _check_index(self, fs: RobustIO) -> list[Suspect]:
-        """Return the pointers that are torn or unreadable or point to a missing entry."""
-        found: list[Suspect] = []
-
-        def on_error(path: str, error: CommitError) -> None:
-            found.append(suspect_unreadable(self._layout, path, error))
-
-        for shard in walk_shards(fs, self._layout.urls, on_error):
-            for entry in scan_folder(fs, shard, on_error):
-                if is_pointer_or_metadata(entry.name) and entry.is_file:
-                    found += self._check_pointer(fs, os.path.join(shard, entry.name))
-        return found
-
-    def _check_pointer(self, fs: RobustIO, path: str) -> list[Suspect]:
-        try:
-            sha256 = digest_in_pointer(read_small(fs, path, MAX_POINTER))
-            if sha256 is not None and fs.stat(self._layout.entry(sha256)) is not None:
-                return []
-        except CommitError as error:
-            return [suspect_unreadable(self._layout, path, error)]
-        kind = ProblemKind.TORN if sha256 is None else ProblemKind.ORPHANED
-        return [Suspect(kind, path, repair=lambda fs: remove_file(fs, path))]
-
 
 class _TreeFolder(NamedTuple):
     """The folder of a complete or incomplete tree."""
@@ -124,8 +102,15 @@ class _TreeFolder(NamedTuple):
     path: str
 
 
+class _Pointer(NamedTuple):
+    """A file in the index, and its shard."""
+
+    path: str
+    shard: str
+
+
 class _ParallelCheck:
-    """The check of all entries and trees by several threads.
+    """The check of all entries, trees and pointers by several threads.
 
     Attributes:
         checked: the number of entries and trees that were checked.
@@ -152,10 +137,20 @@ class _ParallelCheck:
             raise self._errors[0]
         return self._suspects
 
-    def _walk(self, fs: RobustIO) -> Iterator[str | _TreeFolder]:
-        """Yield the digest of each entry, then the folder of each tree."""
+    def _walk(self, fs: RobustIO) -> Iterator[_Item]:
+        """Yield the digest of each entry, then the folder of each tree, then the path of each pointer."""
         trees = TreeStore(self._layout).iter_folders(fs, self._on_error)
-        return chain(walk_digests(fs, self._layout, self._on_error), (_TreeFolder(path) for path, _ in trees))
+        return chain(
+            walk_digests(fs, self._layout, self._on_error),
+            (_TreeFolder(path) for path, _ in trees),
+            self._walk_pointers(fs),
+        )
+
+    def _walk_pointers(self, fs: RobustIO) -> Iterator[_Pointer]:
+        for shard in walk_shards(fs, self._layout.urls, self._on_error):
+            for entry in scan_folder(fs, shard, self._on_error):
+                if is_pointer_or_metadata(entry.name) and entry.is_file:
+                    yield _Pointer(os.path.join(shard, entry.name), os.path.basename(shard))
 
     def _work(self) -> None:
         try:
@@ -169,16 +164,39 @@ class _ParallelCheck:
         finally:
             self._fs.close_folders()
 
-    def _take_items(self) -> list[str | _TreeFolder]:
+    def _take_items(self) -> list[_Item]:
         with self._lock:
             items = list(islice(self._items, _BATCH))
-            self.checked += len(items)
+            self.checked += sum(not isinstance(item, _Pointer) for item in items)
         return items
 
-    def _check(self, item: str | _TreeFolder) -> list[Suspect]:
+    def _check(self, item: _Item) -> list[Suspect]:
         if isinstance(item, _TreeFolder):
             return check_tree(self._fs, self._layout, item.path)
+        if isinstance(item, _Pointer):
+            return self._check_pointer(self._fs.without_waiting(), item)
         return check_entry(self._fs, self._layout, item)
+
+    def _check_pointer(self, fs: RobustIO, pointer: _Pointer) -> list[Suspect]:
+        """Check that a pointer can be parsed, and that it leads to a wheel with the hash that it is named after.
+
+        The pointer of a URL has no hash that could be compared, because its name is that of the URL.
+        """
+        path = pointer.path
+        try:
+            data = read_small(fs, path, MAX_POINTER)
+            sha256 = digest_in_pointer(data)
+            if sha256 is None:
+                kind = ProblemKind.TORN
+            elif fs.stat(self._layout.entry(sha256)) is None:
+                kind = ProblemKind.ORPHANED
+            elif leads_from_url(data) or has_named_hash(fs, self._layout, sha256, pointer.shard + pointer_stem(path)):
+                return []
+            else:
+                kind = ProblemKind.ALTERED
+        except CommitError as error:
+            return [suspect_unreadable(self._layout, path, error)]
+        return [Suspect(kind, path, repair=lambda fs: remove_file(fs, path))]
 
     def _on_error(self, path: str, error: CommitError) -> None:
         self._suspects.append(suspect_unreadable(self._layout, path, error))

@@ -149,3 +149,8 @@ def digest_in_pointer(data: bytes | None) -> str | None:
         return None if fields is None else normalize_hash("sha256", fields["sha256"])[1]
     except (KeyError, ValueError, AttributeError, TypeError):
         return None
+
+
+def leads_from_url(data: bytes | None) -> bool:
+    """Return whether a pointer has the fields of a response, because its key is a URL and not a hash."""
+    return "until" in (decode(data or b"") or {})

@@ -300,6 +300,11 @@ def _name_in_shard(key: str) -> tuple[str, str]:
     return name[:SHARD_DIGITS], name[SHARD_DIGITS:] + ".json"
 
 
+def pointer_stem(path: str) -> str:
+    """Return the part of the hash of a pointer's key that its name contains. Its shard has the first digits."""
+    return os.path.basename(path).removesuffix(".json")
+
+
 def is_pointer_or_metadata(name: str) -> bool:
     """Return whether the name is that of a pointer, or of METADATA."""
     return _matches(_POINTER_OR_METADATA, name)

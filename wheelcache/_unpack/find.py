@@ -18,6 +18,7 @@ As for wheels, only ``verify="full"`` detects a program that edits a file and re
 
 from __future__ import annotations
 
+import stat as modes
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -126,6 +127,9 @@ class TrustedTrees:
         wheel = find_wheel()
         if wheel is None:
             return None
+        folder = fs.stat(entry.folder)
+        if folder is not None and not modes.S_ISDIR(folder.st_mode):
+            return _Checked(entry, [entry.folder])
         changed, extra = self._remove_extra(fs, entry)
         if extra or changed is None:
             return _Checked(entry, extra or [entry.folder])
