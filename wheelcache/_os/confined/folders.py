@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SCAN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Descriptors that a thread keeps open for one cache. An archive may have deeper folders.
 _MAX_OPEN = 24
+_RELATIVE = {os.curdir, os.pardir}
 
 
 class Area(NamedTuple):
@@ -53,14 +54,12 @@ class Descriptor:
 
     Attributes:
         number: the number of the descriptor.
-        can_scan: whether the folder can be scanned.
     """
 
-    __slots__ = ("_users", "can_scan", "number")
+    __slots__ = ("_users", "number")
 
-    def __init__(self, number: int, *, can_scan: bool) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
-        self.can_scan = can_scan
         self._users = 1
 
     def __enter__(self) -> Self:
@@ -81,15 +80,18 @@ class OpenFolders:
     """The folders of one path that a thread keeps open, from the cache folder down.
 
     Attributes:
-        process: the process that opened them.
         has_reused: whether the operation uses a folder that an earlier operation has opened, or ``None`` before it
             enters a folder.
     """
 
+    __slots__ = ("_above", "_levels", "_path", "has_reused")
+
     def __init__(self) -> None:
-        self.process = os.getpid()
         self.has_reused: bool | None = None
+        # The paths of the last folder and of the one above it. They are a shortcut, since the next folder is usually
+        # the same one, a neighbour or a child.
         self._path: str | None = None
+        self._above: str | None = None
         self._levels: list[tuple[str, Descriptor]] = []
 
     def __del__(self) -> None:
@@ -99,11 +101,6 @@ class OpenFolders:
         """Close all folders."""
         self._leave(0)
 
-    def restart(self) -> None:
-        """Close all folders, so that the next operation opens them again."""
-        self.close()
-        self.process = os.getpid()
-
     def hold(self) -> Descriptor:
         """Return the folder that was entered last. It remains open until the end of a ``with`` block."""
         return self._levels[-1][1]
@@ -111,51 +108,95 @@ class OpenFolders:
     def enter(self, area: Area, path: str, *, scan: bool = False) -> int:
         """Open a folder of an area, unless it is open, and return its descriptor.
 
+        With ``scan``, the descriptor can be used for one scan. It was opened by this process, because a scan has a
+        position, and the processes before and after a fork share the position of a descriptor.
+
         Raises:
             UnsafePathError: if the path contains a link below the cache folder.
         """
         if path == self._path:
-            self._note_reuse(1)
-            return self._scannable() if scan else self._levels[-1][1].number
+            self._note_reuse(kept=True)
+            return self._open_again() if scan else self._levels[-1][1].number
+        above, _, name = path.rpartition("/")
+        if name and len(self._levels) < _MAX_OPEN and above in {self._path, self._above}:
+            self._note_reuse(kept=True)
+            self._leave(len(self._levels) - (above == self._above))
+            self._open(name, scan=scan)
+        else:
+            self._enter_from_root(area, path, scan=scan)
+        if name:
+            # The folder above the cache folder is not open.
+            self._path, self._above = path, above if len(self._levels) > 1 else None
+        return self._levels[-1][1].number
+
+    def _enter_from_root(self, area: Area, path: str, *, scan: bool) -> None:
         names = _names(area, path)
         kept = 0
         for (name, _), wanted in zip(self._levels, names, strict=False):
             if name != wanted:
                 break
             kept += 1
-        self._note_reuse(kept)
+        self._note_reuse(kept=kept > 0)
         self._leave(kept)
         for number in range(kept, len(names)):
             self._open(names[number], scan=scan and number + 1 == len(names))
-        self._path = path
-        return self._scannable() if scan else self._levels[-1][1].number
+        if scan and kept == len(names):
+            self._open_again()
 
-    def _note_reuse(self, kept: int) -> None:
+    def _note_reuse(self, *, kept: bool) -> None:
         if self.has_reused is None:
-            self.has_reused = kept > 0
+            self.has_reused = kept
 
     def _leave(self, kept: int) -> None:
-        self._path = None
+        self._path = self._above = None
         while len(self._levels) > kept:
             self._levels.pop()[1].release()
 
     def _open(self, name: str, *, scan: bool) -> None:
         flags = SCAN if scan else LOOKUP
-        if self._levels:
-            above = [name for name, _ in self._levels]
-            number = _open_below(self._levels[-1][1].number, name, flags, above)
-        else:
+        if not self._levels:
             number = os.open(name, flags)
-        self._levels.append((name, Descriptor(number, can_scan=scan)))
+        elif "/" in name:
+            number = self._open_deep(name.split("/"), flags)
+        else:
+            number = self._open_one(self._levels[-1][1].number, name, flags)
+        self._levels.append((name, Descriptor(number)))
 
-    def _scannable(self) -> int:
-        """Return a descriptor of the last folder that can be read."""
+    def _open_deep(self, names: list[str], flags: int) -> int:
+        """Open a folder several levels below the last one, without keeping the folders in between."""
+        number = self._open_one(self._levels[-1][1].number, names[0], LOOKUP)
+        for position in range(1, len(names)):
+            above = number
+            try:
+                number = self._open_one(
+                    above, names[position], flags if position + 1 == len(names) else LOOKUP, names[:position]
+                )
+            finally:
+                os.close(above)
+        return number
+
+    def _open_one(self, folder: int, name: str, flags: int, above: Sequence[str] = ()) -> int:
+        """Open a folder by its name in an open one, without following a link.
+
+        ``above`` are the names that lead to the open folder from the last one that is kept.
+        """
+        try:
+            if name not in _RELATIVE:
+                return os.open(name, flags | os.O_NOFOLLOW, dir_fd=folder)
+        except OSError as error:
+            # Linux and macOS report a link by different codes, and a file by the code of a link.
+            if error.errno != errno.ELOOP and (error.errno != errno.ENOTDIR or _is_file(folder, name)):
+                raise
+        path = "/".join([*(kept for kept, _ in self._levels), *above, name])
+        raise UnsafePathError(errno.ELOOP, f"{path} is a link", path)
+
+    def _open_again(self) -> int:
+        """Open the last folder for a scan, and return the descriptor."""
         name, descriptor = self._levels[-1]
-        if not descriptor.can_scan:
-            number = os.open(".", SCAN, dir_fd=descriptor.number)
-            self._levels[-1] = name, Descriptor(number, can_scan=True)
-            descriptor.release()
-        return self._levels[-1][1].number
+        number = os.open(".", SCAN, dir_fd=descriptor.number)
+        self._levels[-1] = name, Descriptor(number)
+        descriptor.release()
+        return number
 
 
 def _names(area: Area, path: str) -> list[str]:
@@ -163,38 +204,6 @@ def _names(area: Area, path: str) -> list[str]:
     names = [area.root, *filter(None, path[len(area.top) :].split("/"))]
     # The last of too many names are one item, which is opened without keeping the folders in between.
     return names if len(names) <= _MAX_OPEN else [*names[: _MAX_OPEN - 1], "/".join(names[_MAX_OPEN - 1 :])]
-
-
-def _open_below(folder: int, relative: str, flags: int, above: Sequence[str]) -> int:
-    """Open a folder below an open one, without following links, and return its descriptor.
-
-    ``above`` are the names that lead to the open folder.
-    """
-    names = relative.split("/")
-    number = folder
-    for position, name in enumerate(names):
-        is_last = position + 1 == len(names)
-        try:
-            inner = _open_one(number, name, flags if is_last else LOOKUP, (*above, *names[: position + 1]))
-        finally:
-            if number != folder:
-                os.close(number)
-        number = inner
-    return number
-
-
-def _open_one(folder: int, name: str, flags: int, names: Sequence[str]) -> int:
-    if name in {os.curdir, os.pardir}:
-        path = "/".join(names)
-        raise UnsafePathError(errno.EINVAL, f"{path} may lead out of the cache", path)
-    try:
-        return os.open(name, flags | os.O_NOFOLLOW, dir_fd=folder)
-    except OSError as error:
-        # Linux and macOS report a link by different codes, and a file by the code of a link.
-        if error.errno == errno.ELOOP or (error.errno == errno.ENOTDIR and not _is_file(folder, name)):
-            path = "/".join(names)
-            raise UnsafePathError(error.errno, f"{path} is a link", path) from None
-        raise
 
 
 def _is_file(folder: int, name: str) -> bool:

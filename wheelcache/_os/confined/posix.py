@@ -114,15 +114,13 @@ class ConfinedFiles(NativeFiles):
         kept = self._threads.__dict__
         folders = kept.pop("folders", None) or OpenFolders()
         try:
-            if folders.process != os.getpid():
-                folders.restart()  # after a fork, both processes would share the position of a scan
             folders.has_reused = None
             try:
                 return action(folders)
             except OSError as error:
                 if error.errno not in _STALE or not folders.has_reused:
                     raise
-            folders.restart()
+            folders.close()
             return action(folders)
         except OSError as error:
             if error.errno in _UNSAFE_FILE and not isinstance(error, UnsafePathError):
