@@ -40,6 +40,7 @@ from hypothesis import strategies as st
 from installer import install
 from installer.destinations import SchemeDictionaryDestination
 from installer.sources import WheelFile
+from marks import any_system
 
 from wheelcache import Cache, InvalidWheelError, TreeSource, UnsafeWheelError
 from wheelcache._archive import inflate
@@ -218,6 +219,7 @@ def honest() -> bytes:
 HONEST = honest()
 
 
+@any_system
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(st.tuples(st.integers(0, len(HONEST) - 1), st.integers(0, 255)), min_size=1, max_size=4),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from marks import under_windows
 from scenarios import (
     NEW,
     NEW_TOO,
@@ -83,16 +84,17 @@ SCENARIOS = {
     "verify a sound cache": Scenario(repair, with_new, kept=NEW_TOO),
     "export": Scenario(export_new, with_new, kept=NEW_TOO, documented=(FileNotFoundError,)),
 }
+UNDER_WINDOWS = ("prune", "put over the limit", "clear", "verify and repair", "export")
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", under_windows(SCENARIOS, UNDER_WINDOWS))
 def test_one_refusal(name: str, quick_path: Path, url: str, client: httpx.Client) -> None:
     """Whichever call is refused once, no entry is lost, no wrong byte is returned, and a second call succeeds."""
     for codes in by_turns(COMMON, 1 if sys.platform == "win32" else 3):
         assert sweep(quick_path, url, client, SCENARIOS[name], codes) >= 3
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", under_windows(SCENARIOS, UNDER_WINDOWS))
 def test_refused_from_then_on(name: str, quick_path: Path, url: str, client: httpx.Client) -> None:
     """Whenever the file system begins to refuse everything, no entry is lost once it works again."""
     for codes in by_turns(LASTING, 1 if sys.platform == "win32" else 2):

@@ -188,7 +188,6 @@ UNDER_WINDOWS = (
     "open and put",
     "put over a damaged blob",
     "fetch",
-    "fetch without hash",
     "repair",
     "hit after a boot",
     "link by hard link",
