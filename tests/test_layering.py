@@ -330,7 +330,7 @@ PATH_TOUCHES_THE_DISK = {
 }
 # The file layer, and modules that read files of callers or of the system.
 MAY_TOUCH = {
-    *("_fetch.local", "_os.confined.folders", "_os.confined.posix", "_os.posix", "_os.process_posix"),
+    *("_fs.inputs", "_os.confined.folders", "_os.confined.posix", "_os.posix", "_os.process_posix"),
     *("_os.volume_posix", "_os.volume_windows", "_os.windows"),
 }
 MAY_TOUCH |= {"_os.access.posix"}

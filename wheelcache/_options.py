@@ -29,7 +29,7 @@ class DownloadLimits:
     Args:
         max_bytes: the maximum size in bytes of a body without a requested ``size``, or ``None`` for no limit. If the
             server compressed the body, the limit applies both before and after decoding. :class:`CacheTransport` does
-            not store a larger body.
+            not store a larger body. The limit also applies to a pipe or a file object that is given to ``put``.
         min_rate: the bytes per second below which an attempt to download fails, or 0 for no limit. After the failure, a
             mirror is used, or the attempt is repeated.
         window: the seconds over which the rate is averaged. The default is long, because an antivirus gateway may send

@@ -690,9 +690,10 @@ LOCKED = '[[packages]]\nname = "demo"\n[[packages.wheels]]\nname = "demo-1.0-py3
         LOCKED + f'hashes = {{sha256 = "{"a" * 64}", SHA256 = "{"b" * 64}"}}\n',
         f"x = {'9' * 5000}\npackages = []\n",
         f"x = {'[' * 5000}{']' * 5000}\npackages = []\n",
+        "\0" * (64 << 20),
         f'[[packages]]\nname = "demo"\n[packages.archive]\nurl = "https://[e/"\nhashes = {{sha256 = "{"a" * 64}"}}\n',
     ],
-    ids=["digits", "two values", "large number", "deep", "url"],
+    ids=["digits", "two values", "large number", "deep", "large", "url"],
 )
 def test_an_invalid_lock_file_is_an_error_with_its_path(
     machine: Machine, cache: Cache, tmp_path: Path, content: str

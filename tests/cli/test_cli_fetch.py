@@ -268,9 +268,15 @@ def test_a_package_that_is_locked_as_source_does_not_stop_the_wheels(shell: Shel
         ("lock-version = '2.0'\ncreated-by = 'x'\npackages = []", "version 2.0 is not supported"),
         (lock() + "requires-python = '<3'\npackages = []", "error: pylock.toml does not apply to this environment: "),
         (b"\xff\xfe\xfa", "error: pylock.toml is not a valid lock file: "),
+        (f"x = {'[' * 5000}{']' * 5000}", "error: pylock.toml is not a valid lock file: "),
+        (f"x = {'9' * 5000}", "error: pylock.toml is not a valid lock file: "),
+        (bytes((64 << 20) + 1), "error: pylock.toml is not a valid lock file: it has more than 67108864 bytes"),
         (None, "error: pylock.toml: No such file"),
     ],
-    ids=["no toml", "incomplete", "from the future", "for another Python", "no text", "not there"],
+    ids=[
+        *("no toml", "incomplete", "from the future", "for another Python", "no text", "deep", "large number"),
+        *("large", "not there"),
+    ],
 )
 def test_a_lock_file_that_is_of_no_use_is_one_line(shell: Shell, content: str | bytes | None, said: str):
     """Any problem with a lock file is one line, with exit code 1."""

@@ -120,7 +120,7 @@ class Fetcher:
         with StagedFile(
             fs, self._temporary(fs), expected=request.hashes, size=request.size, display_url=request.display_url
         ) as stage:
-            local.fetch_file_url(stage, request, fs)
+            local.fetch_file_url(stage, request, fs, self._limits.max_bytes)
             # No URL is recorded, because a path of this machine is useless if the cache is used on another machine.
             return self._store.commit(fs, stage, request.filename, None, Status.ADDED)
 
@@ -133,13 +133,14 @@ class Fetcher:
     ) -> CachedWheel:
         """Add a wheel from a local file: see ``Cache.put``."""
         fs = RobustIO(op)
+        path = local.absolute_path(source)
 
         def copy() -> CachedWheel:
             with (
-                local.open_source(source) as (file, total),
-                StagedFile(fs, self._temporary(fs), expected=expected, source=local.absolute_path(source)) as stage,
+                local.open_source(op, source) as (file, total),
+                StagedFile(fs, self._temporary(fs), expected=expected, source=path) as stage,
             ):
-                local.copy_to_stage(stage, file, fs, total)
+                local.copy_to_stage(stage, file, fs, total, max_bytes=self._limits.max_bytes, path=path)
                 return self._store.commit(fs, stage, filename, None, Status.ADDED)
 
         # A file object can be read only once.

@@ -16,7 +16,8 @@ from packaging.utils import canonicalize_name
 
 from .. import _hashes
 from .._exceptions import CommitError
-from .._fs.robustio import RobustIO, hash_file, reading
+from .._fs.inputs import read_input
+from .._fs.robustio import RobustIO, hash_file
 from .._fs.small import read_small
 from .._imports import third_party_import_lock
 from .._models import CachedWheel, Keep
@@ -230,15 +231,12 @@ def _read_lock_file(fs: RobustIO, path: str) -> list[_KeepRequest]:
     """Return the wheels of a lock file, for all platforms."""
     if fs.files.is_dir(path):
         raise IsADirectoryError(errno.EISDIR, "this is a folder, not a lock file", path)
-    file = fs.open_read(path)
-    if file is None:
-        raise FileNotFoundError(errno.ENOENT, "the lock file does not exist", path)
-    with reading(file):
-        data = b""
-        while len(data) <= _LARGEST_LOCK_FILE and (more := file.read(_LARGEST_LOCK_FILE + 1 - len(data))):
-            data += more
-    if len(data) > _LARGEST_LOCK_FILE:
-        raise ValueError(f"the lock file {path} has more than {_LARGEST_LOCK_FILE} bytes")
+    try:
+        data = fs.perform("read", path, lambda: read_input(fs.op, path, _LARGEST_LOCK_FILE))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, "the lock file does not exist", path) from error
+    except ValueError as error:
+        raise ValueError(f"the lock file {error}") from error
     requests: list[_KeepRequest] = []
     for filename, given in _parse_wheels(data, path):
         try:

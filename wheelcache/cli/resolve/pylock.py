@@ -24,6 +24,8 @@ from .requests import Failure, FetchRequest, make_request
 
 _Source: TypeAlias = PackageWheel | PackageSdist | PackageArchive | PackageDirectory | PackageVcs
 
+# Bytes. A lock file with a thousand packages, each with wheels for many platforms, has a few megabytes.
+_LARGEST = 64 << 20
 _KINDS = {
     PackageSdist: "a source distribution",
     PackageArchive: "a source archive",
@@ -54,15 +56,27 @@ def read_lock(path: Path) -> tuple[list[FetchRequest], list[Failure]]:
 
 def _select(path: Path) -> list[tuple[Package, _Source]]:
     try:
-        lock = Pylock.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+        lock = Pylock.from_dict(tomllib.loads(_read(path)))
         # The whole list is read first, because any package, even the last, may not fit this environment.
         return list(lock.select())
     except OSError as error:
         raise LockError(f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, PylockValidationError) as error:
+    except RecursionError as error:
+        raise LockError(f"{path} is not a valid lock file: its values are nested too deeply") from error
+    # A number with thousands of digits or an invalid URL raises a plain ValueError.
+    except (ValueError, PylockValidationError) as error:
         raise LockError(f"{path} is not a valid lock file: {error}") from error
     except PylockSelectError as error:
         raise LockError(f"{path} does not apply to this environment: {error}") from error
+
+
+def _read(path: Path) -> str:
+    # The file may be a pipe, which has no size.
+    with path.open("rb") as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise LockError(f"{path} is not a valid lock file: it has more than {_LARGEST} bytes")
+    return data.decode("utf-8")
 
 
 def _request(source: PackageWheel | PackageArchive, lock: Path, requirement: str, filename: str) -> FetchRequest:

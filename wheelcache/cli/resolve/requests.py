@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
@@ -97,8 +98,11 @@ def _hash_local_file(url: str) -> str | None:
 
     parts = urlsplit(url)
     host = "" if parts.netloc == "localhost" else parts.netloc
+    path = url2pathname(f"//{host}{parts.path}" if host else parts.path)
     try:
-        with open(url2pathname(f"//{host}{parts.path}" if host else parts.path), "rb") as file:
+        if not os.path.isfile(path):
+            return None  # the content of a pipe can be read only once
+        with open(path, "rb") as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError:
         return None  # the cache reports the error with more detail

@@ -21,6 +21,8 @@ from .requests import Failure, FetchRequest, make_request
 
 _REPORT = ("--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", "-", "--quiet")
 
+# Bytes of a requirements file that are searched for credentials.
+_LARGEST_FILE = 64 << 20
 _INCLUDE = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)(?:\s*=\s*|\s+|(?<=-[rc]))(\S.*?)\s*(?:\s#.*)?")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 
@@ -124,6 +126,11 @@ def _links_page(cache: Cache) -> Iterator[Mapping[str, str]]:
         yield {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": page.as_uri()}
 
 
+def _read_text(file: str) -> str:
+    with Path(file).open("rb") as opened:
+        return opened.read(_LARGEST_FILE).decode("utf-8", "replace")
+
+
 def texts_with_urls(requirements: Sequence[str], options: PipOptions) -> list[str]:
     """Return the user's texts that may contain URLs with credentials: options, requirements, requirements files."""
     texts = [*options.arguments(), *requirements]
@@ -134,9 +141,10 @@ def texts_with_urls(requirements: Sequence[str], options: PipOptions) -> list[st
             continue
         visited.add(file)
         try:
-            text = Path(file).read_text(encoding="utf-8", errors="replace")
+            # pip could not read a pipe a second time.
+            text = _read_text(file) if os.path.isfile(file) else ""
         except OSError:
-            continue  # a URL, or a file that pip reports as unreadable
+            continue  # a file that pip reports as unreadable
         texts.append(_VARIABLE.sub(lambda name: os.environ.get(name[1], name[0]), text))
         includes = (match[1] for line in text.splitlines() if (match := _INCLUDE.fullmatch(line)))
         queue += [os.path.join(os.path.dirname(file), include) for include in includes]
