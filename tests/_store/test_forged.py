@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from folders import listing, quarantined
 from machines import Machine
@@ -189,7 +190,6 @@ def test_the_transport_does_not_believe_a_forged_pointer(
     machine: Machine, folder: Path, server: Server, wheel: Wheel, other_wheel: Wheel
 ) -> None:
     """A client of another program receives the requested wheel, and not the one that a pointer leads to."""
-    httpx = pytest.importorskip("httpx")
     forge(folder, wheel, other_wheel)
     machine.is_private = False
     url = f"{wheel.on(server)}#sha512={wheel.hex('sha512')}"
