@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,9 @@ _WINDOWS_SECONDS = 600
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the tests' processes receive Ctrl-C, and raise the default timeout under Windows."""
+    """Let the tests' processes receive Ctrl-C, set the usual umask, and raise the default timeout under Windows."""
+    # With the umask 0002, the group could write to the caches of the tests, so they would count as shared.
+    os.umask(0o022)
     # A shell makes background processes ignore Ctrl-C, which every child process would inherit.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -75,6 +75,26 @@ def test_from_the_file_beside_it(hashed: bool, server: Server, machine: Machine,
             cache.metadata(url)
 
 
+@pytest.mark.parametrize("verify", ["auto", "records", "full"])
+@pytest.mark.parametrize("hashed", [True, False])
+def test_kept_bytes_of_other_users_are_checked(
+    verify: str, hashed: bool, server: Server, machine: Machine, big: Wheel, tmp_path
+) -> None:
+    """In a shared cache, kept METADATA without a hash of its own is only used if the records of others are trusted."""
+    url = big.on(server)
+    server.serve(big.path + ".metadata", metadata_of(big))
+    options = {"metadata_hashes": {"sha256": hex_of(metadata_of(big))}} if hashed else {"hashes": big.digest}
+    machine.is_private = False
+    with machine.cache(tmp_path / "cache") as cache:
+        assert cache.metadata(url, **options) == metadata_of(big)
+    with machine.cache(tmp_path / "cache", offline=True, verify=verify) as cache:
+        if hashed or verify == "records":
+            assert cache.metadata(url, **options) == metadata_of(big)
+            return
+        with pytest.raises(OfflineError):
+            cache.metadata(url, **options)
+
+
 def test_the_index_file_must_have_its_hash(server: Server, cache: Cache, big: Wheel) -> None:
     """Another file than the one that the index tells of is an error, and is not kept."""
     url = big.on(server)
