@@ -31,7 +31,7 @@ _FICLONE = 0x40049409
 _RENAME_NOREPLACE = 1
 # From <stdio.h> and <sys/clonefile.h> of macOS.
 _RENAME_EXCL = 4
-_CLONE_NOFOLLOW = 1
+_CLONE_NOFOLLOW, _CLONE_NOOWNERCOPY = 1, 2
 # From <fcntl.h>.
 _AT_FDCWD = -2 if sys.platform == "darwin" else -100
 
@@ -287,7 +287,9 @@ def rename_exclusively(source_folder: int | None, source: str, target_folder: in
 
 def clone_file(source_folder: int | None, source: str, target_folder: int | None, target: str) -> None:
     """Clone a file on macOS, without replacing another one. Each path may be a name in an open folder."""
-    code = _call("clonefileat", (source_folder, source), (target_folder, target), _CLONE_NOFOLLOW)
+    # Without the second flag, a clone that root makes has the owner of its source, who could change it later.
+    flags = _CLONE_NOFOLLOW | _CLONE_NOOWNERCOPY
+    code = _call("clonefileat", (source_folder, source), (target_folder, target), flags)
     if code:
         code = errno.ENOTSUP if code == errno.ENOSYS else code
         raise OSError(code, os.strerror(code), source, None, target)
