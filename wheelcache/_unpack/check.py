@@ -18,6 +18,7 @@ from .._fs.link import WRITABLE_BY_OTHERS, trusted_owners
 from .._fs.robustio import RobustIO, reading
 from .._models import Phase
 from .._os.files import OpenFolder
+from .._store.trust.fingerprint import is_replaced
 from .manifest import (
     EXECUTABLE,
     EXECUTABLE_IMAGE,
@@ -26,7 +27,6 @@ from .manifest import (
     Manifest,
     ManifestDir,
     is_executable,
-    is_replaced,
     kind_of,
 )
 
@@ -66,7 +66,7 @@ def examine(fs: RobustIO, files: OpenFolder, folder: ManifestDir) -> Examined:
                 found.st_size != size
                 or found.st_mtime_ns != stamp
                 or mode & mask != expected[kind]
-                or (found.st_ino != inode and is_replaced(inode, found, lambda name=name: stat(name)))  # type: ignore[misc]
+                or (found.st_ino != inode and is_replaced(found, lambda name=name: stat(name)))  # type: ignore[misc]
             ):
                 changed.append(number)
             # The same as may_share(), without a call for each file.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from .._filenames import is_dist_info
@@ -124,12 +123,3 @@ def kind_of(first_bytes: bytes, *, executable: bool) -> str:
     if first_bytes == b"MZ":
         return EXECUTABLE_IMAGE if executable else IMAGE
     return EXECUTABLE if executable else PLAIN
-
-
-def is_replaced(inode: int, found: os.stat_result, stat_again: Callable[[], os.stat_result]) -> bool:
-    """Return whether a file has another inode than the recorded one.
-
-    Some network and FUSE volumes give a file a new inode at each ``stat``. The inode is compared only if a second
-    ``stat`` returns the same one.
-    """
-    return found.st_ino != inode and stat_again().st_ino == found.st_ino

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat as modes
+from collections.abc import Callable
 
 from ..._fs.robustio import RobustIO
 from ..records import StatFingerprint
@@ -22,9 +23,6 @@ def is_regular(stat: os.stat_result) -> bool:
 def is_unchanged(fs: RobustIO, path: str, stat: os.stat_result, seen: StatFingerprint) -> bool:
     """Return whether a file has the fingerprint that it had when it was hashed in this boot.
 
-    Some network and user-space file systems number a file anew at each lookup. If the inode differs, the file is
-    therefore examined once more. The inode is ignored if it has changed again.
-
     Args:
         fs: the file system of the operation.
         path: the absolute path of the file.
@@ -33,10 +31,17 @@ def is_unchanged(fs: RobustIO, path: str, stat: os.stat_result, seen: StatFinger
     """
     if stat.st_mtime_ns != seen.mtime_ns or fs.system.boot() != seen.boot:
         return False
-    if stat.st_ino == seen.inode:
-        return True
-    again = fs.stat(path)
-    return again is not None and again.st_ino != stat.st_ino and _is_alike(again, stat)
+    return stat.st_ino == seen.inode or not is_replaced(stat, lambda: fs.stat(path))
+
+
+def is_replaced(stat: os.stat_result, stat_again: Callable[[], os.stat_result | None]) -> bool:
+    """Return whether a file with another inode than the recorded one is another file.
+
+    Some network and user-space file systems number a file anew at each lookup. The file is therefore examined once
+    more. The inode is ignored if it has changed again.
+    """
+    again = stat_again()
+    return again is None or again.st_ino == stat.st_ino or not _is_alike(again, stat)
 
 
 def _is_alike(stat: os.stat_result, other: os.stat_result) -> bool:
