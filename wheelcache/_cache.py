@@ -311,7 +311,7 @@ class Cache:
             mode: ``"auto"`` uses the first of these that works: clone, hard link, copy. A clone is a separate file that
                 shares its blocks with the wheel in the cache. A hard link is the same file, so an edit changes both.
                 ``"auto"`` never hard-links files of a layer or a read-only cache, since that changes their link count.
-                Any other mode is used, or the call fails.
+                Any other mode is used, or the call fails. A file that others own or can write to is not hard-linked.
 
         Raises:
             FileExistsError: if the target exists with other bytes.

@@ -237,7 +237,7 @@ class LinkDestination(WheelDestination):
                 stream.number,
                 target=target,
                 mode=self._mode,
-                check=stream.is_shared,
+                shared=stream.is_shared,
             )
 
         try:

@@ -8,6 +8,7 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from archives import FILENAME, INFO, Entry, archive, wheel, wheel_entries
@@ -16,7 +17,7 @@ from folders import files_in, listing
 from machines import Machine
 from marks import not_on_windows
 
-from wheelcache import Cache, CachedWheel, InvalidWheelError, TreeSource
+from wheelcache import Cache, CachedWheel, CommitError, InvalidWheelError, TreeSource
 from wheelcache._hashes import sha256_of
 from wheelcache._store.records import decode, encode
 from wheelcache._unpack.manifest import Manifest, ManifestDir
@@ -539,6 +540,56 @@ def test_a_changed_top_folder_is_compared_once(change: Callable[[Path], None], m
             machine.files.forget()
             assert cache.unpack(found).path == tree
             assert machine.files.calls("open_read").count(str(tree / "demo" / "a.py")) == count
+
+
+class Swapping(FaultyFiles):
+    """A file layer in which another user replaces a file just before it is linked or copied."""
+
+    def __init__(self, victim: str) -> None:
+        super().__init__()
+        self.victim = victim
+        self.is_active = False
+
+    def swap(self, path: str) -> None:
+        if self.is_active and path.endswith(self.victim):
+            os.unlink(path)
+            Path(path).write_bytes(EVIL)
+
+    def open_read(self, path: str) -> BinaryIO:
+        self.swap(path)
+        return super().open_read(path)
+
+    def open_folder(self, path: str) -> SwappingFolder:
+        return SwappingFolder(self, self.inner.open_folder(path), path)
+
+
+class SwappingFolder(FaultyFolder):
+    def link(self, name: str, target: FaultyFolder) -> None:
+        assert isinstance(self._files, Swapping)
+        self._files.swap(f"{self.path}/{name}")
+        super().link(name, target)
+
+
+@not_on_windows("a hard link there keeps the access list of the cache")
+@pytest.mark.parametrize("mode", ["hardlink", "copy", "auto"])
+def test_a_file_swapped_after_its_check_is_not_handed_out(mode: str, tmp_path: Path) -> None:
+    """In a shared cache, each file is checked after it was linked or copied, too."""
+    files = Swapping("demo/a.py")
+    machine = Machine(files)
+    machine.is_private = False
+    with machine.cache(tmp_path / "cache") as cache:
+        found = put(cache, tmp_path)
+        cache.unpack(found)
+        files.is_active = True
+        try:
+            cache.unpack(found, tmp_path / "site", mode=mode)
+        except CommitError:
+            pass  # the file was swapped in every attempt
+        files.is_active = False
+        left = tmp_path / "site" / "demo" / "a.py"
+        assert not left.exists() or left.read_bytes() == ALL["demo/a.py"]
+        cache.unpack(found, tmp_path / "site", mode=mode)
+        assert files_in(tmp_path / "site") == ALL
 
 
 def test_record_of_the_tree_is_that_of_the_wheel(root: Path) -> None:

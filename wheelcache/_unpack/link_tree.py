@@ -14,7 +14,6 @@ cannot be deleted under any of its names, so an environment could not be upgrade
 
 from __future__ import annotations
 
-import errno
 import os
 import stat as modes
 import threading
@@ -23,17 +22,17 @@ from typing import NamedTuple
 
 from .._fs.copy import copy_contents
 from .._fs.errors import ErrorKind, classify
-from .._fs.link import AllRefusedError, Destination, LinkStrategy, Method, unshareable_error
+from .._fs.link import AllRefusedError, Destination, LinkStrategy, Method, may_share, unshareable_error
 from .._fs.persist import persist_noclobber
 from .._fs.robustio import RobustIO, commit_error, hash_file, is_missing
-from .._fs.tempnames import OwnerTag, is_spare, spare_name
+from .._fs.tempnames import OwnerTag, spare_name
 from .._models import LinkMode
 from .._operation import CancelToken
 from .._os.files import OpenFolder
 from .._threads import ThreadGroup
 from .check import examine
+from .existing import ExistingFiles, check_same, join
 from .manifest import Manifest, ManifestDir, is_executable, is_image
-from .trees import remove_recursively
 
 # Seconds per file from which several threads link the files. If the system responds within microseconds, a second
 # thread costs more than it gains, because both need the interpreter's lock after each call. With threads, a warm
@@ -44,8 +43,6 @@ _SAMPLE_FILES = 100
 _THREADS = 4
 # A hard link takes microseconds, so checking for cancellation before each one would slow a warm install down.
 _FILES_PER_CHECK = 16
-# No process copies one file for this many seconds, so a temporary file of this age was left by a killed process.
-_LEFTOVER_AGE = 3600
 _WRITABLE, _EXECUTABLE = 0o666, 0o777
 
 # The first of these modes that a call used is reported, since it shares the most with the cache.
@@ -71,23 +68,31 @@ class TreeLinker:
         self._strategy = strategy
 
     def link_tree(
-        self, fs: RobustIO, root: str, manifest: Manifest, dest: str, mode: LinkMode, *, check: bool = False
+        self,
+        fs: RobustIO,
+        root: str,
+        manifest: Manifest,
+        dest: str,
+        mode: LinkMode,
+        *,
+        check: bool = False,
+        shared: bool = False,
     ) -> LinkMode:
         """Link the files of the tree at ``root`` into the folder ``dest``, and return the mode that was used.
 
         ``Cache.unpack`` documents the modes. With ``check``, each folder of the tree is compared with the manifest
-        before its files are linked. A trusted tree that has not been compared yet needs this check, and so does every
-        tree that other users can write to.
+        before its files are linked. A trusted tree that has not been compared yet needs this check. With ``shared``,
+        other users can write to the tree. Its files are checked before and after they are linked or copied.
 
         Raises:
             FileExistsError: if an existing file has other bytes or is not a regular file. Nothing is written then.
             TreeRemovedError: if a file of the tree was removed or changed.
             CommitError: if the file system refuses an operation.
         """
-        existing = _ExistingFiles(fs, root, manifest, dest)
+        existing = ExistingFiles(fs, root, manifest, dest)
         absent_folders, existing_names = existing.find()
         fs.make_folder(dest)
-        run = _LinkRun(fs, self._strategy.destination(fs, root, dest), root, dest, mode, check=check)
+        run = _LinkRun(fs, self._strategy.destination(fs, root, dest), root, dest, mode, check=check, shared=shared)
         run.modes_used |= existing.modes_used
         run.link_folders(
             [
@@ -98,81 +103,20 @@ class TreeLinker:
         return next(mode for mode in _MODES_BY_SHARING if mode in run.modes_used)
 
     def link_file(
-        self, fs: RobustIO, root: str, folder: ManifestDir, number: int, *, target: str, mode: LinkMode, check: bool
+        self, fs: RobustIO, root: str, folder: ManifestDir, number: int, *, target: str, mode: LinkMode, shared: bool
     ) -> None:
         """Link one file of a tree to the absolute path ``target``, which has the same file name.
 
-        With ``check``, the file is compared with its fingerprint before.
+        With ``shared``, the file is checked as by :meth:`link_tree`.
 
         Raises:
             FileExistsError, TreeRemovedError, CommitError: as for :meth:`link_tree`.
         """
-        source_folder, target_folder = _join(root, folder.path), os.path.dirname(target)
+        source_folder, target_folder = join(root, folder.path), os.path.dirname(target)
         fs.make_folder(target_folder)
         destination = self._strategy.destination(fs, root, target_folder)
-        run = _LinkRun(fs, destination, root, target_folder, mode, check=check)
+        run = _LinkRun(fs, destination, root, target_folder, mode, check=False, shared=shared)
         run.link_files(folder.only(number), _NO_NAMES, source_folder, target_folder)
-
-
-class _ExistingFiles:
-    """The files that already exist in the destination. They are found before anything is written.
-
-    Attributes:
-        modes_used: the modes by which these files share their bytes with the tree.
-    """
-
-    def __init__(self, fs: RobustIO, root: str, manifest: Manifest, dest: str) -> None:
-        self.modes_used: set[LinkMode] = set()
-        self._fs = fs
-        self._root = root
-        self._manifest = manifest
-        self._dest = dest
-
-    def find(self) -> tuple[set[str], dict[str, frozenset[str]]]:
-        """Return the folders that do not exist, and the existing files with the same bytes, by folder."""
-        absent: set[str] = set()
-        existing: dict[str, frozenset[str]] = {}
-        for folder in self._manifest.folders:
-            if folder.path and folder.path.rpartition("/")[0] in absent:
-                absent.add(folder.path)
-                continue
-            names = self._names(_join(self._dest, folder.path))
-            if names is None:
-                absent.add(folder.path)
-            elif names:
-                existing[folder.path] = frozenset(self._same(folder, names))
-        return absent, existing
-
-    def _names(self, path: str) -> set[str] | None:
-        """Return the names in a folder, or ``None`` if it does not exist."""
-        fs = self._fs
-        try:
-            names = {entry.name for entry in fs.perform("scan", path, lambda: fs.files.scan(path))}
-        except OSError as error:
-            # The error code is not sufficient, because Windows has several and a dangling link reports "missing".
-            exists = fs.stat(path) is not None
-            if is_missing(error, path) and not exists:
-                return None
-            if exists and not fs.files.is_dir(path):
-                raise FileExistsError(errno.EEXIST, "a file has the name of a folder", path) from error
-            raise
-        for name in names:
-            if is_spare(name) and _is_leftover(fs, name):
-                remove_recursively(fs, os.path.join(path, name))
-        return names
-
-    def _same(self, folder: ManifestDir, names: Collection[str]) -> Iterator[str]:
-        """Yield the files of a folder that exist with the same bytes."""
-        # On a case-insensitive file system, a file may exist under another spelling. Only stat finds it.
-        folded = {name.lower() for name in names}
-        for number, name in enumerate(folder.names):
-            if name in names or name.lower() in folded:
-                relative = folder.relative(name)
-                source, target = _join(self._root, relative), _join(self._dest, relative)
-                mode = check_same(self._fs, source, folder, number, target)
-                if mode is not None:
-                    self.modes_used.add(mode)
-                    yield name
 
 
 class _Task(NamedTuple):
@@ -197,7 +141,15 @@ class _LinkRun:
     """
 
     def __init__(
-        self, fs: RobustIO, destination: Destination, root: str, dest: str, mode: LinkMode, *, check: bool
+        self,
+        fs: RobustIO,
+        destination: Destination,
+        root: str,
+        dest: str,
+        mode: LinkMode,
+        *,
+        check: bool,
+        shared: bool,
     ) -> None:
         # An error in one thread or Ctrl-C ends the waits of the other threads.
         self._token = CancelToken()
@@ -206,7 +158,8 @@ class _LinkRun:
         self._root = root
         self._dest = dest
         self._mode = mode
-        self._check = check
+        self._check = check or shared
+        self._is_shared = shared
         self._candidates: list[LinkMode] = []
         self.modes_used: set[LinkMode] = set()
         self._lock = threading.Lock()
@@ -254,7 +207,7 @@ class _LinkRun:
         self._token.cancel()
 
     def _link_folder(self, folder: ManifestDir, is_absent: bool, existing: frozenset[str]) -> None:
-        source, target = _join(self._root, folder.path), _join(self._dest, folder.path)
+        source, target = join(self._root, folder.path), join(self._dest, folder.path)
         if is_absent:
             # This call also creates the parent folder, because another thread may not have created it yet.
             _make_folder(self._fs, target)
@@ -288,7 +241,7 @@ class _LinkRun:
     ) -> None:
         link, opened_target, check = pair.opened_source.link, pair.opened_target, self._fs.op.check
         candidates = self._candidates = self._candidates or self._destination.candidate_modes(self._mode)
-        links_first = candidates[0] is LinkMode.HARDLINK
+        links_first = candidates[0] is LinkMode.HARDLINK and not self._is_shared
         protects_loaded_images = self._fs.files.protects_loaded_images and self._mode is LinkMode.AUTO
         is_linked = False
         for number, name in enumerate(folder.names):
@@ -311,7 +264,7 @@ class _LinkRun:
                 candidates = [mode for mode in candidates if mode is not LinkMode.HARDLINK]
                 if not candidates:
                     raise unshareable_error(os.path.join(pair.source, name), os.path.join(pair.target, name))
-            file = _FileLink(self._fs, self._destination, folder, number, pair)
+            file = _FileLink(self._fs, self._destination, folder, number, pair, shared=self._is_shared)
             self.modes_used.add(file.put(candidates))
             # A refusal may have removed modes from the list. Later folders use the new list, too.
             self._candidates = self._destination.candidate_modes(self._mode)
@@ -345,9 +298,17 @@ class _FileLink:
     """The linking of one file by the first mode that works."""
 
     def __init__(
-        self, fs: RobustIO, destination: Destination, folder: ManifestDir, number: int, pair: _FolderPair
+        self,
+        fs: RobustIO,
+        destination: Destination,
+        folder: ManifestDir,
+        number: int,
+        pair: _FolderPair,
+        *,
+        shared: bool,
     ) -> None:
         self._fs = fs
+        self._is_shared = shared
         self._destination = destination
         self._folder = folder
         self._number = number
@@ -383,6 +344,8 @@ class _FileLink:
         source, target = self._pair.opened_source, self._pair.opened_target
         if mode is LinkMode.HARDLINK:
             fs.perform("link", self._source, lambda: source.link(self._name, target), target=self._target)
+            if self._is_shared:
+                self._check_link(fs)
             return
         spare_file = spare_name(OwnerTag.new(fs.system.now(), fs.system.boot()))
         spare = os.path.join(self._pair.target, spare_file)
@@ -393,10 +356,31 @@ class _FileLink:
             else:
                 self._copy(fs, spare_file, spare, permissions)
             sha256 = self._folder.digest(self._number)
+            if self._is_shared:
+                self._check_copy(fs, spare, sha256)
             persist_noclobber(fs, spare, self._target, destination=self._destination, sha256=sha256)
         except BaseException:
             fs.discard(spare)
             raise
+
+    def _check_link(self, fs: RobustIO) -> None:
+        """Delete a new hard link if another user has put another file in place of the checked one.
+
+        Raises:
+            TreeRemovedError: if the link leads to another file.
+        """
+        stat = self._pair.opened_target.stat(self._name)
+        folder, number = self._folder, self._number
+        is_same = stat.st_size == folder.sizes[number] and stat.st_mtime_ns == folder.stamps[number]
+        if not (is_same and modes.S_ISREG(stat.st_mode) and may_share(stat)):
+            fs.discard(self._target)
+            raise TreeRemovedError
+
+    def _check_copy(self, fs: RobustIO, spare: str, sha256: str) -> None:
+        """Raise :class:`TreeRemovedError` if a copy of the file has other bytes, since others may have changed it."""
+        hashes = hash_file(fs, spare, (), self._folder.sizes[self._number])
+        if hashes is None or hashes["sha256"] != sha256:
+            raise TreeRemovedError
 
     def _copy(self, fs: RobustIO, name: str, spare: str, permissions: int) -> None:
         target = self._pair.opened_target
@@ -411,29 +395,6 @@ class _ExistsError(Exception):
     """The target already exists."""
 
 
-def check_same(fs: RobustIO, source: str, folder: ManifestDir, number: int, target: str) -> LinkMode | None:
-    """Check whether the file at the target has the right bytes.
-
-    Returns:
-        ``None`` if there is no file, ``HARDLINK`` if the file is a hard link to the tree, otherwise ``COPY``, since a
-        clone cannot be distinguished from a copy.
-
-    Raises:
-        FileExistsError: if the file has other bytes, or is not a regular file.
-    """
-    existing = fs.stat(target)
-    if existing is None:
-        return None
-    if modes.S_ISREG(existing.st_mode) and existing.st_size == folder.sizes[number]:
-        ours = fs.stat(source)
-        if ours is not None and (existing.st_dev, existing.st_ino) == (ours.st_dev, ours.st_ino):
-            return LinkMode.HARDLINK
-        hashes = hash_file(fs, target, (), existing.st_size)
-        if hashes is not None and hashes["sha256"] == folder.digest(number):
-            return LinkMode.COPY
-    raise FileExistsError(errno.EEXIST, "a file with other bytes exists", target)
-
-
 def _make_folder(fs: RobustIO, path: str) -> None:
     try:
         fs.files.mkdir(path)
@@ -441,17 +402,3 @@ def _make_folder(fs: RobustIO, path: str) -> None:
         if classify(error, path) is ErrorKind.EXISTS and fs.files.is_dir(path):
             return
         fs.make_folder(path)
-
-
-def _is_leftover(fs: RobustIO, name: str) -> bool:
-    tag = OwnerTag.of(name)
-    return tag is not None and fs.system.now() - tag.time > _LEFTOVER_AGE
-
-
-def _join(root: str, relative: str) -> str:
-    """Return the absolute path of a file of a tree. ``relative`` is its path below the root, with slashes."""
-    if not relative:
-        return root
-    # os.path.join is slower. A warm install calls this function for a thousand folders. Its checks are not needed,
-    # because the parts are known to be plain.
-    return root + os.sep + (relative if os.sep == "/" else relative.replace("/", os.sep))

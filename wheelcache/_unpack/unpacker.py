@@ -108,7 +108,7 @@ class Unpacker:
                 manifest = self._unpack_without_tree(fs, self._require_wheel(fs, wheel), dest)
                 return Unpacked(Path(dest), LinkMode.COPY, tuple(manifest.files()))
             self._check_project(tree, wheel)
-            used = self._link_out(fs, tree, dest, mode, check=is_shared or not is_checked)
+            used = self._link_out(fs, tree, dest, mode, check=not is_checked, shared=is_shared)
             if used is not None:
                 return Unpacked(Path(dest), used, tuple(tree.manifest.files()))
             tree, is_checked = None, True
@@ -217,18 +217,20 @@ class Unpacker:
         remove_recursively(fs.for_cleanup(), folder)
         return other
 
-    def _link_out(self, fs: RobustIO, tree: TreeEntry, dest: str, mode: LinkMode, *, check: bool) -> LinkMode | None:
+    def _link_out(
+        self, fs: RobustIO, tree: TreeEntry, dest: str, mode: LinkMode, *, check: bool, shared: bool
+    ) -> LinkMode | None:
         """Link the files of a tree into a folder, and return the mode that was used.
 
         Returns ``None`` if a file of the tree was removed or changed. With ``check``, each folder of the tree is
-        checked before its files are linked.
+        checked before its files are linked. With ``shared``, other users can write to the tree.
 
         Raises:
             FileExistsError: if the folder contains a file with other bytes. Nothing is written then.
             CommitError: if a file operation is refused.
         """
         try:
-            return self._linker.link_tree(fs, tree.folder, tree.manifest, dest, mode, check=check)
+            return self._linker.link_tree(fs, tree.folder, tree.manifest, dest, mode, check=check, shared=shared)
         except TreeRemovedError:
             return None
 
