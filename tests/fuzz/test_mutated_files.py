@@ -17,6 +17,7 @@ import httpx
 import pytest
 from folders import files_in, listing
 from machines import Machine
+from marks import any_system
 from mutations import change_file, described, first_seed, iterations
 from scenarios import quick_folder
 from server import Server
@@ -27,6 +28,8 @@ from wheelcache._store.counters import _sum
 from wheelcache._store.index import digest_in_pointer
 from wheelcache._store.records import decode, decode_record
 from wheelcache._unpack.marker import decode_marker
+
+pytestmark = any_system
 
 ALLOWED = (WheelCacheError, OSError, ValueError)
 
@@ -88,7 +91,6 @@ def world() -> Iterator[World]:
                 cache.fetch(made.cut_url, hashes=cut.digest, progress=stop)
         (folder / "world" / "outside" / "sub").mkdir(parents=True)
         (folder / "world" / "outside" / "file").write_bytes(b"outside")
-        (folder / "outside").symlink_to(folder / "world" / "outside")
         yield made
 
 
@@ -133,7 +135,7 @@ def run_calls(world: World, path: Path, data: bytes) -> None:
                 pass
     assert listing(world.folder / "world" / "outside") == outside
     assert {path.name for path in (world.folder / "world").iterdir()} <= {"cache", "dest", "outside"}
-    assert {path.name for path in world.folder.iterdir()} == {"template", "world", "outside"}
+    assert {path.name for path in world.folder.iterdir()} == {"template", "world"}
     dest = world.folder / "world" / "dest"
     assert {Path(name).name for name in files_in(dest)} <= installed if dest.exists() else True
 

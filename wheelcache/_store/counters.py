@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat as modes
 import threading
 from typing import NamedTuple
 
@@ -153,7 +154,7 @@ class Counters:
 
     def _current(self, fs: RobustIO) -> Count:
         stat = fs.stat(self._layout.counters)
-        if stat is None:
+        if stat is None or not modes.S_ISREG(stat.st_mode) or stat.st_size > _LARGEST:
             return Count()
         inode, offset, total = self._read
         if stat.st_ino != inode or stat.st_size < offset:

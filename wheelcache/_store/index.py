@@ -116,8 +116,11 @@ class Index:
 
     def _write(self, fs: RobustIO, key: str, fields: Mapping[str, Any]) -> None:
         temporary = self._layout.new_temporary(fs.temporary_tag())
+        data = encode(fields)
+        if len(data) > MAX_POINTER:
+            return
         try:
-            fs.without_waiting().write_small(self._layout.pointer(key), encode(fields), temporary)
+            fs.without_waiting().write_small(self._layout.pointer(key), data, temporary)
         except CommitError:
             pass
 

@@ -137,8 +137,9 @@ def _check(body: str) -> str:
 
 
 def encode_record(record: Record) -> bytes:
-    """Return a record as bytes."""
-    return encode({**record._asdict(), "seen": record.seen._asdict(), "hashes": dict(record.hashes)})
+    """Return a record as bytes. An extremely long URL is left out, so that the record can be read again."""
+    data = encode({**record._asdict(), "seen": record.seen._asdict(), "hashes": dict(record.hashes)})
+    return data if len(data) <= MAX_RECORD else encode_record(record._replace(url=None))
 
 
 def decode_record(data: bytes, sha256: str) -> Record | None:

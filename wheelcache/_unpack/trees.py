@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
-from .._exceptions import CommitError
+from .._exceptions import CommitError, UnsafeWheelError
 from .._fs.robustio import RobustIO, is_missing
 from .._fs.small import read_optional, read_small
 from .._fs.tempnames import OwnerTag
@@ -143,9 +143,18 @@ class TreeStore:
 
         Raises:
             CommitError: if the marker cannot be written.
+            UnsafeWheelError: if the marker would be too large to be read again.
         """
         tag = OwnerTag.new(fs.system.now(), fs.system.boot())
-        fs.write_small(marker, encode_marker(manifest), self._layout.new_temporary(tag))
+        data = encode_marker(manifest)
+        if len(data) > MAX_MARKER:
+            raise UnsafeWheelError(
+                f"the list of its files has {len(data)} bytes, more than the limit",
+                operation="unpack",
+                path=marker,
+                advice="Do not use this wheel. Report it to its maintainers.",
+            )
+        fs.write_small(marker, data, self._layout.new_temporary(tag))
 
     def iter_trees(self, fs: RobustIO, on_error: OnError | None = None) -> Iterator[TreeEntry]:
         """Yield every tree with a valid marker, unchecked.
