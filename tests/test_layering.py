@@ -333,7 +333,7 @@ MAY_TOUCH = {
     *("_fs.inputs", "_os.confined.folders", "_os.confined.posix", "_os.posix", "_os.process_posix"),
     *("_os.volume_posix", "_os.volume_windows", "_os.windows"),
 }
-MAY_TOUCH |= {"_os.access.posix"}
+MAY_TOUCH |= {"_os.access.posix", "_os.confined.windows"}
 
 
 def test_only_the_file_layer_touches_the_disk() -> None:

@@ -27,9 +27,10 @@ from wheelcache._store.layout import Layout
 
 if sys.platform == "win32":
     from wheelcache._os import holders_windows, volume_windows, win32, windows
-    from wheelcache._os.windows import WindowsFiles
+    from wheelcache._os.confined import area_windows, handles_windows
+    from wheelcache._os.confined.windows import NativeFiles
 
-    NATIVE: tuple[ModuleType, ...] = (windows, win32, holders_windows, volume_windows)
+    NATIVE: tuple[ModuleType, ...] = (windows, win32, holders_windows, volume_windows, area_windows, handles_windows)
 
 pytestmark = on_windows
 
@@ -39,7 +40,7 @@ MARK = "m" * 230
 OF_PYTHON = ("stat", "lstat", "utime", "scandir")
 _RENAME_EX = 22
 # Operations on open files have no path of their own.
-WITHOUT_PATH = {"copy", "copy_permissions", "make_read_only"}
+WITHOUT_PATH = {"close_folders", "copy", "copy_permissions", "make_read_only"}
 
 
 class Spy:
@@ -128,6 +129,7 @@ def every_operation(files: FileSystem, folder: str) -> Iterator[Callable[[], obj
     yield lambda: work(files.open_append, one)
     yield lambda: files.read_small(one, 99)
     yield lambda: files.read_small_with_mtime(one, 99)
+    yield lambda: files.flush(one)
     yield lambda: files.touch(one, 1e9)
     yield lambda: files.stat(one)
     yield lambda: files.is_dir(one)
@@ -174,7 +176,7 @@ def test_every_long_path_reaches_the_system_with_its_prefix(spy: Spy, folder: st
         if kind in {21, 22}:
             raise OSError(None, "no", folder, 87, target)
 
-    files = WindowsFiles(refuse if refusing else spy.set_information)
+    files = NativeFiles(refuse if refusing else spy.set_information)
     for operation in every_operation(files, folder):
         with suppress(OSError):
             operation()
@@ -184,10 +186,21 @@ def test_every_long_path_reaches_the_system_with_its_prefix(spy: Spy, folder: st
     assert {"RmRegisterResources", "GetVolumePathNameW", "GetDiskFreeSpaceExW"} <= spy.names()
 
 
+def test_every_long_path_of_a_cache_reaches_the_system_with_its_prefix(spy: Spy, folder: str) -> None:
+    r"""In a cache folder, only the paths of folders reach the system, and the long ones have ``\\?\``."""
+    files = NativeFiles(spy.set_information).confined_to(folder)
+    for operation in every_operation(files, folder):
+        with suppress(OSError):
+            operation()
+    assert [call for call in spy.seen if not call[1].startswith(LOCAL)] == []
+    assert {"CreateFileW", "os.lstat"} <= spy.names()
+    assert not {"MoveFileExW", "CreateHardLinkW", "CreateDirectoryW", "os.utime", "os.scandir"} & spy.names()
+
+
 def test_the_paths_of_a_server_reach_the_system_with_theirs(spy: Spy) -> None:
     r"""A long path ``\\server\share\…`` becomes ``\\?\UNC\server\share\…`` for every function."""
     folder = f"\\\\127.0.0.1\\no share\\{MARK}"
-    files = WindowsFiles(spy.set_information)
+    files = NativeFiles(spy.set_information)
     for operation in every_operation(files, folder):
         with suppress(OSError):
             operation()

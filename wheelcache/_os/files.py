@@ -293,9 +293,9 @@ def native() -> FileSystem:
     """Return the file layer of this machine."""
     with import_lock:  # each module can only be imported on its own system
         if sys.platform == "win32":
-            from .windows import WindowsFiles
+            from .confined.windows import NativeFiles
 
-            return WindowsFiles()
+            return NativeFiles()
         from .confined.posix import NativeFiles
 
         return NativeFiles()

@@ -17,9 +17,9 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, BinaryIO, Self, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, Self, TypeAlias
 
 if sys.platform != "win32":  # pragma: no cover - mypy checks this module for Linux too
     raise ImportError("this module is for Windows")
@@ -33,10 +33,6 @@ from .confined.entries import FolderEntry
 from .confined.small import not_regular, read_within
 from .win32 import ACCESS_DENIED, Handle, extended, function, last_error
 
-_READ_WRITE = win32.GENERIC_READ | win32.GENERIC_WRITE
-_READ_ONLY_FILE = win32.GENERIC_READ, win32.OPEN_EXISTING, os.O_RDONLY, "r"
-_APPEND = 0x0004 | 0x00100000  # FILE_APPEND_DATA | SYNCHRONIZE: every write is appended, even beside other writers
-
 _PATH = wintypes.LPCWSTR
 _MoveFileExW = function("MoveFileExW", _PATH, _PATH, wintypes.DWORD)
 _CreateHardLinkW = function("CreateHardLinkW", _PATH, _PATH, wintypes.LPVOID)
@@ -48,39 +44,66 @@ _GetFileInformationByHandleEx = function(
 )
 _REPLACE_EXISTING = 0x1
 _NO_ATTRIBUTES = 0xFFFFFFFF
-_READ_ONLY, _FOLDER, _REPARSE_POINT = 0x1, 0x10, 0x400
-# The bit of a reparse tag that marks links: https://learn.microsoft.com/windows/win32/fileio/reparse-point-tags
+READ_ONLY, FOLDER, REPARSE_POINT = 0x1, 0x10, 0x400
+# The bit of a reparse tag that marks a name surrogate: https://learn.microsoft.com/windows/win32/fileio/reparse-point-tags
 _NAME_SURROGATE = 0x20000000
 
 # FILE_INFO_BY_HANDLE_CLASS of winbase.h, and the flags of FILE_DISPOSITION_INFO_EX and FILE_RENAME_INFO.
-_BASIC, _DISPOSITION, _DISPOSITION_EX, _RENAME_EX = 0, 4, 21, 22
+BASIC, _DISPOSITION, _DISPOSITION_EX, _RENAME_EX = 0, 4, 21, 22
 _DELETE_POSIX_READ_ONLY_TOO = 0x01 | 0x02 | 0x10
-_REPLACE_POSIX_READ_ONLY_TOO = 0x01 | 0x02 | 0x40
+REPLACE_POSIX_READ_ONLY_TOO = 0x01 | 0x02 | 0x40
 # Invalid function, not supported, invalid parameter (an unknown class or flag), not implemented.
 _NO_POSIX_SEMANTICS = {1, win32.NOT_SUPPORTED, 87, 120}
 _INVALID_DIRECTORY_NAME = 267
 # FILE_BASIC_INFO: the times of creation, last access, last write and last change, then the attributes.
 _BASIC_INFO = struct.Struct("4qI4x")
 # The times count 100 ns from the year 1601. Those of Python begin in 1970.
-_NANOSECONDS_PER_TICK, _EPOCH = 100, 116_444_736_000_000_000
+_NANOSECONDS_PER_TICK, EPOCH = 100, 116_444_736_000_000_000
 
 _SetInformation: TypeAlias = Callable[[Handle, int, bytes, str | None], None]
 
 
-class _File(io.FileIO):
-    """An open file whose errors keep their Windows error code."""
+class OpenMode(NamedTuple):
+    """What a file is opened for.
 
-    def __init__(
-        self, path: str, access: int, disposition: int, flags: int, mode: str, *, attributes: int = win32.NORMAL
-    ) -> None:
-        handle = Handle(path, access, disposition=disposition, flags=attributes)
+    Attributes:
+        access: the access rights.
+        disposition: whether the file is created, as for CreateFileW.
+        flags: the flags of the descriptor, as for ``os.open``.
+        mode: the mode of Python's file object.
+    """
+
+    access: int
+    disposition: int
+    flags: int
+    mode: str
+
+
+_READ_WRITE = win32.GENERIC_READ | win32.GENERIC_WRITE
+_APPEND_ACCESS = 0x0004 | 0x00100000  # FILE_APPEND_DATA | SYNCHRONIZE: writes are appended, even beside other writers
+READ = OpenMode(win32.GENERIC_READ, win32.OPEN_EXISTING, os.O_RDONLY, "r")
+CREATE = OpenMode(_READ_WRITE, win32.CREATE_NEW, os.O_RDWR, "r+")
+WRITE = OpenMode(_READ_WRITE, win32.OPEN_ALWAYS, os.O_RDWR, "r+")
+_EXISTING = WRITE._replace(disposition=win32.OPEN_EXISTING)
+APPEND = OpenMode(_APPEND_ACCESS, win32.OPEN_ALWAYS, os.O_WRONLY | os.O_APPEND, "a")
+
+
+class NativeFile(io.FileIO):
+    """An open file whose errors keep their Windows error code. It owns the handle."""
+
+    def __init__(self, handle: Handle, mode: OpenMode) -> None:
         try:
-            number = msvcrt.open_osfhandle(handle.number, flags | os.O_BINARY | os.O_NOINHERIT)
+            number = msvcrt.open_osfhandle(handle.number, mode.flags | os.O_BINARY | os.O_NOINHERIT)
         except BaseException:
             handle.close()
             raise
-        super().__init__(number, mode)
-        self._path = path
+        super().__init__(number, mode.mode)
+        self._path = handle.path
+
+    @classmethod
+    def open(cls, path: str, mode: OpenMode, flags: int = win32.NORMAL) -> Self:
+        """Open a file by its path. Links are followed unless the flags forbid it."""
+        return cls(Handle(path, mode.access, disposition=mode.disposition, flags=flags), mode)
 
     def read(self, size: int | None = -1) -> bytes:
         try:
@@ -101,10 +124,10 @@ class _File(io.FileIO):
             raise win32.with_winerror(error, self._path) from None
 
 
-def _open_small(path: str) -> _File:
+def _open_small(path: str) -> NativeFile:
     """Open a regular file for reading, without following a link."""
     try:
-        file = _File(path, *_READ_ONLY_FILE, attributes=win32.NO_FOLLOW)
+        file = NativeFile.open(path, READ, win32.NO_FOLLOW)
     except OSError as error:
         # Opening a folder fails with the same code as a missing permission.
         if error.winerror == ACCESS_DENIED and os.path.isdir(extended(path)):
@@ -113,14 +136,14 @@ def _open_small(path: str) -> _File:
     try:
         status = os.fstat(file.fileno())
         is_regular = stat.S_ISREG(status.st_mode)
-        if status.st_file_attributes & _REPARSE_POINT:
-            is_regular = not os.lstat(extended(path)).st_reparse_tag & _NAME_SURROGATE
-        if is_regular and status.st_file_attributes & _REPARSE_POINT:
+        if status.st_file_attributes & REPARSE_POINT:
+            is_regular = not is_link(status.st_file_attributes, os.lstat(extended(path)).st_reparse_tag)
+        if is_regular and status.st_file_attributes & REPARSE_POINT:
             # The reparse point of a deduplicated file, or of a file of a cloud service, is not a link. The content is
             # only available if the file is opened without the flag. A link that has replaced the file meanwhile leads
             # to another file.
             file.close()
-            file = _File(path, *_READ_ONLY_FILE)
+            file = NativeFile.open(path, READ)
             is_regular = os.path.samestat(status, os.fstat(file.fileno()))
     except BaseException:
         file.close()
@@ -178,29 +201,28 @@ class WindowsFiles:
         self._control = control
         self._drives_without_posix: set[tuple[int, str]] = set()
 
-    def confined_to(self, folder: str, layers: Sequence[str] = ()) -> WindowsFiles:  # noqa: ARG002 - links are followed
-        os.stat(extended(os.path.dirname(folder)))  # only raises if the folder is missing
-        return self
+    def _open_file(self, path: str, mode: OpenMode) -> BinaryIO:
+        return NativeFile.open(path, mode)
 
-    def close_folders(self) -> None:
-        pass  # no folder is kept open
+    def _open_handle(self, path: str, access: int, flags: int) -> Handle:
+        return Handle(path, access, flags=flags)
 
     def create(self, path: str) -> BinaryIO:
-        return _File(path, _READ_WRITE, win32.CREATE_NEW, os.O_RDWR, "r+")
+        return self._open_file(path, CREATE)
 
     def open_read(self, path: str) -> BinaryIO:
-        return _File(path, *_READ_ONLY_FILE)
+        return self._open_file(path, READ)
 
     def open_write(self, path: str) -> BinaryIO:
-        return _File(path, _READ_WRITE, win32.OPEN_ALWAYS, os.O_RDWR, "r+")
+        return self._open_file(path, WRITE)
 
     def open_append(self, path: str) -> BinaryIO:
-        return _File(path, _APPEND, win32.OPEN_ALWAYS, os.O_WRONLY | os.O_APPEND, "a")
+        return self._open_file(path, APPEND)
 
     def flush(self, path: str) -> None:
         # Flushing needs the right to write:
         # https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-flushfilebuffers
-        with _File(path, _READ_WRITE, win32.OPEN_EXISTING, os.O_RDWR, "r+") as file:
+        with self._open_file(path, _EXISTING) as file:
             try:
                 os.fsync(file.fileno())
             except OSError as error:
@@ -235,10 +257,8 @@ class WindowsFiles:
 
     def scan(self, path: str) -> list[FolderEntry]:
         with os.scandir(extended(path)) as entries:
-            return [
-                FolderEntry(entry.name, entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False))
-                for entry in entries
-            ]
+            found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]  # needs no further call
+        return [to_entry(name, status.st_file_attributes, status.st_reparse_tag) for name, status in found]
 
     def open_folder(self, path: str) -> WindowsFolder:
         return WindowsFolder(self, path)
@@ -254,7 +274,7 @@ class WindowsFiles:
             raise last_error(source, target)
 
     def replace(self, source: str, target: str) -> None:
-        if not self._set_posix(_RENAME_EX, source, 0, _rename_information(extended(target)), target):
+        if not self._set_posix(_RENAME_EX, source, win32.NO_FOLLOW, _rename_information(extended(target)), target):
             _replace(source, target)
 
     def link(self, source: str, target: str) -> None:
@@ -262,21 +282,25 @@ class WindowsFiles:
             raise last_error(source, target)
 
     def clone(self, source: str, target: str) -> None:
+        with self.open_read(source) as reader:
+            self.clone_open(reader, source, target, lambda: self.create(target))
+
+    def clone_open(self, reader: BinaryIO, source: str, target: str, create: Callable[[], BinaryIO]) -> None:
+        """Clone an open file. ``create`` creates the target. The paths are for errors, and to delete the target."""
         with import_lock:  # not needed for a hit
             from .clone_windows import BlockClone
 
-        with self.open_read(source) as reader:
-            size = os.fstat(reader.fileno()).st_size
-            control = partial(self._control, path=source, target=target)
-            clone = BlockClone(msvcrt.get_osfhandle(reader.fileno()), size, control)
-            with self.create(target) as writer:
-                try:
-                    clone.clone_to(msvcrt.get_osfhandle(writer.fileno()), lambda: writer.truncate(size))
-                except BaseException:
-                    # Errors of the cleanup must not hide the original error.
-                    _ignore_errors(writer.close)
-                    _ignore_errors(partial(self.unlink, target))
-                    raise
+        size = os.fstat(reader.fileno()).st_size
+        control = partial(self._control, path=source, target=target)
+        clone = BlockClone(msvcrt.get_osfhandle(reader.fileno()), size, control)
+        with create() as writer:
+            try:
+                clone.clone_to(msvcrt.get_osfhandle(writer.fileno()), lambda: writer.truncate(size))
+            except BaseException:
+                # Errors of the cleanup must not hide the original error.
+                _ignore_errors(writer.close)
+                _ignore_errors(partial(self.unlink, target))
+                raise
 
     def copy(self, source: BinaryIO, target: BinaryIO, count: int) -> int:
         data = memoryview(source.read(min(count, 1 << 20)))
@@ -289,26 +313,44 @@ class WindowsFiles:
         self._delete(path, win32.NO_FOLLOW)
 
     def mkdir(self, path: str) -> None:
-        if not _CreateDirectoryW(extended(path), None):
-            raise last_error(path)
+        create_folder(path)
 
     def rmdir(self, path: str) -> None:
         attributes = _GetFileAttributesW(extended(path))
-        if attributes != _NO_ATTRIBUTES and not attributes & _FOLDER:
+        if attributes != _NO_ATTRIBUTES and not attributes & FOLDER:
             raise win32.error_of(_INVALID_DIRECTORY_NAME, path)
         self._delete(path, win32.NO_FOLLOW | win32.FOLDERS_TOO)
 
     def _delete(self, path: str, flags: int) -> None:
         posix = struct.pack("I", _DELETE_POSIX_READ_ONLY_TOO)
         if not self._set_posix(_DISPOSITION_EX, path, flags, posix):
-            _delete(self._set_information, path, flags)
+            self._delete_without_posix(path, flags)
+
+    def _delete_without_posix(self, path: str, flags: int) -> None:
+        try:
+            with self._open_handle(path, win32.DELETE, flags) as handle:
+                self._set_information(handle, _DISPOSITION, b"\1", None)
+        except OSError as error:
+            # Error 5 has other causes, too. An attempt to make the file writable could then fail and hide this error.
+            if error.winerror != ACCESS_DENIED or not _is_read_only(path):
+                raise
+        else:
+            return
+        attributes: int = _GetFileAttributesW(extended(path))
+        with self._open_handle(path, win32.DELETE | win32.WRITE_ATTRIBUTES, flags) as handle:
+            self._set_information(handle, BASIC, basic_information(attributes & ~READ_ONLY or win32.NORMAL), None)
+            try:
+                self._set_information(handle, _DISPOSITION, b"\1", None)
+            finally:
+                # The attribute belongs to the file and not to its name, so it is restored for the other hard links.
+                _ignore_errors(partial(self._set_information, handle, BASIC, basic_information(attributes), None))
 
     def _set_posix(self, kind: int, path: str, flags: int, information: bytes, target: str | None = None) -> bool:
         """Set information that requests POSIX semantics, and return whether this volume supports them."""
         drive = os.path.splitdrive(path)[0].lower()
         if (kind, drive) in self._drives_without_posix:
             return False
-        with Handle(path, win32.DELETE, flags=flags) as handle:
+        with self._open_handle(path, win32.DELETE, flags) as handle:
             try:
                 self._set_information(handle, kind, information, target)
             except OSError as error:
@@ -322,41 +364,41 @@ class WindowsFiles:
 def _rename_information(target: str) -> bytes:
     """Return a FILE_RENAME_INFO: flags, no root folder, the length of the target in bytes, the target."""
     name = target.encode("utf-16-le", "surrogatepass")
-    return struct.pack("IPI", _REPLACE_POSIX_READ_ONLY_TOO, 0, len(name)) + name + b"\0\0"
+    return struct.pack("IPI", REPLACE_POSIX_READ_ONLY_TOO, 0, len(name)) + name + b"\0\0"
 
 
 def _is_read_only(path: str) -> bool:
     attributes: int = _GetFileAttributesW(extended(path))
-    return attributes != _NO_ATTRIBUTES and bool(attributes & _READ_ONLY)
+    return attributes != _NO_ATTRIBUTES and bool(attributes & READ_ONLY)
 
 
-def _delete(set_information: _SetInformation, path: str, flags: int) -> None:
-    try:
-        with Handle(path, win32.DELETE, flags=flags) as handle:
-            set_information(handle, _DISPOSITION, b"\1", None)
-    except OSError as error:
-        # Error 5 has other causes, too. An attempt to make the file writable could then fail and hide this error.
-        if error.winerror != ACCESS_DENIED or not _is_read_only(path):
-            raise
-    else:
-        return
-    attributes: int = _GetFileAttributesW(extended(path))
-    with Handle(path, win32.DELETE | win32.WRITE_ATTRIBUTES, flags=flags) as handle:
-        set_information(handle, _BASIC, _basic_information(attributes & ~_READ_ONLY or win32.NORMAL), None)
-        try:
-            set_information(handle, _DISPOSITION, b"\1", None)
-        finally:
-            # The attribute belongs to the file and not to its name, so it is restored for the other hard links.
-            _ignore_errors(partial(set_information, handle, _BASIC, _basic_information(attributes), None))
+def create_folder(path: str) -> None:
+    """Create a folder. The folder above it must exist."""
+    if not _CreateDirectoryW(extended(path), None):
+        raise last_error(path)
+
+
+def is_link(attributes: int, tag: int) -> bool:
+    """Return whether these attributes and this reparse tag are those of a symbolic link, junction or mount point.
+
+    A reparse point with an unknown tag counts, too.
+    """
+    return bool(attributes & REPARSE_POINT) and (not tag or bool(tag & _NAME_SURROGATE))
+
+
+def to_entry(name: str, attributes: int, tag: int) -> FolderEntry:
+    """Return the entry of a folder. The methods of an ``os.DirEntry`` of Python 3.11 count a junction as a folder."""
+    is_folder = bool(attributes & FOLDER)
+    return FolderEntry(name, False, False) if is_link(attributes, tag) else FolderEntry(name, is_folder, not is_folder)
 
 
 def _change_time(handle: Handle) -> int:
     """Return the ChangeTime of a FILE_BASIC_INFO, in nanoseconds since the epoch."""
     information = ctypes.create_string_buffer(_BASIC_INFO.size)
-    if not _GetFileInformationByHandleEx(handle.number, _BASIC, information, _BASIC_INFO.size):
+    if not _GetFileInformationByHandleEx(handle.number, BASIC, information, _BASIC_INFO.size):
         raise last_error(handle.path)
     ticks: int = _BASIC_INFO.unpack(information.raw)[3]
-    return (ticks - _EPOCH) * _NANOSECONDS_PER_TICK
+    return (ticks - EPOCH) * _NANOSECONDS_PER_TICK
 
 
 def _ignore_errors(action: Callable[[], None]) -> None:
@@ -367,9 +409,12 @@ def _ignore_errors(action: Callable[[], None]) -> None:
         pass
 
 
-def _basic_information(attributes: int) -> bytes:
-    """Return a FILE_BASIC_INFO with these attributes. Its four times of 0 leave those of the file unchanged."""
-    return _BASIC_INFO.pack(0, 0, 0, 0, attributes)
+def basic_information(attributes: int, modified: int = 0) -> bytes:
+    """Return a FILE_BASIC_INFO with these attributes, and a time of the last access and write.
+
+    The time counts 100 ns from the year 1601. Attributes of 0 and times of 0 leave those of the file unchanged.
+    """
+    return _BASIC_INFO.pack(0, modified, modified, 0, attributes)
 
 
 def _replace(source: str, target: str) -> None:
@@ -377,9 +422,9 @@ def _replace(source: str, target: str) -> None:
         return
     error = last_error(source, target)
     attributes: int = _GetFileAttributesW(extended(target))
-    if error.winerror != ACCESS_DENIED or not _is_read_only(target) or attributes & _FOLDER:
+    if error.winerror != ACCESS_DENIED or not _is_read_only(target) or attributes & FOLDER:
         raise error
-    if not _SetFileAttributesW(extended(target), attributes & ~_READ_ONLY or win32.NORMAL):
+    if not _SetFileAttributesW(extended(target), attributes & ~READ_ONLY or win32.NORMAL):
         raise error
     if not _MoveFileExW(extended(source), extended(target), _REPLACE_EXISTING):
         error = last_error(source, target)
