@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 else:
     WheelSource = WheelDestination = object
 
+_IO_TIMEOUT = 60.0
+
 
 class _TreeStream(io.BufferedReader):
     """An open file of a tree with its location, so that the file can be linked instead of read.
@@ -43,6 +45,7 @@ class _TreeStream(io.BufferedReader):
         number: the number of the file in this folder.
         never_hardlink_from: caches whose files are hard-linked only if the caller requests that mode.
         is_shared: whether other users can write to the tree.
+        system: the operating system, with the file layer of the cache.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class _TreeStream(io.BufferedReader):
         *,
         never_hardlink_from: Sequence[Layout],
         is_shared: bool,
+        system: System,
     ) -> None:
         super().__init__(raw)
+        self.system = system
         self.never_hardlink_from = never_hardlink_from
         self.root = root
         self.folder = folder
@@ -91,8 +96,9 @@ class TreeSource(WheelSource):
         distribution, version = wheel.filename.split("-")[:2]
         self.distribution: str = distribution
         self.version: str = version
-        self._fs = _new_fs()
         core = core_of(cache)
+        # The file layer of the cache follows no link in its folder.
+        self._fs = RobustIO(Operation(core.system, io_timeout=_IO_TIMEOUT))
         with core.begin(wheel.filename) as op:
             tree = core.unpacker.tree(op, wheel)
             self._is_shared = core.unpacker.is_shared(RobustIO(op))
@@ -156,6 +162,8 @@ class TreeSource(WheelSource):
                 if relative == f"{self._dist_info}/RECORD":
                     row = (relative, "", "")
                 with self._fs.perform("open", path, lambda path=path: self._fs.files.open_read(path)) as raw:  # type: ignore[misc]
+                    # Until the end of the block, only the file is open. Another thread may continue.
+                    self._fs.close_folders()
                     stream = _TreeStream(
                         raw,  # type: ignore[arg-type]
                         self._root,
@@ -163,6 +171,7 @@ class TreeSource(WheelSource):
                         number,
                         never_hardlink_from=self._never_hardlink_from,
                         is_shared=self._is_shared,
+                        system=self._fs.system,
                     )
                     yield row, stream, is_executable(folder.kinds[number])
 
@@ -184,7 +193,8 @@ class LinkDestination(WheelDestination):
     ) -> None:
         self._inner = inner
         self._mode = LinkMode(mode)
-        self._fs = _new_fs(io_timeout)
+        self._io_timeout = io_timeout
+        self._fs = RobustIO(Operation(System(), io_timeout=io_timeout))
         # The list is set for each file, since one destination may receive files of several sources, one after another.
         self._never_hardlink_from: list[Layout] = []
         self._linker = TreeLinker(LinkStrategy(self._never_hardlink_from))
@@ -228,6 +238,8 @@ class LinkDestination(WheelDestination):
 
     def _link(self, stream: _TreeStream, target: str) -> None:
         self._never_hardlink_from[:] = stream.never_hardlink_from
+        if stream.system is not self._fs.system:
+            self._fs = RobustIO(Operation(stream.system, io_timeout=self._io_timeout))
 
         def put() -> None:
             self._linker.link_file(
@@ -249,14 +261,12 @@ class LinkDestination(WheelDestination):
                 put()
         except TreeRemovedError as error:
             raise _gone_error(stream.root) from error
+        finally:
+            self._fs.close_folders()
 
 
 def _gone_error(root: str) -> FileNotFoundError:
     return FileNotFoundError(errno.ENOENT, "the unpacked wheel was pruned and must be unpacked again", root)
-
-
-def _new_fs(io_timeout: float = 60.0) -> RobustIO:
-    return RobustIO(Operation(System(), io_timeout=io_timeout))
 
 
 def _urlsafe(digest: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from folders import listing
+from folders import listing, open_below
 from marks import not_on_windows
 
 from wheelcache._os.confined.entries import FolderEntry, UnsafePathError
@@ -295,19 +295,6 @@ def test_a_missing_file_is_reported_by_its_path(files: FileSystem, root: Path) -
 
 
 # Descriptors
-
-
-def open_below(root: Path) -> list[str]:
-    """Return the paths of the files and folders below a folder that this process has open."""
-    found = []
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            path = os.readlink(f"/proc/self/fd/{number}")
-        except OSError:
-            continue  # the descriptor of the listing itself
-        if path == str(root) or path.startswith(f"{root}/"):
-            found.append(path)
-    return sorted(found)
 
 
 @on_linux

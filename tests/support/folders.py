@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from wheelcache import Cache
@@ -47,3 +48,16 @@ def records(cache: Cache) -> list[Path]:
 def quarantined(cache: Cache) -> list[Path]:
     """Return the files in quarantine."""
     return sorted((cache.path / "v1" / "quarantine").glob("*"))
+
+
+def open_below(root: Path) -> list[str]:
+    """Return the paths of the files and folders in or below a folder that this process has open. Works on Linux."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            path = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:
+            continue  # the descriptor of the listing itself
+        if path == str(root) or path.startswith(f"{root}/"):
+            found.append(path)
+    return sorted(found)

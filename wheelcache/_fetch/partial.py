@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from .._exceptions import CommitError, HashMismatchError, InvalidWheelError, SizeMismatchError
+from .._exceptions import Cause, CommitError, HashMismatchError, InvalidWheelError, SizeMismatchError
 from .._fs.copy import copy_contents
 from .._fs.robustio import RobustIO, close_quietly, reading
 from .._fs.tempnames import OwnerTag, boot_tag
@@ -84,7 +84,15 @@ class PartialDownload:
         most_written: the largest size in bytes that the file has had.
     """
 
-    def __init__(self, fs: RobustIO, layout: Layout, request: ResolvedRequest, stage: StagedFile) -> None:
+    def __init__(
+        self,
+        fs: RobustIO,
+        layout: Layout,
+        request: ResolvedRequest,
+        stage: StagedFile,
+        *,
+        can_be_resumed: bool = True,
+    ) -> None:
         self.stage = stage
         self.origin: Origin | None = None
         self.total: int | None = None
@@ -95,6 +103,7 @@ class PartialDownload:
         self._fs = fs
         self._layout = layout
         self._request = request
+        self._can_be_resumed = can_be_resumed
         self._saved: tuple[Origin, int | None] | None = None
 
     @property
@@ -139,7 +148,7 @@ class PartialDownload:
 
     def _save_origin(self) -> None:
         """Write the origin file. A download without a requested hash cannot be resumed without it."""
-        if self.origin is None or self._saved == (self.origin, self.total):
+        if self.origin is None or self._saved == (self.origin, self.total) or not self._can_be_resumed:
             return
         self._saved = self.origin, self.total
         _write_origin(self._fs, origin_file(self.stage.path), self.origin, self.total)
@@ -157,7 +166,8 @@ class PartialDownload:
 
     def _is_worth_keeping(self, error: BaseException) -> bool:
         # Wrong bytes are useless. After an error of the file system, the file would only use space.
-        if isinstance(error, HashMismatchError | SizeMismatchError | InvalidWheelError | CommitError):
+        is_useless = isinstance(error, HashMismatchError | SizeMismatchError | InvalidWheelError | CommitError)
+        if is_useless or not self._can_be_resumed:
             return False
         validated = self.origin is not None and self.origin.validator is not None
         return not self.is_encoded and self.stage.written >= _MIN_BYTES and (bool(self._request.hashes) or validated)
@@ -193,8 +203,7 @@ class PartialDownloads:
         leftovers = self._find_leftovers(fs, request)
         partial = self._resume(fs, request, leftovers)
         if partial is None:
-            stage = _create_stage(fs, request, self._new_path(fs, request))
-            partial = PartialDownload(fs, self._layout, request, stage)
+            partial = self._create(fs, request)
         with partial.stage:
             try:
                 yield partial
@@ -207,6 +216,18 @@ class PartialDownloads:
             for leftover in self._find_leftovers(fs, request):
                 if leftover.is_abandoned:
                     self._discard(fs, leftover.path)
+
+    def _create(self, fs: RobustIO, request: ResolvedRequest) -> PartialDownload:
+        try:
+            stage = _create_stage(fs, request, self._new_path(fs, request))
+        except CommitError as error:
+            if error.cause not in {Cause.UNSAFE, Cause.IN_THE_WAY}:
+                raise
+            # The folder of partial downloads cannot be used. The download succeeds without it, or cannot be resumed.
+            temporary = self._layout.new_temporary(fs.temporary_tag(), fs.system.pid_namespace())
+            stage = _create_stage(fs, request, temporary)
+            return PartialDownload(fs, self._layout, request, stage, can_be_resumed=False)
+        return PartialDownload(fs, self._layout, request, stage)
 
     def _new_path(self, fs: RobustIO, request: ResolvedRequest) -> str:
         system = fs.system

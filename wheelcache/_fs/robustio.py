@@ -18,7 +18,7 @@ from .._exceptions import Cause, CommitError
 from .._hashes import MultiHash
 from .._models import Phase
 from .._operation import CancelToken, Operation
-from .._os.confined.entries import FolderEntry
+from .._os.confined.entries import FolderEntry, UnsafePathError
 from .._os.files import FileSystem
 from .._os.system import System
 from .cancellable import CancellableFiles
@@ -208,11 +208,22 @@ class RobustIO:
                 if self.files.is_dir(path):
                     return
                 if not self._was_pruned(error, path):
-                    raise commit_error(error, "mkdir", path) from error
+                    refusal = self._find_link(path) or error
+                    raise commit_error(refusal, "mkdir", path) from refusal
                 pruned = error
             else:
                 return
         raise commit_error(pruned, "mkdir", path, attempts=_FOLDER_ATTEMPTS) from pruned
+
+    def _find_link(self, path: str) -> UnsafePathError | None:
+        """Return the error for a link in place of a folder of the cache, or ``None`` for any other obstacle."""
+        try:
+            self.files.scan(path)
+        except UnsafePathError as error:
+            return error
+        except OSError:
+            pass
+        return None
 
     def _was_pruned(self, error: OSError, path: str) -> bool:
         """Return whether another process has just deleted the folder or its parent."""

@@ -117,20 +117,39 @@ class LayeredStore:
         key = _hashes.naming_hash(hashes)
         if key is None:
             return None
-        for number, (lookup, index) in enumerate(self._stores):
-            sha256 = hashes.get("sha256") or index.find_digest(fs, key)
-            entry = sha256 and lookup.find(fs, sha256, filename, tuple(hashes), adopt=adopt and number == 0)
-            if entry and entry.is_new:
+        for number, entry in self._entries_by_hash(fs, hashes, key, filename, adopt=adopt):
+            if entry.is_new:
                 self._on_growth(fs, entry.record.size, entry.record.sha256)
-            if not entry:
-                continue
             if key in _keys(entry.record.all_hashes()):
                 named = self._with_filename(fs, entry, filename)
                 return None if named is None else (named, Status.LAYER if number else Status.HIT)
             if number == 0 and not self.read_only:
                 # The pointer was forged, or copied to the name of another key.
-                index.remove_digest(fs, key)
+                self.index.remove_digest(fs, key)
         return None
+
+    def _entries_by_hash(
+        self, fs: RobustIO, hashes: Mapping[str, str], key: str, filename: str | None, *, adopt: bool
+    ) -> Iterator[tuple[int, Entry]]:
+        """Yield the entry of a hash in each store, after the number of that store. A layer that is unreadable has none.
+
+        Raises:
+            CommitError: if the writable store is unreadable. If its folder is unsafe, the layers are searched first.
+        """
+        unsafe: CommitError | None = None
+        for number, (lookup, index) in enumerate(self._stores):
+            try:
+                sha256 = hashes.get("sha256") or index.find_digest(fs, key)
+                entry = sha256 and lookup.find(fs, sha256, filename, tuple(hashes), adopt=adopt and number == 0)
+            except CommitError as error:
+                if number == 0 and error.cause is not Cause.UNSAFE:
+                    raise
+                unsafe = error if number == 0 else unsafe
+            else:
+                if entry:
+                    yield number, entry
+        if unsafe is not None:
+            raise unsafe
 
     def find_digest(self, fs: RobustIO, key: str) -> str | None:
         """Return the sha256 of the wheel in the writable store that has another strong hash, or ``None``.
@@ -153,12 +172,18 @@ class LayeredStore:
 
     def _find_by_url(self, fs: RobustIO, request: ResolvedRequest) -> tuple[Entry, Status] | None:
         for number, (lookup, index) in enumerate(self._stores):
-            known = index.find_url(fs, request.url)
-            if known is not None and known.is_usable(fs.system.now(), offline=self._offline):
-                entry = lookup.find(fs, known.sha256, request.filename)
-                entry = entry and self._with_filename(fs, entry, request.filename)
-                if entry is not None:
-                    return entry, Status.LAYER if number else Status.HIT
+            entry = None
+            try:
+                known = index.find_url(fs, request.url)
+                if known is not None and known.is_usable(fs.system.now(), offline=self._offline):
+                    entry = lookup.find(fs, known.sha256, request.filename)
+            except CommitError:
+                if number == 0:
+                    raise
+                # a layer that is unreadable has no wheels
+            entry = entry and self._with_filename(fs, entry, request.filename)
+            if entry is not None:
+                return entry, Status.LAYER if number else Status.HIT
         return None
 
     def _with_filename(self, fs: RobustIO, entry: Entry, filename: str | None) -> Entry | None:

@@ -174,8 +174,13 @@ class Unpacker:
 
     def _find_unchecked(self, fs: RobustIO, sha256: str) -> TreeEntry | None:
         """Return the unchecked tree of a wheel, if one ``stat`` per file is sufficient to check it."""
-        for trees in self._trees:
-            found, exists = trees.find_unchecked(fs, sha256)
+        for number, trees in enumerate(self._trees):
+            try:
+                found, exists = trees.find_unchecked(fs, sha256)
+            except CommitError:
+                if number == 0:
+                    raise
+                continue  # without this layer, another one or the cache itself may have the tree
             if exists:
                 return found
         return None
@@ -186,8 +191,13 @@ class Unpacker:
 
     def _find(self, fs: RobustIO, wheel: CachedWheel) -> TreeEntry | None:
         """Check and return the tree of a wheel from the cache or a layer, or return ``None``."""
-        for trees in self._trees:
-            found = trees.find(fs, _sha256(wheel), lambda: self._find_wheel(fs, wheel))
+        for number, trees in enumerate(self._trees):
+            try:
+                found = trees.find(fs, _sha256(wheel), lambda: self._find_wheel(fs, wheel))
+            except CommitError:
+                if number == 0:
+                    raise
+                continue  # without this layer, another one or the cache itself may have the tree
             if found is not None:
                 return found
         return None
