@@ -14,7 +14,7 @@ import stat as modes
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._exceptions import CommitError
 from .._fs.errors import ErrorKind, advice_for, cause_of, classify, code_of
@@ -465,10 +465,12 @@ def _format_span(nanoseconds: int) -> str:
 def answer_for_lock(path: str) -> int:
     """Try to acquire a lock that another process holds, and return the result as an exit code."""
     system = System()
-    lock = FileLock(RobustIO(Operation(system)), path)
     try:
-        if not lock.try_acquire():
-            return _REFUSED
+        # The lock file is in the folder for temporary files. No link in the cache is followed.
+        files = system.files.confined_to(os.path.dirname(os.path.dirname(path)))
+        with Operation(replace(system, files=files)) as op:
+            if not FileLock(RobustIO(op), path).try_acquire():
+                return _REFUSED
     except OSError:
         return _NO_LOCKS
     # The lock is not released, since a release would delete the lock file of the other process.
