@@ -96,6 +96,22 @@ def test_modes_follow_the_folder(
 
 @pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize(
+    ("mask", "file_mode", "folder_mode"), [(0o002, 0o644, 0o755), (0o000, 0o644, 0o755), (0o077, 0o600, 0o700)]
+)
+def test_the_group_cannot_write_into_a_folder_that_is_not_writable_for_it(
+    tmp_path: Path, wheel: Wheel, mask: int, file_mode: int, folder_mode: int
+) -> None:
+    """A generous umask does not let others write into the cache, and a strict umask still counts."""
+    root = tmp_path / "cache"
+    root.mkdir()
+    root.chmod(0o755)
+    os.umask(mask)
+    use(root, wheel, tmp_path)
+    assert modes(root) == ({file_mode}, {folder_mode})
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize(
     ("root_mode", "file_mode", "folder_mode"), [(0o500, 0o600, 0o700), (0o2575, 0o664, 0o2775)], ids=oct
 )
 def test_a_folder_that_was_read_only_for_a_while_leaves_none_that_stay_so(

@@ -18,22 +18,25 @@ class Modes(NamedTuple):
         file: permissions of files.
         folder: permissions of folders.
         owner: the user and group that own them, or ``None`` for the user of this process.
+        only_limits: whether the umask decides within these permissions, and nothing is set after the creation.
     """
 
     file: int
     folder: int
     owner: tuple[int, int] | None
+    only_limits: bool = False
 
     @classmethod
     def for_root(cls, root: os.stat_result) -> Modes | None:
-        """Return the modes for a cache folder that is shared, private or owned by another user, else ``None``."""
+        """Return the modes for a cache folder, or ``None`` if the umask decides."""
         mode = root.st_mode
         shared = bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
         private = not mode & (stat.S_IRWXG | stat.S_IRWXO)
         # Files that root, usually through sudo, writes into a user's cache would lock that user out.
         owner = (root.st_uid, root.st_gid) if os.geteuid() == 0 and root.st_uid != 0 else None
         if not (shared or private or owner):
-            return None
+            # With the umask 0002, the group could write to the folders in a cache whose own folder is not writable.
+            return None if mode & (stat.S_IWGRP | stat.S_IWOTH) else cls(0o644, 0o755, None, only_limits=True)
         # New files are never writable by everybody, even if the folder is, because a user who can write to them
         # controls the packages that others install. They are always writable by the owner, because they must not remain
         # read-only if the folder is read-only for a while.
@@ -44,6 +47,8 @@ class Modes(NamedTuple):
 
         Errors are ignored, because the file works for the user who created it even without the mode.
         """
+        if self.only_limits:
+            return
         try:
             # The owner of the cache may have put a link into the path. So the owner is only set in folders that the
             # owner has.

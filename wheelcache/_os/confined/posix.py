@@ -290,6 +290,8 @@ def _require_regular(handle: int, path: str) -> int:
 
 
 def _create(folder: int, name: str, permissions: int, modes: Modes | None) -> BinaryIO:
+    if modes is not None and modes.only_limits:
+        permissions &= modes.folder
     file = io.FileIO(os.open(name, WRITE | NEW, permissions, dir_fd=folder), "r+")
     if modes is not None:
         modes.apply(file.fileno(), permissions & (modes.file | modes.folder & 0o111), folder)
@@ -297,8 +299,8 @@ def _create(folder: int, name: str, permissions: int, modes: Modes | None) -> Bi
 
 
 def _open_or_create(folder: int, name: str, flags: int, modes: Modes | None) -> int:
-    if modes is None:
-        return os.open(name, flags | os.O_CREAT, 0o666, dir_fd=folder)
+    if modes is None or modes.only_limits:
+        return os.open(name, flags | os.O_CREAT, 0o666 if modes is None else modes.file, dir_fd=folder)
     try:
         return os.open(name, flags, dir_fd=folder)
     except FileNotFoundError:
@@ -313,9 +315,10 @@ def _open_or_create(folder: int, name: str, flags: int, modes: Modes | None) -> 
 
 
 def _mkdir(folder: int, name: str, modes: Modes | None) -> None:
-    os.mkdir(name, dir_fd=folder)
-    if modes is None:
+    if modes is None or modes.only_limits:
+        os.mkdir(name, 0o777 if modes is None else modes.folder, dir_fd=folder)
         return
+    os.mkdir(name, dir_fd=folder)
     try:
         handle = os.open(name, SCAN | os.O_NOFOLLOW, dir_fd=folder)
     except OSError:
