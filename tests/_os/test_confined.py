@@ -140,6 +140,26 @@ def test_a_link_in_place_of_a_folder_is_refused(
     assert not files.is_dir(str(root / FOLDER / "empty"))
 
 
+@pytest.mark.parametrize(("root_mode", "file_mode"), [(0o2775, 0o664), (0o700, 0o600)], ids=["shared", "private"])
+@pytest.mark.parametrize("operation", ["create", "open_write new", "open_append new", "mkdir"])
+def test_a_folder_with_modes_is_confined_too(
+    root: Path, outside: Path, operation: str, root_mode: int, file_mode: int
+) -> None:
+    """New files of a shared or private cache get its modes, and a link is refused before anything is created."""
+    root.chmod(root_mode)
+    files = native().confined_to(str(root / "v1"))
+    perform(operation, files, root)
+    new = stat.S_IMODE((root / FOLDER / "new").stat().st_mode)
+    assert new == (root_mode if operation == "mkdir" else file_mode)
+    files.close_folders()
+    plant("link to a folder", root / "v1" / "wheels", outside)
+    before = listing(outside)
+    with pytest.raises(UnsafePathError):
+        perform(operation, files, root)
+    files.close_folders()
+    assert listing(outside) == before
+
+
 @pytest.mark.parametrize("kind", ["file", "pipe"])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_file_in_place_of_a_folder_is_not_a_link(
