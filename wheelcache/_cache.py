@@ -438,7 +438,7 @@ class Cache:
     def clear(self, *, dry_run: bool = False, progress: Progress | None = None) -> PruneReport:
         """Remove everything from this cache except the counters of :meth:`stats`.
 
-        Wheels in use and running downloads are kept and reported. The call does not wait for them.
+        Wheels in use, running downloads and foreign files are kept and reported. The call does not wait for them.
 
         Args:
             dry_run: only report the files that would be removed.

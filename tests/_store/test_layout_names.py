@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wheels import wheel_filename
 
-from wheelcache._fs.tempnames import OwnerTag
+from wheelcache._fs.tempnames import OwnerTag, owner_of_spare, spare_name
 from wheelcache._store.layout import (
     FolderPattern,
     Layout,
@@ -166,3 +166,13 @@ def test_names_of_earlier_versions_are_recognised() -> None:
     assert pattern_of("locks").is_ours(f"{'0a' * 16}.lock", is_folder=False)
     assert LAYOUT.is_own(f"tally-{owner}.log", is_folder=False)
     assert LAYOUT.is_own("tally.log", is_folder=False)
+
+
+@given(owner=owners)
+@SAME_EVERY_TIME
+def test_a_temporary_name_in_a_folder_of_the_caller(owner: str) -> None:
+    """The owner is read only from a name that the library forms in folders of the caller."""
+    name = spare_name(owner)
+    assert owner_of_spare(name) == OwnerTag.of(owner)
+    for foreign in (f"x{name}", f"{name}~", f"{name[:12]}mine-{name[12:]}", name.replace(".tmp", "-1.tmp"), owner):
+        assert owner_of_spare(foreign) is None

@@ -68,6 +68,11 @@ def spare_name(owner: str) -> str:
     return f"{SPARE}{owner}.tmp"
 
 
+def owner_of_spare(name: str) -> OwnerTag | None:
+    """Return the owner in a name that :func:`spare_name` formed, or ``None`` for any other name."""
+    return OwnerTag.of(name) if re.fullmatch(rf"{re.escape(SPARE)}{OWNER}\.tmp", name) else None
+
+
 def is_spare(name: str) -> bool:
     """Return whether a name in a folder of the caller is one of our temporary names."""
     return name.startswith(SPARE) and name.endswith(".tmp")

@@ -23,6 +23,7 @@ from .._os.confined.entries import FolderEntry
 from .._store.index import MAX_POINTER, digest_in_pointer
 from .._store.layout import FolderPattern, is_temporary, marker_path
 from .._store.walk import EntryFolder, scan_folder, walk_files, walk_shards
+from .foreign import is_unsafe
 from .removal import Remover
 
 _HOUR = 3600.0
@@ -136,14 +137,15 @@ class Sweeper:
     def _sweep_unmarked_tree(self, folder: str) -> None:
         marker = marker_path(folder)
         folder_stat, marker_stat = self._fs.stat(folder), self._fs.stat(marker)
-        if folder_stat is not None and modes.S_ISDIR(folder_stat.st_mode):
+        # Windows gives a junction the mode of a folder.
+        if folder_stat is not None and is_unsafe(self._fs, folder):
+            self._remover.remove_leftover(folder, 0)
+        elif folder_stat is not None and modes.S_ISDIR(folder_stat.st_mode):
             if self._is_unused_tree(folder, folder_stat):
                 size = sum(stat.st_size for _, stat in walk_files(self._fs, folder, self._remover.skip))
                 self._remover.remove_unmarked_tree(folder, size)
-        elif folder_stat is not None and modes.S_ISREG(folder_stat.st_mode):
-            self._remover.skip_foreign(folder)
         elif folder_stat is not None:
-            self._remover.remove_leftover(folder, 0)
+            self._remover.skip_foreign(folder)
         if marker_stat is None:
             return
         if modes.S_ISDIR(marker_stat.st_mode):

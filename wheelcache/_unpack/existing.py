@@ -8,7 +8,7 @@ import stat as modes
 from collections.abc import Collection, Iterator
 
 from .._fs.robustio import RobustIO, hash_file, is_missing
-from .._fs.tempnames import OwnerTag, is_spare
+from .._fs.tempnames import owner_of_spare
 from .._models import LinkMode
 from .manifest import Manifest, ManifestDir
 from .trees import remove_recursively
@@ -60,7 +60,7 @@ class ExistingFiles:
                 raise FileExistsError(errno.EEXIST, "a file has the name of a folder", path) from error
             raise
         for name in names:
-            if is_spare(name) and _is_leftover(fs, name):
+            if _is_leftover(fs, name):
                 remove_recursively(fs, os.path.join(path, name))
         return names
 
@@ -102,7 +102,7 @@ def check_same(fs: RobustIO, source: str, folder: ManifestDir, number: int, targ
 
 
 def _is_leftover(fs: RobustIO, name: str) -> bool:
-    tag = OwnerTag.of(name)
+    tag = owner_of_spare(name)
     return tag is not None and fs.system.now() - tag.time > _LEFTOVER_AGE
 
 
