@@ -15,7 +15,7 @@ import pytest
 from faulty import Both, Doing, FaultyFiles, FileCall, Refuse, Refusing
 from folders import listing
 from machines import FakeClock, Machine
-from marks import with_scanner
+from marks import not_on_windows, with_scanner
 from wheels import Wheel
 
 from wheelcache import Cache, Check, DoctorReport
@@ -35,6 +35,8 @@ PROBES = {
         "container",
         "WSL",
         "free space",
+        "other users",
+        "links",
     ),
     *("write", "rename", "hard link", "clone", "copy", "replace", "delete", "delete while open", "folders"),
     *(
@@ -88,6 +90,33 @@ def test_a_good_folder_is_well(tmp_path: Path) -> None:
     assert str(cache.path) in checks["volume"].detail
     assert "rename" in checks["adding wheels"].detail
     assert pickle.loads(pickle.dumps(report)) == report
+
+
+def test_it_says_whether_a_cache_is_shared(machine: Machine, tmp_path: Path) -> None:
+    """A cache that others can write to is named with the folder they can write to. That is not a problem."""
+    with machine.cache(tmp_path / "cache") as cache:
+        assert "private" in named(cache.doctor())["other users"].detail
+        machine.is_private = False
+        check = named(cache.doctor())["other users"]
+    assert check.ok
+    assert f"others may write to {cache.path}," in check.detail
+
+
+@not_on_windows("making links needs a right there that few have")
+def test_it_names_links_in_place_of_folders(tmp_path: Path) -> None:
+    """A folder of the cache that is a link is reported with its path and advice, and nothing behind it is touched."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with Cache(tmp_path / "cache") as cache:
+        for area in ("urls", "tmp"):
+            (cache.path / "v1" / area).symlink_to(outside)
+        report = cache.doctor()
+        check = named(report)["links"]
+        assert not check.ok
+        assert str(cache.path / "v1" / "urls") in check.detail
+        assert str(cache.path / "v1" / "tmp") in check.detail
+        assert "delete the link" in " ".join(report.advice)
+    assert list(outside.iterdir()) == []
 
 
 def test_nothing_of_it_stays(tmp_path: Path, wheel: Wheel) -> None:

@@ -265,3 +265,46 @@ def test_a_file_in_the_place_of_an_area_is_reported(cache: Cache, wheel: CachedW
         assert [skipped.path for skipped in report.skipped] == [path]
     assert path.read_text() == "mine"
     assert len(list((cache.path / "v1").glob("wheels/*/*/*"))) == 0
+
+
+@not_on_windows("making links needs a right there that few have")
+@pytest.mark.parametrize("target", ["folder", "file", "nothing"])
+@pytest.mark.parametrize("area", AREAS)
+def test_a_link_in_the_place_of_an_area_stays(
+    cache: Cache, wheel: CachedWheel, outside: Path, area: str, target: str
+) -> None:
+    """Every call reports the link once as unsafe, keeps it, follows it nowhere, and does the rest of its work."""
+    path = cache.path / "v1" / area
+    if path.exists():
+        path.rename(cache.path.parent / "away")
+    path.symlink_to({"folder": outside, "file": outside / "notes.txt", "nothing": outside / "missing"}[target])
+    (outside / "00").mkdir()
+    (outside / "00" / ("0" * 62)).mkdir()
+    before = listing(outside)
+    for repair in (False, True):
+        assert [(p.kind, p.path, p.action) for p in cache.verify(repair=repair).problems] == [
+            (ProblemKind.UNSAFE, path, Action.NONE)
+        ]
+    for report in (cache.prune(dry_run=True), cache.prune(), cache.clear(dry_run=True), cache.clear()):
+        assert [skipped.path for skipped in report.skipped] == [path]
+        assert "unsafe" in report.skipped[0].reason
+    assert path.is_symlink()
+    assert listing(outside) == before
+    left = [name for name in AREAS if name != area and any((cache.path / "v1" / name).rglob("*.*"))]
+    assert left == []
+
+
+@not_on_windows("making links needs a right there that few have")
+@pytest.mark.parametrize("area", ["wheels", "trees", "urls"])
+def test_remove_follows_no_link(cache: Cache, wheel: CachedWheel, outside: Path, area: str) -> None:
+    """Removing a wheel reports a link in the place of an area that it needs, and removes the rest."""
+    path = cache.path / "v1" / area
+    if path.exists():
+        path.rename(cache.path.parent / "away")
+    path.symlink_to(cache.path.parent / "away" if area == "wheels" else outside)
+    before = listing(outside)
+    report = cache.remove(wheel.digest)
+    assert [skipped.path for skipped in report.skipped] == [path]
+    assert len(report.removed) == (area != "wheels")
+    assert listing(outside) == before
+    assert path.is_symlink()

@@ -10,7 +10,7 @@ import stat as modes
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from .._exceptions import CommitError
+from .._exceptions import Cause, CommitError
 from .._fs.robustio import RobustIO, hash_file
 from .._fs.small import read_optional, read_small
 from .._hashes import MultiHash, is_known, sha256_of, strong_algorithms
@@ -81,7 +81,12 @@ def find_intact_blobs(fs: RobustIO, layout: Layout, sha256: str) -> Iterator[Blo
     Raises:
         CommitError: if a blob or the folder cannot be read.
     """
-    entry = scan_entry(fs, layout, sha256)
+    try:
+        entry = scan_entry(fs, layout, sha256)
+    except CommitError as error:
+        if error.cause not in {Cause.UNSAFE, Cause.IN_THE_WAY}:
+            raise
+        return  # a link or a file is in the place of a folder
     for blob in () if entry is None else entry.blobs:
         hashes = hash_file(fs, blob.path, (), blob.size)
         if hashes is not None and hashes["sha256"] == sha256:

@@ -31,6 +31,7 @@ from .._os.system import System
 from .._os.volume import Volume
 from .._reports import Check, DoctorReport
 from .._store.layout import Layout
+from .foreign import is_unsafe
 
 # The seconds that all probes together wait for held files, and the seconds after which no further probe starts.
 _MAX_WAIT = 3.0
@@ -144,6 +145,8 @@ class _Examination:
         yield "container", self._check_container
         yield "WSL", self._check_wsl
         yield "free space", self._check_free_space
+        yield "other users", self._check_other_users
+        yield "links", self._check_links
         if not self._writable:
             yield "writing", lambda: _Finding("not tried: the cache is opened read-only")
             return
@@ -213,6 +216,20 @@ class _Examination:
         if free >= _LITTLE_SPACE:
             return _Finding(gigabytes)
         return _Finding(gigabytes, ok=False, advice="Free space on the volume, or remove wheels from the cache.")
+
+    def _check_other_users(self) -> _Finding:
+        folders = self._layout.folders()
+        if self._system.is_private(folders):
+            return _Finding("private: only this user and root can write to the cache")
+        folder = next((folder for folder in folders if not self._system.is_private([folder])), self._layout.root)
+        return _Finding(f"shared: others may write to {folder}, so each process hashes a wheel at its first use")
+
+    def _check_links(self) -> _Finding:
+        links = [link for link in self._layout.folders()[1:] if is_unsafe(self._fs, link)]
+        advice = "Move the folder back to its place, or delete the link. The cache does not follow it."
+        if links:
+            return _Finding(f"in place of folders: {', '.join(links)}", ok=False, advice=advice)
+        return _Finding("no folder of the cache is a link")
 
     # Checks with probe files
 

@@ -63,6 +63,16 @@ def find_foreign_in_tree(fs: RobustIO, root: str, manifest: Manifest) -> Iterato
                     yield Stray(file, is_folder=False, is_unsafe=not modes.S_ISREG(stat.st_mode))
 
 
+def is_unsafe(fs: RobustIO, path: str) -> bool:
+    """Return whether a path is a link or special file, according to its parent folder.
+
+    Raises:
+        CommitError: if the parent folder cannot be read.
+    """
+    parent, name = os.path.split(path)
+    return any(entry.name == name and not (entry.is_dir or entry.is_file) for entry in fs.scan(parent))
+
+
 def is_plain_folder(fs: RobustIO, path: str) -> bool:
     """Return whether a path is a folder, and not a link to one.
 

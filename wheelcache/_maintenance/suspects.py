@@ -17,6 +17,7 @@ from .._fs.robustio import RobustIO
 from .._reports import Action, ProblemKind
 from .._store.layout import Layout, is_blob, is_record
 from .._store.quarantine import quarantine_file
+from .foreign import is_unsafe
 from .removal import unsafe_path
 
 
@@ -62,9 +63,7 @@ def suspect_unsafe(layout: Layout, path: str, *, sha256: str | None = None) -> S
     """
 
     def check_again(fs: RobustIO) -> list[Suspect]:
-        parent, name = os.path.split(path)
-        is_unsafe = any(entry.name == name and not (entry.is_dir or entry.is_file) for entry in fs.scan(parent))
-        return [suspect] if is_unsafe else []
+        return [suspect] if is_unsafe(fs, path) else []
 
     def repair(fs: RobustIO) -> Action:
         return Action.NONE if path in layout.folders() else remove_file(fs, path)
