@@ -20,6 +20,8 @@ from .._fs.persist import persist_noclobber
 from .._fs.robustio import RobustIO, commit_error, hash_file, reading
 from .._fs.tempnames import OwnerTag, spare_name
 from .._models import CachedWheel, LinkMode, require_wheel
+from .._os.confined.entries import UnsafePathError
+from .._os.confined.small import not_regular
 
 
 class WheelLinker:
@@ -41,12 +43,12 @@ class WheelLinker:
         if os.fspath(dest).endswith(("/", os.sep)) or fs.files.is_dir(target):
             target = os.path.join(target, wheel.filename)
         folder, source = os.path.dirname(target), str(wheel.path)
-        is_shareable = may_share(_require_existing(fs, wheel))
+        existing = _require_existing(fs, wheel)
         fs.make_folder(folder)
         destination = self._strategy.destination(fs, os.path.dirname(source), folder)
-        link = _WheelLink(fs, destination, wheel, target)
+        link = _WheelLink(fs, destination, wheel, target, existing)
         try:
-            methods = link.methods(mode, may_hardlink=is_shareable)
+            methods = link.methods(mode)
             return LinkMode(destination.attempt(methods, target, link.on_refusal))
         except _ExistsError:
             return _check_same(fs, wheel, target)
@@ -57,16 +59,19 @@ class WheelLinker:
 
 
 class _WheelLink:
-    """The linking of one wheel to one path."""
+    """The linking of one wheel, with the file status ``existing``, to one path."""
 
-    def __init__(self, fs: RobustIO, destination: Destination, wheel: CachedWheel, target: str) -> None:
+    def __init__(
+        self, fs: RobustIO, destination: Destination, wheel: CachedWheel, target: str, existing: os.stat_result
+    ) -> None:
         self._fs = fs
         self._destination = destination
         self._wheel = wheel
         self._source = str(wheel.path)
         self._target = target
+        self._existing = existing
 
-    def methods(self, mode: LinkMode, *, may_hardlink: bool) -> list[Method]:
+    def methods(self, mode: LinkMode) -> list[Method]:
         """Return the methods to try, in order.
 
         Raises:
@@ -74,11 +79,11 @@ class _WheelLink:
         """
         actions: dict[LinkMode, Method] = {
             LinkMode.CLONE: (LinkMode.CLONE, self._clone),
-            LinkMode.HARDLINK: (LinkMode.HARDLINK, lambda: self._fs.files.link(self._source, self._target)),
+            LinkMode.HARDLINK: (LinkMode.HARDLINK, self._hardlink),
             LinkMode.COPY: (LinkMode.COPY, self._copy),
         }
         candidates = self._destination.candidate_modes(mode)
-        if not may_hardlink:
+        if not may_share(self._existing):
             candidates = [candidate for candidate in candidates if candidate is not LinkMode.HARDLINK]
             if not candidates:
                 raise unshareable_error(self._source, self._target)
@@ -90,6 +95,16 @@ class _WheelLink:
             raise _ExistsError from error
         if kind is ErrorKind.MISSING:
             _require_existing(self._fs, self._wheel)
+
+    def _hardlink(self) -> None:
+        self._fs.files.link(self._source, self._target)
+        linked = self._fs.files.stat(self._target)
+        # The inode is not compared, since an overlay file system may change it when it creates the link.
+        is_same = (linked.st_size, linked.st_mtime_ns) == (self._existing.st_size, self._existing.st_mtime_ns)
+        if not (is_same and modes.S_ISREG(linked.st_mode) and may_share(linked)):
+            # Another user of the cache has replaced the wheel, perhaps by a link.
+            self._fs.discard(self._target)
+            raise UnsafePathError(errno.EBUSY, "the wheel was replaced while it was linked", self._source)
 
     def _clone(self) -> None:
         spare = self._new_spare()
@@ -140,12 +155,19 @@ def _check_same(fs: RobustIO, wheel: CachedWheel, target: str) -> LinkMode:
 
 
 def _require_existing(fs: RobustIO, wheel: CachedWheel) -> os.stat_result:
-    """Return the status of a wheel. Raise :class:`FileNotFoundError` if it was pruned after it was returned."""
+    """Return the status of a wheel.
+
+    Raises:
+        FileNotFoundError: if it was pruned after it was returned.
+        CommitError: if it is not a regular file.
+    """
     stat = fs.stat(str(wheel.path))
     if stat is None:
         raise FileNotFoundError(
             errno.ENOENT, "the wheel is no longer in the cache and must be fetched again", str(wheel.path)
         ) from None
+    if not modes.S_ISREG(stat.st_mode):
+        raise commit_error(not_regular(str(wheel.path)), "link", str(wheel.path))
     return stat
 
 
