@@ -121,10 +121,10 @@ class PosixFiles:
             os.fsync(file.fileno())
 
     def read_small(self, path: str, limit: int) -> bytes:
-        return _read_small(path, limit)[0]
+        return read_regular(path, limit)[0]
 
     def read_small_with_mtime(self, path: str, limit: int) -> tuple[bytes, float]:
-        data, status = _read_small(path, limit)
+        data, status = read_regular(path, limit)
         return data, status.st_mtime
 
     def touch(self, path: str, seconds: float) -> None:
@@ -236,10 +236,13 @@ def scan_folder(folder: str | int) -> list[FolderEntry]:
         ]
 
 
-def _read_small(path: str, limit: int) -> tuple[bytes, os.stat_result]:
-    """Return the content and the status of a regular file of at most ``limit`` bytes."""
+def read_regular(path: str, limit: int, folder: int | None = None) -> tuple[bytes, os.stat_result]:
+    """Return the content and the status of a regular file of at most ``limit`` bytes.
+
+    With ``folder``, the last name of the path is opened in that open folder.
+    """
     try:
-        handle = os.open(path, READ)
+        handle = os.open(path if folder is None else os.path.basename(path), READ, dir_fd=folder)
     except OSError as error:
         if error.errno in _NOT_REGULAR:
             raise not_regular(path) from error

@@ -24,6 +24,9 @@ SCAN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Descriptors that a thread keeps open for one cache. An archive may have deeper folders.
 _MAX_OPEN = 24
 _RELATIVE = {os.curdir, os.pardir}
+# The most names that lead to a folder. An archive has at most 100 nested folders. Another user may have created
+# thousands, and opening them all, at each level, would take a time that grows with the square of their number.
+_MAX_LEVELS = 128
 
 
 class Area(NamedTuple):
@@ -202,6 +205,8 @@ class OpenFolders:
 def _names(area: Area, path: str) -> list[str]:
     """Return the path of the cache folder, and the names that lead from it to a folder."""
     names = [area.root, *filter(None, path[len(area.top) :].split("/"))]
+    if len(names) > _MAX_LEVELS:
+        raise UnsafePathError(errno.ENAMETOOLONG, f"more than {_MAX_LEVELS} nested folders", path)
     # The last of too many names are one item, which is opened without keeping the folders in between.
     return names if len(names) <= _MAX_OPEN else [*names[: _MAX_OPEN - 1], "/".join(names[_MAX_OPEN - 1 :])]
 

@@ -9,7 +9,7 @@ last path open until the end of the public call: see :class:`OpenFolders`. Anoth
 folder again meanwhile. If an operation in a kept folder reports that a file is missing, the folders are opened again
 and the operation is repeated once.
 
-``read``, ``read_with_mtime`` and ``stat`` take one call by path, because a hit must be fast. Their callers check the
+``read_small_with_mtime`` and ``stat`` take one call by path, because a hit must be fast. Their callers check the
 result. They never write.
 """
 
@@ -36,6 +36,7 @@ from ..posix import (
     clone_file,
     name_paths,
     protect_and_close,
+    read_regular,
     rename_exclusively,
     scan_folder,
     set_time,
@@ -169,6 +170,12 @@ class ConfinedFiles(NativeFiles):
             return super().open_read(path)
         handle = self._by_name(area, path, lambda folder, name: os.open(name, READ, dir_fd=folder))
         return io.FileIO(_require_regular(handle, path), "r")
+
+    def read_small(self, path: str, limit: int) -> bytes:
+        area = self._area(path)
+        if area is None:
+            return super().read_small(path, limit)
+        return self._by_name(area, path, lambda folder, _: read_regular(path, limit, folder)[0])
 
     def _open_or_create(self, path: str, flags: int) -> int:
         area = self._area(path)
