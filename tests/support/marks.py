@@ -35,3 +35,8 @@ with_scanner = pytest.mark.skipif(
 
 with_uv = pytest.mark.skipif(find_spec("uv") is None, reason="uv is not installed: it does not start under Wine 8")
 """For tests of uv with the files of a cache."""
+
+needs_root = pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0, reason="only root can be several users in one test"
+)
+"""For tests whose processes run as different users."""
