@@ -52,8 +52,9 @@ class Cache:
         offline: never use the network, and raise :class:`OfflineError` for a missing wheel. The last response of a URL
             is used even if it is stale, unless the server forbade that (``must-revalidate``, ``no-cache``).
         read_only: never write to the cache folder. The folder must exist.
-        verify: ``"auto"`` hashes a wheel again if it may have changed since it was last hashed: after a reboot, after
-            it was restored from an archive, or after it was touched. ``"full"`` hashes it on every hit.
+        verify: ``"auto"`` hashes a wheel again if it may have changed: after a reboot, a restore or a touch. If others
+            can write to the folder or layer, it also hashes it at its first use by this object, since they can forge
+            records. ``"records"`` trusts their records. ``"full"`` hashes on every hit.
         max_size: the limit in bytes for all wheels and trees, or ``None``. When a new wheel exceeds it, the least
             recently used wheels are removed until nine tenths of it are in use. Allow for more than you use at a time.
         io_timeout: the seconds that the contended file operations of one call may wait in total for other processes to
@@ -122,8 +123,8 @@ class Cache:
 
         With a strong hash (sha256 or better), the URL is only a source of the bytes. A hit needs no network, even if
         the wheel was fetched from another URL. Without a strong hash, the last response of the URL is used while it is
-        fresh (RFC 9111). A stale response is revalidated with the server. A wheel becomes an entry as a whole or not at
-        all. An interrupted download is resumed, in the same run or a later one, even by another process.
+        fresh (RFC 9111), else revalidated with the server. A user who can write to the cache folder can then make the
+        URL lead to another wheel. A wheel becomes an entry as a whole or not at all. A partial download is resumed.
 
         Args:
             url: an ``https:``, ``http:`` or ``file:`` URL. A ``#sha256=<hex>`` fragment counts as a hash. Credentials
@@ -243,8 +244,8 @@ class Cache:
 
         METADATA is read from the wheel if the wheel is in the cache. Otherwise, three downloads are tried in this
         order: the ``.metadata`` file of the index (PEP 658), the part of the wheel that contains METADATA (by range
-        requests), and the whole wheel. METADATA that was requested with a strong hash is kept in the cache. Only a
-        whole wheel is checked against ``hashes``.
+        requests), and the whole wheel. METADATA that was requested with a strong hash is kept. Only a whole wheel is
+        checked against ``hashes``. If others can write to the cache, kept METADATA needs ``metadata_hashes``.
 
         Args:
             url: the URL of the wheel, as for :meth:`fetch`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -13,9 +14,9 @@ import pytest
 from folders import listing, quarantined
 from machines import Machine
 from server import Server
-from wheels import Wheel
+from wheels import Wheel, make_wheel, wheel_filename
 
-from wheelcache import Cache, CachedWheel, CacheTransport, OfflineError, Status
+from wheelcache import Cache, CachedWheel, CacheTransport, OfflineError, ProblemKind, Status, VerifyReport
 from wheelcache._store.layout import Layout
 from wheelcache._store.records import Record, decode_record, encode, encode_record
 
@@ -394,3 +395,46 @@ def test_only_a_regular_file_is_a_blob(
         assert cache.get(wheel.digest) is not None
         assert cache.fetch(server.url(wheel.path), hashes=wheel.digest).status is Status.HIT
     assert (tmp_path / wheel.filename).read_bytes() == wheel.data
+
+
+# Verification
+
+
+def problems(report: VerifyReport) -> set[tuple[str, ProblemKind]]:
+    return {(problem.path.name, problem.kind) for problem in report.problems}
+
+
+@pytest.mark.parametrize("algorithm", ["sha512", "blake2b"])
+@pytest.mark.parametrize("size", [10_000, 100_000])
+def test_verify_finds_a_forged_pointer_with_its_record(
+    machine: Machine, tmp_path: Path, algorithm: str, size: int
+) -> None:
+    """The false hash in the record and the pointer to it are reported, and both are repaired."""
+    wheel, other = (Wheel(wheel_filename(name), make_wheel(name, size=size)) for name in ("demo", "other"))
+    folder = tmp_path / "cache"
+    with machine.cache(folder) as cache:
+        for each in (wheel, other):
+            cache.put(io.BytesIO(each.data), filename=each.filename)
+    forge(folder, wheel, other, algorithm)
+    with machine.cache(folder) as cache:
+        record = Path(Layout(str(folder)).record(other.hex(), other.filename))
+        expected = {(path.name, ProblemKind.ALTERED) for path in (record, pointer(folder, wheel, algorithm))}
+        assert problems(cache.verify()) == expected
+        report = cache.verify(repair=True)
+        assert problems(report) == expected
+        assert report.ok
+        assert cache.verify().problems == ()
+    assert record_of(folder, other).hashes == {algorithm: other.hex(algorithm)}
+    assert not pointer(folder, wheel, algorithm).exists()
+
+
+@pytest.mark.parametrize("algorithm", ["sha512", "blake2b", "sha3_256"])
+def test_verify_accepts_true_pointers(
+    machine: Machine, folder: Path, server: Server, wheel: Wheel, algorithm: str
+) -> None:
+    """The pointers that the cache itself writes, for hashes or URLs, are no problems."""
+    with machine.cache(folder) as cache:
+        cache.put(io.BytesIO(wheel.data), filename=wheel.filename, hashes=f"{algorithm}:{wheel.hex(algorithm)}")
+        cache.fetch(wheel.on(server, headers={"Cache-Control": "max-age=60"}))
+        assert pointer(folder, wheel, algorithm).exists()
+        assert cache.verify().problems == ()
