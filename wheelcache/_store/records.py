@@ -97,10 +97,11 @@ def decode(data: bytes) -> dict[str, Any] | None:
         body = text[:-_CHECK_TAIL] + "}"
         if text[-_CHECK_TAIL:] != f',"check":"{_check(body)}"}}\n':
             return None
-        fields = _DECODER.decode(body)
+        # The method ``decode`` would also skip blanks around the object. No encoded object has any.
+        fields, end = _DECODER.raw_decode(body)
     except (ValueError, RecursionError):
         return None
-    return fields if isinstance(fields, dict) else None
+    return fields if isinstance(fields, dict) and end == len(body) else None
 
 
 def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
