@@ -36,20 +36,17 @@ def is_private(paths: Sequence[str]) -> bool:
     Links are followed. A missing folder is skipped. A folder that cannot be examined counts as shared.
     """
     user = os.geteuid()
-    try:
-        return all(_is_private(path, user) for path in paths)
-    except OSError:
-        return False
-
-
-def _is_private(path: str, user: int) -> bool:
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return True
-    if found.st_uid not in {user, _ROOT} or found.st_mode & _WRITABLE_BY_OTHERS:
-        return False
-    return sys.platform != "darwin" or not _has_access_list(path)
+    for path in paths:
+        try:
+            found = os.stat(path)
+            has_list = sys.platform == "darwin" and _has_access_list(path)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+        if has_list or found.st_mode & _WRITABLE_BY_OTHERS or found.st_uid not in (user, _ROOT):
+            return False
+    return True
 
 
 def _has_access_list(path: str) -> bool:
