@@ -105,7 +105,7 @@ class Cache:
             max_size=_options.check_size("max_size", max_size),
             io_timeout=float(io_timeout),
             lock_timeout=float(lock_timeout),
-            limits=limits or DownloadLimits(),
+            limits=limits,
         )
 
     def fetch(
@@ -483,7 +483,7 @@ class Cache:
         self._core.close()
 
     def __enter__(self) -> Self:
-        self._core.begin()
+        self._core.require_open()
         return self
 
     def __exit__(

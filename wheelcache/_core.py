@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ._fs.link import LinkStrategy
@@ -43,6 +42,9 @@ if TYPE_CHECKING:
     from ._reports import DoctorReport, PruneReport, Stats, VerifyReport
 
 
+_DEFAULT_LIMITS = DownloadLimits()
+
+
 class Core:
     """The parts of one open cache.
 
@@ -67,17 +69,17 @@ class Core:
         max_size: int | None,
         io_timeout: float,
         lock_timeout: float,
-        limits: DownloadLimits,
+        limits: DownloadLimits | None,
     ) -> None:
         self.system = system
         self.layout = Layout(root)
         self.offline = offline
         self.io_timeout = io_timeout
-        self.limits = limits
+        self.limits = limits or _DEFAULT_LIMITS
         self._process = os.getpid()
         self._is_closed = False
         self._fetcher: Fetcher | None = None
-        self.http = HttpClient(client, system.interrupt_read, limits)
+        self.http = HttpClient(client, system.interrupt_read, self.limits)
         below = [Layout(layer) for layer in layers]
         self._open(below, read_only=read_only)
         self.never_hardlink_from = [self.layout, *below] if read_only else below
@@ -113,10 +115,18 @@ class Core:
             fs = RobustIO(op)
             for layout in [self.layout, *layers] if read_only else layers:
                 create.require_folder(fs, layout.root)
-            self.system = replace(self.system, files=create.confined_files(fs, self.layout, layers))
-        if not read_only:
-            with self.begin() as op:
+            self.system = self.system.with_files(create.confined_files(fs, self.layout, layers))
+            op.system = self.system  # the same operation continues, because a second one would only take time
+            if not read_only:
                 create.prepare(RobustIO(op), self.layout)
+
+    def require_open(self) -> None:
+        """Raise ValueError if the cache is closed."""
+        if self._is_closed:
+            raise self._closed_error()
+
+    def _closed_error(self) -> ValueError:
+        return ValueError(f"the cache {self.layout.root} is closed")
 
     def begin(self, wheel: str = "", progress: Progress | None = None) -> Operation:
         """Begin the operation of a public call, and return it.
@@ -125,7 +135,7 @@ class Core:
             ValueError: if the cache is closed.
         """
         if self._is_closed:
-            raise ValueError(f"the cache {self.layout.root} is closed")
+            raise self._closed_error()
         if self._process != os.getpid():
             self._after_fork()
         token = CURRENT_TOKEN.get()
@@ -253,7 +263,7 @@ class Core:
             with self.begin() as op:
                 self._is_closed = True
                 self.http.close(self.system.sleep)
-                self.counters.write(RobustIO(op.without_waiting().for_cleanup()))
+                self.counters.write(RobustIO(op))
 
     def _find_entry(self, fs: RobustIO, wheel: CachedWheel) -> Entry | None:
         return self.store.find_entry(fs, wheel.digest.removeprefix("sha256:"), wheel.filename)

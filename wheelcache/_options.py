@@ -16,6 +16,7 @@ ENVIRONMENT_VARIABLE = "WHEELCACHE_DIR"
 
 Verify: TypeAlias = Literal["auto", "records", "full"]
 """The values of the option ``verify`` of ``Cache``."""
+_VERIFY_VALUES = get_args(Verify)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def check_options(layers: object, verify: str, io_timeout: float, lock_timeout: 
         raise TypeError(f"limits must be a DownloadLimits, not {_type_name(limits)}")
     if isinstance(layers, str | os.PathLike):
         raise TypeError("layers must be a list of folders, not one folder")
-    if verify not in get_args(Verify):
+    if verify not in _VERIFY_VALUES:
         raise ValueError(f"verify must be 'auto', 'records' or 'full', not {verify!r}")
     for name, value in (("io_timeout", io_timeout), ("lock_timeout", lock_timeout)):
         if not _is_duration(value):

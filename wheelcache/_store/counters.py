@@ -85,12 +85,12 @@ class Counters:
         self._writable = writable
         self.after_fork()
         # The inode, the offset and the sum of the last read. The next read starts at the offset.
-        self._read = (0, 0, Count())
+        self._read = (0, 0, _NOTHING)
 
     def after_fork(self) -> None:
         """Replace the lock, since a thread of the parent may hold it. Discard counts that the parent will write."""
         self._lock = threading.Lock()
-        self._unwritten = Count()
+        self._unwritten = _NOTHING
 
     def hit(self, size: int) -> None:
         """Count a requested wheel that was in the cache, with its size in bytes."""
@@ -111,7 +111,7 @@ class Counters:
     def write(self, fs: RobustIO) -> None:
         """Append the counts since the last call, best effort, without waiting or raising. Cannot be cancelled."""
         with self._lock:
-            count, self._unwritten = self._unwritten, Count()
+            count, self._unwritten = self._unwritten, _NOTHING
         if count == _NOTHING or not self._writable:
             return
         try:

@@ -49,7 +49,7 @@ class Area(NamedTuple):
     @classmethod
     def of(cls, folder: str, modes: Modes | None = None) -> Area:
         root = os.path.dirname(folder)
-        return cls(root, folder, os.path.join(root, ""), os.path.join(folder, ""), modes)
+        return cls(root, folder, os.path.join(root, ""), f"{folder}/", modes)
 
 
 class Descriptor:
