@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from typing import BinaryIO, Self
 
 from .._fs.robustio import RobustIO, close_quietly
+
+IsSame = Callable[[os.stat_result], bool]
+"""A function that returns whether a status is that of the file that was hashed."""
 
 
 class ArchiveFile:
@@ -15,23 +19,26 @@ class ArchiveFile:
     Args:
         fs: the file layer.
         path: the absolute path of the file.
+        is_same: returns whether the status is that of the file that was hashed. Another user may have replaced it.
 
     Attributes:
         size: the size of the file in bytes.
 
     Raises:
-        FileNotFoundError: if the file does not exist.
+        FileNotFoundError: if the file does not exist, or is another one.
         CommitError: if the file cannot be opened.
     """
 
-    def __init__(self, fs: RobustIO, path: str) -> None:
+    def __init__(self, fs: RobustIO, path: str, is_same: IsSame | None = None) -> None:
         self._fs = fs
         self._path = path
+        self._is_same = is_same
         file = fs.open_read(path)
         if file is None:
-            raise FileNotFoundError(errno.ENOENT, "the wheel is no longer in the cache and must be fetched again", path)
+            raise _missing(path)
         self._file: BinaryIO = file
         try:
+            self.require_unchanged()
             self.size: int = fs.perform("read", path, lambda: self._file.seek(0, os.SEEK_END))
         except BaseException:
             close_quietly(file)
@@ -42,6 +49,13 @@ class ArchiveFile:
 
     def __exit__(self, *_: object) -> None:
         close_quietly(self._file)
+
+    def require_unchanged(self) -> None:
+        """Raise :class:`FileNotFoundError` if this is not the file that was hashed, or if it has changed since."""
+        # On Windows, the status of an open file may differ from that of its path, which was recorded.
+        is_same = self._is_same if self._fs.files.has_permissions else None
+        if is_same is not None and not is_same(os.fstat(self._file.fileno())):
+            raise _missing(self._path)
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes from an offset, or fewer at the end of the file.
@@ -57,3 +71,7 @@ class ArchiveFile:
         while len(data) < count and (more := self._file.read(count - len(data))):
             data += more
         return data
+
+
+def _missing(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "the wheel is no longer in the cache and must be fetched again", path)

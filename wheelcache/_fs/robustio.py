@@ -10,13 +10,11 @@ known about the refusal. A missing or an existing file is an answer and not a re
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, TypeVar
 
 from .._exceptions import Cause, CommitError
-from .._hashes import MultiHash
-from .._models import Phase
 from .._operation import CancelToken, Operation
 from .._os.confined.entries import FolderEntry, UnsafePathError
 from .._os.files import FileSystem
@@ -45,7 +43,6 @@ _MAX_INTERVAL = 8.0
 _FOLDER_ATTEMPTS = 5
 # The operations for which "access denied" is investigated, and whether each creates a new name.
 _INVESTIGATED = {"create": True, "mkdir": True, "replace": True, "open": False, "read": False}
-_CHUNK = 1 << 20
 
 
 class HolderPoll:
@@ -426,27 +423,6 @@ def reading(file: BinaryIO) -> Iterator[BinaryIO]:
         yield file
     finally:
         close_quietly(file)
-
-
-def hash_file(fs: RobustIO, path: str, algorithms: Collection[str], total: int) -> Mapping[str, str] | None:
-    """Return the hashes of a file in hex, by algorithm, always including sha256, or ``None`` if it is missing.
-
-    Progress is reported with ``total`` as the number of bytes.
-
-    Raises:
-        CommitError: if the file cannot be read, or is held for too long.
-    """
-    file = fs.open_read(path)
-    if file is None:
-        return None
-    hasher = MultiHash(algorithms)
-    with reading(file):
-        done = 0
-        while chunk := fs.perform("read", path, lambda: file.read(_CHUNK)):
-            hasher.update(chunk)
-            done += len(chunk)
-            fs.op.report(Phase.CHECKING, done, total)
-    return hasher.hexdigests()
 
 
 def is_missing(error: OSError, path: str) -> bool:

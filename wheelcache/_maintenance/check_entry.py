@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from .._exceptions import Cause, CommitError
-from .._fs.robustio import RobustIO, hash_file
+from .._fs.hashing import hash_file
+from .._fs.robustio import RobustIO
 from .._fs.small import read_optional, read_small
 from .._hashes import MultiHash, is_known, sha256_of, strong_algorithms
 from .._models import Phase

@@ -16,8 +16,9 @@ from packaging.utils import canonicalize_name
 
 from .. import _hashes
 from .._exceptions import CommitError
+from .._fs.hashing import hash_file
 from .._fs.inputs import read_input
-from .._fs.robustio import RobustIO, hash_file
+from .._fs.robustio import RobustIO
 from .._fs.small import read_small
 from .._imports import third_party_import_lock
 from .._models import CachedWheel, Keep

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from .._exceptions import Cause, CommitError
 from .._fs.errors import is_delete_pending
+from .._fs.hashing import hash_file, hash_with_stat
 from .._fs.link import LinkStrategy
 from .._fs.persist import persist_noclobber
-from .._fs.robustio import RobustIO, commit_error, hash_file
+from .._fs.robustio import RobustIO, commit_error
 from .._fs.small import read_optional
 from .layout import Layout
 from .lookup import Entry
@@ -172,6 +173,8 @@ class Commit:
         stat = fs.stat(path)
         if stat is None or stat.st_size != record.size:
             raise _removed(path)
+        if not self._trust.accepts_content(fs):
+            stat = self._hash_again(fs, record, path, stat)
         try:
             return self._write_record(fs, record, path, stat)
         except CommitError as error:
@@ -179,6 +182,24 @@ class Commit:
             if fs.stat(path) is None:
                 raise _removed(path) from error
             raise
+
+    def _hash_again(self, fs: RobustIO, record: Record, path: str, stat: os.stat_result) -> os.stat_result:
+        """Hash a blob that has its final name, and return the status of the file that was hashed.
+
+        Other users can write to the folder of temporary files. Since the bytes were hashed, one of them may have put
+        another file in place of the finished one, or may have written to it.
+
+        Raises:
+            CommitError: if the blob has other bytes. It is quarantined.
+        """
+        hashed = hash_with_stat(fs, path, (), record.size)
+        if hashed is None:
+            raise _removed(path)
+        if hashed.hashes["sha256"] != record.sha256:
+            quarantine_file(fs, self._layout, path, stat)
+            altered = OSError(errno.EIO, "another process changed the file before it was committed", path)
+            raise commit_error(altered, "commit", path)
+        return hashed.stat
 
     def _write_record(self, fs: RobustIO, record: Record, path: str, stat: os.stat_result) -> Entry:
         record = record._replace(seen=fingerprint_of(fs, stat), created=int(fs.system.now()))

@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 from .. import _hashes
 from .._exceptions import CommitError
-from .._fs.robustio import RobustIO, hash_file
+from .._fs.hashing import hash_with_stat
+from .._fs.robustio import RobustIO
 from .._fs.small import read_small_with_mtime
 from .._os.confined.entries import FolderEntry
 from .layout import Layout, is_record, wheel_name
@@ -177,13 +178,13 @@ class Lookup:
         record = recorded.record
         # A hash in the record may be false. An unknown algorithm cannot be checked.
         checked = {*algorithms, *filter(_hashes.is_known, record.hashes)}
-        hashes = hash_file(fs, recorded.path, checked, record.size)
-        if hashes is None:
+        hashed = hash_with_stat(fs, recorded.path, checked, record.size)
+        if hashed is None:
             return None
-        if hashes["sha256"] != record.sha256:
+        if hashed.hashes["sha256"] != record.sha256:
             self._quarantine(fs, recorded, stat)
             return None
-        renewed = recorded._replace(record=record.with_fingerprint(fingerprint_of(fs, stat), hashes))
+        renewed = recorded._replace(record=record.with_fingerprint(fingerprint_of(fs, hashed.stat), hashed.hashes))
         if self._writable and renewed.record != record:
             self._renew(fs, renewed)
         return renewed
@@ -214,17 +215,17 @@ class Lookup:
         """Write the missing record of a blob. It was lost, or never written because the process was killed."""
         folder = scan_entry(fs, self._layout, sha256)
         for blob in () if folder is None else folder.blobs:
-            hashes = hash_file(fs, blob.path, algorithms, blob.size)
-            if hashes is None:
+            hashed = hash_with_stat(fs, blob.path, algorithms, blob.size)
+            if hashed is None:
                 continue
-            if hashes["sha256"] != sha256:
+            if hashed.hashes["sha256"] != sha256:
                 quarantine_file(fs, self._layout, blob.path, blob.stat)
                 continue
             system = fs.system
-            fingerprint = fingerprint_of(fs, blob.stat)
+            fingerprint = fingerprint_of(fs, hashed.stat)
             place = self._layout.place(sha256, blob.path)
             record = Record(blob.filename, sha256, blob.size, fingerprint, created=int(system.now()), place=place)
-            record = record.with_fingerprint(fingerprint, hashes)
+            record = record.with_fingerprint(fingerprint, hashed.hashes)
             entry = Entry(record, blob.path, system.now())
             # The entry is not trusted without a record, so that the next fetch tries to write the record again.
             if self._renew(fs, entry):

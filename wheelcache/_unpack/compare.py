@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .._archive.file import ArchiveFile
+from .._archive.file import ArchiveFile, IsSame
 from .._archive.members import iter_member
 from .._archive.wheel import WheelArchive, WheelFile
 from .._archive.zip import BadZipError
@@ -46,6 +46,7 @@ def compare_with_wheel(
     wheel: str,
     filename: str,
     *,
+    is_same: IsSame | None = None,
     writable: bool,
     bytes_only: bool = False,
 ) -> Comparison:
@@ -57,6 +58,7 @@ def compare_with_wheel(
         manifest: the files of the tree according to its marker.
         wheel: the absolute path of the wheel.
         filename: the file name of the wheel.
+        is_same: returns whether a status is that of the wheel that was hashed.
         writable: whether lost permissions may be restored.
         bytes_only: whether lost permissions do not count as damage.
 
@@ -66,7 +68,7 @@ def compare_with_wheel(
         CommitError: if a file cannot be read, or is held for too long.
     """
     marker = marker_path(root)
-    with ArchiveFile(fs, wheel) as file:
+    with ArchiveFile(fs, wheel, is_same) as file:
         archive = WheelArchive(file.read_at, file.size, filename, operation="unpack", path=wheel)
         expected = {member.name: _expected(archive, member, file) for member in archive.files()}
     if not _lists(manifest, expected):

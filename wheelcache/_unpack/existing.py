@@ -7,7 +7,8 @@ import os
 import stat as modes
 from collections.abc import Collection, Iterator
 
-from .._fs.robustio import RobustIO, hash_file, is_missing
+from .._fs.hashing import hash_file
+from .._fs.robustio import RobustIO, is_missing
 from .._fs.tempnames import owner_of_spare
 from .._models import LinkMode
 from .manifest import Manifest, ManifestDir

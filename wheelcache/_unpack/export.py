@@ -15,9 +15,10 @@ from pathlib import Path
 from .._exceptions import CommitError
 from .._fs.copy import copy_contents
 from .._fs.errors import ErrorKind
+from .._fs.hashing import hash_file
 from .._fs.link import AllRefusedError, Destination, LinkStrategy, Method, may_share, unshareable_error
 from .._fs.persist import persist_noclobber
-from .._fs.robustio import RobustIO, commit_error, hash_file, reading
+from .._fs.robustio import RobustIO, commit_error, reading
 from .._fs.tempnames import OwnerTag, spare_name
 from .._models import CachedWheel, LinkMode, require_wheel
 from .._os.confined.entries import UnsafePathError

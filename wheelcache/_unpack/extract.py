@@ -8,19 +8,22 @@ every archive.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, Self
 
-from .._archive.file import ArchiveFile
+from .._archive.file import ArchiveFile, IsSame
 from .._archive.members import iter_member, unpack_member
 from .._archive.wheel import WheelArchive, WheelFile
 from .._archive.zip import BadZipError
 from .._fs.robustio import RobustIO, commit_error, write_all
 from .._operation import CancelToken
 from .._os.files import OpenFolder
+from .._store.lookup import Entry
+from .._store.trust.fingerprint import is_recorded, is_replaced
 from .._threads import ThreadGroup
 from .manifest import Manifest, ManifestDir, folders_of, kind_of
 
@@ -37,25 +40,31 @@ PROTECTED = 0o444
 WRITABLE = 0o666
 
 
-def extract_wheel(fs: RobustIO, path: str, filename: str, *, sha256: str, root: str, permissions: int) -> Manifest:
-    """Extract the wheel at ``path`` into the empty folder ``root``, and return the manifest of the new tree.
+def extract_wheel(fs: RobustIO, wheel: Entry, *, root: str, permissions: int) -> Manifest:
+    """Extract a wheel into the empty folder ``root``, and return the manifest of the new tree.
 
     Raises:
         InvalidWheelError, UnsafeWheelError: if the wheel is refused. The caller then deletes the folder.
-        FileNotFoundError: if the wheel does not exist.
+        FileNotFoundError: if the wheel does not exist, or another user has changed it since it was hashed.
         CommitError: if a file operation is refused.
     """
-    with ArchiveFile(fs, path) as file:
-        archive = WheelArchive(file.read_at, file.size, filename, operation="unpack", path=path)
+    path, record = wheel.path, wheel.record
+
+    def is_same(stat: os.stat_result) -> bool:
+        return is_recorded(fs, path, stat, record)
+
+    with ArchiveFile(fs, path, is_same) as file:
+        archive = WheelArchive(file.read_at, file.size, record.filename, operation="unpack", path=path)
         files = archive.files()
         folders = sorted(folders_of(file.name for file in files))
         for folder in folders[1:]:
             made = os.path.join(root, *folder.split("/"))
             fs.perform("mkdir", made, lambda made=made: fs.files.mkdir(made))  # type: ignore[misc]
-        extractor = Extractor(fs, archive, files, path=path, root=root, permissions=permissions)
+        extractor = Extractor(fs, archive, files, path=path, is_same=is_same, root=root, permissions=permissions)
         extractor.run(file)
+        file.require_unchanged()
     system = fs.system
-    return Manifest(sha256, system.boot(), int(system.now()), None, extractor.manifest_dirs(folders))
+    return Manifest(record.sha256, system.boot(), int(system.now()), None, extractor.manifest_dirs(folders))
 
 
 class _Extracted(NamedTuple):
@@ -76,13 +85,22 @@ class Extractor:
         archive: the wheel.
         files: the files of the wheel.
         path: the absolute path of the wheel.
+        is_same: returns whether a status is that of the wheel that was hashed.
         root: the absolute path of the target folder.
         permissions: the mode of new files, before the umask. Executable files have an execute bit for each read bit of
             this mode.
     """
 
     def __init__(
-        self, fs: RobustIO, archive: WheelArchive, files: list[WheelFile], *, path: str, root: str, permissions: int
+        self,
+        fs: RobustIO,
+        archive: WheelArchive,
+        files: list[WheelFile],
+        *,
+        path: str,
+        is_same: IsSame,
+        root: str,
+        permissions: int,
     ) -> None:
         # The first error in any thread cancels the file operations and waits of the others.
         self._token = CancelToken()
@@ -91,6 +109,7 @@ class Extractor:
         self.root = root
         self.permissions = permissions
         self._path = path
+        self._is_same = is_same
         self._extracted: dict[str, _Extracted] = {}
         self._total = sum(file.member.size for file in files)
         self._runs = _runs(files)
@@ -119,7 +138,7 @@ class Extractor:
 
     def _run_in_thread(self) -> None:
         try:
-            with ArchiveFile(self.fs, self._path) as file:
+            with ArchiveFile(self.fs, self._path, self._is_same) as file:
                 self._extract_runs(file)
         except BaseException as error:
             self._fail(error)
@@ -244,11 +263,15 @@ class _Writer:
         try:
             with self._fs.perform("create", path, lambda: folder.create(name, permissions)) as out:
                 write(out)
+                inode = os.fstat(out.fileno()).st_ino if self._fs.files.has_permissions else None
         except OSError as error:
             raise commit_error(error, "write", path) from error
         if not check.matches_record():
             raise self._extractor.archive.invalid(f"{file.name!r} does not have the hash in RECORD")
         stat = self._fs.perform("stat", path, lambda: folder.stat(name))
+        if inode not in {None, stat.st_ino} and is_replaced(stat, lambda: folder.stat(name)):
+            altered = OSError(errno.EIO, "another process replaced the file", path)
+            raise commit_error(altered, "unpack", path)
         extracted = _Extracted(file.member.size, stat.st_mtime_ns, stat.st_ino, check.kind(), check.digest())
         self._extractor.add(file.name, extracted)
 

@@ -27,6 +27,7 @@ from .._fs.robustio import RobustIO
 from .._imports import import_lock
 from .._store.layout import Layout
 from .._store.lookup import Entry
+from .._store.trust.fingerprint import is_recorded
 from .._store.trust.policy import TrustPolicy
 from .check import check_recorded
 from .manifest import Manifest
@@ -135,7 +136,13 @@ class TrustedTrees:
             return _Checked(entry, extra or [entry.folder])
         try:
             damaged, manifest = compare.compare_with_wheel(
-                fs, entry.folder, entry.manifest, wheel.path, wheel.record.filename, writable=self._writable
+                fs,
+                entry.folder,
+                entry.manifest,
+                wheel.path,
+                wheel.record.filename,
+                is_same=lambda stat: is_recorded(fs, wheel.path, stat, wheel.record),
+                writable=self._writable,
             )
         except FileNotFoundError:
             return None  # another process removed the wheel meanwhile

@@ -22,13 +22,15 @@ from typing import NamedTuple
 
 from .._fs.copy import copy_contents
 from .._fs.errors import ErrorKind, classify
+from .._fs.hashing import hash_file
 from .._fs.link import AllRefusedError, Destination, LinkStrategy, Method, may_share, unshareable_error
 from .._fs.persist import persist_noclobber
-from .._fs.robustio import RobustIO, commit_error, hash_file, is_missing
+from .._fs.robustio import RobustIO, commit_error, is_missing
 from .._fs.tempnames import OwnerTag, spare_name
 from .._models import LinkMode
 from .._operation import CancelToken
 from .._os.files import OpenFolder
+from .._store.trust.fingerprint import is_replaced
 from .._threads import ThreadGroup
 from .check import examine
 from .existing import ExistingFiles, check_same, join
@@ -372,6 +374,9 @@ class _FileLink:
         stat = self._pair.opened_target.stat(self._name)
         folder, number = self._folder, self._number
         is_same = stat.st_size == folder.sizes[number] and stat.st_mtime_ns == folder.stamps[number]
+        # The files of one tree may have the same time stamp. Their inodes differ.
+        if stat.st_ino != folder.inodes[number]:
+            is_same = is_same and not is_replaced(stat, lambda: self._pair.opened_target.stat(self._name))
         if not (is_same and modes.S_ISREG(stat.st_mode) and may_share(stat)):
             fs.discard(self._target)
             raise TreeRemovedError

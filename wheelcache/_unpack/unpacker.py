@@ -215,9 +215,7 @@ class Unpacker:
         trees, sha256 = self._trees[0], wheel.record.sha256
         folder = trees.store.claim(fs, sha256)
         try:
-            manifest = extract.extract_wheel(
-                fs, wheel.path, wheel.record.filename, sha256=sha256, root=folder, permissions=extract.PROTECTED
-            )
+            manifest = extract.extract_wheel(fs, wheel, root=folder, permissions=extract.PROTECTED)
             other = _find_without_waiting(trees, fs, sha256, lambda: wheel)
             if other is None:
                 return trees.add(fs, folder, manifest)
@@ -257,10 +255,7 @@ class Unpacker:
         folder = os.path.join(dest, spare_name(OwnerTag.new(fs.system.now(), fs.system.boot())))
         fs.make_folder(folder)
         try:
-            record = wheel.record
-            manifest = extract.extract_wheel(
-                fs, wheel.path, record.filename, sha256=record.sha256, root=folder, permissions=extract.WRITABLE
-            )
+            manifest = extract.extract_wheel(fs, wheel, root=folder, permissions=extract.WRITABLE)
             # The other names of hard-linked files are deleted with the temporary folder.
             self._linker.link_tree(fs, folder, manifest, dest, LinkMode.AUTO)
         finally:

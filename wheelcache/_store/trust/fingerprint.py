@@ -7,7 +7,7 @@ import stat as modes
 from collections.abc import Callable
 
 from ..._fs.robustio import RobustIO
-from ..records import StatFingerprint
+from ..records import Record, StatFingerprint
 
 
 def fingerprint_of(fs: RobustIO, stat: os.stat_result) -> StatFingerprint:
@@ -32,6 +32,11 @@ def is_unchanged(fs: RobustIO, path: str, stat: os.stat_result, seen: StatFinger
     if stat.st_mtime_ns != seen.mtime_ns or fs.system.boot() != seen.boot:
         return False
     return stat.st_ino == seen.inode or not is_replaced(stat, lambda: fs.stat(path))
+
+
+def is_recorded(fs: RobustIO, path: str, stat: os.stat_result, record: Record) -> bool:
+    """Return whether a file has the size and the fingerprint in its record, which is trusted."""
+    return stat.st_size == record.size and is_unchanged(fs, path, stat, record.seen)
 
 
 def is_replaced(stat: os.stat_result, stat_again: Callable[[], os.stat_result | None]) -> bool:
