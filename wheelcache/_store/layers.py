@@ -120,7 +120,7 @@ class LayeredStore:
         for number, entry in self._entries_by_hash(fs, hashes, key, filename, adopt=adopt):
             if entry.is_new:
                 self._on_growth(fs, entry.record.size, entry.record.sha256)
-            if key in _keys(entry.record.all_hashes()):
+            if _has_key(entry.record.all_hashes(), key):
                 named = self._with_filename(fs, entry, filename)
                 return None if named is None else (named, Status.LAYER if number else Status.HIT)
             if number == 0 and not self.read_only:
@@ -160,7 +160,7 @@ class LayeredStore:
         """
         sha256 = self.index.find_digest(fs, key)
         hashes = None if sha256 is None else self.find_hashes(fs, sha256, [key.partition(":")[0]])
-        return sha256 if hashes is not None and key in _keys(hashes) else None
+        return sha256 if hashes is not None and _has_key(hashes, key) else None
 
     def find_hashes(self, fs: RobustIO, sha256: str, algorithms: Collection[str]) -> dict[str, str] | None:
         """Return the trusted hashes of a wheel in the writable store, by algorithm, or ``None`` if it is missing.
@@ -261,9 +261,10 @@ class LayeredStore:
             )
 
 
-def _keys(hashes: Mapping[str, str]) -> set[str]:
-    """Return hashes in the form of a key, ``"<algorithm>:<hex>"``."""
-    return {f"{name}:{value}" for name, value in hashes.items()}
+def _has_key(hashes: Mapping[str, str], key: str) -> bool:
+    """Return whether hashes include a key, which has the form ``"<algorithm>:<hex>"``."""
+    algorithm, _, value = key.partition(":")
+    return hashes.get(algorithm) == value
 
 
 def _check_entry(entry: Entry, request: ResolvedRequest) -> None:
