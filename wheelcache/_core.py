@@ -86,28 +86,21 @@ class Core:
         self.counters = Counters(self.layout, writable=not read_only)
         self._size_limit = SizeLimit(self.layout, self.counters, max_size)
         self.single_flight = SingleFlight(self.layout, lock_timeout)
-        strategy = LinkStrategy(self.never_hardlink_from)
-        trust = [TrustPolicy(layout, verify) for layout in (self.layout, *below)]
+        self._strategy = LinkStrategy(self.never_hardlink_from)
+        self._layouts = [self.layout, *below]
+        self._trust = [TrustPolicy(layout, verify) for layout in self._layouts]
+        self._unpacker: Unpacker | None = None
         self.store = LayeredStore(
             self.layout,
             below,
             read_only=read_only,
             offline=offline,
-            trust=trust,
-            strategy=strategy,
+            trust=self._trust,
+            strategy=self._strategy,
             counters=self.counters,
             on_growth=self._size_limit.on_growth,
         )
-        self.exporter = WheelLinker(strategy)
-        self.unpacker = Unpacker(
-            [self.layout, *below],
-            TreeLinker(strategy),
-            writable=not read_only,
-            trust=trust,
-            find_wheel=self._find_entry,
-            turn=self.single_flight.turn,
-            on_growth=self._size_limit.on_growth,
-        )
+        self.exporter = WheelLinker(self._strategy)
 
     def _open(self, layers: list[Layout], *, read_only: bool) -> None:
         """Create a missing cache folder, and raise ReadOnlyError if a read-only folder is missing."""
@@ -168,6 +161,25 @@ class Core:
                 self.store, self.http, self.single_flight, self.counters, offline=self.offline, limits=self.limits
             )
         return self._fetcher
+
+    @property
+    def unpacker(self) -> Unpacker:
+        """The unpacked wheels.
+
+        The object is created at its first use, since a hit does not need it. It refers to this core. Without it, the
+        core is freed at once and does not wait for the garbage collector.
+        """
+        if self._unpacker is None:
+            self._unpacker = Unpacker(
+                self._layouts,
+                TreeLinker(self._strategy),
+                writable=not self.store.read_only,
+                trust=self._trust,
+                find_wheel=self._find_entry,
+                turn=self.single_flight.turn,
+                on_growth=self._size_limit.on_growth,
+            )
+        return self._unpacker
 
     def export(
         self,
