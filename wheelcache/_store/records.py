@@ -25,9 +25,6 @@ MAX_RECORD = 1 << 20
 """Bytes. The longest field is the URL. HTTP clients accept URLs of up to 64 KiB, and JSON needs up to 6 bytes for a
 character."""
 
-# Far more places than any version uses for one wheel.
-_MAX_PLACES = 1000
-
 
 class StatFingerprint(NamedTuple):
     """The status of a blob when it was hashed. The blob is trusted while its size, time stamp and inode are the same.
