@@ -15,8 +15,6 @@ from ..posix import LOOKUP
 from .entries import UnsafePathError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .modes import Modes
 
 # A scan needs a descriptor that can be read. The other operations need only one that resolves names.
@@ -57,12 +55,14 @@ class Descriptor:
 
     Attributes:
         number: the number of the descriptor.
+        prefix: the absolute path of the folder with a slash, as the prefix of paths.
     """
 
-    __slots__ = ("_users", "number")
+    __slots__ = ("_users", "number", "prefix")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, prefix: str) -> None:
         self.number = number
+        self.prefix = prefix
         self._users = 1
 
     def __enter__(self) -> Self:
@@ -87,26 +87,24 @@ class OpenFolders:
             enters a folder.
     """
 
-    __slots__ = ("_above", "_levels", "_path", "has_reused")
+    __slots__ = ("_area", "_levels", "has_reused")
 
     def __init__(self) -> None:
         self.has_reused: bool | None = None
-        # The paths of the last folder and of the one above it. They are a shortcut, since the next folder is usually
-        # the same one, a neighbour or a child.
-        self._path: str | None = None
-        self._above: str | None = None
-        self._levels: list[tuple[str, Descriptor]] = []
+        self._area: Area | None = None
+        self._levels: list[Descriptor] = []
 
     def __del__(self) -> None:
         self.close()  # the thread has ended
 
     def close(self) -> None:
         """Close all folders."""
-        self._leave(0)
+        while self._levels:
+            self._levels.pop().release()
 
     def hold(self) -> Descriptor:
         """Return the folder that was entered last. It remains open until the end of a ``with`` block."""
-        return self._levels[-1][1]
+        return self._levels[-1]
 
     def enter(self, area: Area, path: str, *, scan: bool = False) -> int:
         """Open a folder of an area, unless it is open, and return its descriptor.
@@ -115,100 +113,59 @@ class OpenFolders:
         position, and the processes before and after a fork share the position of a descriptor.
 
         Raises:
-            UnsafePathError: if the path contains a link below the cache folder.
+            UnsafePathError: if the path contains a link, or too many folders, below the cache folder.
         """
-        if path == self._path:
-            self._note_reuse(kept=True)
-            return self._open_again() if scan else self._levels[-1][1].number
-        above, _, name = path.rpartition("/")
-        if name and len(self._levels) < _MAX_OPEN and above in {self._path, self._above}:
-            self._note_reuse(kept=True)
-            self._leave(len(self._levels) - (above == self._above))
-            self._open(name, scan=scan)
-        else:
-            self._enter_from_root(area, path, scan=scan)
-        if name:
-            # The folder above the cache folder is not open.
-            self._path, self._above = path, above if len(self._levels) > 1 else None
-        return self._levels[-1][1].number
-
-    def _enter_from_root(self, area: Area, path: str, *, scan: bool) -> None:
-        names = _names(area, path)
-        kept = 0
-        for (name, _), wanted in zip(self._levels, names, strict=False):
-            if name != wanted:
-                break
-            kept += 1
-        self._note_reuse(kept=kept > 0)
-        self._leave(kept)
-        for number in range(kept, len(names)):
-            self._open(names[number], scan=scan and number + 1 == len(names))
-        if scan and kept == len(names):
-            self._open_again()
-
-    def _note_reuse(self, *, kept: bool) -> None:
+        levels = self._levels
+        if area is not self._area:
+            self.close()
+            self._area = area
+        prefix = path + "/"
+        while levels and not prefix.startswith(levels[-1].prefix):
+            levels.pop().release()
         if self.has_reused is None:
-            self.has_reused = kept
+            self.has_reused = bool(levels)
+        if not levels:
+            levels.append(Descriptor(os.open(area.root, LOOKUP), area.top))
+        name = path[len(levels[-1].prefix) :].strip("/")
+        if path.count("/", len(area.top)) > _MAX_LEVELS - 2:
+            raise UnsafePathError(errno.ENAMETOOLONG, f"more than {_MAX_LEVELS} nested folders", path)
+        if "/" in name:
+            *names, name = filter(None, name.split("/"))
+            for above in names:
+                self._open(above, LOOKUP)
+        if name:
+            return self._open(name, SCAN if scan else LOOKUP)
+        return self._open_again() if scan else levels[-1].number
 
-    def _leave(self, kept: int) -> None:
-        self._path = self._above = None
-        while len(self._levels) > kept:
-            self._levels.pop()[1].release()
-
-    def _open(self, name: str, *, scan: bool) -> None:
-        flags = SCAN if scan else LOOKUP
-        if not self._levels:
-            number = os.open(name, flags)
-        elif "/" in name:
-            number = self._open_deep(name.split("/"), flags)
-        else:
-            number = self._open_one(self._levels[-1][1].number, name, flags)
-        self._levels.append((name, Descriptor(number)))
-
-    def _open_deep(self, names: list[str], flags: int) -> int:
-        """Open a folder several levels below the last one, without keeping the folders in between."""
-        number = self._open_one(self._levels[-1][1].number, names[0], LOOKUP)
-        for position in range(1, len(names)):
-            above = number
-            try:
-                number = self._open_one(
-                    above, names[position], flags if position + 1 == len(names) else LOOKUP, names[:position]
-                )
-            finally:
-                os.close(above)
-        return number
-
-    def _open_one(self, folder: int, name: str, flags: int, above: Sequence[str] = ()) -> int:
-        """Open a folder by its name in an open one, without following a link.
-
-        ``above`` are the names that lead to the open folder from the last one that is kept.
-        """
+    def _open(self, name: str, flags: int) -> int:
+        """Open a folder in the last one, without following a link, and keep it open. Return its descriptor."""
+        levels = self._levels
+        above = levels[-1]
+        if name in _RELATIVE:
+            raise _link_error(above.prefix + name)
         try:
-            if name not in _RELATIVE:
-                return os.open(name, flags | os.O_NOFOLLOW, dir_fd=folder)
+            number = os.open(name, flags | os.O_NOFOLLOW, dir_fd=above.number)
         except OSError as error:
             # Linux and macOS report a link by different codes, and a file by the code of a link.
-            if error.errno != errno.ELOOP and (error.errno != errno.ENOTDIR or _is_file(folder, name)):
-                raise
-        path = "/".join([*(kept for kept, _ in self._levels), *above, name])
-        raise UnsafePathError(errno.ELOOP, f"{path} is a link", path)
+            if error.errno == errno.ELOOP or (error.errno == errno.ENOTDIR and not _is_file(above.number, name)):
+                raise _link_error(above.prefix + name) from None
+            raise
+        if len(levels) == _MAX_OPEN:
+            levels.pop().release()
+        levels.append(Descriptor(number, f"{above.prefix}{name}/"))
+        return number
 
     def _open_again(self) -> int:
         """Open the last folder for a scan, and return the descriptor."""
-        name, descriptor = self._levels[-1]
-        number = os.open(".", SCAN, dir_fd=descriptor.number)
-        self._levels[-1] = name, Descriptor(number)
-        descriptor.release()
+        last = self._levels[-1]
+        number = os.open(".", SCAN, dir_fd=last.number)
+        self._levels[-1] = Descriptor(number, last.prefix)
+        last.release()
         return number
 
 
-def _names(area: Area, path: str) -> list[str]:
-    """Return the path of the cache folder, and the names that lead from it to a folder."""
-    names = [area.root, *filter(None, path[len(area.top) :].split("/"))]
-    if len(names) > _MAX_LEVELS:
-        raise UnsafePathError(errno.ENAMETOOLONG, f"more than {_MAX_LEVELS} nested folders", path)
-    # The last of too many names are one item, which is opened without keeping the folders in between.
-    return names if len(names) <= _MAX_OPEN else [*names[: _MAX_OPEN - 1], "/".join(names[_MAX_OPEN - 1 :])]
+def _link_error(path: str) -> UnsafePathError:
+    return UnsafePathError(errno.ELOOP, f"{path} is a link", path)
 
 
 def _is_file(folder: int, name: str) -> bool:

@@ -89,7 +89,7 @@ class ConfinedFiles(NativeFiles):
         """Return the area whose open folders lead to the parent folder of a path, or ``None`` for any other path."""
         for area in self._areas:
             # The path may also be that of the confined folder itself, or of a file beside it.
-            if path.startswith(area.top) and (path.startswith(area.prefix) or "/" not in path[len(area.top) :]):
+            if path.startswith(area.prefix) or (path.startswith(area.top) and "/" not in path[len(area.top) :]):
                 return area
         return None
 
