@@ -245,23 +245,33 @@ class RobustIO:
 
     def open_read(self, path: str) -> BinaryIO | None:
         """Open a file for reading, or return ``None`` if it is missing."""
-        return self._unless_missing("open", path, lambda: self.files.open_read(path))
+        return self._unless_missing("open", path, self.files.open_read)
 
     def stat(self, path: str) -> os.stat_result | None:
         """Return the status of a file, or ``None`` if it is missing."""
-        return self._unless_missing("stat", path, lambda: self.files.stat(path))
+        return self._unless_missing("stat", path, self.files.stat)
 
     def change_time(self, path: str) -> int | None:
         """Return the change time of a file or folder in nanoseconds, or ``None`` if it is missing."""
-        return self._unless_missing("stat", path, lambda: self.files.change_time(path))
+        return self._unless_missing("stat", path, self.files.change_time)
 
     def scan(self, path: str) -> list[FolderEntry]:
         """Return the entries of a folder, or an empty list if it is missing."""
-        return self._unless_missing("scan", path, lambda: self.files.scan(path)) or []
+        return self._unless_missing("scan", path, self.files.scan) or []
 
-    def _unless_missing(self, operation: str, path: str, action: Callable[[], _T]) -> _T | None:
+    def _unless_missing(self, operation: str, path: str, action: Callable[[str], _T]) -> _T | None:
+        started = self.system.monotonic()
         try:
-            return self.perform(operation, path, action)
+            # A call of perform() would take longer, and a walk makes thousands of these attempts.
+            return action(path)
+        except OSError as error:
+            if is_missing(error, path):
+                return None
+            if isinstance(error, CommitError) or is_answer(error, path):
+                raise
+            first = error
+        try:
+            return self._retry(_Attempts(self, operation, path, "", started), lambda: action(path), first)
         except OSError as error:
             if is_missing(error, path):
                 return None

@@ -206,8 +206,11 @@ class Remover:
         self._cleanup.remove_folder(entry.folder)
 
     def _report_progress(self, wheels: Iterable[CachedWheel]) -> None:
+        progress = None if self.dry_run else self.fs.op.progress
+        if progress is None:
+            return
         # The reports must not be cancelled, because the event of an entry that was deleted must not be lost.
-        op = self.fs.op.for_cleanup().with_progress(None if self.dry_run else self.fs.op.progress)
+        op = self.fs.op.for_cleanup().with_progress(progress)
         for wheel in wheels:
             op.about(wheel.filename).report(Phase.REMOVING, self.freed, detail=wheel.digest)
 

@@ -37,6 +37,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 from .._filenames import has_wheel_form
@@ -213,9 +214,14 @@ class Layout:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    # The patterns are compiled here and not above, because only verify and prune use most of them and compiling them
-    # would delay every process.
-    return re.search(pattern, name) is not None
+    return _compiled(pattern).search(name) is not None
+
+
+# The patterns are not compiled above, because only verify and prune use most of them and compiling them would delay
+# every process.
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
 
 
 # Shards, and the folders of entries
