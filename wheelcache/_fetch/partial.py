@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from .._exceptions import Cause, CommitError, HashMismatchError, InvalidWheelError, SizeMismatchError
 from .._fs.copy import copy_contents
+from .._fs.hashing import is_hollow
 from .._fs.robustio import RobustIO, close_quietly, reading
 from .._fs.tempnames import OwnerTag, boot_tag
 from .._http.headers import is_file_size, sendable_value
@@ -259,7 +260,7 @@ class PartialDownloads:
                 except OSError:
                     continue  # another process has claimed or deleted the file
                 # The cache contains no links, pipes or devices. The next prune deletes one with this name.
-                if modes.S_ISREG(stat.st_mode):
+                if modes.S_ISREG(stat.st_mode) and not is_hollow(stat):
                     leftovers.append(_inspect(fs, os.path.join(folder, entry.name), owner, stat))
         return sorted(leftovers, key=lambda leftover: leftover.size, reverse=True)
 
