@@ -200,15 +200,14 @@ class PosixFiles:
         os.rmdir(path)
 
 
-def set_time(path: str, seconds: float, folder: int | None = None) -> None:
-    """Set the time of modification. With ``folder``, the path is a name in that folder and is not followed."""
-    follow = folder is None
+def set_time(path: str | int, seconds: float) -> None:
+    """Set the time of modification of a file, given its path or its descriptor."""
     try:
-        os.utime(path, (seconds, seconds), dir_fd=folder, follow_symlinks=follow)
+        os.utime(path, (seconds, seconds))
     except PermissionError:
         # A user who may write to another user's file can only set its time to the present:
         # https://man7.org/linux/man-pages/man2/utimensat.2.html
-        os.utime(path, dir_fd=folder, follow_symlinks=follow)
+        os.utime(path)
 
 
 def protect_and_close(handle: int, *, executable: bool) -> None:

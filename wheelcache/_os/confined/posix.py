@@ -182,15 +182,19 @@ class ConfinedFiles(NativeFiles):
         if area is None:
             return super()._open_or_create(path, flags)
         flags |= os.O_NONBLOCK  # opening a pipe would wait for its reader
-        handle = self._by_name(area, path, lambda folder, name: _open_or_create(folder, name, flags, area.modes))
-        return _require_regular(handle, path)
+
+        def open_it(folder: int, name: str) -> int:
+            handle = _open_or_create(folder, name, flags, area.modes)
+            return _require_only_name(_require_regular(handle, path), folder, name, path)
+
+        return self._by_name(area, path, open_it)
 
     def touch(self, path: str, seconds: float) -> None:
         area = self._area(path)
         if area is None:
             super().touch(path, seconds)
         else:
-            self._by_name(area, path, lambda folder, name: set_time(name, seconds, folder))
+            self._by_name(area, path, lambda folder, name: _touch(folder, name, seconds, path))
 
     def is_dir(self, path: str) -> bool:
         area = self._area_of_folder(path)
@@ -240,8 +244,8 @@ class ConfinedFiles(NativeFiles):
         if area is None:
             super().make_read_only(path, executable=executable)
             return
-        handle = self._by_name(area, path, lambda folder, name: os.open(name, READ, dir_fd=folder))
-        protect_and_close(_require_regular(handle, path), executable=executable)
+        handle = self._by_name(area, path, lambda folder, name: _open_only_name(folder, name, path))
+        protect_and_close(handle, executable=executable)
 
     def unlink(self, path: str) -> None:
         area = self._area(path)
@@ -289,6 +293,39 @@ def _require_regular(handle: int, path: str) -> int:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     raise not_regular(path)
+
+
+def _require_only_name(handle: int, folder: int, name: str, path: str) -> int:
+    """Return the descriptor of a file that has no other name. Close any other one, and raise an error.
+
+    Another user may have renamed a file of the cache that was hard-linked into an environment, or linked a private file
+    of this user. A change of its content, time or mode would change that file.
+    """
+    try:
+        # The number of links alone could be that of the name outside, if the name in the cache was deleted meanwhile.
+        named, opened = os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(handle)
+    except FileNotFoundError:
+        # The file was deleted or renamed after it was opened, as lock files are. A lock on it excludes nobody.
+        named, opened = None, os.fstat(handle)
+    if opened.st_nlink == 0 or (named is not None and named.st_nlink == 1 and os.path.samestat(named, opened)):
+        return handle
+    os.close(handle)
+    if named is None or named.st_nlink == 1:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    raise UnsafePathError(errno.EMLINK, "the file has another name", path)
+
+
+def _open_only_name(folder: int, name: str, path: str) -> int:
+    handle = _require_regular(os.open(name, READ, dir_fd=folder), path)
+    return _require_only_name(handle, folder, name, path)
+
+
+def _touch(folder: int, name: str, seconds: float, path: str) -> None:
+    handle = _open_only_name(folder, name, path)
+    try:
+        set_time(handle, seconds)
+    finally:
+        os.close(handle)
 
 
 # The operations on a name in an open folder. New files get the modes of the cache folder. The modes are set after the
