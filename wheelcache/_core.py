@@ -100,7 +100,7 @@ class Core:
             counters=self.counters,
             on_growth=self._size_limit.on_growth,
         )
-        self.exporter = WheelLinker(self._strategy)
+        self.exporter = WheelLinker(self._strategy, lambda fs: self.unpacker.is_shared(fs))
 
     def _open(self, layers: list[Layout], *, read_only: bool) -> None:
         """Create a missing cache folder, and raise ReadOnlyError if a read-only folder is missing."""

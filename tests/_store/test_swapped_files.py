@@ -159,3 +159,18 @@ def test_files_of_a_tree_with_equal_stamps_are_not_mistaken(
             pass
         left = tmp_path / "site" / "demo" / "a.py"
         assert not left.exists() or left.read_bytes() == b"good = 1\n"
+
+
+@pytest.mark.parametrize("mode", ["auto", "copy", "hardlink"])
+def test_a_wheel_changed_after_it_was_returned_is_not_linked(
+    mode: str, files: FaultyFiles, shared: Machine, tmp_path: Path
+) -> None:
+    """In a shared cache, the new link or copy of a wheel is hashed, and deleted if it has other bytes."""
+    with shared.cache(tmp_path / "cache") as cache:
+        found = cache.put(io.BytesIO(GOOD), filename=FILENAME)
+        replace(str(found.path))
+        for call in (cache.link, lambda wheel, dest, mode: cache.export(dest, [wheel], mode=mode)):
+            with pytest.raises(CommitError, match="changed the wheel"):
+                call(found, tmp_path / "out", mode=mode)
+            assert not files_in(tmp_path / "out")
+    assert not files.open_handles

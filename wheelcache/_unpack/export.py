@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .._exceptions import CommitError
@@ -30,10 +30,12 @@ class WheelLinker:
 
     Args:
         strategy: chooses the modes, and remembers the modes that a destination does not support.
+        is_shared: returns whether other users can write to the cache or one of its layers.
     """
 
-    def __init__(self, strategy: LinkStrategy) -> None:
+    def __init__(self, strategy: LinkStrategy, is_shared: Callable[[RobustIO], bool]) -> None:
         self._strategy = strategy
+        self._is_shared = is_shared
 
     def link(self, fs: RobustIO, wheel: CachedWheel, dest: str | os.PathLike[str], mode: LinkMode) -> LinkMode:
         """Link a wheel into a folder or to a path, and return the mode that was used.
@@ -47,7 +49,7 @@ class WheelLinker:
         existing = _require_existing(fs, wheel)
         fs.make_folder(folder)
         destination = self._strategy.destination(fs, os.path.dirname(source), folder)
-        link = _WheelLink(fs, destination, wheel, target, existing)
+        link = _WheelLink(fs, destination, wheel, target, existing, is_shared=self._is_shared(fs))
         try:
             methods = link.methods(mode)
             return LinkMode(destination.attempt(methods, target, link.on_refusal))
@@ -63,9 +65,17 @@ class _WheelLink:
     """The linking of one wheel, with the file status ``existing``, to one path."""
 
     def __init__(
-        self, fs: RobustIO, destination: Destination, wheel: CachedWheel, target: str, existing: os.stat_result
+        self,
+        fs: RobustIO,
+        destination: Destination,
+        wheel: CachedWheel,
+        target: str,
+        existing: os.stat_result,
+        *,
+        is_shared: bool,
     ) -> None:
         self._fs = fs
+        self._is_shared = is_shared
         self._destination = destination
         self._wheel = wheel
         self._source = str(wheel.path)
@@ -106,6 +116,18 @@ class _WheelLink:
             # Another user of the cache has replaced the wheel, perhaps by a link.
             self._fs.discard(self._target)
             raise UnsafePathError(errno.EBUSY, "the wheel was replaced while it was linked", self._source)
+        try:
+            self._check(self._target)
+        except BaseException:
+            self._fs.discard(self._target)
+            raise
+
+    def _check(self, path: str) -> None:
+        """Raise an error if a new link or copy has other bytes, since another user may have changed the wheel."""
+        if self._is_shared:
+            hashes = hash_file(self._fs, path, (), self._wheel.size)
+            if hashes is None or self._wheel.digest != f"sha256:{hashes['sha256']}":
+                raise OSError(errno.EIO, "another process has changed the wheel", self._source)
 
     def _clone(self) -> None:
         spare = self._new_spare()
@@ -135,6 +157,7 @@ class _WheelLink:
 
     def _persist(self, spare: str) -> None:
         sha256 = self._wheel.digest.removeprefix("sha256:")
+        self._check(spare)
         persist_noclobber(self._fs, spare, self._target, destination=self._destination, sha256=sha256)
 
 

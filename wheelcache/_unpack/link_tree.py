@@ -30,7 +30,6 @@ from .._fs.tempnames import OwnerTag, spare_name
 from .._models import LinkMode
 from .._operation import CancelToken
 from .._os.files import OpenFolder
-from .._store.trust.fingerprint import is_replaced
 from .._threads import ThreadGroup
 from .check import examine
 from .existing import ExistingFiles, check_same, join
@@ -374,12 +373,17 @@ class _FileLink:
         stat = self._pair.opened_target.stat(self._name)
         folder, number = self._folder, self._number
         is_same = stat.st_size == folder.sizes[number] and stat.st_mtime_ns == folder.stamps[number]
-        # The files of one tree may have the same time stamp. Their inodes differ.
-        if stat.st_ino != folder.inodes[number]:
-            is_same = is_same and not is_replaced(stat, lambda: self._pair.opened_target.stat(self._name))
         if not (is_same and modes.S_ISREG(stat.st_mode) and may_share(stat)):
             fs.discard(self._target)
             raise TreeRemovedError
+        # Several files of a tree may have the same size and time stamp. An overlay file system may change the inode
+        # when it creates the link.
+        if stat.st_ino != folder.inodes[number]:
+            try:
+                self._check_copy(fs, self._target, folder.digest(number))
+            except BaseException:
+                fs.discard(self._target)
+                raise
 
     def _check_copy(self, fs: RobustIO, spare: str, sha256: str) -> None:
         """Raise :class:`TreeRemovedError` if a copy of the file has other bytes, since others may have changed it."""
