@@ -100,7 +100,10 @@ class Core:
             counters=self.counters,
             on_growth=self._size_limit.on_growth,
         )
-        self.exporter = WheelLinker(self._strategy, lambda fs: self.unpacker.is_shared(fs))
+        self.exporter = WheelLinker(self._strategy, self._is_shared)
+
+    def _is_shared(self, fs: RobustIO) -> bool:
+        return self.unpacker.is_shared(fs)
 
     def _open(self, layers: list[Layout], *, read_only: bool) -> None:
         """Create a missing cache folder, and raise ReadOnlyError if a read-only folder is missing."""

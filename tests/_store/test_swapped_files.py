@@ -114,6 +114,25 @@ def test_a_wheel_changed_while_it_is_unpacked_is_refused(files: FaultyFiles, sha
         assert not files_in(tmp_path / "cache" / "v1" / "trees")
 
 
+@pytest.mark.parametrize("moment", ["*.whl", "*/demo/a.py"])
+def test_a_wheel_whose_owner_resets_its_time_is_not_unpacked(
+    moment: str, files: FaultyFiles, shared: Machine, tmp_path: Path
+) -> None:
+    """In a shared cache, the wheel is hashed while it is unpacked, and its change time is compared."""
+    with shared.cache(tmp_path / "cache") as cache:
+        found = cache.put(io.BytesIO(GOOD), filename=FILENAME)
+
+        def change(_: FileCall) -> None:
+            stat = found.path.stat()
+            overwrite(str(found.path))
+            os.utime(found.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+        files.plan = Doing("open_read" if moment == "*.whl" else "create", change, path=moment)
+        with pytest.raises(FileNotFoundError):
+            cache.unpack(found, tmp_path / "site")
+        assert not (tmp_path / "site").exists()
+
+
 @pytest.mark.parametrize("dest", [None, "site"])
 def test_a_file_swapped_while_its_tree_is_filled_is_refused(
     dest: str | None, files: FaultyFiles, shared: Machine, tmp_path: Path

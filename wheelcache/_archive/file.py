@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from typing import BinaryIO, Self
 
 from .._fs.robustio import RobustIO, close_quietly
+
+_CHUNK = 1 << 20
 
 IsSame = Callable[[os.stat_result], bool]
 """A function that returns whether a status is that of the file that was hashed."""
@@ -33,6 +36,7 @@ class ArchiveFile:
         self._fs = fs
         self._path = path
         self._is_same = is_same
+        self._changed: int | None = None
         file = fs.open_read(path)
         if file is None:
             raise _missing(path)
@@ -54,7 +58,26 @@ class ArchiveFile:
         """Raise :class:`FileNotFoundError` if this is not the file that was hashed, or if it has changed since."""
         # On Windows, the status of an open file may differ from that of its path, which was recorded.
         is_same = self._is_same if self._fs.files.has_permissions else None
-        if is_same is not None and not is_same(os.fstat(self._file.fileno())):
+        if is_same is None:
+            return
+        stat = os.fstat(self._file.fileno())
+        if not is_same(stat) or self._changed not in {None, stat.st_ctime_ns}:
+            raise _missing(self._path)
+
+    def require_sha256(self, sha256: str) -> None:
+        """Hash the file, and remember its change time for :meth:`require_unchanged`.
+
+        Raises:
+            FileNotFoundError: if the file has another sha256.
+            CommitError: if the file cannot be read.
+        """
+        if self._fs.files.has_permissions:
+            self._changed = os.fstat(self._file.fileno()).st_ctime_ns
+        hasher, offset = hashlib.sha256(), 0
+        while offset < self.size and (chunk := self.read_at(offset, _CHUNK)):
+            hasher.update(chunk)
+            offset += len(chunk)
+        if hasher.hexdigest() != sha256:
             raise _missing(self._path)
 
     def read_at(self, offset: int, count: int) -> bytes:

@@ -40,8 +40,11 @@ PROTECTED = 0o444
 WRITABLE = 0o666
 
 
-def extract_wheel(fs: RobustIO, wheel: Entry, *, root: str, permissions: int) -> Manifest:
+def extract_wheel(fs: RobustIO, wheel: Entry, *, root: str, permissions: int, is_shared: bool) -> Manifest:
     """Extract a wheel into the empty folder ``root``, and return the manifest of the new tree.
+
+    With ``is_shared``, other users can write to the wheel. Its owner could write to it and reset its time stamp, so it
+    is hashed once more, and its change time must not change until it is extracted.
 
     Raises:
         InvalidWheelError, UnsafeWheelError: if the wheel is refused. The caller then deletes the folder.
@@ -54,6 +57,8 @@ def extract_wheel(fs: RobustIO, wheel: Entry, *, root: str, permissions: int) ->
         return is_recorded(fs, path, stat, record)
 
     with ArchiveFile(fs, path, is_same) as file:
+        if is_shared:
+            file.require_sha256(record.sha256)
         archive = WheelArchive(file.read_at, file.size, record.filename, operation="unpack", path=path)
         files = archive.files()
         folders = sorted(folders_of(file.name for file in files))

@@ -215,7 +215,9 @@ class Unpacker:
         trees, sha256 = self._trees[0], wheel.record.sha256
         folder = trees.store.claim(fs, sha256)
         try:
-            manifest = extract.extract_wheel(fs, wheel, root=folder, permissions=extract.PROTECTED)
+            manifest = extract.extract_wheel(
+                fs, wheel, root=folder, permissions=extract.PROTECTED, is_shared=self.is_shared(fs)
+            )
             other = _find_without_waiting(trees, fs, sha256, lambda: wheel)
             if other is None:
                 return trees.add(fs, folder, manifest)
@@ -255,7 +257,9 @@ class Unpacker:
         folder = os.path.join(dest, spare_name(OwnerTag.new(fs.system.now(), fs.system.boot())))
         fs.make_folder(folder)
         try:
-            manifest = extract.extract_wheel(fs, wheel, root=folder, permissions=extract.WRITABLE)
+            manifest = extract.extract_wheel(
+                fs, wheel, root=folder, permissions=extract.WRITABLE, is_shared=self.is_shared(fs)
+            )
             # The other names of hard-linked files are deleted with the temporary folder.
             self._linker.link_tree(fs, folder, manifest, dest, LinkMode.AUTO)
         finally:
