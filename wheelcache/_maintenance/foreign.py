@@ -1,4 +1,4 @@
-"""Find what does not belong into a cache folder, by names and kinds alone.
+"""Find what does not belong in a cache folder, by names and kinds alone.
 
 Users and desktop environments create files anywhere. Foreign files are harmless, and are only reported. The cache
 contains no links and special files, so one with a name that wheelcache uses is unsafe.
@@ -32,7 +32,7 @@ class Stray(NamedTuple):
 
 
 def find_foreign(fs: RobustIO, layout: Layout, on_error: OnError) -> Iterator[Stray]:
-    """Yield everything that does not belong into the cache, except in entries and trees."""
+    """Yield everything that does not belong in the cache, except in entries and trees."""
     yield from _find_strays(fs, layout.version, layout.is_own, on_error)
     for pattern in layout.patterns():
         if pattern.in_shards:

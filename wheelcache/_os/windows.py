@@ -64,7 +64,7 @@ _SetInformation: TypeAlias = Callable[[Handle, int, bytes, str | None], None]
 
 
 class OpenMode(NamedTuple):
-    """What a file is opened for.
+    """The rights and modes with which a file is opened.
 
     Attributes:
         access: the access rights.
