@@ -307,7 +307,7 @@ SWAPPED |= {
     for call in ("fetch with max_size", "prune to a size", "clear", "verify with repair")
 }
 SWAPPED |= {
-    "unpack as hard links": ["a file in a tree", "a folder in a tree"],
+    "unpack as hard links": ["a folder in a tree"],
     "link as a hard link": ["a blob", "an entry"],
     "export": ["a blob", "the blob of a place", "an entry"],
     "stats": ["the tally file", "quarantine", "partial"],
@@ -315,8 +315,14 @@ SWAPPED |= {
     "fetch by URL": ["a record", "a blob", "the pointer of a URL"],
     "fetch and resume": ["a partial file", "an origin file", "a shard of partial"],
 }
-SWAPPED["unpack"] += ["a marker", "a file in a tree"]
+SWAPPED["unpack"] += ["a marker"]
 """The calls that are made while a file or folder is exchanged with a link, and these files and folders."""
+
+SWAPPED_BY_OTHERS = {call: areas[::3] for call, areas in SWAPPED.items()}
+# In a private cache, only the same user can exchange a file. There, a file is not checked again after it was linked.
+SWAPPED_BY_OTHERS["unpack"] += ["a file in a tree"]
+SWAPPED_BY_OTHERS["unpack as hard links"] += ["a file in a tree"]
+"""The same, for files and folders that another user exchanges."""
 
 
 # Planting: each function gets the scene and the path, which has been moved away.
