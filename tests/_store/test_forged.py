@@ -311,7 +311,7 @@ def test_each_layer_is_judged_for_itself(machine: Machine, folder: Path, wheel: 
         for _ in range(3):
             assert cache.get(wheel.digest) is not None
     assert hashed(machine) == 0
-    assert machine.judged == [Layout(str(folder)).folders()]
+    assert machine.judged == [Layout(str(folder)).folders_of_wheels()]
 
 
 # Unstable inodes

@@ -6,16 +6,19 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from faulty import FaultyFiles, Refuse, Refusing
 from folders import blobs, files_in, listing, quarantined, records, unfinished
 from machines import Machine
+from marks import not_on_windows
 from server import Server
 from wheels import Wheel
 
 from wheelcache import Cache, Phase, ProgressEvent, Status
+from wheelcache._os.system import System
 
 
 @pytest.fixture
@@ -73,6 +76,22 @@ def test_a_wheel_of_this_object_costs_one_stat(machine: Machine, server: Server,
 
 
 # Reasons to hash again
+
+
+@not_on_windows("an access list decides there")
+@pytest.mark.parametrize("shared", ["wheels", "partial", "tmp", "trees", "urls", "metadata", "locks", "quarantine"])
+def test_a_record_is_accepted_if_only_other_areas_are_shared(
+    shared: str, folder: Path, machine: Machine, wheel: Wheel
+) -> None:
+    """Only a user who can write to wheels, or to the areas of files that become wheels, can forge a wheel."""
+    for path in (folder, folder / "v1", folder / "v1" / "wheels", folder / "v1" / shared):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o755)
+    (folder / "v1" / shared).chmod(0o777)
+    machine.cache_class._system = replace(machine.cache_class._system, is_private=System().is_private)
+    with machine.cache(folder) as cache:
+        assert cache.get(wheel.digest, filename=wheel.filename) is not None
+    assert hashed(machine) == (shared in {"wheels", "partial", "tmp"})
 
 
 def test_after_a_reboot_it_is_hashed_once(folder: Path, machine: Machine, wheel: Wheel) -> None:

@@ -109,6 +109,10 @@ class Layout:
         areas = (self.wheels, self.trees, self.urls, self.metadata_files)
         return (self.root, self.version, *areas, self.partial, self.tmp, self.locks, self.quarantine)
 
+    def folders_of_wheels(self) -> tuple[str, ...]:
+        """Return the folders whose content becomes a wheel or a record, and the folders above them."""
+        return (self.root, self.version, self.wheels, self.partial, self.tmp)
+
     @staticmethod
     def marks(folder: str) -> tuple[str, str]:
         """Return the paths of the files that make backup tools and git skip a folder.

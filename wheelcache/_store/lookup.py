@@ -163,7 +163,7 @@ class Lookup:
             self._quarantine(fs, recorded, stat)
             return None
         is_accepted = is_remembered and not self._trust.is_full
-        is_accepted = is_accepted or self._trust.accepts(fs, record.seen.boot)
+        is_accepted = is_accepted or self._trust.accepts_record(fs, record.seen.boot)
         if (
             is_accepted
             and record.hashes.keys() >= set(algorithms) - {"sha256"}

@@ -15,9 +15,11 @@ write to the cache folder:
 Digests that this process computed itself are accepted while the file keeps its fingerprint, except with ``"full"``.
 
 The decision is made at its first use, and once for each :class:`TrustPolicy`. It examines the root, ``v1`` and the area
-folders that exist. A missing area is created later by this user or root, because nobody else can write to ``v1``.
-Folders above the root are not examined. A user who can rename the root can put another folder in its place, but that
-folder belongs to that user, and so it is not private for the next object that opens it.
+folders that exist. For a record, it only examines the folders whose content becomes a wheel or a record, because the
+first hit of a process must be fast. A user who can only write to other areas can change neither of them. A missing area
+is created later by this user or root, because nobody else can write to ``v1``. Folders above the root are not examined.
+A user who can rename the root can put another folder in its place, but that folder belongs to that user, and so it is
+not private for the next object that opens it.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class TrustPolicy:
         self._verify = verify
         self.is_full = verify == "full"
         self._is_private: bool | None = None
+        self._has_private_wheels: bool | None = None
         self._volume: Volume | None = None
 
     def is_private(self, fs: RobustIO) -> bool:
@@ -57,6 +60,16 @@ class TrustPolicy:
         """Return whether content of the cache folder is accepted that no requested hash covers."""
         return self._verify == "records" or self.is_private(fs)
 
+    def accepts_record(self, fs: RobustIO, boot: str | None) -> bool:
+        """Return whether the digests in a record are accepted, as :meth:`accepts` does for a marker."""
+        if not self._may_accept(fs, boot):
+            return False
+        if self._verify == "records":
+            return True
+        if self._has_private_wheels is None:
+            self._has_private_wheels = fs.system.is_private(self._layout.folders_of_wheels())
+        return self._has_private_wheels
+
     def accepts(self, fs: RobustIO, boot: str | None) -> bool:
         """Return whether digests are accepted that any user of the cache folder recorded in this boot.
 
@@ -66,7 +79,10 @@ class TrustPolicy:
             fs: the file system of the operation.
             boot: the boot in the record or marker, or ``None`` if its system does not identify its boots.
         """
-        return not self.is_full and boot is not None and boot == fs.system.boot() and self.accepts_content(fs)
+        return self._may_accept(fs, boot) and self.accepts_content(fs)
+
+    def _may_accept(self, fs: RobustIO, boot: str | None) -> bool:
+        return not self.is_full and boot is not None and boot == fs.system.boot()
 
     def flush_before_record(self, fs: RobustIO, path: str) -> bool:
         """Flush a file before its record is written, if its volume may disappear and return within one boot.
