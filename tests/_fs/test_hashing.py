@@ -1,4 +1,4 @@
-"""Files that take hours to read: nothing of the size in a record occupies space, or the file grows meanwhile."""
+"""Files that would take hours to hash: sparse files, and files that grow while they are read."""
 
 from __future__ import annotations
 

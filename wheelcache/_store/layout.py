@@ -363,7 +363,7 @@ def _lock_name(key: str) -> str:
     return text_key(key)[:_KEY_DIGITS] + ".lock"
 
 
-# Quarantine. Damaged files have had any name.
+# Quarantine. A damaged file may have had any name.
 
 _QUARANTINED = rf"(?s)\A{OWNER}-."
 

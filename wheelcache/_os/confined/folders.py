@@ -73,7 +73,7 @@ class Descriptor:
         self.release()
 
     def release(self) -> None:
-        """Close the descriptor, unless another user needs it."""
+        """End one use of the descriptor. The end of its last use closes it."""
         self._users -= 1
         if self._users == 0:
             os.close(self.number)

@@ -35,7 +35,7 @@ def is_unchanged(fs: RobustIO, path: str, stat: os.stat_result, seen: StatFinger
 
 
 def is_recorded(fs: RobustIO, path: str, stat: os.stat_result, record: Record) -> bool:
-    """Return whether a file has the size and the fingerprint in its record, which is trusted."""
+    """Return whether a file has the size and the fingerprint in its record. The caller trusts the record."""
     return stat.st_size == record.size and is_unchanged(fs, path, stat, record.seen)
 
 
